@@ -1,0 +1,299 @@
+"""Every setting and its default; nothing else in the project repeats one.
+
+Order of precedence: these defaults, then the YAML file, then ``section.key=value`` overrides.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from msrrec.errors import ConfigError
+
+EMBEDDED = "embedded"
+"""The name of the backbone that ships with the package."""
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, no unknown keys, field docs under the field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Config):
+    """How raw purchases become a dataset."""
+
+    k_core: int = Field(default=5, ge=1)
+    """Least events of every user and item, to the fixed point, on the whole category; 1 keeps all."""
+    num_users: int = Field(default=1500, ge=0)
+    """Users sampled after the k-core; 0 keeps all."""
+    min_user_events: int | None = Field(default=None, ge=3)
+    """Leave out users with fewer events before sampling; unset, a user with fewer than 3 is an
+    error."""
+    max_user_events: int | None = Field(default=None, ge=3)
+    """Leave out users with more events before sampling."""
+    history_length: int = Field(default=10, ge=1)
+    """Latest events that a prompt shows."""
+    train_examples_per_user: int = Field(default=1, ge=0)
+    """Latest training events of a user that become examples; 0 takes all with a history."""
+    num_negatives: int = Field(default=5, ge=1)
+    """Items beside the target in each candidate set, never touched by the user in any split."""
+    missing_items: Literal["error", "drop"] | None = None
+    """What happens to events whose item has no title; unset: dropped and counted for amazon, an
+    error for the other sources."""
+    domain: str | None = None
+    """What prompts call the shop, such as Electronics; unset: the name of the interactions file."""
+    seed: int = Field(default=0, ge=0)
+    """Decides users and candidates, whatever the number of workers."""
+    demo_users: int = Field(default=1500, ge=20)
+    """Users of the embedded world (``--source demo``)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        low, high = self.min_user_events, self.max_user_events
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_user_events ({low}) must not exceed max_user_events ({high})")
+        return self
+
+
+class TeacherConfig(Config):
+    """The large model that writes reasoning paths, behind an OpenAI-compatible API."""
+
+    base_url: str | None = None
+    """Such as https://api.deepseek.com/v1; unset: the offline teacher, started on loopback."""
+    model: str = "deepseek-reasoner"
+    """The model's name at that API."""
+    api_key_env: str = "TEACHER_API_KEY"
+    """The environment variable that holds the key."""
+    concurrency: int = Field(default=64, ge=1)
+    """Calls in flight per actor."""
+    temperature: float = Field(default=0.6, ge=0, le=2)
+    """Sampling temperature."""
+    max_tokens: int = Field(default=4096, ge=16)
+    """Most tokens of one answer, reasoning of the model's own included."""
+    timeout_s: float = Field(default=300.0, gt=0)
+    """One try of one call."""
+    max_retries: int = Field(default=5, ge=0)
+    """Tries after the first, with exponential backoff, on transport errors, 429 and 5xx."""
+
+
+class SynthesisConfig(Config):
+    """How many paths to make."""
+
+    tau: int | None = Field(default=None, ge=1)
+    """Stop when so many valid paths exist (the paper's threshold); unset: one pass over all."""
+    attempts: int = Field(default=1, ge=1)
+    """Answers asked for per example while none is valid."""
+    num_actors: int = Field(default=1, ge=1)
+    """Ray actors that call the teacher."""
+    num_examples: int = Field(default=0, ge=0)
+    """Training examples to ask about, in order; 0 takes all."""
+
+
+class ModelConfig(Config):
+    """The student."""
+
+    name_or_path: str = EMBEDDED
+    """``embedded``, a folder, or a hub name such as meta-llama/Meta-Llama-3-8B-Instruct."""
+    revision: str | None = None
+    """The hub's commit."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the frozen weights; auto: bfloat16 on GPUs, float32 elsewhere."""
+    answer_format: Literal["title", "number_title"] = "number_title"
+    """How an answer names its item: the paper's title alone, or number and title, which helps small
+    models."""
+
+
+class TrainConfig(Config):
+    """Reasoning-enhanced fine-tuning (paper, Eq. 1-2 and implementation details)."""
+
+    alpha: float = Field(default=0.7, ge=0)
+    """Weight of the reasoning loss."""
+    beta: float = Field(default=0.3, ge=0)
+    """Weight of the recommendation loss."""
+    reasoning: bool = True
+    """False trains MSR-Rec w/o reason: every example is behaviour-only."""
+    sides: tuple[Literal["full", "user", "item"], ...] = ("full",)
+    """Chains that each kept path teaches: the paper's full one; user and item are cut from its
+    steps, for backbones too small to follow an unseen instruction."""
+    behaviour: Literal["pruned", "all"] = "pruned"
+    """Which users also train on their purchase alone: those without a kept path, or all."""
+    num_epochs: int = Field(default=5, ge=1)
+    """Passes over the examples."""
+    global_batch_size: int = Field(default=32, ge=1)
+    """Examples per optimizer step, over all workers and accumulation steps."""
+    micro_batch_size: int = Field(default=4, ge=1)
+    """Examples per forward pass of one worker."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of steps with a rising learning rate; it then falls to 0 on a cosine."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Of the LoRA weights."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the LoRA matrices."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """Scale of the LoRA update, divided by the rank."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the LoRA matrices."""
+    max_seq_len: int = Field(default=2048, ge=64)
+    """Longest example in tokens; the oldest history goes first, the output is never cut."""
+    num_workers: int = Field(default=1, ge=1)
+    """Ray Train workers."""
+    use_gpu: bool | None = None
+    """Unset: where the cluster has one."""
+    checkpoint_every_steps: int = Field(default=200, ge=1)
+    """Optimizer steps between checkpoints."""
+    log_every_steps: int = Field(default=10, ge=1)
+    """Optimizer steps between lines of metrics.jsonl."""
+    max_failures: int = Field(default=2, ge=0)
+    """Times that lost workers are replaced before the run fails."""
+    export_merged: bool = True
+    """Also write base and adapter as one model."""
+    seed: int = Field(default=0, ge=0)
+    """Order of examples, LoRA weights and dropout."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.global_batch_size % self.num_workers:
+            raise ValueError(
+                f"global_batch_size ({self.global_batch_size}) must be a multiple of "
+                f"num_workers ({self.num_workers})"
+            )
+        if self.alpha == 0 and self.beta == 0:
+            raise ValueError("alpha and beta are both 0, so there is no loss")
+        return self
+
+
+class InferenceConfig(Config):
+    """How recommendations are generated."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Sampling temperature; perplexity is always taken at 1."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling."""
+    max_new_tokens: int = Field(default=1024, ge=8)
+    """Longest output in tokens."""
+    max_model_len: int | None = Field(default=None, ge=64)
+    """Prompt and output together; unset: what the model allows, at most 4,096."""
+    seed: int = Field(default=0, ge=0)
+    """Each request's own seed follows from this one and its example."""
+    batch_size: int = Field(default=256, ge=1)
+    """Examples handed to an engine at once in batch inference."""
+    num_engines: int = Field(default=1, ge=1)
+    """vLLM replicas in batch inference."""
+    vllm_kwargs: dict[str, Any] = {}
+    """Passed to vLLM under its own names."""
+
+
+class EvaluateConfig(Config):
+    """What is measured."""
+
+    split: Literal["validation", "test"] = "test"
+    """Choose settings on validation; report test."""
+    num_users: int = Field(default=0, ge=0)
+    """Users evaluated, the first of the split; 0 takes all."""
+
+
+class ServeConfig(Config):
+    """The online service."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """HTTP port."""
+    api_key_env: str = "MSRREC_API_KEY"
+    """Where this environment variable is set, requests need it as bearer token."""
+    min_replicas: int = Field(default=1, ge=0)
+    """Engines per side when idle."""
+    max_replicas: int = Field(default=1, ge=1)
+    """Engines per side under load."""
+    share_engine: bool = False
+    """One engine deployment for both sides, for small machines."""
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    """Requests in flight per fusion replica."""
+    max_queued_requests: int = Field(default=256, ge=1)
+    """Requests waiting before clients get 503 with Retry-After."""
+    deadline_s: float = Field(default=60.0, gt=0)
+    """Then the client gets 504."""
+    max_body_bytes: int = Field(default=262_144, ge=1024)
+    """Larger requests get 413."""
+    max_candidates: int = Field(default=100, ge=2)
+    """More get 422."""
+
+
+class RayConfig(Config):
+    """The cluster."""
+
+    address: str | None = None
+    """Unset: the cluster of the job, or else a Ray of our own on this machine."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """Cores of our own Ray."""
+
+
+class RunConfig(Config):
+    """Everything that a command may be told."""
+
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    inference: InferenceConfig = InferenceConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+    ray: RayConfig = RayConfig()
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The defaults, changed by a YAML file and then by ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: If the file is no YAML mapping, or a key or value is not allowed.
+    """
+    settings: dict[str, Any] = _read_yaml(Path(path)) if path is not None else {}
+    for override in overrides:
+        _apply(settings, override)
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        where = f"{path}: " if path is not None else ""
+        raise ConfigError(
+            f"{where}{key}: {first['msg']} (found {first['input']!r}); "
+            "see `msrrec <command> --help` for the settings"
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
+    if settings is not None and not isinstance(settings, dict):
+        raise ConfigError(f"{path}: found a {type(settings).__name__}; expected sections of settings")
+    return settings or {}
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) != 2 or not all(parts):
+        raise ConfigError(f"{override!r}: expected section.key=value, such as data.k_core=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML ({_first_line(error)})") from error
+    section = settings.setdefault(parts[0], {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{override!r}: {parts[0]!r} is not a section")
+    section[parts[1]] = value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

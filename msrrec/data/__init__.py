@@ -1,0 +1,1 @@
+"""From raw purchases to a frozen dataset."""

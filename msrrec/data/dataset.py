@@ -1,0 +1,95 @@
+"""A prepared dataset: catalogue, frozen examples and manifest."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from msrrec import schema, storage
+from msrrec.errors import DataError
+from msrrec.schema import Example, Item, Split
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ``msrrec prepare`` wrote.
+
+    Attributes:
+        path: The folder.
+        manifest: Counts, config, seed, source and the sha256 of every file.
+        items: Catalogue by item id.
+    """
+
+    path: str
+    manifest: dict[str, Any]
+    items: dict[str, Item]
+
+    @classmethod
+    def load(cls, path: str) -> "Dataset":
+        """Read manifest and catalogue.
+
+        Raises:
+            DataError: If the folder is not a dataset, or of another schema version.
+        """
+        if not storage.exists(storage.join(path, MANIFEST)):
+            raise DataError(f"{path}: holds no {MANIFEST}; expected a folder made by `msrrec prepare`")
+        manifest = storage.read_json(storage.join(path, MANIFEST))
+        if manifest.get("schema_version") != schema.SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: schema version {manifest.get('schema_version')!r}; expected "
+                f"{schema.SCHEMA_VERSION}; run `msrrec prepare` again"
+            )
+        table = storage.read_table(storage.join(path, "items.parquet"), schema.ITEMS)
+        items = {
+            row[schema.ITEM_ID]: Item(
+                row[schema.ITEM_ID],
+                row[schema.TITLE],
+                tuple(row[schema.CATEGORIES] or ()),
+                row[schema.BRAND],
+            )
+            for row in table.to_pylist()
+        }
+        return cls(path, manifest, items)
+
+    @property
+    def domain(self) -> str:
+        """What prompts call the shop."""
+        return str(self.manifest["domain"])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that changes with any file of the dataset."""
+        return str(self.manifest["fingerprint"])
+
+    def examples(self, split: Split, limit: int = 0) -> list[Example]:
+        """The examples of a split in their frozen order, the first ``limit`` of them (0: all).
+
+        Raises:
+            DataError: If an example names an item that the catalogue lacks.
+        """
+        path = storage.join(self.path, f"{split}.parquet")
+        table = storage.read_table(path, schema.EXAMPLES)
+        rows = (table.slice(0, limit) if limit else table).to_pylist()
+        examples = [
+            Example(
+                row["example_id"],
+                row[schema.USER_ID],
+                tuple(row["history"]),
+                row["target"],
+                tuple(row["candidates"]),
+            )
+            for row in rows
+        ]
+        for example in examples:
+            for item_id in (*example.history, *example.candidates):
+                if item_id not in self.items:
+                    raise DataError(
+                        f"{path}: example {example.example_id} names item {item_id!r}, "
+                        "which items.parquet lacks"
+                    )
+        return examples
+
+    def titles(self, item_ids: Iterable[str]) -> list[str]:
+        """The titles of items, in order."""
+        return [self.items[item_id].title for item_id in item_ids]

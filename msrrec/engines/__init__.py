@@ -1,0 +1,1 @@
+"""What generates text: vLLM, an OpenAI-compatible client, and the offline teacher."""

@@ -1,0 +1,31 @@
+"""The exceptions that callers may catch.
+
+MsrRecError
+├── ConfigError    a setting is unknown, out of range or at odds with another
+├── DataError      an input file, row or id is not what it should be
+├── EngineError    a text generator can't start, refuses or died
+└── ModelError     a model folder is missing, incomplete or of another kind
+
+Every message reads: where, what was found, what was expected, what to do. A bad completion is
+data, not an exception: see ``msrrec.reasoning.parsing``.
+"""
+
+
+class MsrRecError(Exception):
+    """Base of all errors that the command line shows as one sentence with exit code 2."""
+
+
+class ConfigError(MsrRecError):
+    """A setting is unknown, out of range or at odds with another."""
+
+
+class DataError(MsrRecError):
+    """An input file, row or id is not what it should be."""
+
+
+class EngineError(MsrRecError):
+    """A text generator can't start, refuses its key, or died."""
+
+
+class ModelError(MsrRecError):
+    """A model folder is missing, incomplete or of another kind."""

@@ -1,0 +1,1 @@
+"""Generating both sides, scoring them and fusing them into one recommendation."""

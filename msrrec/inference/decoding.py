@@ -1,0 +1,152 @@
+"""From example to prompt tokens, and from generated tokens to a side's output.
+
+Pure functions of a tokenizer: batch inference, the command line and the service share them, and
+training encodes its prompts here too, so the two can't drift apart.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msrrec.engines.base import Generation
+from msrrec.errors import DataError
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.perplexity import perplexity
+from msrrec.reasoning.parsing import parse_answer, split_output
+from msrrec.reasoning.prompts import OUTPUT_PREFIX, AnswerFormat, Side, render_prompt
+from msrrec.reasoning.titles import REASONING_END, clean_title, normalize_title
+
+_SLOT = "\N{WHITE VERTICAL RECTANGLE}prompt\N{WHITE VERTICAL RECTANGLE}"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question to the recommender, in titles.
+
+    Attributes:
+        key: What tells this query from others in the same run, such as the example id.
+        history: Oldest first, at least one.
+        candidates: At least two, all different after normalisation.
+    """
+
+    key: str
+    domain: str
+    history: tuple[str, ...]
+    candidates: tuple[str, ...]
+
+
+def check_query(query: Query) -> None:
+    """Refuse what no model could answer.
+
+    Raises:
+        DataError: If history or candidates are too few, blank, or two candidates read the same.
+    """
+    if not query.history:
+        raise DataError("history: found no titles; expected at least one, oldest first")
+    if len(query.candidates) < 2:
+        raise DataError(f"candidates: found {len(query.candidates)}; expected at least two titles")
+    for name, titles in (("history", query.history), ("candidates", query.candidates)):
+        for n, title in enumerate(titles):
+            if not clean_title(title):
+                raise DataError(f"{name}[{n}]: the title is blank; expected visible text")
+    seen: dict[str, int] = {}
+    for n, title in enumerate(query.candidates):
+        first = seen.setdefault(normalize_title(title), n)
+        if first != n:
+            raise DataError(
+                f"candidates[{n}]: {clean_title(title)!r} reads the same as candidates[{first}]; "
+                "expected titles that differ"
+            )
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a prompt in the model's chat template, ending in ``OUTPUT_PREFIX``.
+
+    Only the template's own text may become special tokens: a title that spells ``<|eot_id|>`` is
+    encoded as those characters. A tokenizer without a chat template gets its BOS, the prompt and a
+    line break.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        template = tokenizer.apply_chat_template(
+            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
+        )
+        before, after = template.split(_SLOT)
+    else:
+        before, after = tokenizer.bos_token or "", "\n"
+    return [
+        *tokenizer.encode(before, add_special_tokens=False),
+        *encode_text(tokenizer, prompt),
+        *tokenizer.encode(after + OUTPUT_PREFIX, add_special_tokens=False),
+    ]
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of plain text, in which nothing becomes a special token."""
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+def fit_prompt(
+    tokenizer: Any, side: Side, query: Query, answer_format: AnswerFormat, max_tokens: int
+) -> tuple[list[int], int]:
+    """The prompt within ``max_tokens``, the oldest history left out first; and how many were.
+
+    Raises:
+        DataError: If it does not fit with the latest title alone.
+    """
+    for dropped in range(len(query.history)):
+        prompt = render_prompt(
+            side, query.domain, query.history[dropped:], query.candidates, answer_format
+        )
+        ids = encode_prompt(tokenizer, prompt)
+        if len(ids) <= max_tokens:
+            return ids, dropped
+    raise DataError(
+        f"{query.key}: the prompt has {len(ids)} tokens with one history title; expected at most "
+        f"{max_tokens}; use fewer candidates or a longer max_model_len"
+    )
+
+
+def request_seed(seed: int, key: str, side: Side) -> int:
+    """The seed of one sample: the same for the same run seed, example and side on any machine."""
+    return zlib.crc32(f"{seed}\x1f{key}\x1f{side}".encode()) & 0x7FFFFFFF
+
+
+def read_generation(
+    tokenizer: Any, side: Side, candidates: Sequence[str], generation: Generation
+) -> SideOutput:
+    """What a side said: its reasoning, its candidate, and the reasoning's perplexity."""
+    ids = list(generation.token_ids)
+    written = str(tokenizer.decode(ids, skip_special_tokens=True))
+    text = OUTPUT_PREFIX + written
+    output = split_output(text)
+    index = parse_answer(output.answer, candidates) if output.answer else None
+    count = count_reasoning_tokens(tokenizer, ids, written)
+    scored = generation.token_logprobs[:count]
+    return SideOutput(
+        side=side,
+        text=text,
+        reasoning=output.reasoning,
+        index=index,
+        perplexity=perplexity(scored) if scored else None,
+        num_tokens=len(ids),
+    )
+
+
+def count_reasoning_tokens(tokenizer: Any, token_ids: Sequence[int], written: str) -> int:
+    """How many leading tokens are reasoning: those before the one that begins the end marker.
+
+    All of them where the marker never comes.
+    """
+    end = written.find(REASONING_END)
+    if end < 0:
+        return len(token_ids)
+    low, high = 0, len(token_ids)
+    while low < high:  # the fewest tokens whose text reaches into the marker
+        middle = (low + high) // 2
+        text = tokenizer.decode(list(token_ids[: middle + 1]), skip_special_tokens=True)
+        if len(text) > end:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,141 @@
+"""The recommender that evaluation, the command line and the service all use."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from msrrec.config import InferenceConfig
+from msrrec.engines.base import Engine, Generation, GenerationRequest
+from msrrec.inference.decoding import (
+    Query,
+    check_query,
+    fit_prompt,
+    read_generation,
+    request_seed,
+)
+from msrrec.inference.fusion import Recommendation, SideOutput, fuse
+from msrrec.reasoning.prompts import AnswerFormat, Side
+
+Mode = Literal["fused", "user", "item", "full", "direct"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+def sides_of(mode: Mode) -> tuple[Side, ...]:
+    """The sides that a mode generates."""
+    return ("user", "item") if mode == "fused" else (mode,)
+
+
+class Recommender:
+    """Prompts, generation, perplexity and fusion around one engine.
+
+    The service has no engine of its own here: it builds requests, sends them to its deployments and
+    reads and decides with the same methods.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_model_len: int,
+        answer_format: AnswerFormat,
+        config: InferenceConfig,
+        engine: Engine | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_model_len = max_model_len
+        self.answer_format = answer_format
+        self.config = config
+        self.engine = engine
+
+    @classmethod
+    def from_pretrained(
+        cls, model_dir: str, config: InferenceConfig | None = None
+    ) -> "Recommender":
+        """A recommender on vLLM from a folder that ``msrrec train`` wrote, or any base model.
+
+        Raises:
+            ModelError: If the folder is missing or not a model.
+        """
+        from msrrec.engines.vllm import VllmEngine  # seconds to import
+        from msrrec.models import locate_model
+
+        config = config or InferenceConfig()
+        source = locate_model(model_dir)
+        engine = VllmEngine(source, config)
+        return cls(
+            engine.tokenizer,
+            max_model_len=engine.max_model_len,
+            answer_format=source.answer_format,
+            config=config,
+            engine=engine,
+        )
+
+    def build_request(self, query: Query, side: Side) -> GenerationRequest:
+        """The request of one side; its seed follows from the run's seed, the query and the side.
+
+        Raises:
+            DataError: If the query is malformed or its prompt too long.
+        """
+        check_query(query)
+        max_new = min(self.config.max_new_tokens, self.max_model_len // 2)
+        room = self.max_model_len - max_new
+        ids, _ = fit_prompt(self.tokenizer, side, query, self.answer_format, room)
+        return GenerationRequest(
+            prompt_ids=tuple(ids),
+            seed=request_seed(self.config.seed, query.key, side),
+            max_new_tokens=max_new,
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+        )
+
+    def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
+        """What a side's generation says."""
+        return read_generation(self.tokenizer, side, query.candidates, generation)
+
+    @staticmethod
+    def decide(mode: Mode, outputs: Mapping[Side, SideOutput]) -> Recommendation:
+        """The recommendation of a mode from the outputs of its sides."""
+        if mode == "fused":
+            return fuse(outputs["user"], outputs["item"])
+        output = outputs[mode]
+        if not output.is_valid:
+            return Recommendation(None, None, "none_valid", None)
+        return Recommendation(output.index, output.side, "one_valid", output)
+
+    def generate(
+        self, queries: Sequence[Query], sides: Sequence[Side]
+    ) -> list[dict[Side, SideOutput]]:
+        """Every side of every query in one engine call; the sides of a query stand together.
+
+        Neighbours share their prefix, so the engine's cache pays for history and candidates once.
+        """
+        if self.engine is None:
+            raise ValueError("this recommender has no engine; use Recommender.from_pretrained")
+        pairs = [(query, side) for query in queries for side in sides]
+        generations = self.engine.generate([self.build_request(q, s) for q, s in pairs])
+        outputs: list[dict[Side, SideOutput]] = [{} for _ in queries]
+        for n, ((query, side), generation) in enumerate(zip(pairs, generations, strict=True)):
+            outputs[n // len(sides)][side] = self.read(query, side, generation)
+        return outputs
+
+    def recommend(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        *,
+        domain: str = "Shopping",
+        mode: Mode = "fused",
+    ) -> Recommendation:
+        """Recommend one candidate.
+
+        Args:
+            history: Titles, oldest first, at least one.
+            candidates: Titles, at least two, all different.
+            domain: What the prompt calls the shop.
+            mode: ``fused``, or one side alone.
+
+        Raises:
+            DataError: If history or candidates are not as described.
+        """
+        query = Query("request", domain, tuple(history), tuple(candidates))
+        outputs = self.generate([query], sides_of(mode))[0]
+        return self.decide(mode, outputs)

@@ -1,0 +1,54 @@
+"""Logging and progress on stderr; stdout belongs to results."""
+
+import logging
+import sys
+import time
+
+
+def setup(level: int = logging.INFO) -> None:
+    """Show the project's own log lines on stderr; the root logger is left to the host process."""
+    logger = logging.getLogger("msrrec")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level)
+
+
+class Progress:
+    """Counted work with an ETA, logged at most every few seconds.
+
+    ``with Progress("synthesize", 1500, "answers") as progress: progress.advance()``
+    """
+
+    def __init__(self, name: str, total: int | None, unit: str, every_s: float = 5.0) -> None:
+        self.name, self.total, self.unit, self.every_s = name, total, unit, every_s
+        self.done = 0
+        self._begin = self._last = time.monotonic()
+        self._logger = logging.getLogger("msrrec.progress")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._show()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count finished work and, now and then, say so."""
+        self.done += count
+        if time.monotonic() - self._last >= self.every_s:
+            self._show(note)
+
+    def _show(self, note: str = "") -> None:
+        self._last = time.monotonic()
+        elapsed = self._last - self._begin
+        of_total = f" of {self.total:,}" if self.total else ""
+        eta = ""
+        if self.total and 0 < self.done < self.total:
+            eta = f", {elapsed * (self.total - self.done) / self.done:.0f} s to go"
+        tail = f" ({note})" if note else ""
+        self._logger.info(
+            "%s: %s%s %s in %.0f s%s%s", self.name, f"{self.done:,}", of_total, self.unit, elapsed,
+            eta, tail,
+        )

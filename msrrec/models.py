@@ -1,0 +1,101 @@
+"""Which weights a name stands for: the embedded backbone, a hub name, a folder, a trained model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msrrec.config import EMBEDDED, ModelConfig
+from msrrec.errors import ModelError
+from msrrec.reasoning.prompts import AnswerFormat
+
+EMBEDDED_DIR = Path(__file__).parent / "backbone" / "weights"
+MODEL_CONFIG = "config.json"
+"""Of a trained model's folder: the resolved run config and the base model, written by training."""
+
+_KIND = "msrrec"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Weights to load.
+
+    Attributes:
+        name: What results call the model.
+        path: Folder or hub name of the weights (merged ones where they exist).
+        adapter: Folder of a PEFT adapter to put on top, or None.
+        answer_format: How the model was taught to name its item.
+        domain: The shop that it was trained on, or None.
+    """
+
+    name: str
+    path: str
+    adapter: str | None
+    answer_format: AnswerFormat
+    domain: str | None = None
+    revision: str | None = None
+
+
+def locate_base(model: ModelConfig) -> ModelSource:
+    """The weights that a model config names.
+
+    Raises:
+        ModelError: If a folder is named that holds no model.
+    """
+    name = model.name_or_path
+    path = str(EMBEDDED_DIR) if name == EMBEDDED else name
+    looks_local = name == EMBEDDED or name.startswith((".", "/", "~")) or Path(path).is_dir()
+    if looks_local and not (Path(path).expanduser() / "config.json").is_file():
+        raise ModelError(
+            f"{path}: holds no config.json; expected a Hugging Face model folder, a hub name, "
+            f"or {EMBEDDED!r}"
+        )
+    return ModelSource(name, path, None, model.answer_format, revision=model.revision)
+
+
+def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSource:
+    """The weights of a trained model's folder, or of a base model where it is none.
+
+    Raises:
+        ModelError: If the folder is neither.
+    """
+    folder = Path(model_dir)
+    settings = _read_settings(folder)
+    if settings is None:
+        base = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
+        return locate_base(base)
+    merged, adapter = folder / "merged", folder / "adapter"
+    answer_format, domain = settings["answer_format"], settings["domain"]
+    if (merged / "config.json").is_file():
+        return ModelSource(folder.name, str(merged), None, answer_format, domain)
+    if (adapter / "adapter_config.json").is_file():
+        base_path = settings["base_model"]
+        base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
+        return ModelSource(
+            folder.name, base.path, str(adapter), answer_format, domain, base.revision
+        )
+    raise ModelError(f"{folder}: holds neither merged/ nor adapter/; was the training run finished?")
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Mark a folder as a trained model.
+
+    Args:
+        folder: The model's folder.
+        settings: ``base_model``, ``revision``, ``answer_format``, ``domain`` and anything else that
+            explains the run.
+    """
+    text = json.dumps({"kind": _KIND, **settings}, indent=2, ensure_ascii=False)
+    (folder / MODEL_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of a trained model's folder; None where the folder is not one of ours."""
+    path = folder / MODEL_CONFIG
+    if not path.is_file():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not a JSON file ({error})") from error
+    return settings if isinstance(settings, dict) and settings.get("kind") == _KIND else None

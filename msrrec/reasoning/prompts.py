@@ -1,0 +1,146 @@
+"""Every prompt and training text, each the inverse of its parser in ``parsing``.
+
+History and candidates stand first and the instruction last, so that all prompts of one example
+share their longest possible prefix and the engine's prefix cache pays for it once.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msrrec.reasoning.titles import REASONING_END, REASONING_START, clean_title
+
+Side = Literal["full", "user", "item", "direct"]
+AnswerFormat = Literal["title", "number_title"]
+
+STEPS: dict[Side, tuple[str, ...]] = {
+    "full": (
+        "Preference Recognition",
+        "Attribute Analysis",
+        "Logic Matching",
+        "Candidate Choice",
+        "Recommendation",
+    ),
+    "user": ("Preference Summary", "Candidate Matching", "Item Selection"),
+    "item": ("Item Feature Analysis", "User-Item Suitability", "Item Selection"),
+    "direct": (),
+}
+"""The steps of each chain: the teacher's five (paper, Figure 3) and the two short ones of
+inference (Figure 5). ``direct`` recommends without reasoning."""
+
+_FROM_FULL: dict[Side, tuple[int, ...]] = {"user": (0, 2, 4), "item": (1, 2, 4)}
+
+_TASKS: dict[str, str] = {
+    "Preference Recognition": "recognise the user's preferences from the purchase history",
+    "Attribute Analysis": "analyse the attributes of every candidate",
+    "Logic Matching": "match the preferences with the attributes of the candidates",
+    "Candidate Choice": "choose the candidate that fits best",
+    "Recommendation": "name the one recommended candidate and summarise the rationale",
+    "Preference Summary": "summarise the user's preferences",
+    "Candidate Matching": "match the preferences with the candidates",
+    "Item Feature Analysis": "analyse the features of every candidate",
+    "User-Item Suitability": "align the features with the user's interests",
+    "Item Selection": "name the one recommended candidate and say why",
+}
+
+_GOALS: dict[Side, str] = {
+    "full": "Recommend the next purchase with the whole chain of reasoning.",
+    "user": "Recommend the next purchase, reasoning from the side of the user.",
+    "item": "Recommend the next purchase, reasoning from the side of the items.",
+    "direct": "Recommend the next purchase at once, without reasoning.",
+}
+
+_ANSWERS: dict[AnswerFormat, str] = {
+    "title": "the title of the recommended candidate, exactly as listed.",
+    "number_title": "the number and title of the recommended candidate, exactly as listed.",
+}
+
+
+def render_context(domain: str, history: Sequence[str], candidates: Sequence[str]) -> str:
+    """The part that all prompts of an example share. Titles: history oldest first."""
+    lines = [f"Domain: {clean_title(domain)}", "History, oldest first:"]
+    lines += [f"- {clean_title(title)}" for title in history]
+    lines += ["Candidates:"]
+    lines += [f"({n}) {clean_title(title)}" for n, title in enumerate(candidates, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def render_instruction(side: Side, answer_format: AnswerFormat = "title") -> str:
+    """What the model is asked to do after history and candidates."""
+    lines = [_GOALS[side]]
+    lines += [f"Step {n}. {s}: {_TASKS[s]}." for n, s in enumerate(STEPS[side], 1)]
+    reasoning = "the steps" if STEPS[side] else "nothing"
+    lines += [
+        f"Write {reasoning} between {REASONING_START} and {REASONING_END}, "
+        f"then {_ANSWERS[answer_format]}"
+    ]
+    return "\n".join(lines)
+
+
+def render_prompt(
+    side: Side,
+    domain: str,
+    history: Sequence[str],
+    candidates: Sequence[str],
+    answer_format: AnswerFormat = "title",
+) -> str:
+    """The whole prompt of one side: shared context, then instruction."""
+    context = render_context(domain, history, candidates)
+    return context + render_instruction(side, answer_format)
+
+
+def render_reasoning(side: Side, steps: Sequence[str]) -> str:
+    """The reasoning text between the markers: one line a step.
+
+    Args:
+        side: Which chain.
+        steps: One text a step of ``STEPS[side]``; runs of white space become one space.
+
+    Raises:
+        ValueError: If the number of steps differs from the chain's.
+    """
+    names = STEPS[side]
+    if len(steps) != len(names):
+        raise ValueError(f"the {side} chain has {len(names)} steps, got {len(steps)}")
+    return "".join(
+        f"Step {n}. {name}: {defuse(step)}\n"
+        for n, (name, step) in enumerate(zip(names, steps, strict=True), 1)
+    )
+
+
+def defuse(step: str) -> str:
+    """A step's text on one line, chain markers without their brackets."""
+    text = " ".join(step.split())
+    return text.replace(REASONING_START, "reasoning_start").replace(REASONING_END, "reasoning_end")
+
+
+def project_steps(side: Side, steps: Sequence[str]) -> tuple[str, ...]:
+    """The steps of a shorter chain, taken from the five of a full one.
+
+    The user side keeps preference, matching and recommendation; the item side attributes, matching
+    and recommendation. So one teacher path can also teach the two prompts of inference.
+    """
+    return tuple(steps) if side == "full" else tuple(steps[i] for i in _FROM_FULL[side])
+
+
+def render_answer(title: str, index: int, answer_format: AnswerFormat = "title") -> str:
+    """The recommended item: its title, or its 1-based number and title. ``index`` is 0-based."""
+    shown = clean_title(title)
+    return shown if answer_format == "title" else f"({index + 1}) {shown}"
+
+
+def render_output(reasoning: str, answer: str) -> str:
+    """The whole output (paper, Figure 4): start marker, reasoning, end marker, item.
+
+    ``OUTPUT_PREFIX`` is given to the model; what it writes begins after it.
+    """
+    return f"{OUTPUT_PREFIX}{reasoning}{render_recommendation(answer)}"
+
+
+def render_recommendation(answer: str) -> str:
+    """The recommendation span of Eq. 1: from the end marker to the last token."""
+    return f"{REASONING_END}\n{answer}"
+
+
+OUTPUT_PREFIX = f"{REASONING_START}\n"
+"""Written before the model's first token, in training and inference alike: the start marker is the
+same for every output, so it is given and not learned."""

@@ -1,0 +1,98 @@
+"""The files: their columns, their Arrow schemas, and the records that the code passes around.
+
+Column names are spelled here and nowhere else. One example holds one target; ``candidates`` is
+frozen when the dataset is made, and every system sees the same order.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+TIMESTAMP = "timestamp"
+RATING = "rating"
+TITLE = "title"
+CATEGORIES = "categories"
+BRAND = "brand"
+DESCRIPTION = "description"
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+ITEMS = pa.schema(
+    [
+        pa.field(ITEM_ID, pa.string(), nullable=False),
+        pa.field(TITLE, pa.string(), nullable=False),
+        pa.field(CATEGORIES, pa.list_(pa.string())),
+        pa.field(BRAND, pa.string()),
+        pa.field(DESCRIPTION, pa.string()),
+    ]
+)
+"""``items.parquet``. Categories from the widest to the narrowest."""
+
+EXAMPLES = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field(USER_ID, pa.string(), nullable=False),
+        pa.field("history", pa.list_(pa.string()), nullable=False),
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("candidates", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""``train|validation|test.parquet``. History oldest first; item ids throughout."""
+
+PATHS = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("steps", pa.list_(pa.string()), nullable=False),
+        pa.field("reasoning", pa.string(), nullable=False),
+        pa.field(ITEM_ID, pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+    ]
+)
+"""``paths.parquet``: the kept reasoning paths, five steps each, and the teacher that wrote them."""
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("side", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("reasoning", pa.string(), nullable=False),
+        pa.field(ITEM_ID, pa.string()),
+        pa.field("perplexity", pa.float64()),
+        pa.field("num_tokens", pa.int64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+    ]
+)
+"""``<variant>.parquet``. ``item_id`` is null where the output is invalid; ``side`` is the side that
+wrote it, which for the fused variant says who won."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of the catalogue."""
+
+    item_id: str
+    title: str
+    categories: tuple[str, ...] = ()
+    brand: str | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user at one moment: what was bought, what may come next, and what did.
+
+    Attributes:
+        history: Item ids, oldest first, at least one.
+        candidates: Item ids in the frozen order; the target is one of them.
+    """
+
+    example_id: str
+    user_id: str
+    history: tuple[str, ...]
+    target: str
+    candidates: tuple[str, ...]

@@ -1,0 +1,127 @@
+"""Files on any pyarrow filesystem: atomic folders, finished stages, Parquet and JSON.
+
+A path is local or a URI (``s3://``, ``gs://``). A stage writes into a folder beside its own and
+renames it at the end, so a killed run never leaves half a result that looks whole.
+"""
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from msrrec.errors import DataError
+
+
+def resolve(path: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a path, and the path on it."""
+    if "://" in path:
+        filesystem, inner = fs.FileSystem.from_uri(path)
+        return filesystem, inner
+    import os
+
+    return fs.LocalFileSystem(), os.path.abspath(path)
+
+
+def join(path: str, *parts: str) -> str:
+    """Path parts under a folder, local or URI."""
+    return "/".join([str(path).rstrip("/"), *parts])
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder."""
+    filesystem, inner = resolve(path)
+    return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
+
+
+def list_files(path: str) -> list[str]:
+    """Names of the files directly in a folder, sorted; empty when there is no folder."""
+    filesystem, inner = resolve(path)
+    selector = fs.FileSelector(inner, allow_not_found=True)
+    infos = filesystem.get_file_info(selector)
+    return sorted(info.base_name for info in infos if info.type == fs.FileType.File)
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file."""
+    filesystem, inner = resolve(path)
+    try:
+        with filesystem.open_input_stream(inner, compression=None) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error})") from error
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file aside and rename it into its place; folders are made."""
+    filesystem, inner = resolve(path)
+    filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
+    aside = f"{inner}.{uuid.uuid4().hex}.tmp"
+    with filesystem.open_output_stream(aside, compression=None) as stream:
+        stream.write(content)
+    filesystem.move(aside, inner)
+
+
+def read_json(path: str) -> Any:
+    """A JSON file.
+
+    Raises:
+        DataError: If it is missing or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+def write_json(path: str, value: Any) -> None:
+    """A JSON file, indented, keys in the order given."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_table(path: str, schema: pa.Schema) -> pa.Table:
+    """A Parquet file with exactly the columns of a schema.
+
+    Raises:
+        DataError: If it is missing, not Parquet, or lacks a column.
+    """
+    filesystem, inner = resolve(path)
+    try:
+        table = pq.read_table(inner, filesystem=filesystem)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: lacks column {missing[0]!r}; expected {', '.join(schema.names)}")
+    return table.select(schema.names).cast(schema)
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """A Parquet file, written aside and renamed."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str) -> Iterator[str]:
+    """A folder to write into, renamed to ``path`` when the block ends without an exception.
+
+    What was at ``path`` before is replaced then, and not sooner. On an exception nothing is left.
+    """
+    filesystem, inner = resolve(path)
+    aside = f"{inner.rstrip('/')}.{uuid.uuid4().hex[:8]}.partial"
+    filesystem.create_dir(aside, recursive=True)
+    prefix = path[: -len(inner)] if "://" in path and path.endswith(inner) else ""
+    try:
+        yield prefix + aside
+    except BaseException:
+        filesystem.delete_dir(aside)
+        raise
+    if exists(path):
+        filesystem.delete_dir(inner)
+    filesystem.move(aside, inner)
