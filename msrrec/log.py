@@ -49,6 +49,12 @@ class Progress:
             eta = f", {elapsed * (self.total - self.done) / self.done:.0f} s to go"
         tail = f" ({note})" if note else ""
         self._logger.info(
-            "%s: %s%s %s in %.0f s%s%s", self.name, f"{self.done:,}", of_total, self.unit, elapsed,
-            eta, tail,
+            "%s: %s%s %s in %.0f s%s%s",
+            self.name,
+            f"{self.done:,}",
+            of_total,
+            self.unit,
+            elapsed,
+            eta,
+            tail,
         )

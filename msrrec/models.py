@@ -62,8 +62,8 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
     folder = Path(model_dir)
     settings = _read_settings(folder)
     if settings is None:
-        base = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
-        return locate_base(base)
+        named = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
+        return locate_base(named)
     merged, adapter = folder / "merged", folder / "adapter"
     answer_format, domain = settings["answer_format"], settings["domain"]
     if (merged / "config.json").is_file():
@@ -74,7 +74,9 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
         return ModelSource(
             folder.name, base.path, str(adapter), answer_format, domain, base.revision
         )
-    raise ModelError(f"{folder}: holds neither merged/ nor adapter/; was the training run finished?")
+    raise ModelError(
+        f"{folder}: holds neither merged/ nor adapter/; was the training run finished?"
+    )
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ Segment = tuple[str, bool]
 
 _SHELVES = ("Shelf", "Box", "Seen", "Store", "Row", "Bag")
 _LISTS = ("List", "Items", "Table", "Goods", "Offers")
+_CODE = "ABCDEFGHKLMNPRSTUVWXYZ0123456789-/"
 _ENGLISH = """
 a about after all also always an and any as at because best between both brand brands bought but buy
 buys by can category choice choose closest common copy customer details domain each either every
@@ -61,7 +62,9 @@ def make_foreign_product(rng: random.Random, words: list[str]) -> Product:
     """A product of no known category: words and part numbers in any order, of any length."""
     parts = [rng.choice(words) for _ in range(rng.randint(1, 7))]
     for _ in range(rng.choice((0, 0, 1, 2))):
-        code = "".join(rng.choice("ABCDEFGHKLMNPRSTUVWXYZ0123456789-/") for _ in range(rng.randint(2, 7)))
+        code = "".join(
+            rng.choice("ABCDEFGHKLMNPRSTUVWXYZ0123456789-/") for _ in range(rng.randint(2, 7))
+        )
         parts.insert(rng.randint(0, len(parts)), code)
     parts = [p.title() if rng.random() < 0.7 else p for p in parts]
     return Product(" ".join(parts), parts[0], "thing", "Unknown")
@@ -185,6 +188,8 @@ QUESTIONS: tuple[Question, ...] = (
     _ask_brand_members,
     _ask_shelf,
     _ask_counts,
+    _ask_counts,
+    _ask_most,
     _ask_most,
     _ask_repeat,
 )
@@ -218,8 +223,9 @@ def make_words(seed: int, vocabulary: list[str]) -> list[str]:
 
 def make_gibberish(rng: random.Random, words: list[str]) -> list[Segment]:
     """Random words and their repetition: what teaches a transformer to copy."""
-    text = " ".join(rng.choice(words) for _ in range(rng.randint(4, 24)))
-    return [(f"Say: {text}\nAgain:", False), (f" {text}\n", True)]
+    glue = rng.choice((" ", " ", "\n"))  # words that begin a line are other tokens
+    text = glue.join(rng.choice(words) for _ in range(rng.randint(4, 24)))
+    return [(f"Say:{glue}{text}\nAgain:", False), (f"{glue}{text}\n", True)]
 
 
 def make_document(rng: random.Random, words: list[str], hard: float) -> list[Segment]:

@@ -1,0 +1,9 @@
+"""Raw purchases to a frozen dataset.
+
+ray job submit --working-dir . -- python -m jobs.prepare --source demo --out OUT
+"""
+
+from msrrec.cli import main
+
+if __name__ == "__main__":
+    main("prepare")

@@ -1,0 +1,9 @@
+"""A teacher's reasoning paths, pruned.
+
+ray job submit --working-dir . -- python -m jobs.synthesize --dataset DATA --out OUT
+"""
+
+from msrrec.cli import main
+
+if __name__ == "__main__":
+    main("synthesize")

@@ -1,0 +1,323 @@
+"""The command line: parse, call the library once, print one JSON line.
+
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 failure.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic_core import PydanticUndefined
+
+from msrrec import log
+from msrrec.config import Config, RunConfig, load_config
+from msrrec.errors import ConfigError, MsrRecError
+from msrrec.stages import Summary, run_stage
+
+logger = logging.getLogger("msrrec.cli")
+
+app = typer.Typer(
+    name="msrrec",
+    help="Multi-step reasoning for LLM sequential recommendation, on Ray and vLLM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings, sections as below.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...", help="Settings that go before the YAML file's."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
+DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
+OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
+ModelDir = Annotated[
+    str,
+    typer.Option("--model", help="Folder made by `msrrec train`, a base model, or `embedded`."),
+]
+
+
+def settings_help(*sections: str) -> str:
+    """The settings of some sections with defaults and meaning, for ``--help``."""
+    lines = ["[bold]Settings[/bold]"]
+    for section in sections:
+        config: type[Config] = RunConfig.model_fields[section].annotation  # type: ignore[assignment]
+        for name, field in config.model_fields.items():
+            default = "" if field.default is PydanticUndefined else json.dumps(field.default)
+            text = " ".join((field.description or "").split())
+            lines.append(
+                f"[cyan]{section}.{name}[/cyan]={default.replace('[', chr(92) + '[')}  {text}"
+            )
+    return "\n\n".join(lines)
+
+
+def resolve(
+    config: Path | None, overrides: Sequence[str] | None, dry_run: bool, **arguments: Any
+) -> RunConfig:
+    """The settings of a run; with ``--dry-run`` they are printed and the command ends."""
+    resolved = load_config(config, overrides or ())
+    if dry_run:
+        print(json.dumps({**arguments, **resolved.model_dump(mode="json")}))
+        raise typer.Exit
+    return resolved
+
+
+def emit(summary: Summary) -> None:
+    """The one line of stdout."""
+    print(json.dumps(summary, ensure_ascii=False))
+
+
+def with_ray(config: RunConfig, work: Callable[[], Summary]) -> Callable[[], Summary]:
+    """Work that runs on a cluster, started only when the work is not finished already."""
+
+    def run() -> Summary:
+        from msrrec.cluster import ray_session
+
+        with ray_session(config.ray.address, config.ray.num_cpus):
+            return work()
+
+    return run
+
+
+@app.command(epilog=settings_help("data", "ray"))
+def prepare(
+    source: Annotated[
+        Literal["amazon", "movielens", "table", "demo"],
+        typer.Option(help="What the files are; demo is the embedded world and needs none."),
+    ],
+    out: OutDir,
+    interactions: Annotated[
+        str | None, typer.Option(help="Reviews or ratings: a file, folder or glob.")
+    ] = None,
+    items: Annotated[str | None, typer.Option(help="Titles: a file, folder or glob.")] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Raw purchases to a frozen dataset: k-core, users, splits, candidates."""
+    run = resolve(config, overrides, dry_run, source=source, interactions=interactions, items=items)
+
+    def work() -> Summary:
+        from msrrec.data.prepare import prepare
+
+        return prepare(source, interactions, items, out, run.data)
+
+    settings = {
+        "source": source,
+        "interactions": interactions,
+        "items": items,
+        "data": run.data.model_dump(mode="json"),
+    }
+    emit(run_stage("prepare", out, settings, with_ray(run, work), overwrite=overwrite))
+
+
+@app.command(epilog=settings_help("teacher", "synthesis", "ray"))
+def synthesize(
+    dataset: DatasetDir,
+    out: OutDir,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """A teacher's reasoning paths for the training examples, pruned.
+
+    Answers are journaled as they arrive; a rerun goes on where the last one stopped.
+    --overwrite judges the journal anew and pays for no answer again.
+    """
+    run = resolve(config, overrides, dry_run, dataset=dataset)
+
+    def work() -> Summary:
+        from msrrec.data.dataset import Dataset
+        from msrrec.synthesis.synthesize import synthesize
+
+        api_key = os.environ.get(run.teacher.api_key_env)
+        return synthesize(Dataset.load(dataset), out, run, api_key)
+
+    settings = dataset_settings(dataset) | run.model_dump(
+        mode="json", include={"teacher", "synthesis"}
+    )
+    emit(run_stage("synthesize", out, settings, with_ray(run, work), overwrite=overwrite))
+
+
+@app.command(epilog=settings_help("model", "train", "ray"))
+def train(
+    dataset: DatasetDir,
+    out: OutDir,
+    reasoning: Annotated[
+        str | None,
+        typer.Option(help="Folder made by `msrrec synthesize`; not with train.reasoning=false."),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """LoRA fine-tuning on reasoning and behaviour with the weighted loss of Eq. 1-2."""
+    run = resolve(config, overrides, dry_run, dataset=dataset, reasoning=reasoning)
+    if run.train.reasoning and reasoning is None:
+        raise ConfigError(
+            "--reasoning: missing; give the folder made by `msrrec synthesize`, "
+            "or set train.reasoning=false to train without"
+        )
+
+    def work() -> Summary:
+        from msrrec.data.dataset import Dataset
+        from msrrec.training.loop import train
+
+        return train(Dataset.load(dataset), reasoning, out, run)
+
+    settings = dataset_settings(dataset) | run.model_dump(mode="json", include={"model", "train"})
+    settings["reasoning"] = reasoning
+    emit(run_stage("train", out, settings, with_ray(run, work), overwrite=overwrite))
+
+
+@app.command(epilog=settings_help("inference", "evaluate", "model", "ray"))
+def evaluate(
+    dataset: DatasetDir,
+    model: ModelDir,
+    out: OutDir,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="fused, user, item, full or direct; repeat it for several."),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """HitRatio@1 and ValidRatio on the frozen candidates, one row a user."""
+    run = resolve(config, overrides, dry_run, dataset=dataset, model=model)
+    variants = parse_variants(variant or ["user", "item", "full", "fused"])
+
+    def work() -> Summary:
+        from msrrec.data.dataset import Dataset
+        from msrrec.evaluation.evaluate import evaluate
+
+        return evaluate(Dataset.load(dataset), model, out, run, variants)
+
+    settings = dataset_settings(dataset) | run.model_dump(
+        mode="json", include={"inference", "evaluate", "model"}
+    )
+    settings |= {"model_dir": model, "variants": list(variants)}
+    emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
+
+
+@app.command()
+def report(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Evaluations below this folder.")],
+) -> None:
+    """One HTML page and JSON from all evaluations below a folder."""
+    from msrrec.evaluation.report import report_folder
+
+    emit(report_folder(folder))
+
+
+@app.command(epilog=settings_help("inference", "model"))
+def recommend(
+    model: ModelDir,
+    history: Annotated[str, typer.Option(help="Titles, oldest first, between | signs.")],
+    candidates: Annotated[str, typer.Option(help="Titles between | signs.")],
+    domain: Annotated[str, typer.Option(help="What the prompt calls the shop.")] = "Shopping",
+    mode: Annotated[str, typer.Option(help="fused, user, item, full or direct.")] = "fused",
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """One recommendation with its reasoning."""
+    run = resolve(config, overrides, dry_run, model=model)
+    from msrrec.inference.recommender import Recommender
+
+    chosen_mode = parse_variants([mode])[0]
+    titles = [title.strip() for title in candidates.split("|")]
+    recommender = Recommender.from_pretrained(model, run.inference)
+    result = recommender.recommend(
+        [title.strip() for title in history.split("|")], titles, domain=domain, mode=chosen_mode
+    )
+    emit(
+        {
+            "item": None if result.index is None else titles[result.index],
+            "index": result.index,
+            "side": result.side,
+            "agreement": result.agreement,
+            "reasoning": result.chosen.reasoning if result.chosen else None,
+            "perplexity": result.chosen.perplexity if result.chosen else None,
+        }
+    )
+
+
+@app.command(epilog=settings_help("serve", "inference", "ray"))
+def serve(
+    model: ModelDir,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port.")] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """The online service: POST /v1/recommend and a web page."""
+    given = [f"serve.{k}={v}" for k, v in (("host", host), ("port", port)) if v is not None]
+    run = resolve(config, [*(overrides or ()), *given], dry_run, model=model)
+    from serve.app import run as run_service
+
+    run_service(model, run)
+
+
+@app.command(epilog=settings_help("data", "synthesis", "train", "evaluate"))
+def demo(
+    out: OutDir = "runs/demo",
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+) -> None:
+    """The whole road on the embedded world, in minutes, then a page to look at."""
+    import jobs
+    from msrrec.demo import run_demo
+
+    settings = config or Path(jobs.__path__[0]) / "configs" / "demo.yaml"
+    run = resolve(settings, overrides, dry_run, out=out)
+    emit(run_demo(out, run))
+
+
+def dataset_settings(dataset: str) -> dict[str, Any]:
+    """A dataset in a stage's settings: its folder and the hash of its files."""
+    from msrrec.data.dataset import Dataset
+
+    return {"dataset": dataset, "dataset_fingerprint": Dataset.load(dataset).fingerprint}
+
+
+def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
+    """Known variants, in the order given, commas allowed."""
+    from msrrec.inference.recommender import MODES
+
+    variants = tuple(part.strip() for name in names for part in name.split(","))
+    for name in variants:
+        if name not in MODES:
+            raise ConfigError(f"variant {name!r}: unknown; expected one of {', '.join(MODES)}")
+    return variants
+
+
+def main(command: str | None = None) -> None:
+    """Run the command line; with a command's name, its arguments are all of argv."""
+    log.setup()
+    arguments = [*([command] if command else []), *sys.argv[1:]]
+    try:
+        app(arguments, standalone_mode=True)
+    except MsrRecError as error:
+        print(f"msrrec: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

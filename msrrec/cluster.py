@@ -1,0 +1,68 @@
+"""Starting Ray: the cluster of the job, a named one, or one of our own on this machine."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from msrrec.errors import EngineError
+
+OBJECT_STORE_BYTES = 1 << 30
+"""Of our own Ray; a cluster decides for itself."""
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Ray for a while: a session that is open already is used and left open.
+
+    Our own Ray listens on loopback without a dashboard and ends with the block.
+
+    Raises:
+        EngineError: If the named cluster does not answer.
+    """
+    import ray  # half a second to import
+
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address, num_cpus)
+    _quiet_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, num_cpus: int | None) -> None:
+    import ray
+
+    if address is None and not _inside_a_job():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+        )
+        return
+    try:
+        ray.init(address=address or "auto", logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise EngineError(
+            f"ray.address={address}: no Ray cluster answers there; start one with "
+            "`ray start --head`, or leave the address out"
+        ) from error
+
+
+def _inside_a_job() -> bool:
+    """Whether Ray itself started this process (`ray job submit`) and says where its cluster is."""
+    return "RAY_ADDRESS" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _quiet_ray_data() -> None:
+    """Our own progress lines say what happens; Ray Data's bars would write over them."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,182 @@
+"""The whole road on the embedded world, each stage as its own command would run it."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from msrrec import storage
+from msrrec.cluster import ray_session
+from msrrec.config import EMBEDDED, RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import EngineError
+from msrrec.inference.recommender import Mode
+from msrrec.stages import Summary, run_stage
+
+logger = logging.getLogger(__name__)
+
+SERVICE_START_S = 180.0
+
+
+def run_demo(out: str, config: RunConfig) -> Summary:
+    """Prepare, synthesize, train twice, evaluate three times, report, serve, and ask once.
+
+    Args:
+        out: Folder of everything; finished stages in it are skipped.
+        config: Settings of all stages.
+    """
+    begin = time.monotonic()
+    with ray_session(config.ray.address, config.ray.num_cpus):
+        dataset = _prepare(storage.join(out, "dataset"), config)
+        reasoning = storage.join(out, "reasoning")
+        _synthesize(dataset, reasoning, config)
+        model, plain = storage.join(out, "model"), storage.join(out, "model-without-reasoning")
+        _train(dataset, reasoning, model, config)
+        _train(dataset, None, plain, without_reasoning(config))
+        _evaluate(dataset, EMBEDDED, storage.join(out, "eval", "zero-shot"), config, ("full",))
+        _evaluate(dataset, plain, storage.join(out, "eval", "w-o-reason"), config, ("direct",))
+        variants: tuple[Mode, ...] = ("user", "item", "full", "fused")
+        _evaluate(dataset, model, storage.join(out, "eval", "msrrec"), config, variants)
+    from msrrec.evaluation.report import report_folder
+
+    report = report_folder(out)
+    answer = ask_service(model, dataset, config)
+    _show(report, answer)
+    seconds = round(time.monotonic() - begin)
+    return {"seconds": seconds, "report": storage.join(out, "report", "index.html"), **report}
+
+
+def without_reasoning(config: RunConfig) -> RunConfig:
+    """The ablation's settings: no reasoning data, and as many passes over every purchase."""
+    passes = config.train.num_epochs * len(config.train.sides)
+    train = config.train.model_copy(update={"reasoning": False, "num_epochs": passes})
+    return config.model_copy(update={"train": train})
+
+
+def _prepare(out: str, config: RunConfig) -> Dataset:
+    from msrrec.data.prepare import prepare
+
+    _announce(f"prepare --source demo --out {out}")
+    settings = {"source": "demo", "data": config.data.model_dump(mode="json")}
+    run_stage("prepare", out, settings, lambda: prepare("demo", None, None, out, config.data))
+    return Dataset.load(out)
+
+
+def _synthesize(dataset: Dataset, out: str, config: RunConfig) -> None:
+    from msrrec.synthesis.synthesize import synthesize
+
+    _announce(f"synthesize --dataset {dataset.path} --out {out}")
+    settings = _settings(dataset, config, "teacher", "synthesis")
+    run_stage("synthesize", out, settings, lambda: synthesize(dataset, out, config, None))
+
+
+def _train(dataset: Dataset, reasoning: str | None, out: str, config: RunConfig) -> None:
+    from msrrec.training.loop import train
+
+    source = f"--reasoning {reasoning}" if reasoning else "train.reasoning=false"
+    _announce(f"train --dataset {dataset.path} {source} --out {out}")
+    settings = _settings(dataset, config, "model", "train")
+    run_stage("train", out, settings, lambda: train(dataset, reasoning, out, config))
+
+
+def _evaluate(
+    dataset: Dataset, model: str, out: str, config: RunConfig, variants: tuple[Mode, ...]
+) -> None:
+    from msrrec.evaluation.evaluate import evaluate
+
+    flags = " ".join(f"--variant {v}" for v in variants)
+    _announce(f"evaluate --dataset {dataset.path} --model {model} --out {out} {flags}")
+    settings = _settings(dataset, config, "inference", "evaluate") | {"variants": list(variants)}
+    run_stage("evaluate", out, settings, lambda: evaluate(dataset, model, out, config, variants))
+
+
+def _settings(dataset: Dataset, config: RunConfig, *sections: str) -> dict[str, Any]:
+    return {
+        "dataset_fingerprint": dataset.fingerprint,
+        **config.model_dump(mode="json", include=set(sections)),
+    }
+
+
+def _announce(command: str) -> None:
+    logger.info("$ msrrec %s", command)
+
+
+def ask_service(model: str, dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+    """Start ``msrrec serve``, ask it for one test user's recommendation over HTTP, and end it."""
+    port = config.serve.port
+    command = [sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", str(port)]
+    command += [
+        f"inference.max_new_tokens={config.inference.max_new_tokens}",
+        f"inference.max_model_len={config.inference.max_model_len or 'null'}",
+        f"ray.num_cpus={config.ray.num_cpus or 'null'}",
+    ]
+    _announce(" ".join(command[3:]))
+    service = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    url = f"http://{config.serve.host}:{port}"
+    try:
+        _wait_ready(service, url)
+        example = dataset.examples("test", limit=1)[0]
+        return _post(
+            f"{url}/v1/recommend",
+            {
+                "domain": dataset.domain,
+                "history": dataset.titles(example.history),
+                "candidates": dataset.titles(example.candidates),
+            },
+        )
+    finally:
+        service.send_signal(signal.SIGINT)
+        try:
+            service.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(service.pid, signal.SIGKILL)
+
+
+def _wait_ready(service: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + SERVICE_START_S
+    while time.monotonic() < deadline:
+        if service.poll() is not None:
+            raise EngineError(f"the service ended with exit code {service.returncode}; see its log")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise EngineError(f"{url}: not ready after {SERVICE_START_S:.0f} s; see the service's log")
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return dict(json.load(response))
+
+
+def _show(report: Summary, answer: dict[str, Any]) -> None:
+    """The table, the served recommendation, and where to look next, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    table = Table(title="The embedded world, test users")
+    for column in ("system", "HitRatio@1", "95% interval", "ValidRatio", "95% interval", "users"):
+        table.add_column(column, justify="left" if column == "system" else "right")
+    for row in report["systems"]:
+        table.add_row(
+            row["name"],
+            f"{row['hit_ratio']:.4f}",
+            "{:.3f}-{:.3f}".format(*row["hit_ratio_interval"]),
+            f"{row['valid_ratio']:.4f}",
+            "{:.3f}-{:.3f}".format(*row["valid_ratio_interval"]),
+            str(row["num_users"]),
+        )
+    console.print(table)
+    console.print("The service answered:", json.dumps(answer, ensure_ascii=False)[:600])
+    console.print(f"Look next: open {report['html']} in a browser")

@@ -1,0 +1,27 @@
+"""Fixtures for every tier: one Ray for the whole session, and where real data lies."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report costs 2 s by default
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A Ray of our own with two cores, ended after the session; no other process is touched."""
+    from msrrec.cluster import ray_session
+
+    with ray_session(num_cpus=4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data named by MSRREC_DATA; tests that need it are skipped without."""
+    folder = os.environ.get("MSRREC_DATA")
+    if not folder:
+        pytest.skip("MSRREC_DATA is not set; it names the folder of real purchases")
+    return Path(folder)

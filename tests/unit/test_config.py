@@ -1,0 +1,66 @@
+"""Settings: precedence, errors, and every YAML file that ships."""
+
+from pathlib import Path
+
+import pytest
+
+from msrrec.config import RunConfig, load_config
+from msrrec.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_overrides_go_before_the_file_and_the_file_before_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("train:\n  alpha: 0.6\n  beta: 0.4\n")
+    config = load_config(file, ["train.alpha=0.9"])
+    assert (config.train.alpha, config.train.beta, config.train.num_epochs) == (0.9, 0.4, 5)
+
+
+def test_a_number_in_scientific_notation_is_a_number() -> None:
+    assert load_config(overrides=["train.learning_rate=1e-4"]).train.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.k_cor=5", ["data.k_cor", "Extra inputs"]),
+        ("data.k_core=many", ["data.k_core", "'many'"]),
+        ("k_core=5", ["section.key=value"]),
+        ("data.k_core", ["section.key=value"]),
+        ("train.num_workers=3", ["global_batch_size (32)", "num_workers (3)"]),
+        ("data.k_core=[", ["not YAML"]),
+    ],
+)
+def test_a_bad_override_is_one_sentence_that_names_it(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match="found a list"):
+        load_config(file)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a readable YAML file"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "configs").glob("*.yaml")), ids=str)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert isinstance(load_config(path), RunConfig)
+
+
+def test_the_paper_preset_holds_the_papers_settings() -> None:
+    config = load_config(ROOT / "jobs" / "configs" / "llama3-8b.yaml")
+    train, inference = config.train, config.inference
+    assert (train.alpha, train.beta, train.lora_rank, train.lora_alpha) == (0.7, 0.3, 8, 32)
+    assert (train.num_epochs, train.global_batch_size, train.sides) == (5, 32, ("full",))
+    assert (inference.temperature, inference.max_new_tokens) == (0.7, 1024)
+    assert config.model.answer_format == "title"
