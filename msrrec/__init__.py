@@ -4,7 +4,7 @@ The names below are the public functions; importing this package loads no torch,
 transformers.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msrrec.inference.fusion import Recommendation, SideOutput, fuse
 from msrrec.inference.perplexity import perplexity
@@ -37,5 +37,4 @@ def weighted_loss(
     """Eq. 1-2, mean over examples; see ``msrrec.training.loss.weighted_loss``."""
     from msrrec.training.loss import weighted_loss as loss  # torch, seconds to import
 
-    result: Any = loss(logits, labels, segments, alpha, beta)
-    return result
+    return loss(logits, labels, segments, alpha, beta)

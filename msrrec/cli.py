@@ -45,7 +45,11 @@ DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrr
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
 ModelDir = Annotated[
     str,
-    typer.Option("--model", help="Folder made by `msrrec train`, a base model, or `embedded`."),
+    typer.Option(
+        "--model",
+        help="Folder made by `msrrec train`, a base model's, `embedded`; evaluate also takes the "
+        "baselines `random` and `popularity`.",
+    ),
 ]
 
 
@@ -190,6 +194,7 @@ def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
     out: OutDir,
+    name: Annotated[str | None, typer.Option(help="What tables call the system.")] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(help="fused, user, item, full or direct; repeat it for several."),
@@ -205,14 +210,14 @@ def evaluate(
 
     def work() -> Summary:
         from msrrec.data.dataset import Dataset
-        from msrrec.evaluation.evaluate import evaluate
+        from msrrec.evaluation.evaluate import evaluate_system
 
-        return evaluate(Dataset.load(dataset), model, out, run, variants)
+        return evaluate_system(Dataset.load(dataset), model, out, run, variants, name=name)
 
     settings = dataset_settings(dataset) | run.model_dump(
         mode="json", include={"inference", "evaluate", "model"}
     )
-    settings |= {"model_dir": model, "variants": list(variants)}
+    settings |= {"model_dir": model, "variants": list(variants), "name": name}
     emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
 
 

@@ -15,7 +15,7 @@ OBJECT_STORE_BYTES = 1 << 30
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
     """Ray for a while: a session that is open already is used and left open.
 
-    Our own Ray listens on loopback without a dashboard and ends with the block.
+    Our own Ray listens on loopback alone and ends with the block.
 
     Raises:
         EngineError: If the named cluster does not answer.
@@ -40,13 +40,14 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            include_dashboard=False,
+            include_dashboard=True,  # Ray Train asks it whether its controller lives
+            dashboard_host="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
         )
         return
     try:
-        ray.init(address=address or "auto", logging_level=logging.WARNING)
+        ray.init(address=address or "auto", logging_level=logging.ERROR)
     except ConnectionError as error:
         raise EngineError(
             f"ray.address={address}: no Ray cluster answers there; start one with "
@@ -61,8 +62,10 @@ def _inside_a_job() -> bool:
 
 def _quiet_ray_data() -> None:
     """Our own progress lines say what happens; Ray Data's bars would write over them."""
-    import ray
+    from ray.data import DataContext
 
-    context = ray.data.DataContext.get_current()
+    for name in ("ray.data", "ray.data.context"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

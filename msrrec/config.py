@@ -225,6 +225,13 @@ class ServeConfig(Config):
     max_candidates: int = Field(default=100, ge=2)
     """More get 422."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "ServeConfig":
+        low, high = self.min_replicas, self.max_replicas
+        if low > high:
+            raise ValueError(f"min_replicas ({low}) must not exceed max_replicas ({high})")
+        return self
+
 
 class RayConfig(Config):
     """The cluster."""

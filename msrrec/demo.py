@@ -39,17 +39,22 @@ def run_demo(out: str, config: RunConfig) -> Summary:
         model, plain = storage.join(out, "model"), storage.join(out, "model-without-reasoning")
         _train(dataset, reasoning, model, config)
         _train(dataset, None, plain, without_reasoning(config))
-        _evaluate(dataset, EMBEDDED, storage.join(out, "eval", "zero-shot"), config, ("full",))
-        _evaluate(dataset, plain, storage.join(out, "eval", "w-o-reason"), config, ("direct",))
-        variants: tuple[Mode, ...] = ("user", "item", "full", "fused")
-        _evaluate(dataset, model, storage.join(out, "eval", "msrrec"), config, variants)
+        evaluations = storage.join(out, "evaluations")
+        for model_dir, name, variants in (
+            ("random", "random", ()),
+            ("popularity", "popularity", ()),
+            (EMBEDDED, "backbone zero-shot", ("full",)),
+            (plain, "MSR-Rec w/o reason", ("direct",)),
+            (model, "MSR-Rec", ("user", "item", "full", "fused")),
+        ):
+            _evaluate(dataset, model_dir, name, evaluations, config, variants)
     from msrrec.evaluation.report import report_folder
 
     report = report_folder(out)
     answer = ask_service(model, dataset, config)
     _show(report, answer)
     seconds = round(time.monotonic() - begin)
-    return {"seconds": seconds, "report": storage.join(out, "report", "index.html"), **report}
+    return {"seconds": seconds, "page": report["page"], "answer": answer["item"]}
 
 
 def without_reasoning(config: RunConfig) -> RunConfig:
@@ -86,14 +91,25 @@ def _train(dataset: Dataset, reasoning: str | None, out: str, config: RunConfig)
 
 
 def _evaluate(
-    dataset: Dataset, model: str, out: str, config: RunConfig, variants: tuple[Mode, ...]
+    dataset: Dataset,
+    model: str,
+    name: str,
+    folder: str,
+    config: RunConfig,
+    variants: tuple[Mode, ...],
 ) -> None:
-    from msrrec.evaluation.evaluate import evaluate
+    from msrrec.evaluation.evaluate import evaluate_system
 
-    flags = " ".join(f"--variant {v}" for v in variants)
-    _announce(f"evaluate --dataset {dataset.path} --model {model} --out {out} {flags}")
+    out = storage.join(folder, name.lower().replace("/", "-").replace(" ", "-"))
+    flags = "".join(f" --variant {v}" for v in variants)
+    _announce(f"evaluate --dataset {dataset.path} --model {model} --out {out}{flags}")
     settings = _settings(dataset, config, "inference", "evaluate") | {"variants": list(variants)}
-    run_stage("evaluate", out, settings, lambda: evaluate(dataset, model, out, config, variants))
+    run_stage(
+        "evaluate",
+        out,
+        settings,
+        lambda: evaluate_system(dataset, model, out, config, variants, name=name),
+    )
 
 
 def _settings(dataset: Dataset, config: RunConfig, *sections: str) -> dict[str, Any]:
@@ -164,19 +180,22 @@ def _show(report: Summary, answer: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True)
-    table = Table(title="The embedded world, test users")
-    for column in ("system", "HitRatio@1", "95% interval", "ValidRatio", "95% interval", "users"):
-        table.add_column(column, justify="left" if column == "system" else "right")
+    console = Console(stderr=True, width=100)
+    table = Table(title="The embedded world, test users (95% intervals in brackets)")
+    table.add_column("system")
+    for column in ("HitRatio@1", "ValidRatio", "users"):
+        table.add_column(column, justify="right")
     for row in report["systems"]:
-        table.add_row(
-            row["name"],
-            f"{row['hit_ratio']:.4f}",
-            "{:.3f}-{:.3f}".format(*row["hit_ratio_interval"]),
-            f"{row['valid_ratio']:.4f}",
-            "{:.3f}-{:.3f}".format(*row["valid_ratio_interval"]),
-            str(row["num_users"]),
+        shares = (row["hit_ratio"], row["valid_ratio"])
+        cells = (
+            f"{s['value']:.4f} [{s['low']:.3f}, {s['high']:.3f}]".replace("[", r"\[")
+            for s in shares
         )
+        table.add_row(row["label"], *cells, str(row["num_users"]))
     console.print(table)
-    console.print("The service answered:", json.dumps(answer, ensure_ascii=False)[:600])
-    console.print(f"Look next: open {report['html']} in a browser")
+    for finding in report["findings"]:
+        console.print(finding, markup=False)
+    console.print("The service answered over HTTP:")
+    shown = {key: answer[key] for key in ("item", "side", "agreement", "reasoning", "perplexity")}
+    console.print_json(data=shown)
+    console.print(f"Look next: {report['page']} in a browser", markup=False)

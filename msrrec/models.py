@@ -60,7 +60,7 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
         ModelError: If the folder is neither.
     """
     folder = Path(model_dir)
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
     if settings is None:
         named = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
         return locate_base(named)
@@ -91,7 +91,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     (folder / MODEL_CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def _read_settings(folder: Path) -> dict[str, Any] | None:
+def read_settings(folder: Path) -> dict[str, Any] | None:
     """The settings of a trained model's folder; None where the folder is not one of ours."""
     path = folder / MODEL_CONFIG
     if not path.is_file():

@@ -56,6 +56,16 @@ PATHS = pa.schema(
 )
 """``paths.parquet``: the kept reasoning paths, five steps each, and the teacher that wrote them."""
 
+VERDICTS = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("attempt", pa.int64(), nullable=False),
+        pa.field("ruling", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""``verdicts.parquet``: what became of every answer in the journal; ``kept``, or why not."""
+
 PREDICTIONS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),

@@ -94,17 +94,33 @@ def fit_prompt(
     Raises:
         DataError: If it does not fit with the latest title alone.
     """
-    for dropped in range(len(query.history)):
-        prompt = render_prompt(
-            side, query.domain, query.history[dropped:], query.candidates, answer_format
+    low, high = 0, len(query.history) - 1
+    ids = _encode_shortened(tokenizer, side, query, answer_format, low)
+    if len(ids) <= max_tokens:
+        return ids, low
+    ids = _encode_shortened(tokenizer, side, query, answer_format, high)
+    if len(ids) > max_tokens:
+        raise DataError(
+            f"{query.key}: the prompt has {len(ids)} tokens with one history title; expected at "
+            f"most {max_tokens}; use fewer candidates or a longer max_model_len"
         )
-        ids = encode_prompt(tokenizer, prompt)
-        if len(ids) <= max_tokens:
-            return ids, dropped
-    raise DataError(
-        f"{query.key}: the prompt has {len(ids)} tokens with one history title; expected at most "
-        f"{max_tokens}; use fewer candidates or a longer max_model_len"
-    )
+    while low + 1 < high:  # dropping ``high`` titles fits, dropping ``low`` does not
+        middle = (low + high) // 2
+        shorter = _encode_shortened(tokenizer, side, query, answer_format, middle)
+        if len(shorter) <= max_tokens:
+            high, ids = middle, shorter
+        else:
+            low = middle
+    return ids, high
+
+
+def _encode_shortened(
+    tokenizer: Any, side: Side, query: Query, answer_format: AnswerFormat, dropped: int
+) -> list[int]:
+    """The prompt without the ``dropped`` oldest titles of the history."""
+    history = query.history[dropped:]
+    prompt = render_prompt(side, query.domain, history, query.candidates, answer_format)
+    return encode_prompt(tokenizer, prompt)
 
 
 def request_seed(seed: int, key: str, side: Side) -> int:

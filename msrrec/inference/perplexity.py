@@ -15,6 +15,8 @@ def perplexity(token_logprobs: Sequence[float]) -> float:
         ValueError: If there are no tokens.
     """
     if len(token_logprobs) == 0:
-        raise ValueError("perplexity of no tokens is undefined; expected at least one log-probability")
+        raise ValueError(
+            "perplexity of no tokens is undefined; expected at least one log-probability"
+        )
     mean = math.fsum(token_logprobs) / len(token_logprobs)
     return math.exp(min(-mean, 700.0))  # exp overflows beyond 709

@@ -1,10 +1,11 @@
 """The recommender that evaluation, the command line and the service all use."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Engine, Generation, GenerationRequest
+from msrrec.errors import DataError
 from msrrec.inference.decoding import (
     Query,
     check_query,
@@ -14,6 +15,9 @@ from msrrec.inference.decoding import (
 )
 from msrrec.inference.fusion import Recommendation, SideOutput, fuse
 from msrrec.reasoning.prompts import AnswerFormat, Side
+
+if TYPE_CHECKING:
+    from msrrec.models import ModelSource
 
 Mode = Literal["fused", "user", "item", "full", "direct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -55,11 +59,19 @@ class Recommender:
         Raises:
             ModelError: If the folder is missing or not a model.
         """
-        from msrrec.engines.vllm import VllmEngine  # seconds to import
         from msrrec.models import locate_model
 
-        config = config or InferenceConfig()
-        source = locate_model(model_dir)
+        return cls.from_source(locate_model(model_dir), config or InferenceConfig())
+
+    @classmethod
+    def from_source(cls, source: "ModelSource", config: InferenceConfig) -> "Recommender":
+        """A recommender on vLLM from located weights.
+
+        Raises:
+            EngineError: If vLLM can't start with them.
+        """
+        from msrrec.engines.vllm import VllmEngine  # seconds to import
+
         engine = VllmEngine(source, config)
         return cls(
             engine.tokenizer,
@@ -107,15 +119,42 @@ class Recommender:
         """Every side of every query in one engine call; the sides of a query stand together.
 
         Neighbours share their prefix, so the engine's cache pays for history and candidates once.
+
+        Raises:
+            DataError: If a query is malformed or too long.
+            EngineError: If the engine fails.
+        """
+        results = self.generate_each(queries, sides)
+        for result in results:
+            for output in result.values():
+                if isinstance(output, DataError):
+                    raise output
+        return [{s: o for s, o in r.items() if isinstance(o, SideOutput)} for r in results]
+
+    def generate_each(
+        self, queries: Sequence[Query], sides: Sequence[Side]
+    ) -> list[dict[Side, SideOutput | DataError]]:
+        """As ``generate``, with the error in place of the output where a query is refused.
+
+        Raises:
+            EngineError: If the engine fails.
         """
         if self.engine is None:
             raise ValueError("this recommender has no engine; use Recommender.from_pretrained")
-        pairs = [(query, side) for query in queries for side in sides]
-        generations = self.engine.generate([self.build_request(q, s) for q, s in pairs])
-        outputs: list[dict[Side, SideOutput]] = [{} for _ in queries]
-        for n, ((query, side), generation) in enumerate(zip(pairs, generations, strict=True)):
-            outputs[n // len(sides)][side] = self.read(query, side, generation)
-        return outputs
+        results: list[dict[Side, SideOutput | DataError]] = [{} for _ in queries]
+        pending: list[tuple[int, Side]] = []
+        requests: list[GenerationRequest] = []
+        for n, query in enumerate(queries):
+            for side in sides:
+                try:
+                    requests.append(self.build_request(query, side))
+                    pending.append((n, side))
+                except DataError as error:
+                    results[n][side] = error
+        generations = self.engine.generate(requests)
+        for (n, side), generation in zip(pending, generations, strict=True):
+            results[n][side] = self.read(queries[n], side, generation)
+        return results
 
     def recommend(
         self,

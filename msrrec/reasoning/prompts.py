@@ -110,7 +110,10 @@ def render_reasoning(side: Side, steps: Sequence[str]) -> str:
 def defuse(step: str) -> str:
     """A step's text on one line, chain markers without their brackets."""
     text = " ".join(step.split())
-    return text.replace(REASONING_START, "reasoning_start").replace(REASONING_END, "reasoning_end")
+    while REASONING_START in text or REASONING_END in text:  # removals can join another marker
+        text = text.replace(REASONING_START, "reasoning_start")
+        text = text.replace(REASONING_END, "reasoning_end")
+    return text
 
 
 def project_steps(side: Side, steps: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,153 @@
+"""Amazon's review releases of 2014, 2018 and 2023: which keys they use, and their metadata lines.
+
+2014 writes metadata as Python literals, 0.1 ms each to evaluate, so a line is evaluated only for
+items that end in the catalogue; before that one scan tells its item and whether it has a title.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from msrrec import schema
+from msrrec.data import readers
+from msrrec.data.scan import scan_reviews
+from msrrec.errors import DataError
+from msrrec.reasoning.titles import clean_title
+
+REVIEW_KEYS: tuple[dict[str, str], ...] = (
+    {"reviewerID": schema.USER_ID, "asin": schema.ITEM_ID, "unixReviewTime": schema.TIMESTAMP},
+    {"user_id": schema.USER_ID, "parent_asin": schema.ITEM_ID, "timestamp": schema.TIMESTAMP},
+)
+"""Column by key: the releases of 2014 and 2018, and that of 2023."""
+
+_ASIN_CHARS = 10
+_STRING = r"""(?:'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+")"""
+_LITERAL_KEY = r"""\{{(?:[^'"]++|(?!'{key}': ){string})*+'{key}': ({string})"""
+_LITERAL_ASIN = re.compile(_LITERAL_KEY.format(key="asin", string=_STRING).encode())
+_RELATED = re.compile(
+    rf"""\A(\{{(?:[^'"]++|(?!'related': ){_STRING})*+)"""
+    rf"""'related': \{{(?:[^{{}}'"]++|{_STRING})*+\}},? ?"""
+)
+"""Lists of a hundred items that cost most of an evaluation; cut out before it."""
+_LITERAL_TITLE = re.compile(_LITERAL_KEY.format(key="title", string=_STRING).encode())
+_JSON_ASIN = re.compile(rb'"(?:parent_)?asin"\s*:\s*"([^"\\]+)"')
+_JSON_PARENT = re.compile(rb'"parent_asin"\s*:\s*"([^"\\]+)"')
+_PLAIN_TITLE = re.compile(rb"['\"][A-Za-z0-9]")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_SCRIPT = "getTime()"
+"""Stands in titles of the 2018 release that are a piece of page script."""
+
+
+def read_reviews(path: str) -> pa.Table | pl.DataFrame:
+    """User, item and time of each review: checked as a table, else as text.
+
+    Raises:
+        DataError: If the file is none of the releases' formats.
+    """
+    if readers.is_csv(path):
+        return _read_ratings(path)
+    scanned = scan_reviews(readers.iter_pieces(path))
+    if scanned is not None:
+        return scanned
+    _, first = next(readers.iter_lines(path), (1, b""))
+    if not first:
+        raise DataError(f"{path}: the file is empty; expected one review a line")
+    keys = next((k for k in REVIEW_KEYS if all(f'"{key}"'.encode() in first for key in k)), None)
+    if keys is None:
+        expected = " or ".join(", ".join(k) for k in REVIEW_KEYS)
+        raise DataError(f"{path}:1: lacks the keys of an Amazon review; expected {expected}")
+    return readers.read_text_columns(path, tuple(keys)).rename(keys, strict=False)
+
+
+def _read_ratings(path: str) -> pl.DataFrame:
+    """Ratings-only files: with a header (2023), else user first (2014) or item first (2018)."""
+    frame = readers.read_csv(path, has_header=False)
+    if frame.row(0)[:2] == ("user_id", "parent_asin"):
+        names = dict(zip(frame.columns, frame.row(0), strict=True))
+        return frame[1:].rename(names).rename(REVIEW_KEYS[1], strict=False)
+    if frame.width != 4:
+        raise DataError(
+            f"{path}: found {frame.width} columns; expected user, item, rating, time of a "
+            "ratings-only file"
+        )
+    asin_first = bool((frame[:100, 0].str.len_chars() == _ASIN_CHARS).all())
+    names_in_order = (schema.USER_ID, schema.ITEM_ID)[:: -1 if asin_first else 1]
+    frame.columns = [*names_in_order, schema.RATING, schema.TIMESTAMP]
+    return frame
+
+
+def iter_metadata(path: str, wanted: set[bytes] | None) -> Iterator[tuple[str, bool, bytes]]:
+    """Item id, whether it has a title, and the line, of each item that is wanted (None: all).
+
+    Raises:
+        DataError: If a line names no item.
+    """
+    for number, line in readers.iter_lines(path):
+        if not line.strip():
+            continue
+        asin = _find_asin(line)
+        if asin is None:
+            raise DataError(
+                f"{path}:{number}: names no asin or parent_asin; expected Amazon metadata"
+            )
+        if wanted is None or asin in wanted:
+            yield asin.decode(), _has_title(line, f"{path}:{number}"), line
+
+
+def parse_line(line: bytes, where: str) -> dict[str, Any]:
+    """A metadata line, JSON or Python literal, as title, categories, brand and description.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    try:
+        if _is_literal(line):
+            record = ast.literal_eval(_RELATED.sub(r"\1", line.decode(), count=1))
+        else:
+            record = json.loads(line)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise DataError(f"{where}: neither JSON nor a Python literal ({error})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: not an object; expected one item a line")
+    return {
+        schema.TITLE: strip_markup(record.get("title")),
+        schema.CATEGORIES: record.get("categories") or record.get("category"),
+        schema.BRAND: record.get("brand") or record.get("store"),
+        schema.DESCRIPTION: record.get("description"),
+    }
+
+
+def strip_markup(title: Any) -> str:
+    """The title without HTML tags; empty when it is no text, or a piece of page script."""
+    if not isinstance(title, str) or _SCRIPT in title:
+        return ""
+    return _TAG.sub(" ", title) if "<" in title else title
+
+
+def _is_literal(line: bytes) -> bool:
+    return line.startswith(b"{'")
+
+
+def _find_asin(line: bytes) -> bytes | None:
+    if line.startswith(b"{'asin': '"):
+        return line[10 : line.index(b"'", 10)]
+    if _is_literal(line):
+        match = _LITERAL_ASIN.match(line)
+        return match[1][1:-1] if match else None
+    match = _JSON_PARENT.search(line) or _JSON_ASIN.search(line)
+    return match[1] if match else None
+
+
+def _has_title(line: bytes, where: str) -> bool:
+    if _is_literal(line):
+        match = _LITERAL_TITLE.match(line)
+        if match is None:
+            return False
+        if _PLAIN_TITLE.match(match[1]) and _SCRIPT.encode() not in match[1]:
+            return True
+    return bool(clean_title(parse_line(line, where)[schema.TITLE]))

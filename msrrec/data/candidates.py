@@ -1,0 +1,92 @@
+"""Frozen candidate sets: the target and negatives that its user never touched in any split.
+
+Two items whose titles count as equal are one thing to a reader, so a negative also differs in title
+from everything the user touched and from the other candidates.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msrrec.data.sequences import Cuts, Sequences
+from msrrec.errors import DataError
+
+IntArray = NDArray[np.int64]
+
+
+class CandidateSampler:
+    """Draws negatives uniformly from the catalogue."""
+
+    def __init__(self, sequences: Sequences, titles: IntArray, num_negatives: int) -> None:
+        """Index what each user touched.
+
+        Args:
+            sequences: All events of the users.
+            titles: Shape (I,). Code of each item's title, the same for titles that count as equal.
+            num_negatives: Of each candidate set.
+        """
+        self._titles, self._num_negatives = titles, num_negatives
+        self._num_titles = int(titles.max(initial=-1)) + 1
+        touched = self._key(sequences.users, sequences.items)
+        self._touched = np.unique(touched)
+        self._items = sequences.items
+
+    def check(self, user_ids: list[str]) -> None:
+        """See that every user leaves enough items to draw from.
+
+        Raises:
+            DataError: If one does not; names the user.
+        """
+        owners = self._touched // self._num_titles
+        left = self._num_titles - np.bincount(owners, minlength=len(user_ids))
+        if (left < self._num_negatives).any():
+            user = int(left.argmin())
+            raise DataError(
+                f"user {user_ids[user]!r}: leaves {left[user]} of {self._num_titles} items with "
+                f"titles of their own to draw from; expected at least {self._num_negatives}, so "
+                "lower data.num_negatives or raise data.num_users"
+            )
+
+    def draw(self, cuts: Cuts, rng: np.random.Generator) -> IntArray:
+        """Candidates of each example as item codes, the target's slots balanced to within one.
+
+        Returns:
+            Shape (N, num_negatives + 1).
+        """
+        num_examples, width = len(cuts.targets), self._num_negatives + 1
+        slots = rng.permutation(np.arange(num_examples) % width)
+        negatives = self._draw_negatives(cuts.users, rng)
+        candidates = np.empty((num_examples, width), dtype=np.int64)
+        is_target = np.arange(width) == slots[:, None]
+        candidates[is_target] = self._items[cuts.targets]
+        candidates[~is_target] = negatives.ravel()
+        return candidates
+
+    def _draw_negatives(self, users: IntArray, rng: np.random.Generator) -> IntArray:
+        """Draw all, and again those touched or equal to an earlier column, until there are none."""
+        shape = (len(users), self._num_negatives)
+        negatives = rng.integers(len(self._titles), size=shape)
+        open_rows = np.arange(len(users))
+        while len(open_rows):
+            rejected = self._rejected(users[open_rows], negatives[open_rows])
+            redrawn = negatives[open_rows]
+            redrawn[rejected] = rng.integers(len(self._titles), size=int(rejected.sum()))
+            negatives[open_rows] = redrawn
+            open_rows = open_rows[rejected.any(axis=1)]
+        return negatives
+
+    def _rejected(self, users: IntArray, negatives: IntArray) -> NDArray[np.bool_]:
+        rejected = self._is_touched(users[:, None], negatives)
+        titles = self._titles[negatives]
+        for column in range(1, negatives.shape[1]):
+            rejected[:, column] |= (titles[:, :column] == titles[:, column, None]).any(axis=1)
+        return rejected
+
+    def _is_touched(self, users: IntArray, items: IntArray) -> NDArray[np.bool_]:
+        keys = self._key(users, items)
+        places = np.searchsorted(self._touched, keys)
+        places = np.minimum(places, len(self._touched) - 1)
+        return np.asarray(self._touched[places] == keys)
+
+    def _key(self, users: IntArray, items: IntArray) -> IntArray:
+        """One number for a user and a title."""
+        return np.asarray(users * self._num_titles + self._titles[items])

@@ -1,0 +1,303 @@
+"""vLLM in batch (``VllmEngine``) and online (``AsyncVllmEngine``), with one set of options.
+
+vLLM reads its settings from the environment when it is imported, so it is imported only inside the
+constructors, after ``ENVIRONMENT`` has filled in what the user left open.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from msrrec.config import InferenceConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import ConfigError, EngineError, ModelError
+from msrrec.models import ModelSource
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # an engine in our own process starts in half the time
+    "OMP_NUM_THREADS": "1",  # without it the in-process engine on CPUs slows down by 2 to 10 times
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anyone
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about settings that are made here on purpose
+}
+
+MAX_MODEL_LEN = 4096
+"""Longest prompt and output together where the config does not say."""
+
+CPU_MAX_NUM_SEQS = 128
+CPU_MAX_BATCHED_TOKENS = 4096
+CPU_KV_CACHE_BYTES = 1 << 30
+"""At most, unless one request of the longest kind needs more."""
+
+CPU_BLOCK_SIZE = 32
+"""Tokens a block of the prefix cache; vLLM's 128 on CPUs would miss most shared prefixes."""
+
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class VllmEngine:
+    """vLLM for batches, in the caller's own process."""
+
+    def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            EngineError: If vLLM is missing or refuses to start.
+            ModelError: If the weights can't be read.
+            ConfigError: If ``max_model_len`` or ``vllm_kwargs`` don't fit the model.
+        """
+        on_gpu = _import_vllm()
+        from vllm import LLM
+
+        self.model_name = source.name
+        self.tokenizer, options = _prepare(source, config, on_gpu)
+        self.max_model_len = int(options["max_model_len"])
+        self._lora = _lora_request(source)
+        with _starting(source):
+            self._llm = LLM(**options)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """One output a request, in order, whatever the batch they are sampled in.
+
+        Raises:
+            EngineError: If vLLM refuses a request or fails.
+        """
+        if not requests:
+            return []
+        from vllm.exceptions import VLLMError
+
+        try:
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
+                [_sampling_params(request) for request in requests],
+                lora_request=self._lora,
+                use_tqdm=False,
+            )
+        except (RuntimeError, ValueError, VLLMError) as error:
+            raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
+        return [_generation(output.outputs[0]) for output in outputs]
+
+
+class AsyncVllmEngine:
+    """vLLM for requests that come one by one; the engine runs in a process of its own."""
+
+    def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
+        """Load the weights; raises what ``VllmEngine`` raises."""
+        on_gpu = _import_vllm()
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.model_name = source.name
+        self.tokenizer, options = _prepare(source, config, on_gpu)
+        self.max_model_len = int(options["max_model_len"])
+        self._lora = _lora_request(source)
+        with _starting(source):
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        """Pieces as they are sampled, then the whole output.
+
+        A piece holds the tokens since the one before it and the finish reason ``""``; the last
+        item is the whole output with finish reason ``stop`` or ``length``. Leaving the loop early
+        ends the request in the engine.
+
+        Raises:
+            EngineError: If vLLM refuses the request, or the engine is dead.
+        """
+        from vllm.exceptions import VLLMError
+
+        ids: list[int] = []
+        logprobs: list[float] = []
+        prompt = {"prompt_token_ids": list(request.prompt_ids)}
+        params = _sampling_params(request, as_deltas=True)
+        try:
+            outputs = self._llm.generate(prompt, params, uuid.uuid4().hex, lora_request=self._lora)
+            async with aclosing(outputs) as stream:
+                async for output in stream:
+                    piece = _generation(output.outputs[0])
+                    ids += piece.token_ids
+                    logprobs += piece.token_logprobs
+                    if piece.token_ids:
+                        yield Generation(piece.token_ids, piece.token_logprobs, "")
+                    if output.finished:
+                        yield Generation(tuple(ids), tuple(logprobs), piece.finish_reason)
+        except (VLLMError, ValueError) as error:
+            raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
+
+    async def check_health(self) -> None:
+        """Do nothing while the engine lives.
+
+        Raises:
+            EngineError: If it is dead; it does not come back, so the process should be replaced.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await self._llm.check_health()
+        except EngineDeadError as error:
+            raise EngineError(f"{self.model_name}: the vLLM engine died") from error
+
+    def shutdown(self) -> None:
+        """End the engine's process."""
+        self._llm.shutdown()
+
+
+def engine_options(
+    source: ModelSource, config: InferenceConfig, model_config: Any, on_gpu: bool
+) -> dict[str, Any]:
+    """The options of vLLM for a model; ``config.vllm_kwargs`` has the last word.
+
+    Args:
+        source: The weights.
+        config: What the user set.
+        model_config: The transformers config of the weights.
+        on_gpu: Whether vLLM runs on an accelerator; the rest is its own default there.
+
+    Raises:
+        ConfigError: If ``max_model_len`` exceeds what the model allows.
+        ModelError: If the adapter's settings can't be read.
+    """
+    longest = int(getattr(model_config, "max_position_embeddings", MAX_MODEL_LEN))
+    max_model_len = config.max_model_len or min(longest, MAX_MODEL_LEN)
+    if max_model_len > longest:
+        raise ConfigError(
+            f"inference.max_model_len ({max_model_len}) exceeds the {longest} tokens that "
+            f"{source.path} allows; use a smaller one"
+        )
+    options: dict[str, Any] = {
+        "model": source.path,
+        "revision": source.revision,
+        "tokenizer_revision": source.revision,
+        "max_model_len": max_model_len,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "dtype": "bfloat16" if on_gpu else "float32",
+    }
+    if source.adapter is not None:
+        rank = _adapter_rank(source.adapter)
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    if not on_gpu:
+        options |= _cpu_options(model_config, max_model_len)
+    return options | config.vllm_kwargs
+
+
+def _cpu_options(model_config: Any, max_model_len: int) -> dict[str, Any]:
+    return {
+        "enforce_eager": True,  # compiling costs 20 to 50 s a start and gains little here
+        "enable_chunked_prefill": False,  # CPU generators can't rewind, so with a seed it ends vLLM
+        "block_size": CPU_BLOCK_SIZE,
+        "max_num_seqs": CPU_MAX_NUM_SEQS,
+        "max_num_batched_tokens": max(max_model_len, CPU_MAX_BATCHED_TOKENS),
+        "kv_cache_memory_bytes": _kv_cache_bytes(model_config, max_model_len),
+    }
+
+
+def _kv_cache_bytes(model_config: Any, max_model_len: int) -> int:
+    """Room for every sequence at its longest, at most 1 GiB, at least one sequence's."""
+    heads = int(model_config.num_attention_heads)
+    kv_heads = int(getattr(model_config, "num_key_value_heads", None) or heads)
+    head_dim = int(
+        getattr(model_config, "head_dim", None) or int(model_config.hidden_size) // heads
+    )
+    float32_bytes = 4
+    token_bytes = 2 * int(model_config.num_hidden_layers) * kv_heads * head_dim * float32_bytes
+    one = token_bytes * (max_model_len + 2 * CPU_BLOCK_SIZE)  # vLLM keeps a block to itself
+    return max(one, min(CPU_MAX_NUM_SEQS * one, CPU_KV_CACHE_BYTES))
+
+
+def _adapter_rank(adapter: str) -> int:
+    """The smallest rank that vLLM offers and the adapter fits in."""
+    path = Path(adapter) / "adapter_config.json"
+    try:
+        rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: not a readable PEFT adapter ({_first_line(error)})") from error
+    fitting = [offered for offered in _LORA_RANKS if offered >= rank]
+    if not fitting:
+        raise ModelError(f"{path}: rank {rank}; expected at most {_LORA_RANKS[-1]}")
+    return fitting[0]
+
+
+def _lora_request(source: ModelSource) -> Any:
+    if source.adapter is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(source.name, 1, source.adapter)
+
+
+def _import_vllm() -> bool:
+    """Import vLLM with our environment; whether it found an accelerator."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm.platforms import current_platform  # seconds to import
+    except ImportError as error:
+        raise EngineError(
+            "vllm is not installed; install it with pip install 'msrrec[gpu]', or 'msrrec[cpu]' "
+            "where there is no GPU"
+        ) from error
+    return not current_platform.is_cpu()
+
+
+def _prepare(
+    source: ModelSource, config: InferenceConfig, on_gpu: bool
+) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer of the weights, and vLLM's options for them."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{source.path}: no readable model ({_first_line(error)}); expected config, tokenizer "
+            "and weights in the Hugging Face format"
+        ) from error
+    return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
+
+
+@contextmanager
+def _starting(source: ModelSource) -> Iterator[None]:
+    """Turns what vLLM raises while it starts into errors of ours."""
+    try:
+        yield
+    except TypeError as error:
+        raise ConfigError(
+            f"inference.vllm_kwargs: {_first_line(error)}; expected names of vLLM's options"
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EngineError(f"{source.path}: vLLM can't load it ({_first_line(error)})") from error
+
+
+def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        max_tokens=request.max_new_tokens,
+        logprobs=0,  # of the sampled token alone, raw: before temperature and top-p
+        detokenize=False,  # done once, with the answer in view, by read_generation
+        output_kind=RequestOutputKind.DELTA if as_deltas else RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _generation(output: Any) -> Generation:
+    """A vLLM output without its end token, which is always the last one when it stopped."""
+    ids = tuple(output.token_ids)
+    logprobs = tuple(
+        float(entry[token_id].logprob) for token_id, entry in zip(ids, output.logprobs, strict=True)
+    )
+    if output.finish_reason == "stop":
+        ids, logprobs = ids[:-1], logprobs[:-1]
+    return Generation(ids, logprobs, output.finish_reason or "")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

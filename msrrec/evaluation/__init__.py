@@ -1,0 +1,1 @@
+"""What the recommendations are worth: metrics, their intervals, and the report."""

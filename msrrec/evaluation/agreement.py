@@ -1,0 +1,74 @@
+"""What fusion does: how often the sides agree, who wins, what it adds, at which perplexities."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example
+
+NUM_BINS = 24
+
+Sides = Mapping[Side, SideOutput]
+
+
+def fusion_table(
+    examples: Sequence[Example], sides: Sequence[Sides], fused: Sequence[Recommendation]
+) -> dict[str, Any]:
+    """Fusion in figures, by agreement and in all.
+
+    ``sides`` holds each example's ``user`` and ``item`` outputs. ``gain`` is how many more users
+    fusion got right than the better side alone.
+    """
+    targets = [e.candidates.index(e.target) for e in examples]
+    by_agreement = {}
+    for agreement in get_args(Agreement):
+        chosen = [n for n, r in enumerate(fused) if r.agreement == agreement]
+        by_agreement[agreement] = _count(chosen, targets, sides, fused)
+    total = _count(range(len(examples)), targets, sides, fused)
+    gain = total["fused_hits"] - max(total["user_hits"], total["item_hits"])
+    return {
+        "total": total,
+        "by_agreement": by_agreement,
+        "gain": gain,
+        "perplexity": _perplexities(sides, fused),
+    }
+
+
+def _count(
+    chosen: Sequence[int],
+    targets: Sequence[int],
+    sides: Sequence[Sides],
+    fused: Sequence[Recommendation],
+) -> dict[str, int]:
+    return {
+        "num_users": len(chosen),
+        "user_wins": sum(fused[n].side == "user" for n in chosen),
+        "item_wins": sum(fused[n].side == "item" for n in chosen),
+        "user_hits": sum(sides[n]["user"].index == targets[n] for n in chosen),
+        "item_hits": sum(sides[n]["item"].index == targets[n] for n in chosen),
+        "fused_hits": sum(fused[n].index == targets[n] for n in chosen),
+    }
+
+
+def _perplexities(sides: Sequence[Sides], fused: Sequence[Recommendation]) -> dict[str, Any]:
+    """Counts of all sides' perplexities in bins of equal width on a log scale."""
+    values = {
+        kind: [
+            output.perplexity
+            for result, both in zip(fused, sides, strict=True)
+            if result.agreement == kind
+            for output in (both["user"], both["item"])
+            if output.perplexity is not None
+        ]
+        for kind in ("agree", "differ")
+    }
+    found = [value for kind in values.values() for value in kind]
+    if not found:
+        return {"edges": [], "agree": [], "differ": []}
+    low, high = np.log(min(found)), np.log(max(found))
+    edges = np.linspace(low, max(high, low + 1e-6), NUM_BINS + 1)
+    counts = {k: np.histogram(np.log(v), edges)[0].tolist() for k, v in values.items()}
+    return {"edges": np.exp(edges).tolist(), **counts}

@@ -1,0 +1,313 @@
+"""Evaluation of a trained model, a base model or a baseline on the frozen examples of a split.
+
+Every system ends in the same files: ``predictions/<variant>.parquet`` with one row a user, and
+``report/metrics.json`` with all that the report shows.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from msrrec import schema, storage
+from msrrec.baselines import BASELINES
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError, DataError
+from msrrec.evaluation import ranking
+from msrrec.evaluation.agreement import fusion_table
+from msrrec.evaluation.cases import pick_cases
+from msrrec.evaluation.statistics import mcnemar
+from msrrec.inference.batch import BuildRecommender, Prediction, predict
+from msrrec.inference.fusion import Recommendation, SideOutput
+from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.models import ModelSource, locate_model
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example
+
+logger = logging.getLogger(__name__)
+
+METRICS = "report/metrics.json"
+KIND = "msrrec-evaluation"
+NO_SIDE = "none"
+"""The ``side`` of a fused row where neither side was valid."""
+
+_MAX_ERRORS = 20
+
+Summary = dict[str, Any]
+Outputs = dict[Side, SideOutput]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one run over a split found, before it is written.
+
+    Attributes:
+        system: What tables call it.
+        kind: ``baseline``, ``base`` or ``trained``.
+        rows: Rows of ``schema.PREDICTIONS`` a variant, in the order of the examples.
+    """
+
+    system: str
+    kind: str
+    examples: list[Example]
+    rows: Mapping[Any, list[dict[str, Any]]]
+
+
+def evaluate(
+    dataset: Dataset,
+    model_dir: str,
+    out: str,
+    config: RunConfig,
+    variants: Sequence[Mode],
+    *,
+    name: str | None = None,
+    build: BuildRecommender = Recommender.from_source,
+) -> Summary:
+    """Generate the sides that the variants need, in one engine start, and score each variant.
+
+    Returns the summary; ``metrics.json`` has the rest. ``name`` is what tables call the system;
+    ``build`` makes each actor's recommender.
+
+    Raises:
+        ModelError: If the folder holds no model.
+        DataError: If the split has no examples.
+        EngineError: If generation fails; nothing is written then.
+    """
+    variants = tuple(dict.fromkeys(variants))
+    if not variants:
+        raise ConfigError("variants: found none; expected some of fused, user, item, full, direct")
+    source = locate_model(model_dir, config.model)
+    examples = _examples(dataset, config)
+    sides = tuple(dict.fromkeys(side for variant in variants for side in sides_of(variant)))
+    begin = time.monotonic()
+    predictions = predict(examples, dataset, source, sides, config.inference, build)
+    seconds = time.monotonic() - begin
+    outputs = _by_example(predictions, len(sides))
+    decisions = {v: [Recommender.decide(v, both) for both in outputs] for v in variants}
+    seeds = {(p.example_id, p.output.side): p.seed for p in predictions}
+    rows = {v: _rows(v, examples, outputs, decisions[v], seeds) for v in variants}
+    kind = "base" if source.domain is None else "trained"
+    evaluation = Evaluation(name or source.name, kind, examples, rows)
+    extra: dict[str, Any] = {
+        "model": _describe(source, model_dir),
+        "errors": _errors(predictions),
+        "speed": _speed(predictions, seconds),
+        "sides": {side: _side_metrics([o[side] for o in outputs]) for side in sides},
+        "cases": pick_cases(dataset, examples, outputs, decisions),
+    }
+    if "fused" in variants:
+        extra["fusion"] = fusion_table(examples, outputs, decisions["fused"])
+    return _write(evaluation, dataset, out, config, extra)
+
+
+def evaluate_system(
+    dataset: Dataset,
+    system: str,
+    out: str,
+    config: RunConfig,
+    variants: Sequence[Mode],
+    *,
+    name: str | None = None,
+) -> Summary:
+    """Evaluate a baseline by its name, which has no variants, or else a model by its folder."""
+    if system in BASELINES:
+        return evaluate_baseline(dataset, system, out, config)
+    return evaluate(dataset, system, out, config, variants, name=name)
+
+
+def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) -> Summary:
+    """Score a baseline on the same examples, into the same files.
+
+    Raises:
+        ConfigError: If there is no baseline of that name.
+        DataError: If the split has no examples.
+    """
+    if name not in BASELINES:
+        raise ConfigError(f"baseline {name!r}: unknown; expected one of {', '.join(BASELINES)}")
+    examples = _examples(dataset, config)
+    seed = config.inference.seed
+    choices = BASELINES[name](dataset, examples, seed)
+    rows = [
+        _row(example.example_id, name, dataset.items[choice].title, "", choice, None, 0, seed)
+        for example, choice in zip(examples, choices, strict=True)
+    ]
+    evaluation = Evaluation(name, "baseline", examples, {name: rows})
+    return _write(evaluation, dataset, out, config, {})
+
+
+def _examples(dataset: Dataset, config: RunConfig) -> list[Example]:
+    examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
+    if not examples:
+        raise DataError(
+            f"{dataset.path}: the {config.evaluate.split} split has no examples; "
+            "expected at least one"
+        )
+    return examples
+
+
+def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outputs]:
+    """The sides of each example, from predictions in which they stand together."""
+    outputs = [prediction.output for prediction in predictions]
+    return [
+        {output.side: output for output in outputs[n : n + num_sides]}  # type: ignore[misc]
+        for n in range(0, len(outputs), num_sides)
+    ]
+
+
+def _rows(
+    variant: Mode,
+    examples: Sequence[Example],
+    outputs: Sequence[Outputs],
+    decisions: Sequence[Recommendation],
+    seeds: Mapping[tuple[str, str], int],
+) -> list[dict[str, Any]]:
+    """One prediction a user: the chosen side's, or that there is none."""
+    rows = []
+    for example, both, decision in zip(examples, outputs, decisions, strict=True):
+        told = decision.chosen or (both[variant] if variant != "fused" else None)
+        if told is None:
+            row = _row(example.example_id, NO_SIDE, "", "", None, None, 0, 0)
+        else:
+            item_id = None if decision.index is None else example.candidates[decision.index]
+            seed = seeds[example.example_id, told.side]
+            row = _row(
+                example.example_id,
+                told.side,
+                told.text,
+                told.reasoning,
+                item_id,
+                told.perplexity,
+                told.num_tokens,
+                seed,
+            )
+        rows.append(row)
+    return rows
+
+
+def _row(*values: Any) -> dict[str, Any]:
+    return dict(zip(schema.PREDICTIONS.names, values, strict=True))
+
+
+def _describe(source: ModelSource, model_dir: str) -> dict[str, Any]:
+    return {
+        "model_dir": model_dir,
+        "weights": source.path,
+        "adapter": source.adapter,
+        "revision": source.revision,
+        "answer_format": source.answer_format,
+    }
+
+
+def _errors(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """How many samples were refused, and the first of them."""
+    refused = [p for p in predictions if p.error is not None]
+    if refused:
+        logger.warning(
+            "%d of %d samples were refused and count as misses; the first: %s",
+            len(refused),
+            len(predictions),
+            refused[0].error,
+        )
+    shown = [
+        {"example_id": p.example_id, "side": p.output.side, "error": p.error}
+        for p in refused[:_MAX_ERRORS]
+    ]
+    return {"num_refused": len(refused), "first": shown}
+
+
+def _speed(predictions: Sequence[Prediction], seconds: float) -> dict[str, float]:
+    tokens = sum(p.output.num_tokens for p in predictions)
+    return {
+        "wall_s": round(seconds, 2),
+        "num_tokens": tokens,
+        "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
+    }
+
+
+def _side_metrics(outputs: Sequence[SideOutput]) -> dict[str, Any]:
+    """Length and perplexity of what a side wrote."""
+    perplexities = sorted(o.perplexity for o in outputs if o.perplexity is not None)
+    return {
+        "num_outputs": len(outputs),
+        "mean_tokens": sum(o.num_tokens for o in outputs) / len(outputs),
+        "median_perplexity": perplexities[len(perplexities) // 2] if perplexities else None,
+    }
+
+
+def _paired(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Fusion against each other variant; nothing where it is not among them."""
+    hits = {v: _hits(evaluation.examples, rows) for v, rows in evaluation.rows.items()}
+    if "fused" not in hits:
+        return []
+    return [
+        {"first": "fused", "second": other, **asdict(mcnemar(hits["fused"], hits[other]))}
+        for other in hits
+        if other != "fused"
+    ]
+
+
+def _hits(examples: Sequence[Example], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    return ranking.hits(examples, _choices(rows))
+
+
+def _choices(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    return [row[schema.ITEM_ID] for row in rows]
+
+
+def _write(
+    evaluation: Evaluation, dataset: Dataset, out: str, config: RunConfig, extra: dict[str, Any]
+) -> Summary:
+    """All files at once, or none."""
+    examples = evaluation.examples
+    metrics = {
+        "kind": KIND,
+        "system": evaluation.system,
+        "system_kind": evaluation.kind,
+        "dataset": _where(dataset),
+        "split": config.evaluate.split,
+        "num_users": len(examples),
+        "num_candidates": dict(sorted(Counter(len(e.candidates) for e in examples).items())),
+        "chance": ranking.chance(examples),
+        "variants": {
+            variant: ranking.rank_metrics(examples, _choices(rows))
+            for variant, rows in evaluation.rows.items()
+        },
+        "paired": _paired(evaluation),
+        **extra,
+        "config": config.model_dump(mode="json", include={"inference", "evaluate"}),
+    }
+    with storage.atomic_folder(out) as folder:
+        for variant, rows in evaluation.rows.items():
+            table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
+            storage.write_table(storage.join(folder, "predictions", f"{variant}.parquet"), table)
+        storage.write_json(storage.join(folder, METRICS), metrics)
+    return _summary(metrics, out)
+
+
+def _where(dataset: Dataset) -> dict[str, str]:
+    path = dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute())
+    return {"path": path, "domain": dataset.domain, "fingerprint": dataset.fingerprint}
+
+
+def _summary(metrics: Mapping[str, Any], out: str) -> Summary:
+    """The figures of the one line that the command prints."""
+    return {
+        "out": out,
+        "system": metrics["system"],
+        "num_users": metrics["num_users"],
+        "chance": round(metrics["chance"], 4),
+        "variants": {
+            name: {key: _rounded(found[key]) for key in ("hit_ratio", "valid_ratio")}
+            for name, found in metrics["variants"].items()
+        },
+    }
+
+
+def _rounded(share: Mapping[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in share.items()}

@@ -1,0 +1,1 @@
+"""Teacher calls, the journal of every answer, and pruning."""

@@ -1,0 +1,164 @@
+"""The journal: every answer of the teacher on durable storage before anything else happens to it.
+
+One file of JSON lines per writer, so writers never share a file; a writer's last line may be torn
+when it is killed. Answers are found again by what was asked (example, attempt, prompt, model and
+sampling), so a rerun pays only for what it has not asked yet.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pyarrow import fs
+
+from msrrec import storage
+from msrrec.data.dataset import Dataset
+from msrrec.errors import DataError
+
+FOLDER = "journal"
+_MARK = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """All of a call that is not its prompt."""
+
+    model: str
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer as it arrived.
+
+    Attributes:
+        attempt: 0-based number of the sample of this example.
+        prompt_hash: Of the prompt's text, see ``hash_prompt``.
+        sampling: Model asked for, and how it sampled.
+        served_model: The model that the API says has answered.
+        reasoning_content: What a reasoning model thought apart from its answer.
+        usage: Token counts as the API gave them, and its price where it names one.
+        latency_s: Of the try that answered.
+        tries: Calls made for it, failed ones included.
+        answered_at_s: Unix seconds.
+    """
+
+    example_id: str
+    attempt: int
+    prompt_hash: str
+    sampling: Sampling
+    text: str
+    reasoning_content: str | None
+    finish_reason: str
+    usage: dict[str, Any]
+    served_model: str
+    latency_s: float
+    tries: int
+    answered_at_s: float
+
+    def to_line(self) -> bytes:
+        """One line of JSON; line breaks of the text are escaped in it."""
+        row = asdict(self)
+        row |= row.pop("sampling")
+        return json.dumps(row, ensure_ascii=True).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Record | None":
+        """The inverse of ``to_line``; None for a torn or foreign line."""
+        try:
+            row = json.loads(line)
+            row["sampling"] = Sampling(**{f.name: row[f.name] for f in fields(Sampling)})
+            return cls(**{f.name: row[f.name] for f in fields(cls)})
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def hash_prompt(prompt: str) -> str:
+    """16 hexadecimal digits that change with any character."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def claim_journal(out: str, dataset: Dataset) -> str:
+    """The journal's folder of an output folder, marked as this dataset's.
+
+    Raises:
+        DataError: If it holds answers about another dataset.
+    """
+    folder = storage.join(out, FOLDER)
+    mark = storage.join(folder, _MARK)
+    if not storage.exists(mark):
+        storage.write_json(mark, {"fingerprint": dataset.fingerprint, "path": dataset.path})
+        return folder
+    found = storage.read_json(mark)
+    if found.get("fingerprint") != dataset.fingerprint:
+        raise DataError(
+            f"{folder}: holds answers about another dataset ({found.get('path')}); expected "
+            f"{dataset.path} as it is now; choose another --out"
+        )
+    return folder
+
+
+def list_journal(folder: str) -> list[str]:
+    """The journal's files, oldest writer first."""
+    names = [name for name in storage.list_files(folder) if name.endswith(".jsonl")]
+    return [storage.join(folder, name) for name in names]
+
+
+def iter_records(path: str) -> Iterator[Record | None]:
+    """The records of one file in order, None for each damaged line."""
+    for line in storage.read_bytes(path).split(b"\n"):
+        if line:
+            yield Record.from_line(line)
+
+
+class JournalWriter:
+    """Appends answers to a file of its own; ``append`` returns when they are on the disk.
+
+    Answers that arrive during a write are written together by the next one, so the cost of
+    ``fsync`` is shared and never blocks the event loop. An object store can't append: there each
+    such batch is an object.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.name = f"{time.time():.3f}-{uuid.uuid4().hex[:8]}"
+        self._folder = folder
+        self._is_local = isinstance(storage.resolve(folder)[0], fs.LocalFileSystem)
+        self._lines: list[bytes] = []
+        self._lock = asyncio.Lock()
+        self._batches = 0
+
+    async def append(self, record: Record) -> None:
+        """Write one answer durably.
+
+        Raises:
+            OSError: If the storage refuses, a full disk for example.
+        """
+        self._lines.append(record.to_line())
+        async with self._lock:  # whoever held it before may have written this line already
+            if self._lines:
+                batch, self._lines = b"".join(self._lines), []
+                await asyncio.to_thread(self._write, batch)
+
+    def _write(self, batch: bytes) -> None:
+        if not self._is_local:
+            name = f"{self.name}-{self._batches:06d}.jsonl"
+            storage.write_bytes(storage.join(self._folder, name), batch)
+            self._batches += 1
+            return
+        path = os.path.join(storage.resolve(self._folder)[1], f"{self.name}.jsonl")
+        begins = not os.path.exists(path)
+        with open(path, "ab") as file:
+            file.write(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        if begins:  # the file's name must survive too
+            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)

@@ -1,0 +1,239 @@
+"""From dataset and reasoning paths to token ids and the segment of each token.
+
+Prompts come from the functions that inference uses. Reasoning and recommendation are encoded apart,
+so the border between their losses never falls inside a token.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msrrec import schema, storage
+from msrrec.config import TrainConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import DataError
+from msrrec.inference.decoding import Query, encode_text, fit_prompt
+from msrrec.log import Progress
+from msrrec.reasoning.prompts import (
+    AnswerFormat,
+    Side,
+    project_steps,
+    render_answer,
+    render_reasoning,
+    render_recommendation,
+)
+from msrrec.schema import Example
+from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
+from msrrec.training.packing import Pair
+
+Steps = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training example.
+
+    Attributes:
+        input_ids: Prompt, reasoning, recommendation, end token.
+        segments: One a token, see ``loss``.
+        dropped: History titles left out to make it fit.
+    """
+
+    input_ids: list[int]
+    segments: list[int]
+    dropped: int
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """All training examples, one after another in flat arrays; N examples, T tokens in all.
+
+    Attributes:
+        input_ids: (T,).
+        segments: (T,).
+        offsets: (N + 1,). Example i has the tokens from offsets[i] to offsets[i + 1].
+        num_reasoning: Examples with a reasoning path; the others are behaviour-only.
+        num_shortened: Examples whose oldest history was left out.
+    """
+
+    input_ids: NDArray[np.int32]
+    segments: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    num_reasoning: int
+    num_shortened: int
+
+    @classmethod
+    def collect(cls, examples: Iterable[Encoded]) -> "ExampleSet":
+        """The set of some examples, at least one."""
+        kept = [
+            (np.array(e.input_ids, np.int32), np.array(e.segments, np.int8), e.dropped)
+            for e in examples
+        ]
+        ids, segments, dropped = zip(*kept, strict=True)
+        return cls(
+            input_ids=np.concatenate(ids),
+            segments=np.concatenate(segments),
+            offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
+            num_reasoning=sum(bool((s == REASONING).any()) for s in segments),
+            num_shortened=sum(count > 0 for count in dropped),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> Pair:
+        span = slice(self.offsets[index], self.offsets[index + 1])
+        return self.input_ids[span], self.segments[span]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, (N,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that changes with any token."""
+        digest = hashlib.sha256()
+        for array in (self.input_ids, self.segments, self.offsets):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def build_examples(
+    dataset: Dataset,
+    paths: dict[str, Steps],
+    tokenizer: Any,
+    config: TrainConfig,
+    answer_format: AnswerFormat,
+) -> ExampleSet:
+    """The training examples of a dataset, in its order.
+
+    Args:
+        dataset: Its train split is used.
+        paths: The five steps of each kept path, by example id; the others train on behaviour alone.
+        tokenizer: Of the base model.
+        config: Sides, behaviour, and the longest example.
+        answer_format: How the recommendation names its item.
+
+    Raises:
+        DataError: If an example does not fit with the latest history title alone, or there is none.
+    """
+    examples = dataset.examples("train")
+    if not examples:
+        raise DataError(f"{dataset.path}/train.parquet: holds no examples; prepare with more users")
+    max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
+
+    def encode_all() -> Iterator[Encoded]:
+        with Progress("tokenize", len(examples), "examples") as progress:
+            for example in examples:
+                query = _query(dataset, example)
+                answer = _answer(query, example, answer_format)
+                for side, steps in _chains(config, paths.get(example.example_id)):
+                    yield encode_example(
+                        tokenizer, query, side, steps, answer, answer_format, max_tokens
+                    )
+                progress.advance()
+
+    return ExampleSet.collect(encode_all())
+
+
+def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Steps]:
+    """The steps of the kept paths, by example id.
+
+    Raises:
+        DataError: If a path belongs to no example, recommends another item than its example's
+            target, or has not five steps: the folder was made from another dataset.
+    """
+    path = storage.join(reasoning_dir, "paths.parquet")
+    targets = {example.example_id: example.target for example in examples}
+    paths: dict[str, Steps] = {}
+    for row in storage.read_table(path, schema.PATHS).to_pylist():
+        key = row["example_id"]
+        if targets.get(key) != row[schema.ITEM_ID] or len(row["steps"]) != 5:
+            raise DataError(
+                f"{path}: the path of example {key!r} recommends {row[schema.ITEM_ID]!r} in "
+                f"{len(row['steps'])} steps; expected {targets.get(key)!r} in 5; was it "
+                "synthesized from this dataset?"
+            )
+        paths.setdefault(key, tuple(row["steps"]))
+    return paths
+
+
+def encode_example(
+    tokenizer: Any,
+    query: Query,
+    side: Side,
+    steps: Sequence[str],
+    answer: str,
+    answer_format: AnswerFormat,
+    max_tokens: int,
+) -> Encoded:
+    """One example in tokens, shortened from its oldest history where it is too long.
+
+    Args:
+        tokenizer: Of the base model.
+        query: History and candidates.
+        side: The chain; ``direct`` for behaviour-only examples.
+        steps: One a step of the chain, none for ``direct``.
+        answer: As ``render_answer`` writes it.
+        answer_format: What the prompt asks for.
+        max_tokens: Longest example, prompt and output together.
+
+    Raises:
+        DataError: If it does not fit with the latest history title alone.
+    """
+    reasoning = encode_text(tokenizer, render_reasoning(side, steps)) if steps else []
+    recommendation = encode_recommendation(tokenizer, answer)
+    room = max_tokens - len(reasoning) - len(recommendation)
+    try:
+        prompt, dropped = fit_prompt(tokenizer, side, query, answer_format, room)
+    except DataError as error:
+        raise DataError(
+            f"example {query.key}: its output of {len(reasoning) + len(recommendation)} tokens "
+            f"leaves {room} for the prompt, too few for one history title and "
+            f"{len(query.candidates)} candidates; raise train.max_seq_len ({max_tokens})"
+        ) from error
+    segments = [NOT_SUPERVISED] * len(prompt) + [REASONING] * len(reasoning)
+    segments += [RECOMMENDATION] * len(recommendation)
+    return Encoded([*prompt, *reasoning, *recommendation], segments, dropped)
+
+
+def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
+    """Token ids from the end marker to the end token.
+
+    The answer names a stranger's title, in which nothing becomes a special token.
+    """
+    marker = render_recommendation(answer).removesuffix(answer)
+    return [
+        *tokenizer.encode(marker, add_special_tokens=False),
+        *encode_text(tokenizer, answer),
+        tokenizer.eos_token_id,
+    ]
+
+
+def _query(dataset: Dataset, example: Example) -> Query:
+    return Query(
+        key=example.example_id,
+        domain=dataset.domain,
+        history=tuple(dataset.titles(example.history)),
+        candidates=tuple(dataset.titles(example.candidates)),
+    )
+
+
+def _answer(query: Query, example: Example, answer_format: AnswerFormat) -> str:
+    index = example.candidates.index(example.target)
+    return render_answer(query.candidates[index], index, answer_format)
+
+
+def _chains(config: TrainConfig, path: Steps | None) -> list[tuple[Side, Steps]]:
+    """The chains that one example teaches, each with its steps."""
+    chains: list[tuple[Side, Steps]] = []
+    if path is not None and config.reasoning:
+        chains += [(side, project_steps(side, path)) for side in config.sides]
+    if not chains or config.behaviour == "all":
+        chains.append(("direct", ()))
+    return chains

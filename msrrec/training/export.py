@@ -1,0 +1,87 @@
+"""The model's folder: adapter, merged model, metrics, and last the file that makes it whole."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msrrec import storage
+from msrrec.errors import DataError
+from msrrec.models import MODEL_CONFIG, ModelSource, read_settings, write_settings
+from msrrec.training.checkpoint import METRICS
+from msrrec.training.model import Dtype, load_base, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def begin_folder(out: str) -> Path:
+    """The folder of a run that begins or goes on.
+
+    A finished run there is cleared away; an unfinished one keeps its checkpoints.
+
+    Raises:
+        DataError: If it is not a local folder, or holds a model of another kind.
+    """
+    if "://" in out:
+        raise DataError(f"{out}: found a URI; expected a folder that all nodes share")
+    folder = Path(out).expanduser().absolute()
+    if (folder / MODEL_CONFIG).exists():
+        if read_settings(folder) is None:
+            raise DataError(f"{folder}: holds a model that is not ours; choose another --out")
+        (folder / MODEL_CONFIG).unlink()  # first, so that it looks finished no longer
+        for name in ("adapter", "merged", CHECKPOINTS):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def export_model(
+    folder: Path,
+    checkpoint: str,
+    source: ModelSource,
+    dtype: Dtype,
+    settings: dict[str, Any],
+    *,
+    merged: bool,
+    on_gpu: bool,
+) -> None:
+    """Write the trained model; every part is renamed into its place, ``config.json`` last.
+
+    Args:
+        folder: From ``begin_folder``.
+        checkpoint: Folder of the last checkpoint.
+        source: The base model.
+        dtype: Of the merged weights, as configured.
+        settings: For ``config.json``.
+        merged: Whether to write base and adapter as one model too.
+        on_gpu: Whether training ran on GPUs, which decides what ``dtype=auto`` means.
+    """
+    tokenizer = load_tokenizer(source)
+    with storage.atomic_folder(str(folder / "adapter")) as adapter:
+        for name in _FILES:
+            shutil.copy(Path(checkpoint) / name, adapter)
+        tokenizer.save_pretrained(adapter)
+    if merged:
+        with storage.atomic_folder(str(folder / "merged")) as aside:
+            model = merge(source, checkpoint, dtype, on_gpu=on_gpu)
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+    shutil.copy(Path(checkpoint) / METRICS, folder)
+    write_settings(folder, settings)
+    logger.info("train: wrote %s", folder)
+
+
+def merge(source: ModelSource, checkpoint: str, dtype: Dtype, *, on_gpu: bool) -> Any:
+    """Base and adapter as one transformers model, its weights in the type of the frozen ones."""
+    from peft import PeftModel
+
+    base = load_base(source, dtype, on_gpu=on_gpu)
+    with torch.no_grad():
+        model = PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    model.config.use_cache = True
+    return model

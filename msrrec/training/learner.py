@@ -1,0 +1,157 @@
+"""One optimizer step: forward and backward over packed micro-batches, summed over all workers.
+
+Gradients are summed, not averaged, and the loss is divided by the examples of the whole batch, so a
+step is the same for any micro-batch size, any number of workers and an uneven last batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+from msrrec.config import TrainConfig
+from msrrec.errors import ModelError
+from msrrec.training.attention import use_packed_attention
+from msrrec.training.examples import ExampleSet
+from msrrec.training.loss import packed_loss
+from msrrec.training.packing import Packed, pack
+from msrrec.training.schedule import Batch, share_of_worker
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step saw, over all workers.
+
+    Attributes:
+        loss: Eq. 2, mean over the examples.
+        loss_rea: Mean over the examples with reasoning; None without any.
+        loss_rec: Mean over the examples.
+        num_examples: In the global batch.
+        num_tokens: In the global batch, prompts included.
+    """
+
+    loss: float
+    loss_rea: float | None
+    loss_rec: float
+    num_examples: int
+    num_tokens: int
+
+
+class Learner:
+    """The model, its optimizer, and the place of this worker among all.
+
+    Args:
+        model: A PEFT model, on its device.
+        config: Of the training run.
+        bfloat16: Whether matrix products run in bfloat16.
+        rank: 0-based.
+        world_size: Workers; more than one needs torch's process group.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: TrainConfig,
+        *,
+        bfloat16: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.model, self.config, self.bfloat16 = model, config, bfloat16
+        self.rank, self.world_size = rank, world_size
+        self.device = next(model.parameters()).device
+        self.packs = use_packed_attention(model.get_base_model())
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.weights, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    def step(
+        self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float
+    ) -> StepResult:
+        """Update the LoRA matrices by one global batch.
+
+        Args:
+            step: 0-based; dropout follows from it, so a resumed run draws the same.
+            examples: All of them.
+            batch: Indices of the global batch, the same on every worker.
+            learning_rate: Of this step.
+
+        Raises:
+            ModelError: If the loss is not finite.
+        """
+        torch.manual_seed(hash((self.config.seed, step, self.rank)) & 0x7FFFFFFF)
+        result = self.sum_gradients(examples, batch)
+        if not torch.isfinite(torch.tensor(result.loss)):
+            raise ModelError(
+                f"step {step}: the loss is {result.loss}; expected a finite one; lower "
+                f"train.learning_rate ({self.config.learning_rate})"
+            )
+        torch.nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        return result
+
+    def sum_gradients(self, examples: ExampleSet, batch: Batch) -> StepResult:
+        """Leave the gradient of the mean loss of a global batch in every weight."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=False)
+        mine = share_of_worker(batch, examples.lengths, self.rank, self.world_size)
+        size = self.config.micro_batch_size if self.packs else 1
+        sums_3 = torch.zeros(3, device=self.device)  # examples with reasoning, loss_rea, loss_rec
+        for start in range(0, len(mine), size):
+            packed = pack([examples[i] for i in mine[start : start + size]], self.device)
+            sums_3 += self._backward(packed, len(batch))
+        self._sum_over_workers(sums_3)
+        return self._result(sums_3, batch, examples.lengths)
+
+    def _backward(self, packed: Packed, num_examples: int) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits_SV = self._logits(packed)
+        loss, spans_2 = packed_loss(
+            logits_SV, packed.targets, packed.shares, self.config.alpha, self.config.beta
+        )
+        (loss / num_examples).backward()  # type: ignore[no-untyped-call]
+        return torch.cat([packed.shares[0].sum()[None], spans_2])
+
+    def _logits(self, packed: Packed) -> torch.Tensor:
+        """The logits that predict supervised tokens; no other position reaches the vocabulary."""
+        lengths = {"sequence_lengths": packed.lengths} if self.packs else {}
+        outputs = self.model.get_base_model()(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            logits_to_keep=packed.rows,
+            **lengths,
+        )
+        logits: torch.Tensor = outputs.logits[0]
+        return logits
+
+    def _sum_over_workers(self, sums: torch.Tensor) -> None:
+        """Add up gradients and sums of all workers, in one message."""
+        if self.world_size == 1:
+            return
+        gradients = [self._gradient(weight) for weight in self.weights]
+        flat = torch.cat([sums, *(gradient.flatten() for gradient in gradients)])
+        distributed.all_reduce(flat)
+        parts = flat.split_with_sizes([len(sums), *(gradient.numel() for gradient in gradients)])
+        sums.copy_(parts[0])
+        for weight, part in zip(self.weights, parts[1:], strict=True):
+            weight.grad = part.view_as(weight)
+
+    @staticmethod
+    def _gradient(weight: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(weight) if weight.grad is None else weight.grad
+
+    def _result(self, sums_3: torch.Tensor, batch: Batch, lengths: NDArray[Any]) -> StepResult:
+        with_reasoning, rea, rec = sums_3.tolist()
+        num_reasoning, count = round(with_reasoning), len(batch)
+        return StepResult(
+            loss=(self.config.alpha * rea + self.config.beta * rec) / count,
+            loss_rea=rea / num_reasoning if num_reasoning else None,
+            loss_rec=rec / count,
+            num_examples=count,
+            num_tokens=int(lengths[batch].sum()),
+        )

@@ -1,0 +1,200 @@
+"""Reasoning-enhanced fine-tuning on Ray Train, from a dataset to a model's folder.
+
+A run is named after its data and settings: the same command goes on where it was stopped, and any
+other begins anew.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from msrrec.config import RunConfig, TrainConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError, MsrRecError
+from msrrec.models import ModelSource, locate_base
+from msrrec.training.checkpoint import read_metrics
+from msrrec.training.examples import ExampleSet, build_examples, load_paths
+from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
+from msrrec.training.model import load_tokenizer
+from msrrec.training.schedule import num_steps
+from msrrec.training.worker import Job, run_worker
+
+logger = logging.getLogger(__name__)
+
+_NO_EFFECT = {
+    "num_workers",
+    "use_gpu",
+    "checkpoint_every_steps",
+    "log_every_steps",
+    "max_failures",
+    "export_merged",
+}
+"""Settings that leave the result alone, so that a run may go on with others."""
+
+
+def train(
+    dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConfig
+) -> dict[str, Any]:
+    """Fine-tune the base model on a dataset's training examples and export it.
+
+    Args:
+        dataset: From ``msrrec prepare``.
+        reasoning_dir: From ``msrrec synthesize``; None only with ``train.reasoning=false``.
+        out: The model's folder, shared by all nodes. Checkpoints live in it.
+        config: Sections ``model`` and ``train``.
+
+    Returns:
+        Counts, final losses and speed.
+
+    Raises:
+        ConfigError: If the settings ask for what the cluster lacks.
+        DataError: If an example can't fit, or the reasoning belongs to another dataset.
+        ModelError: If the base model can't be loaded, or training diverges.
+    """
+    on_gpu = check_cluster(config.train)
+    source = locate_base(config.model)
+    examples = prepare_examples(dataset, reasoning_dir, source, config)
+    folder = begin_folder(out)
+    job = Job(source, config.model.dtype, config.train)
+    checkpoint = fit(job, examples, folder, on_gpu=on_gpu)
+    export_model(
+        folder,
+        checkpoint,
+        source,
+        config.model.dtype,
+        describe_model(dataset, config),
+        merged=config.train.export_merged,
+        on_gpu=on_gpu,
+    )
+    return summarize(out, examples, config.train, read_metrics(checkpoint))
+
+
+def check_cluster(config: TrainConfig) -> bool:
+    """Whether to train on GPUs.
+
+    Raises:
+        ConfigError: If GPUs are asked for and there are too few.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    on_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
+    have, unit = (gpus, "GPUs") if on_gpu else (int(ray.cluster_resources().get("CPU", 0)), "CPUs")
+    if have < config.num_workers:
+        raise ConfigError(
+            f"train.num_workers={config.num_workers}: the Ray cluster has {have} {unit}; expected "
+            "one a worker; lower it, or start more nodes"
+        )
+    return on_gpu
+
+
+def prepare_examples(
+    dataset: Dataset, reasoning_dir: str | None, source: ModelSource, config: RunConfig
+) -> ExampleSet:
+    """The tokenised training examples."""
+    paths = {}
+    if config.train.reasoning:
+        if reasoning_dir is None:
+            raise ConfigError(
+                "train.reasoning is true and no reasoning folder is named; name the one that "
+                "`msrrec synthesize` wrote, or set train.reasoning=false"
+            )
+        paths = load_paths(reasoning_dir, dataset.examples("train"))
+    examples = build_examples(
+        dataset, paths, load_tokenizer(source), config.train, source.answer_format
+    )
+    logger.info(
+        "train: %d examples, %d of them with reasoning, %d shortened; %d tokens, the longest %d",
+        len(examples),
+        examples.num_reasoning,
+        examples.num_shortened,
+        examples.lengths.sum(),
+        examples.lengths.max(),
+    )
+    return examples
+
+
+def fit(job: Job, examples: ExampleSet, folder: Path, *, on_gpu: bool) -> str:
+    """Train on Ray and return the folder of the last checkpoint.
+
+    Idle threads sleep: where other programs want the cores too, spinning ones slow a step sevenfold.
+
+    Raises:
+        MsrRecError: What a worker raised for the user.
+    """
+    config = job.config
+    trainer = TorchTrainer(
+        run_worker,
+        train_loop_config={"job": job, "examples": ray.put(examples)},
+        scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
+        run_config=ray.train.RunConfig(
+            name=run_name(job, examples),
+            storage_path=str(folder / CHECKPOINTS),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise_for_user(getattr(error, "worker_failures", {}).values())
+        raise
+    return str(result.checkpoint.path)
+
+
+def raise_for_user(failures: Iterable[BaseException]) -> None:
+    """Raise the first failure that is meant for the user, free of Ray's wrapping."""
+    for failure in failures:
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, MsrRecError):
+            raise cause
+
+
+def run_name(job: Job, examples: ExampleSet) -> str:
+    """A name that differs whenever data, base model or a setting with an effect does."""
+    settings = job.config.model_dump(mode="json", exclude=_NO_EFFECT)
+    base = Path(job.source.path)
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.glob("*"))
+    parts = [settings, job.source.path, job.source.revision, job.dtype, files, examples.fingerprint]
+    return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+
+
+def describe_model(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+    """What ``config.json`` says about the run."""
+    return {
+        "base_model": config.model.name_or_path,
+        "revision": config.model.revision,
+        "answer_format": config.model.answer_format,
+        "domain": dataset.domain,
+        "dataset_fingerprint": dataset.fingerprint,
+        "seed": config.train.seed,
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json"),
+    }
+
+
+def summarize(
+    out: str, examples: ExampleSet, config: TrainConfig, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The summary of a finished run."""
+    last = rows[-1]
+    return {
+        "model": out,
+        "num_examples": len(examples),
+        "num_reasoning": examples.num_reasoning,
+        "num_behaviour_only": len(examples) - examples.num_reasoning,
+        "num_shortened": examples.num_shortened,
+        "num_tokens": int(examples.lengths.sum()),
+        "steps": num_steps(len(examples), config),
+        "loss": last["loss"],
+        "loss_rea": last["loss_rea"],
+        "loss_rec": last["loss_rec"],
+        "tokens_per_s": last["tokens_per_s"],
+    }

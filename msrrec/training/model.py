@@ -1,0 +1,81 @@
+"""The student: a frozen base model with LoRA matrices on all its linear layers."""
+
+from typing import Any, Literal
+
+import torch
+
+from msrrec.config import TrainConfig
+from msrrec.errors import ModelError
+from msrrec.models import ModelSource
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer of a base model.
+
+    Raises:
+        ModelError: If it is missing or has no end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source.path}: no tokenizer there ({_line(error)})") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{source.path}: its tokenizer has no end token; expected one, to learn when to stop"
+        )
+    return tokenizer
+
+
+def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool) -> Any:
+    """The base model on the CPU, its weights in the type that ``dtype`` stands for.
+
+    Raises:
+        ModelError: If the weights are missing or of no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source.path, revision=source.revision, dtype=weight_dtype(dtype, on_gpu=on_gpu)
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source.path}: no weights there ({_line(error)})") from error
+    model.config.use_cache = False
+    return model
+
+
+def add_lora(model: Any, config: TrainConfig) -> Any:
+    """The PEFT model: LoRA matrices in float32, drawn from the seed alone; the rest is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(config.seed)
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)
+
+
+def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:
+    """The type of the frozen weights."""
+    if dtype == "auto":
+        return torch.bfloat16 if on_gpu else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def multiplies_in_bfloat16(dtype: Dtype, device: torch.device) -> bool:
+    """Whether matrix products run in bfloat16: never for float32, else where the hardware can."""
+    if dtype == "float32":
+        return False
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

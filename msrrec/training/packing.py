@@ -1,0 +1,79 @@
+"""Examples of a micro-batch in one row, without padding; each attends to itself alone.
+
+Positions restart with every example and attention runs per example, so a packed row gives what the
+examples give one by one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
+
+Pair = tuple[NDArray[np.int32], NDArray[np.int8]]
+"""Token ids and segments of one example, each (T,)."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A row of examples. T = its tokens, S = those that are supervised.
+
+    Attributes:
+        input_ids: (1, T).
+        position_ids: (1, T). 0 at the beginning of every example.
+        lengths: Tokens of each example, in order; they sum to T.
+        rows: (S,). Places whose logits are needed: each just before a supervised token.
+        targets: (S,). Those supervised tokens.
+        shares: (2, S), float32. See ``loss.packed_loss``.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    lengths: tuple[int, ...]
+    rows: torch.Tensor
+    targets: torch.Tensor
+    shares: torch.Tensor
+
+
+def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> Packed:
+    """The row of some examples, at least one; none may begin with a supervised token."""
+    lengths = tuple(len(ids) for ids, _ in pairs)
+    ids = np.concatenate([ids for ids, _ in pairs])
+    segments = np.concatenate([segments for _, segments in pairs])
+    shares = np.concatenate([span_shares(segments) for _, segments in pairs], axis=1)
+    supervised = np.flatnonzero(segments != NOT_SUPERVISED)
+    return Packed(
+        input_ids=_tensor(ids, torch.int64, device)[None],
+        position_ids=_tensor(_positions(lengths), torch.int64, device)[None],
+        lengths=lengths,
+        rows=_tensor(supervised - 1, torch.int64, device),
+        targets=_tensor(ids[supervised], torch.int64, device),
+        shares=_tensor(shares[:, supervised], torch.float32, device),
+    )
+
+
+def span_shares(segments: NDArray[np.int8]) -> NDArray[np.float64]:
+    """1 / span length at each token of the reasoning (row 0) and of the recommendation (row 1).
+
+    Args:
+        segments: (T,).
+
+    Returns:
+        (2, T). Each row sums to 1, or to 0 where the example lacks that span.
+    """
+    spans = np.stack([segments == REASONING, segments == RECOMMENDATION])
+    shares: NDArray[np.float64] = spans / np.maximum(spans.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def _positions(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([np.arange(length) for length in lengths])
+
+
+def _tensor(
+    values: NDArray[np.generic], dtype: torch.dtype, device: torch.device | str
+) -> torch.Tensor:
+    return torch.from_numpy(values).to(device=device, dtype=dtype)

@@ -1,0 +1,53 @@
+"""Which examples each optimizer step sees, and its learning rate.
+
+Both follow from the seed and the step alone, so they are the same for any number of workers and
+after every restart.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msrrec.config import TrainConfig
+
+Batch = NDArray[np.int64]
+"""Indices of examples."""
+
+
+def num_steps(num_examples: int, config: TrainConfig) -> int:
+    """Optimizer steps of the whole run; the last batch of an epoch may be smaller."""
+    return config.num_epochs * math.ceil(num_examples / config.global_batch_size)
+
+
+def iter_batches(num_examples: int, config: TrainConfig) -> Iterator[tuple[int, Batch]]:
+    """The 0-based epoch and the global batch of every step."""
+    for epoch in range(config.num_epochs):
+        order = np.random.default_rng((config.seed, epoch)).permutation(num_examples)
+        for start in range(0, num_examples, config.global_batch_size):
+            yield epoch, order[start : start + config.global_batch_size]
+
+
+def share_of_worker(batch: Batch, lengths: NDArray[np.int64], rank: int, world_size: int) -> Batch:
+    """The examples of a global batch that one worker takes, longest first.
+
+    Dealt by length, so that all workers have about as many tokens.
+
+    Args:
+        batch: The global batch.
+        lengths: Tokens of every example.
+        rank: 0-based.
+        world_size: Workers.
+    """
+    longest_first = batch[np.argsort(-lengths[batch], kind="stable")]
+    return longest_first[rank::world_size]
+
+
+def learning_rate(step: int, total: int, config: TrainConfig) -> float:
+    """Of a 0-based step: a straight line up to the peak, then a cosine towards 0."""
+    warmup = math.ceil(config.warmup_ratio * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,210 @@
+"""The Ray Serve application: engines of both sides behind one fusion deployment.
+
+``serve run serve.app:build_app model_dir=runs/model`` and the files under ``configs/`` build the
+same application as ``msrrec serve``. Annotations stay real objects here: as strings, Serve would
+hand the builder a raw dict, unchecked.
+"""
+
+import contextlib
+import logging
+import math
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+
+from msrrec.cluster import ray_session
+from msrrec.config import Config, InferenceConfig, ModelConfig, RunConfig, ServeConfig
+from msrrec.errors import ConfigError, EngineError
+from msrrec.models import ModelSource, locate_model
+from serve.engine import AsyncEngine, EngineReplica, load_vllm
+from serve.fusion import Fusion
+from serve.limits import RETRY_AFTER_S, key_digest
+
+logger = logging.getLogger("msrrec.serve")
+
+APP_NAME = "msrrec"
+"""The application's name in Serve; other applications of a cluster are left alone."""
+
+_OTHER_ROUTES = 32
+"""Places of the ingress beside those for recommendations: health, figures, the page."""
+
+
+class AppArgs(Config):
+    """What the application is built from; the ``args`` of a Serve config file."""
+
+    model_dir: str
+    """A folder that ``msrrec train`` wrote, a hub name, any model's folder, or ``embedded``."""
+    gpus_per_engine: float | None = None
+    """GPUs of one engine; unset: what its parallel sizes need where the cluster has GPUs, else
+    none. Say it where GPU nodes start on demand: they can't be seen beforehand."""
+    model: ModelConfig = ModelConfig()
+    """How answers are written, for a base model; a trained one knows."""
+    inference: InferenceConfig = InferenceConfig()
+    """Sampling, lengths and vLLM's options."""
+    serve: ServeConfig = ServeConfig()
+    """Limits, replicas and the name of the key's variable; host and port are Serve's own here."""
+
+
+def build_app(args: AppArgs) -> Application:
+    """The application of a model.
+
+    Raises:
+        ModelError: If ``model_dir`` holds no model.
+        ConfigError: If the API key is set but empty.
+    """
+    source = locate_model(args.model_dir, args.model)
+    return assemble(args, source, partial(load_vllm, source, args.inference))
+
+
+def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]) -> Application:
+    """The application on engines that ``load`` starts, in a process of their own each."""
+    limits = args.serve
+    if limits.share_engine:
+        user = item = _engine("Engine", args, load, sides=2)
+    else:
+        user, item = (_engine(name, args, load, sides=1) for name in ("UserEngine", "ItemEngine"))
+    digest = key_digest(limits.api_key_env)
+    deployment = serve.deployment(
+        name="Fusion",
+        max_ongoing_requests=limits.max_ongoing_requests
+        + limits.max_queued_requests
+        + _OTHER_ROUTES,
+        max_queued_requests=limits.max_queued_requests,  # of Serve's own, where ours can't be asked
+        backpressure_config={"status_code": 503, "retry_after_s": RETRY_AFTER_S},
+        ray_actor_options={"num_cpus": 0},  # it waits for engines
+        health_check_period_s=5,
+    )
+    return deployment(serve.ingress()(Fusion)).bind(
+        source, args.inference, limits, digest, user, item
+    )
+
+
+def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: int) -> Application:
+    limits = args.serve
+    places = sides * limits.max_ongoing_requests
+    options: dict[str, Any] = {"num_replicas": limits.min_replicas}
+    if limits.max_replicas > limits.min_replicas:
+        scaling = {
+            "min_replicas": limits.min_replicas,
+            "max_replicas": limits.max_replicas,
+            "target_ongoing_requests": max(1, places // 2),
+        }
+        options = {"autoscaling_config": scaling}
+    deployment = serve.deployment(
+        name=name,
+        max_ongoing_requests=places,
+        ray_actor_options=_resources(args),
+        health_check_period_s=2,
+        logging_config={"enable_access_log": False},  # the ingress logs each request
+        graceful_shutdown_timeout_s=limits.deadline_s,
+        **options,
+    )
+    return deployment(EngineReplica).bind(load)
+
+
+def _resources(args: AppArgs) -> dict[str, float]:
+    """What one engine asks of Ray: GPUs by its parallel sizes where there are any, or one core."""
+    gpus = args.gpus_per_engine
+    if gpus is None:
+        options = args.inference.vllm_kwargs
+        sizes = (options.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+        gpus = math.prod(sizes) if _has_gpus() else 0
+    return {"num_cpus": 1, "num_gpus": gpus}
+
+
+def _has_gpus() -> bool:
+    return bool(ray.is_initialized() and ray.cluster_resources().get("GPU", 0))
+
+
+@contextlib.contextmanager
+def running(model_dir: str, config: RunConfig) -> Iterator[str]:
+    """The service, ready for requests while the block runs; yields its URL.
+
+    Raises:
+        ModelError: If ``model_dir`` holds no model.
+        ConfigError: If the port is taken, or the API key is set but empty.
+        EngineError: If the engines don't start.
+    """
+    args = AppArgs(
+        model_dir=model_dir, model=config.model, inference=config.inference, serve=config.serve
+    )
+    locate_model(model_dir, config.model)  # before seconds go into Ray
+    key_digest(config.serve.api_key_env)
+    host, port = config.serve.host, _free_port(config.serve.host, config.serve.port)
+    own_ray = not ray.is_initialized()
+    with ray_session(config.ray.address, config.ray.num_cpus):
+        try:
+            serve.start(http_options={"host": host, "port": port})
+            _deploy(build_app(args))
+            shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+            yield f"http://{shown}:{port}"
+        finally:
+            serve.delete(APP_NAME)
+            if own_ray:
+                serve.shutdown()
+
+
+def run(
+    model_dir: str, config: RunConfig, on_ready: Callable[[str], None] = lambda url: None
+) -> None:
+    """Serve until interrupted; raises what ``running`` raises.
+
+    Args:
+        model_dir: As for ``build_app``.
+        config: Its model, inference, serve and ray sections.
+        on_ready: Called with the URL once requests are answered.
+    """
+    stop = threading.Event()
+    with running(model_dir, config) as url:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: stop.set())
+        logger.info("serving %s at %s; interrupt to stop", model_dir, url)
+        on_ready(url)
+        stop.wait()
+        logger.info("stopping")
+
+
+def _deploy(application: Application) -> None:
+    began = time.monotonic()
+    try:
+        serve.run(application, name=APP_NAME, route_prefix="/")
+    except RuntimeError as error:
+        deployments = serve.status().applications[APP_NAME].deployments.values()
+        told = "\n".join([str(error), *(deployment.message for deployment in deployments)])
+        raise EngineError(f"the service did not start: {_cause(told)}") from error
+    logger.info("ready after %.0f s", time.monotonic() - began)
+
+
+def _cause(told: str) -> str:
+    """Of replicas' tracebacks, the line that says what happened."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("msrrec.errors.")]
+    errors = [line for line in lines if "Error: " in line]
+    return ours[-1].partition(": ")[2] if ours else [lines[0], *errors][-1]
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, or any free one for 0.
+
+    Raises:
+        ConfigError: If it can't be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"serve.port: can't listen on {host}:{port} ({error.strerror}); "
+                "choose another one, or 0 for any"
+            ) from error
+        return int(probe.getsockname()[1])

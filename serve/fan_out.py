@@ -1,0 +1,215 @@
+"""Both sides of one query at once, over engines that may die under them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.inference.decoding import Query
+from msrrec.inference.fusion import Recommendation, SideOutput
+from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.reasoning.prompts import Side
+from serve.limits import overloaded
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 4
+"""Tries of one side, each after the death of its engine."""
+
+_BACKOFF_S = 0.2
+"""Before the second try; doubled for each one after."""
+
+
+class EngineLost(Exception):
+    """The process that worked on a request is gone; another one may do it."""
+
+
+class Caller(Protocol):
+    """An engine somewhere else.
+
+    Cancelling a call ends its request in the engine. Both raise EngineLost when the engine died,
+    EngineError when it refuses, and HttpError when it takes no more requests.
+    """
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """The whole output."""
+        ...
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        """Pieces with finish reason ``""``, then the whole output with its own."""
+        ...
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a side wrote since its last delta.
+
+    Attributes:
+        offset: Where the text belongs, in characters of all that the side wrote: the length so far,
+            unless an engine that was started anew wrote something else than the one that died.
+    """
+
+    side: Side
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outputs of all sides, and the decision between them."""
+
+    outputs: dict[Side, SideOutput]
+    decision: Recommendation
+    prompt_tokens: int
+
+
+class FanOut:
+    """Sends a query's sides to their engines and decides between what comes back."""
+
+    def __init__(self, recommender: Recommender, callers: Mapping[str, Caller]) -> None:
+        """Take the engines.
+
+        Args:
+            recommender: Without an engine of its own.
+            callers: By side, ``user`` and ``item``; a single chain goes to ``user``.
+        """
+        self.recommender, self._callers = recommender, callers
+        self.on_retry: Callable[[Side], None] = lambda side: None
+        """Told of each request whose engine died."""
+
+    async def answer(self, query: Query, mode: Mode) -> Answer:
+        """Generate all sides, in flight at once; cancelling this cancels them.
+
+        Raises:
+            DataError: If the prompt is too long.
+            HttpError: If an engine takes no more requests, or died too often.
+            EngineError: If an engine refuses.
+        """
+        requests = self._requests(query, mode)
+        tasks = [asyncio.ensure_future(self._generate(s, r)) for s, r in requests.items()]
+        try:
+            generations = await asyncio.gather(*tasks)
+        finally:
+            await _end(tasks)
+        return self._decide(query, mode, requests, dict(zip(requests, generations, strict=True)))
+
+    async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | Answer]:
+        """Deltas of all sides as they come, then the answer; raises what ``answer`` raises."""
+        requests = self._requests(query, mode)
+        queue: asyncio.Queue[Delta | asyncio.Future[Generation]] = asyncio.Queue()
+        tasks = {s: asyncio.ensure_future(self._follow(s, r, queue)) for s, r in requests.items()}
+        for task in tasks.values():
+            task.add_done_callback(queue.put_nowait)
+        try:
+            running = len(tasks)
+            while running:
+                event = await queue.get()
+                if isinstance(event, Delta):
+                    yield event
+                else:
+                    event.result()  # raises what the side raised
+                    running -= 1
+        finally:
+            await _end(tasks.values())
+        yield self._decide(query, mode, requests, {s: task.result() for s, task in tasks.items()})
+
+    def _requests(self, query: Query, mode: Mode) -> dict[Side, GenerationRequest]:
+        return {side: self.recommender.build_request(query, side) for side in sides_of(mode)}
+
+    def _caller(self, side: Side) -> Caller:
+        return self._callers[side if side == "item" else "user"]
+
+    async def _generate(self, side: Side, request: GenerationRequest) -> Generation:
+        return await self._retrying(side, lambda: self._caller(side).generate(request))
+
+    async def _follow(
+        self, side: Side, request: GenerationRequest, queue: "asyncio.Queue[Any]"
+    ) -> Generation:
+        """One side's whole output, its deltas put into the queue on the way."""
+        written = Written(side)
+
+        async def attempt() -> Generation:
+            ids: list[int] = []
+            async for piece in self._caller(side).stream(request):
+                if piece.finish_reason:
+                    delta = written.advance(self._text(piece.token_ids), is_final=True)
+                else:
+                    ids += piece.token_ids
+                    delta = written.advance(self._text(ids))
+                if delta is not None:
+                    queue.put_nowait(delta)
+                if piece.finish_reason:
+                    return piece
+            raise EngineLost("the stream ended before the output did")
+
+        return await self._retrying(side, attempt)
+
+    def _text(self, token_ids: Iterable[int]) -> str:
+        return str(self.recommender.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    async def _retrying(
+        self, side: Side, attempt: Callable[[], Awaitable[Generation]]
+    ) -> Generation:
+        """Ask again when the engine died; the same seed gives the same answer."""
+        for n in range(MAX_ATTEMPTS):
+            if n > 0:
+                self.on_retry(side)
+                await asyncio.sleep(_BACKOFF_S * 2 ** (n - 1))
+            try:
+                return await attempt()
+            except EngineLost as error:
+                logger.warning("%s side: %s (try %d of %d)", side, error, n + 1, MAX_ATTEMPTS)
+        raise overloaded("the engine was lost; try again shortly")
+
+    def _decide(
+        self,
+        query: Query,
+        mode: Mode,
+        requests: Mapping[Side, GenerationRequest],
+        generations: Mapping[Side, Generation],
+    ) -> Answer:
+        outputs = {s: self.recommender.read(query, s, g) for s, g in generations.items()}
+        prompt_tokens = sum(len(request.prompt_ids) for request in requests.values())
+        return Answer(outputs, self.recommender.decide(mode, outputs), prompt_tokens)
+
+
+class Written:
+    """What a client has seen of one side, to find what is still to be sent."""
+
+    def __init__(self, side: Side) -> None:
+        self._side: Side = side
+        self._sent = ""
+
+    def advance(self, text: str, is_final: bool = False) -> Delta | None:
+        """The delta that turns what was sent into ``text``, or None where there is nothing to send.
+
+        Args:
+            text: All that the side has written so far, from its first character.
+            is_final: False holds back a character whose last bytes are yet to come, and waits while
+                a second engine is catching up with the one that died.
+        """
+        if not is_final:
+            text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+            if self._sent.startswith(text):
+                return None
+        if text == self._sent:
+            return None
+        offset = _common_prefix(self._sent, text)
+        self._sent = text
+        return Delta(self._side, offset, text[offset:])
+
+
+def _common_prefix(one: str, other: str) -> int:
+    """The length of what two texts begin with alike."""
+    differing = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+async def _end(tasks: Iterable["asyncio.Future[Any]"]) -> None:
+    """Cancel what still runs, and wait for it to stop."""
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

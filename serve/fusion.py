@@ -1,0 +1,132 @@
+"""The fusion deployment: the ingress in front of the engines of both sides."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import ModelError
+from msrrec.inference.recommender import Recommender
+from msrrec.log import setup
+from msrrec.models import ModelSource
+from serve.fan_out import EngineLost, FanOut
+from serve.ingress import Api, Settings, build_http
+from serve.limits import overloaded
+
+
+class Fusion:
+    """The ingress: builds both sides' requests, sends them out and decides between the answers.
+
+    It holds the tokenizer and no weights.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        inference: InferenceConfig,
+        limits: ServeConfig,
+        digest: bytes | None,
+        user: DeploymentHandle,
+        item: DeploymentHandle,
+    ) -> None:
+        setup()
+        tokenizer, max_model_len = load_tokenizer(source, inference)
+        recommender = Recommender(
+            tokenizer,
+            max_model_len=max_model_len,
+            answer_format=source.answer_format,
+            config=inference,
+        )
+        settings = Settings(source.name, source.domain or "Shopping", max_model_len, limits, digest)
+        self._api = Api(settings, FanOut(recommender, {"user": Remote(user), "item": Remote(item)}))
+        self._engines = {user.deployment_name, item.deployment_name}
+        self._may_sleep = limits.min_replicas == 0
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve."""
+        return build_http(self._api, self._is_ready)
+
+    async def _is_ready(self) -> bool:
+        if self._may_sleep:  # the first request wakes the engines
+            return True
+        name = serve.get_replica_context().app_name
+        status = await asyncio.to_thread(serve.status)  # asks the controller
+        deployments = status.applications[name].deployments
+        return all(deployments[e].replica_states.get("RUNNING", 0) > 0 for e in self._engines)
+
+
+class Remote:
+    """An engine deployment, called through its handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._generate = handle.generate
+        self._stream = handle.options(stream=True).stream
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """The whole output; see ``fan_out.Caller``."""
+        with _translated():
+            response = self._generate.remote(request)
+            try:
+                return cast(Generation, await response)
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        """Pieces, then the whole output; see ``fan_out.Caller``."""
+        with _translated():
+            response = self._stream.remote(request)
+            try:
+                async for generation in response:
+                    yield generation
+            except (asyncio.CancelledError, GeneratorExit):
+                response.cancel()
+                raise
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Ray's exceptions as those of ``fan_out.Caller``."""
+    try:
+        yield
+    except BackPressureError as error:
+        raise overloaded() from error
+    except DeploymentUnavailableError as error:
+        raise overloaded("the engines of this service can't start; see its log") from error
+    except (RayActorError, ReplicaUnavailableError) as error:
+        raise EngineLost("the engine's process ended") from error
+
+
+def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, int]:
+    """The tokenizer of a model, and the longest prompt and output together that its engine takes.
+
+    Raises:
+        ModelError: If the folder or hub name holds neither.
+    """
+    from transformers import AutoConfig, AutoTokenizer  # seconds to import
+
+    from msrrec.engines.vllm import engine_options
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"{source.path}: no readable tokenizer and config ({reason}); expected a model in the "
+            "Hugging Face format"
+        ) from error
+    options = engine_options(source, config, model_config.get_text_config(), on_gpu=True)
+    return tokenizer, int(options["max_model_len"])

@@ -1,0 +1,236 @@
+"""What clients send and get (DESIGN.md, section 5).
+
+An answer whose sides name no candidate is still an answer: status 200, ``item`` and ``index`` null,
+``agreement`` ``none_valid``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from msrrec.errors import DataError
+from msrrec.inference.decoding import Query, check_query
+from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
+from msrrec.inference.recommender import Mode
+from msrrec.reasoning.prompts import Side
+from msrrec.reasoning.titles import clean_title
+
+MAX_HISTORY = 1000
+"""Titles of one request; a prompt shows the latest that fit."""
+
+_FIELD = re.compile(r"(?:history|candidates)(?:\[\d+\])?")
+
+
+class HttpError(Exception):
+    """A refusal or failure that the client is told about."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message = status, kind, message
+        self.field, self.retry_after_s = field, retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return error_body(self.kind, self.message, self.field)
+
+    def headers(self) -> dict[str, str]:
+        """The headers that belong to the status."""
+        if self.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+def error_body(kind: str, message: str, field: str | None = None) -> dict[str, Any]:
+    """The JSON body of every error."""
+    return {"error": {"type": kind, "message": message, "field": field}}
+
+
+def invalid(field: str, message: str) -> HttpError:
+    """422 for one field."""
+    return HttpError(422, "invalid_request", message, field)
+
+
+class HttpModel(BaseModel):
+    """Base of request and response: no unknown fields, docs under the field."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class RecommendRequest(HttpModel):
+    """One question to the recommender."""
+
+    domain: str | None = Field(default=None, max_length=200)
+    """What the prompt calls the shop; left out: the one that the model was trained on."""
+    history: list[str] = Field(min_length=1, max_length=MAX_HISTORY)
+    """Titles of the user's purchases, oldest first. The oldest are left out where not all fit."""
+    candidates: list[str] = Field(min_length=2)
+    """Titles to choose from, all different."""
+    mode: Mode = "fused"
+    """Both sides and their fusion, or one chain alone."""
+    stream: bool = False
+    """Answer with server-sent events."""
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """Asks for another sample; the same request with the same seed gets the same answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "domain": "Electronics",
+                    "history": ["Trail Camera 12MP", "Rechargeable AA Batteries, 8 Pack"],
+                    "candidates": ["Battery Charger, 4 Slots", "Garden Hose", "Novel, Paperback"],
+                    "mode": "fused",
+                    "stream": False,
+                }
+            ]
+        }
+    )
+
+
+class SideAnswer(HttpModel):
+    """What one side said."""
+
+    item: str | None
+    """The candidate that it names; null when the output is invalid."""
+    index: int | None
+    """Its 0-based place in ``candidates``."""
+    valid: bool
+    reasoning: str
+    perplexity: float | None
+    """Of the reasoning tokens at temperature 1, at least 1; null where there are none."""
+    num_tokens: int
+
+
+class Usage(HttpModel):
+    """Tokens over all sides."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class RecommendResponse(HttpModel):
+    """The recommendation and how it came about."""
+
+    item: str | None
+    """The recommended candidate as the request spelled it; null when no side is valid."""
+    index: int | None
+    """Its 0-based place in ``candidates``."""
+    side: Literal["user", "item", "full", "direct"] | None
+    """Whose output was chosen."""
+    agreement: Agreement
+    """``agree``: both sides named this item, and the lower perplexity was chosen. ``differ``: they
+    named different ones, and the higher was chosen. ``one_valid``: only one side named a candidate,
+    or only one was asked. ``none_valid``: there is no recommendation."""
+    reasoning: str | None
+    perplexity: float | None
+    sides: dict[str, SideAnswer]
+    """By side: those that the mode asked for."""
+    model: str
+    usage: Usage
+    latency_ms: float
+
+
+class ErrorDetail(HttpModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+    field: str | None
+    """The request's field at fault, such as ``candidates[3]``."""
+
+
+class ErrorResponse(HttpModel):
+    """The body of every status from 400."""
+
+    error: ErrorDetail
+
+
+def to_query(request: RecommendRequest, *, domain: str, max_candidates: int) -> Query:
+    """The query that a request asks.
+
+    Args:
+        request: As parsed.
+        domain: Used where the request names none.
+        max_candidates: More are refused.
+
+    Raises:
+        HttpError: 422 with the field at fault.
+    """
+    if len(request.candidates) > max_candidates:
+        raise invalid(
+            "candidates",
+            f"candidates: found {len(request.candidates)}; expected at most {max_candidates}",
+        )
+    if request.domain is not None and not clean_title(request.domain):
+        raise invalid("domain", "domain: the text is blank; expected a name, or no domain at all")
+    key = "request" if request.seed is None else f"request {request.seed}"
+    shop = request.domain or domain
+    query = Query(key, shop, tuple(request.history), tuple(request.candidates))
+    try:
+        check_query(query)
+    except DataError as error:
+        raise from_data_error(error) from error
+    return query
+
+
+def from_data_error(error: DataError) -> HttpError:
+    """422 for a query that can't be asked; a prompt too long is laid to its candidates."""
+    where = str(error).partition(":")[0]
+    return invalid(where if _FIELD.fullmatch(where) else "candidates", str(error))
+
+
+def to_response(
+    query: Query,
+    outputs: Mapping[Side, SideOutput],
+    decision: Recommendation,
+    *,
+    model: str,
+    prompt_tokens: int,
+    latency_s: float,
+) -> RecommendResponse:
+    """The answer to a query."""
+    chosen = decision.chosen
+    completion_tokens = sum(output.num_tokens for output in outputs.values())
+    return RecommendResponse.model_validate(
+        {
+            "item": _title(decision.index, query.candidates),
+            "index": decision.index,
+            "side": decision.side,
+            "agreement": decision.agreement,
+            "reasoning": chosen.reasoning if chosen else None,
+            "perplexity": chosen.perplexity if chosen else None,
+            "sides": {side: _side(output, query) for side, output in outputs.items()},
+            "model": model,
+            "usage": Usage(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                total_tokens=prompt_tokens + completion_tokens,
+            ),
+            "latency_ms": round(latency_s * 1000, 1),
+        }
+    )
+
+
+def _side(output: SideOutput, query: Query) -> SideAnswer:
+    return SideAnswer(
+        item=_title(output.index, query.candidates),
+        index=output.index,
+        valid=output.is_valid,
+        reasoning=output.reasoning,
+        perplexity=output.perplexity,
+        num_tokens=output.num_tokens,
+    )
+
+
+def _title(index: int | None, candidates: Sequence[str]) -> str | None:
+    return None if index is None else candidates[index]

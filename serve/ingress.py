@@ -1,0 +1,303 @@
+"""The HTTP API as a FastAPI application, whatever engines stand behind it."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from msrrec import __version__
+from msrrec.config import ServeConfig
+from msrrec.errors import DataError, EngineError
+from msrrec.inference.decoding import Query
+from msrrec.inference.recommender import Mode
+from msrrec.reasoning.prompts import Side
+from serve.fan_out import Answer, Delta, FanOut
+from serve.http_models import (
+    ErrorResponse,
+    HttpError,
+    RecommendRequest,
+    RecommendResponse,
+    from_data_error,
+    invalid,
+    to_query,
+    to_response,
+)
+from serve.limits import Gate, Guard
+from serve.metrics import CONTENT_TYPE, Metrics
+
+logger = logging.getLogger(__name__)
+
+_PAGE = Path(__file__).parent / "static" / "index.html"
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_RECOMMEND = "/v1/recommend"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the API knows about its model and limits.
+
+    Attributes:
+        model: What results call the model.
+        domain: The shop named in prompts where a request names none.
+        max_model_len: Prompt and output together, in tokens.
+        key_digest: SHA-256 of the API key, or None for a service without one.
+    """
+
+    model: str
+    domain: str
+    max_model_len: int
+    limits: ServeConfig
+    key_digest: bytes | None = field(default=None, repr=False)
+
+
+class Api:
+    """What the routes do: limits, deadline and figures around a ``FanOut``."""
+
+    def __init__(self, settings: Settings, fan_out: FanOut) -> None:
+        limits = settings.limits
+        self.settings, self.fan_out = settings, fan_out
+        self.gate = Gate(limits.max_ongoing_requests, limits.max_queued_requests)
+        self.metrics = Metrics(self.gate)
+        fan_out.on_retry = self._count_retry
+
+    async def recommend(self, body: RecommendRequest) -> Response:
+        """Answer at once or as a stream, within the deadline.
+
+        Raises:
+            HttpError: With the status for whatever stood in the way.
+        """
+        began = time.monotonic()
+        limits = self.settings.limits
+        deadline = asyncio.get_running_loop().time() + limits.deadline_s
+        query = to_query(body, domain=self.settings.domain, max_candidates=limits.max_candidates)
+        async with self._within(deadline):
+            leave = await self.gate.enter()
+        if body.stream:
+            return EventStream(self._events(query, body.mode, began, deadline), leave)
+        try:
+            async with self._within(deadline):
+                answer = await self.fan_out.answer(query, body.mode)
+        finally:
+            leave()
+        return JSONResponse(self._finish(query, body.mode, answer, began).model_dump())
+
+    async def _events(
+        self, query: Query, mode: Mode, began: float, deadline: float
+    ) -> AsyncIterator[str]:
+        """Server-sent events: deltas, then one result, or one error where that came first."""
+        events = self.fan_out.stream(query, mode)
+        first = True
+        try:
+            while True:
+                async with self._within(deadline):
+                    event = await anext(events)
+                if isinstance(event, Answer):
+                    result = self._finish(query, mode, event, began)
+                    yield _sse("result", result.model_dump())
+                    return
+                if first:
+                    self.metrics.first_token_seconds.observe(time.monotonic() - began)
+                    first = False
+                yield _sse_delta(event)
+        except HttpError as error:
+            self.metrics.stream_errors.labels(str(error.status)).inc()
+            yield _sse("error", error.body())
+
+    @contextlib.asynccontextmanager
+    async def _within(self, deadline: float) -> AsyncIterator[None]:
+        """Turns what the work may raise, the deadline included, into what the client is told."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError as error:
+            seconds = self.settings.limits.deadline_s
+            message = f"no answer within {seconds:g} s; ask for less, or again when it is quieter"
+            raise HttpError(504, "deadline_exceeded", message) from error
+        except DataError as error:
+            raise from_data_error(error) from error
+        except EngineError as error:
+            logger.error("engine: %s", error)
+            message = "the engine could not work on this request"
+            raise HttpError(500, "engine_error", message) from error
+
+    def _finish(self, query: Query, mode: Mode, answer: Answer, began: float) -> RecommendResponse:
+        latency_s = time.monotonic() - began
+        self.metrics.seconds.labels(mode).observe(latency_s)
+        self.metrics.count_answer(answer.outputs, answer.decision.agreement, answer.prompt_tokens)
+        return to_response(
+            query,
+            answer.outputs,
+            answer.decision,
+            model=self.settings.model,
+            prompt_tokens=answer.prompt_tokens,
+            latency_s=latency_s,
+        )
+
+    def _count_retry(self, side: Side) -> None:
+        self.metrics.retries.labels(side).inc()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events that keep a place in the line until the client has them all or is gone."""
+
+    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
+        super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
+        self._events, self._leave = events, leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them; a generator that never began has nothing else to give its place back."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+            await self._events.aclose()  # type: ignore[attr-defined]
+
+
+def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
+    """The FastAPI application.
+
+    Args:
+        api: What the routes do.
+        is_ready: Whether every side has an engine.
+    """
+    app = FastAPI(
+        title="MSR-Rec",
+        version=__version__,
+        description="Sequential recommendation by reasoning from the user's and the items' side.",
+        openapi_url="/openapi.json",
+    )
+
+    def count(scope: Scope, status: int) -> None:
+        if scope["path"] == _RECOMMEND:
+            api.metrics.requests.labels(str(status)).inc()
+
+    app.add_middleware(
+        Guard,
+        digest=api.settings.key_digest,
+        max_body_bytes=api.settings.limits.max_body_bytes,
+        count=count,
+    )
+    _add_error_handlers(app, count)
+    _add_recommend(app, api)
+    _add_operations(app, api, is_ready)
+    return app
+
+
+def _add_recommend(app: FastAPI, api: Api) -> None:
+    statuses: tuple[int, ...] = (401, 413, 422, 500, 503, 504)
+    errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
+
+    async def recommend(body: RecommendRequest) -> Response:
+        """Recommend one of the candidates.
+
+        With `stream`, server-sent events: `delta` (`side`, `offset`, `text`) for every chunk of
+        tokens, then one `result` as without; or one `error`.
+        """
+        return await api.recommend(body)
+
+    app.post(_RECOMMEND, response_model=RecommendResponse, responses=errors)(recommend)
+
+
+def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[bool]]) -> None:
+    page = _PAGE.read_text(encoding="utf-8")
+    settings = api.settings
+
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    async def healthz() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    async def readyz() -> JSONResponse:
+        """Whether every side has an engine."""
+        ready = await is_ready()
+        return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
+
+    async def metrics() -> Response:
+        """Figures of this replica in Prometheus' text format."""
+        return Response(api.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def models() -> dict[str, Any]:
+        """The model that answers."""
+        entry = {
+            "id": settings.model,
+            "object": "model",
+            "owned_by": "msrrec",
+            "domain": settings.domain,
+            "max_model_len": settings.max_model_len,
+        }
+        return {"object": "list", "data": [entry]}
+
+    app.get("/", include_in_schema=False)(index)
+    app.get("/healthz")(healthz)
+    app.get("/readyz")(readyz)
+    app.get("/metrics", response_class=Response)(metrics)
+    app.get("/v1/models")(models)
+
+
+def _add_error_handlers(app: FastAPI, count: Callable[[Scope, int], None]) -> None:
+    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HttpError)
+        return JSONResponse(error.body(), error.status, error.headers())
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return await on_http_error(request, _from_validation(error))
+
+    async def on_refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 400:  # FastAPI's own, for a body that it can't decode
+            return await on_http_error(request, invalid("body", "body: not readable as JSON"))
+        kind = str(error.detail).lower().replace(" ", "_")
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return await on_http_error(request, HttpError(error.status_code, kind, message))
+
+    async def on_crash(request: Request, error: Exception) -> JSONResponse:
+        count(request.scope, 500)  # answered outside the middleware that counts
+        failure = HttpError(500, "internal_error", "the service failed on this request")
+        return await on_http_error(request, failure)
+
+    app.add_exception_handler(HttpError, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_refused)
+    app.add_exception_handler(Exception, on_crash)
+
+
+def _from_validation(error: RequestValidationError) -> HttpError:
+    """422 that names the first field at fault, as in ``candidates[3]``."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return invalid("body", f"body: not JSON at character {first['loc'][-1]} ({reason})")
+    parts = first["loc"][1:]
+    if not parts:
+        return invalid("body", "body: expected a JSON object and Content-Type: application/json")
+    name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    name = name[:100]  # a client may send any key
+    return invalid(name, f"{name}: {first['msg']}")
+
+
+def _sse_delta(delta: Delta) -> str:
+    return _sse("delta", {"side": delta.side, "offset": delta.offset, "text": delta.text})
+
+
+def _sse(event: str, data: dict[str, Any]) -> str:
+    return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,0 +1,159 @@
+"""What stands before the recommender: the bearer token, the body's size, a place in the line."""
+
+import asyncio
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from msrrec.errors import ConfigError
+from serve.http_models import HttpError
+
+RETRY_AFTER_S = 2
+"""What clients are told to wait when the service is full."""
+
+_PROTECTED = ("/v1/", "/metrics")
+
+
+def key_digest(api_key_env: str) -> bytes | None:
+    """SHA-256 of the API key in an environment variable, or None where it is not set.
+
+    The digest, not the key, travels through the cluster.
+
+    Raises:
+        ConfigError: If it is set to nothing, which would look protected and not be.
+    """
+    key = os.environ.get(api_key_env)
+    if key is None:
+        return None
+    if not key.strip():
+        raise ConfigError(
+            f"{api_key_env}: set but empty; expected the service's API key, or unset it to serve "
+            "without one"
+        )
+    return hashlib.sha256(key.strip().encode()).digest()
+
+
+def _refusal(scope: Scope, digest: bytes | None) -> HttpError | None:
+    """401 where a path needs a bearer token and the request brings none that is right."""
+    if digest is None or not str(scope["path"]).startswith(_PROTECTED):
+        return None
+    header = dict(scope["headers"]).get(b"authorization", b"")
+    scheme, _, token = header.partition(b" ")
+    given = hashlib.sha256(token.strip()).digest()
+    if scheme.lower() == b"bearer" and hmac.compare_digest(given, digest):
+        return None
+    return HttpError(401, "unauthorized", "a valid bearer token is needed: Authorization: Bearer …")
+
+
+class Guard:
+    """ASGI middleware: 401 before the body is read, then 413 before it is parsed.
+
+    The size is counted as the body arrives, so a chunked one without a length is held to it too.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        digest: bytes | None,
+        max_body_bytes: int,
+        count: Callable[[Scope, int], None],
+    ) -> None:
+        self.app, self.digest, self.max_body_bytes = app, digest, max_body_bytes
+        self.count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def counting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.count(scope, message["status"])
+            await send(message)
+
+        try:
+            refusal = _refusal(scope, self.digest)
+            if refusal is not None:
+                raise refusal
+            messages = await self._read(scope, receive)
+        except HttpError as error:
+            response = JSONResponse(error.body(), error.status, error.headers())
+            await response(scope, receive, counting_send)
+            return
+        await self.app(scope, _replay(messages, receive), counting_send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
+        """The messages of the whole body."""
+        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return []
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        size = int(length) if length.isdigit() else 0
+        messages: list[Message] = []
+        while size <= self.max_body_bytes:
+            message = await receive()
+            messages.append(message)
+            size = sum(len(part.get("body", b"")) for part in messages)
+            if size <= self.max_body_bytes and not message.get("more_body", False):
+                return messages
+        raise HttpError(
+            413,
+            "request_too_large",
+            f"the body is over {self.max_body_bytes} bytes; send fewer or shorter titles",
+        )
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """A ``receive`` that first gives the messages read before."""
+    waiting = iter(messages)
+
+    async def replay() -> Message:
+        message = next(waiting, None)
+        return message if message is not None else await receive()
+
+    return replay
+
+
+class Gate:
+    """At most so many requests at work and so many waiting; more are told to come back."""
+
+    def __init__(self, max_ongoing: int, max_queued: int) -> None:
+        self.max_queued = max_queued
+        self.ongoing = 0
+        self.queued = 0
+        self._places = asyncio.Semaphore(max_ongoing)
+
+    async def enter(self) -> Callable[[], None]:
+        """Wait for a place and return what gives it back.
+
+        Raises:
+            HttpError: 503 with Retry-After when too many wait already.
+        """
+        if self._places.locked() and self.queued >= self.max_queued:
+            raise overloaded()
+        with self._waiting():
+            await self._places.acquire()
+        self.ongoing += 1
+        return self._leave
+
+    def _leave(self) -> None:
+        self.ongoing -= 1
+        self._places.release()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.queued += 1
+        try:
+            yield
+        finally:
+            self.queued -= 1
+
+
+def overloaded(message: str = "the service is full; try again shortly") -> HttpError:
+    """503 with Retry-After."""
+    return HttpError(503, "overloaded", message, retry_after_s=RETRY_AFTER_S)

@@ -1,0 +1,73 @@
+"""Prometheus figures of one ingress replica, served by itself at /metrics."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from msrrec.inference.fusion import Agreement, SideOutput
+from msrrec.reasoning.prompts import Side
+from serve.limits import Gate
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """Counts since the replica started."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "msrrec_requests", "Recommendations asked for", ["status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "msrrec_request_seconds",
+            "From the request to the whole answer, waiting included",
+            ["mode"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.first_token_seconds = Histogram(
+            "msrrec_first_token_seconds",
+            "From a streamed request to its first delta",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.tokens = Counter(
+            "msrrec_tokens", "Tokens of answered requests", ["kind"], registry=registry
+        )
+        self.agreement = Counter(
+            "msrrec_agreement",
+            "Answers by how the sides agree",
+            ["agreement"],
+            registry=registry,
+        )
+        self.invalid = Counter(
+            "msrrec_invalid_outputs", "Outputs naming no candidate", ["side"], registry=registry
+        )
+        self.retries = Counter(
+            "msrrec_engine_retries", "Requests whose engine died", ["side"], registry=registry
+        )
+        self.stream_errors = Counter(
+            "msrrec_stream_errors", "Streams that ended in an error", ["status"], registry=registry
+        )
+        ongoing = Gauge("msrrec_ongoing_requests", "Requests at work", registry=registry)
+        ongoing.set_function(lambda: gate.ongoing)
+        queued = Gauge("msrrec_queued_requests", "Requests waiting for a place", registry=registry)
+        queued.set_function(lambda: gate.queued)
+
+    def count_answer(
+        self, outputs: Mapping[Side, SideOutput], agreement: Agreement, prompt_tokens: int
+    ) -> None:
+        """One request was answered."""
+        self.agreement.labels(agreement).inc()
+        self.tokens.labels("prompt").inc(prompt_tokens)
+        for side, output in outputs.items():
+            self.tokens.labels("completion").inc(output.num_tokens)
+            if not output.is_valid:
+                self.invalid.labels(side).inc()
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,92 @@
+"""An engine that answers from a function, and a tokenizer of one token a character.
+
+Importable from Ray workers too, which is why it is no fixture.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msrrec.config import InferenceConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.inference.recommender import Recommender
+from msrrec.models import ModelSource
+from msrrec.reasoning.prompts import render_answer, render_recommendation
+
+SOURCE = ModelSource("fake", "/nowhere", None, "number_title")
+
+
+class CharTokenizer:
+    """Token ids are code points."""
+
+    bos_token: str | None = None
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "".join(chr(i) for i in ids)
+
+
+class FakeEngine:
+    """Answers each request with ``answer(prompt, seed)``; every token has log-probability -0.5."""
+
+    def __init__(self, answer: Callable[[str, int], str], max_model_len: int = 4096) -> None:
+        self.tokenizer = CharTokenizer()
+        self.model_name = "fake"
+        self.max_model_len = max_model_len
+        self.answer = answer
+        self.prompts: list[str] = []
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        generations = []
+        for request in requests:
+            prompt = self.tokenizer.decode(request.prompt_ids)
+            self.prompts.append(prompt)
+            ids = tuple(self.tokenizer.encode(self.answer(prompt, request.seed)))
+            generations.append(Generation(ids, (-0.5,) * len(ids), "stop"))
+        return generations
+
+
+def listed_candidates(prompt: str) -> list[str]:
+    """The candidates as a prompt shows them."""
+    block = prompt.split("Candidates:\n")[1]
+    lines = [line for line in block.splitlines() if line.startswith("(")]
+    return [line.partition(") ")[2] for line in lines]
+
+
+def answer_by_seed(prompt: str, seed: int) -> str:
+    """A short chain, then the candidate that the seed picks."""
+    titles = listed_candidates(prompt)
+    index = seed % len(titles)
+    answer = render_answer(titles[index], index, "number_title")
+    return f"Step 1. Thought {seed}\n" + render_recommendation(answer)
+
+
+def build_fake(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """What a Ray actor builds in place of vLLM."""
+    return recommender(FakeEngine(answer_by_seed), config)
+
+
+def build_broken(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """A model that can't be loaded."""
+    from msrrec.errors import EngineError
+
+    raise EngineError("fake: the weights are a picture of weights")
+
+
+def build_deadly(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """An engine that takes its whole process with it."""
+    import os
+
+    return recommender(FakeEngine(lambda prompt, seed: os._exit(1)), config)
+
+
+def recommender(engine: FakeEngine, config: InferenceConfig | None = None) -> Recommender:
+    """A recommender around a fake engine."""
+    return Recommender(
+        engine.tokenizer,
+        max_model_len=engine.max_model_len,
+        answer_format="number_title",
+        config=config or InferenceConfig(max_new_tokens=64),
+        engine=engine,
+    )

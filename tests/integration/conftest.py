@@ -1,0 +1,47 @@
+"""One small model and one vLLM engine for all integration tests."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from msrrec.config import InferenceConfig
+from msrrec.models import EMBEDDED_DIR, ModelSource
+
+if TYPE_CHECKING:
+    from msrrec.engines.vllm import VllmEngine
+
+# The engine shares this process: torch reads the number of threads when it is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def embedded_source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """The embedded backbone where the package has its weights, else one of its kind, untrained."""
+    if (EMBEDDED_DIR / "config.json").is_file():
+        return ModelSource("embedded", str(EMBEDDED_DIR), None, "number_title")
+    folder = tmp_path_factory.mktemp("backbone")
+    save_untrained(folder)
+    return ModelSource("untrained", str(folder), None, "number_title")
+
+
+def save_untrained(folder: Path) -> None:
+    """A Llama of the embedded backbone's shape with random weights."""
+    import torch
+
+    from msrrec.backbone.pretrain import build_model
+    from msrrec.backbone.tokenizer import train_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["Red Lamp, Blue Shoe and Oak Table.\n"] * 100)
+    tokenizer.save_pretrained(folder)
+    build_model(tokenizer).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(embedded_source: ModelSource) -> "VllmEngine":
+    """The one real engine, in this process; temperature 0.7 and short outputs."""
+    from msrrec.engines.vllm import VllmEngine
+
+    return VllmEngine(embedded_source, InferenceConfig(max_new_tokens=48))

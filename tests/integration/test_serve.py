@@ -1,0 +1,248 @@
+"""The service over HTTP on Ray Serve: the real routing and recovery, on engines of the test's own,
+and once on vLLM.
+"""
+
+import asyncio
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from msrrec.backbone.tokenizer import train_tokenizer
+from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import EngineError
+from msrrec.models import locate_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
+
+ASK = "/v1/recommend"
+BODY: dict[str, Any] = {
+    "domain": "Electronics",
+    "history": ["Trail Camera"],
+    "candidates": ["Lens", "Rope", "Kettle"],
+}
+KEY = "open sesame"
+
+
+class FakeEngine:
+    """Names the second candidate, three tokens at a time; dies where a title tells it to."""
+
+    def __init__(self, folder: str, crash_mark: str) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.crash_mark = Path(crash_mark)
+        self.crash_mark.with_name(f"{os.getpid()}.pid").touch()
+        self.is_dead = False
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        if self.is_dead:
+            raise EngineError("the engine died")
+        prompt = self.tokenizer.decode(list(request.prompt_ids))
+        title = prompt.split("(2) ")[1].split("\n")[0]
+        text = f"Step 1. It is {title}.\n[reasoning_end]\n(2) {title}"
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        logprob = -0.5 if "from the side of the user" in prompt else -1.0
+        for n in range(0, len(ids), 3):
+            await asyncio.sleep(0.02 if "slow" in prompt else 0)
+            if "poison" in prompt and self._is_first_crash():
+                self.is_dead = True
+                raise EngineError("the engine died")
+            piece = ids[n : n + 3]
+            yield Generation(piece, (logprob,) * len(piece), "")
+        yield Generation(ids, (logprob,) * len(ids), "stop")
+
+    def _is_first_crash(self) -> bool:
+        """The mark is made once, whichever process comes first."""
+        try:
+            self.crash_mark.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    async def check_health(self) -> None:
+        if self.is_dead:
+            raise EngineError("the engine died")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer and a config, which is all that the fusion deployment reads."""
+    from transformers import LlamaConfig
+
+    folder = tmp_path_factory.mktemp("model")
+    train_tokenizer(["Lens Rope Kettle Trail Camera"] * 20).save_pretrained(folder)
+    LlamaConfig(max_position_embeddings=2048).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crash_mark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("crash") / "mark"
+
+
+@pytest.fixture(scope="module")
+def url(model_folder: Path, crash_mark: Path) -> Iterator[str]:
+    """The application on fake engines, behind the key ``KEY``."""
+    import sys
+
+    from ray import cloudpickle, serve
+
+    from serve import app
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
+    args = app.AppArgs(
+        model_dir=str(model_folder),
+        serve=ServeConfig(
+            api_key_env="MSRREC_TEST_KEY",
+            deadline_s=60,
+            max_ongoing_requests=8,
+            max_queued_requests=70,
+            max_body_bytes=100_000,
+        ),
+        inference=InferenceConfig(max_new_tokens=64),
+    )
+    source = locate_model(args.model_dir)
+    port = app._free_port("127.0.0.1", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSRREC_TEST_KEY", KEY)
+        load = partial(FakeEngine, str(model_folder), str(crash_mark))
+        application = app.assemble(args, source, load)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(application, name="fakes", route_prefix="/")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=90) as client:
+        yield client
+
+
+def events_of(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+async def ask_many(url: str, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=90, limits=limits
+    ) as client:
+        return await asyncio.gather(*(client.post(ASK, json=body) for body in bodies))
+
+
+def test_both_sides_answer_and_the_lower_perplexity_is_chosen(client: httpx.Client) -> None:
+    answer = client.post(ASK, json=BODY).json()
+    assert (answer["item"], answer["index"], answer["agreement"]) == ("Rope", 1, "agree")
+    assert answer["side"] == "user"
+    assert answer["perplexity"] == pytest.approx(math.exp(0.5))
+    assert answer["sides"]["item"]["perplexity"] == pytest.approx(math.e)
+    assert answer["reasoning"] == "Step 1. It is Rope."
+
+
+def test_a_stream_arrives_while_it_is_written_and_ends_in_the_result(client: httpx.Client) -> None:
+    body = {**BODY, "candidates": ["Lens", "slow Rope " * 12, "Kettle"], "stream": True}
+    arrived: list[float] = []
+    texts = {"user": "", "item": ""}
+    with client.stream("POST", ASK, json=body) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for name, data in events_of(response.iter_lines()):
+            arrived.append(time.monotonic())
+            last = name, data
+            if name == "delta":
+                assert data["offset"] == len(texts[data["side"]])
+                texts[data["side"]] += data["text"]
+    assert last[0] == "result"
+    assert len(arrived) >= 7
+    assert arrived[-1] - arrived[0] > 0.2  # it was not held back to the end
+    for side, text in texts.items():
+        assert text.startswith(last[1]["sides"][side]["reasoning"] + "\n[reasoning_end]")
+
+
+@pytest.mark.parametrize(
+    ("content", "token", "status"),
+    [
+        (b"{}", "wrong", 401),
+        (b"{", KEY, 422),
+        (b"x" * 100_001, KEY, 413),
+        (json.dumps({**BODY, "candidates": ["a", "A"]}).encode(), KEY, 422),
+        (json.dumps({**BODY, "candidates": list(map(str, range(10_000)))}).encode(), KEY, 422),
+    ],
+)
+def test_refusals_reach_the_client_as_json(
+    client: httpx.Client, content: bytes, token: str, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    response = client.post(ASK, content=content, headers=headers)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"type", "message", "field"}
+
+
+def test_a_chunked_body_is_held_to_the_limit_too(client: httpx.Client) -> None:
+    response = client.post(ASK, content=(b"x" * 10_000 for _ in range(20)))
+    assert response.status_code == 413
+
+
+def test_page_probes_figures_and_schema_are_served(client: httpx.Client) -> None:
+    assert "MSR-Rec" in client.get("/").text
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").status_code == 200
+    assert "msrrec_requests_total" in client.get("/metrics").text
+    assert client.get("/v1/models").json()["data"][0]["max_model_len"] == 2048
+    assert ASK in client.get("/openapi.json").json()["paths"]
+    assert client.get("/docs").status_code == 200
+
+
+def test_concurrent_requests_get_their_own_answers_and_the_rest_a_503(url: str) -> None:
+    bodies = [{**BODY, "candidates": ["Lens", f"slow Rope {n}", "Kettle"]} for n in range(120)]
+    responses = asyncio.run(ask_many(url, bodies))
+    statuses = [response.status_code for response in responses]
+    assert set(statuses) == {200, 503}  # 8 at work, 70 waiting
+    assert statuses.count(200) >= 78
+    for n, response in enumerate(responses):
+        if response.status_code == 200:
+            assert response.json()["item"] == f"slow Rope {n}"
+        else:
+            assert int(response.headers["retry-after"]) >= 1
+
+
+def test_an_engine_that_dies_at_work_is_replaced_and_nobody_notices(
+    url: str, crash_mark: Path
+) -> None:
+    titles = [f"slow {'poison' if n == 7 else 'Rope'} {n}" for n in range(60)]
+    bodies = [{**BODY, "candidates": ["Lens", title, "Kettle"]} for title in titles]
+    responses = asyncio.run(ask_many(url, bodies))
+    assert crash_mark.exists()
+    assert [response.status_code for response in responses] == [200] * 60
+    assert [response.json()["item"] for response in responses] == titles
+
+
+def test_a_killed_replica_is_replaced_and_nobody_notices(url: str, crash_mark: Path) -> None:
+    async def go() -> list[httpx.Response]:
+        bodies = [{**BODY, "candidates": ["Lens", f"slow Rope {n}", "Kettle"]} for n in range(60)]
+        asking = asyncio.create_task(ask_many(url, bodies))
+        await asyncio.sleep(0.3)  # some are in flight
+        os.kill(pid, signal.SIGKILL)
+        return await asking
+
+    latest = max(crash_mark.parent.glob("*.pid"), key=lambda path: path.stat().st_mtime)
+    pid = int(latest.stem)
+    responses = asyncio.run(go())
+    assert [response.status_code for response in responses] == [200] * 60

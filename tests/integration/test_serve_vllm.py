@@ -1,0 +1,76 @@
+"""The service as ``msrrec serve`` runs it, on the real engine and the embedded backbone."""
+
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from msrrec.config import load_config
+from msrrec.errors import ConfigError, EngineError, ModelError
+from msrrec.models import ModelSource
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
+
+BODY = {
+    "domain": "Electronics",
+    "history": ["Trail Camera 12MP", "Rechargeable AA Batteries"],
+    "candidates": ["Battery Charger", "Garden Hose", "Paperback Novel", "Tea Kettle"],
+}
+
+
+def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
+    embedded_source: ModelSource,
+) -> None:
+    from serve.app import running
+
+    overrides = ["serve.port=0", "serve.share_engine=true", "inference.max_new_tokens=48"]
+    with (
+        running(embedded_source.path, load_config(None, overrides)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        first = client.post("/v1/recommend", json=BODY)
+        assert first.status_code == 200
+        again = client.post("/v1/recommend", json=BODY)
+        streamed = client.post("/v1/recommend", json={**BODY, "stream": True})
+    result = json.loads(streamed.text.strip().split("\n")[-1].removeprefix("data: "))
+    answers = [{**a, "latency_ms": 0} for a in (first.json(), again.json(), result)]
+    assert answers[0] == answers[1] == answers[2]  # seeded, whatever else is in the batch
+    sides = answers[0]["sides"]
+    assert list(sides) == ["user", "item"]
+    for side in sides.values():
+        assert side["num_tokens"] <= 48
+        assert (side["perplexity"] is None) == (side["num_tokens"] == 0)
+        assert side["perplexity"] is None or side["perplexity"] >= 1
+        assert side["valid"] == (side["index"] is not None)
+
+
+def test_a_folder_that_is_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    from serve.app import running
+
+    with pytest.raises(ModelError, match=r"config\.json"), running(str(tmp_path), load_config()):
+        pass
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    from serve.app import running
+
+    (tmp_path / "config.json").write_text("{}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = load_config(None, [f"serve.port={taken.getsockname()[1]}"])
+        with pytest.raises(ConfigError, match=r"serve\.port"), running(str(tmp_path), config):
+            pass
+
+
+def test_weights_that_can_t_be_read_end_in_one_sentence(tmp_path: Path) -> None:
+    from serve.app import running
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    config = load_config(None, ["serve.port=0", "serve.share_engine=true"])
+    with pytest.raises(EngineError) as caught, running(str(tmp_path), config):
+        pass
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)

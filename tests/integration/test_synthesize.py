@@ -1,0 +1,410 @@
+"""The stage against a stand-in teacher that counts every request, and against the offline one."""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from msrrec import schema, storage
+from msrrec.config import RunConfig, load_config
+from msrrec.data.dataset import Dataset
+from msrrec.data.world import make_world
+from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, serve_on_loopback
+from msrrec.errors import DataError, EngineError
+from msrrec.reasoning.parsing import Chain, parse_chain, parse_recommendation
+from msrrec.synthesis.journal import iter_records, list_journal
+from msrrec.synthesis.synthesize import build_questions, synthesize
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
+
+NUM_EXAMPLES = 120
+MODEL = "stand-in"
+
+
+def write_dataset(folder: Path, num_users: int = NUM_EXAMPLES, seed: int = 0) -> Dataset:
+    """One training example a user of the embedded world."""
+    interactions, items = make_world(num_users, seed)
+    ids = items[schema.ITEM_ID].to_pylist()
+    bought: dict[str, list[str]] = defaultdict(list)
+    for row in interactions.to_pylist():
+        bought[row[schema.USER_ID]].append(row[schema.ITEM_ID])
+    rng = random.Random(seed)
+    rows = []
+    for n, (user, history) in enumerate(bought.items()):
+        *before, target = history[:-2]
+        candidates = rng.sample([i for i in ids if i not in history], 5)
+        candidates.insert(n % 6, target)
+        rows.append(
+            {
+                "example_id": f"{user}-train",
+                "user_id": user,
+                "history": before,
+                "target": target,
+                "candidates": candidates,
+            }
+        )
+    storage.write_table(str(folder / "items.parquet"), items)
+    storage.write_table(
+        str(folder / "train.parquet"), pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
+    )
+    manifest = {"schema_version": 1, "domain": "Shop", "fingerprint": f"{num_users}-{seed}"}
+    storage.write_json(str(folder / "manifest.json"), manifest)
+    return Dataset.load(str(folder))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+Reply = tuple[int, Any, dict[str, str]]
+Behave = Callable[[int, str], Reply | None]
+"""From the number of the request and its prompt to a reply; None for a good answer."""
+
+
+class StandIn:
+    """A teacher over HTTP that answers like the offline one, and remembers what it was asked."""
+
+    def __init__(self, dataset: Dataset, behave: Behave, latency_s: float) -> None:
+        self.teacher, self.behave, self.latency_s = OfflineTeacher(dataset), behave, latency_s
+        self.asked: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
+        self.in_flight = self.most_in_flight = 0
+        self.url = ""
+        self._lock = threading.Lock()
+
+    def app(self) -> Any:
+        from fastapi import FastAPI, Request
+        from fastapi.responses import JSONResponse, Response
+
+        app = FastAPI()
+
+        @app.post("/v1/chat/completions")
+        async def chat(request: Request) -> Response:
+            body = await request.json()
+            self.keys.add(request.headers.get("authorization", ""))
+            status, content, headers = await self._reply(body)
+            if isinstance(content, str):
+                return Response(content, status, headers, media_type="application/json")
+            return JSONResponse(content, status, headers)
+
+        return app
+
+    async def _reply(self, body: dict[str, Any]) -> Reply:
+        prompt = body["messages"][0]["content"]
+        self.bodies.append(body)
+        number = len(self.bodies)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency_s)
+            reply = self.behave(number, prompt)
+        finally:
+            self.in_flight -= 1
+        self.asked[prompt] += 1
+        return reply or (200, self.good(prompt), {})
+
+    def good(self, prompt: str, **message: Any) -> dict[str, Any]:
+        answer = self.teacher.answer(prompt)
+        assert answer is not None
+        row = {"role": "assistant", "content": answer[0], **message}
+        return {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": f"{MODEL}-2",
+            "choices": [{"index": 0, "message": row, "finish_reason": answer[1]}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+        }
+
+
+@contextmanager
+def stand_in(
+    dataset: Dataset, behave: Behave = lambda n, prompt: None, latency_s: float = 0.02
+) -> Iterator[StandIn]:
+    server = StandIn(dataset, behave, latency_s)
+    with serve_on_loopback(server.app()) as url:
+        server.url = f"{url}/v1"
+        yield server
+
+
+def config_for(url: str | None, *overrides: str) -> RunConfig:
+    where = [f"teacher.base_url={url}", f"teacher.model={MODEL}"] if url else []
+    return load_config(None, [*where, "teacher.concurrency=8", *overrides])
+
+
+def rows_of(out: Path, name: str, columns: pa.Schema) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = storage.read_table(str(out / name), columns).to_pylist()
+    return rows
+
+
+def test_the_offline_teacher_writes_paths_that_are_consistent_and_its_own(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    summary = synthesize(dataset, str(tmp_path), config_for(None))
+    examples = {e.example_id: e for e in dataset.examples("train")}
+    paths = rows_of(tmp_path, "paths.parquet", schema.PATHS)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert summary["kept"] == len(paths) > NUM_EXAMPLES / 3
+    assert summary["kept"] + sum(summary["pruned"].values()) == summary["calls"] == NUM_EXAMPLES
+    assert summary["pruned"]["inconsistent"] > 0
+    for path in paths:
+        example = examples[path["example_id"]]
+        assert path["item_id"] == example.target
+        assert path["model"] == MODEL_NAME
+        assert parse_chain(path["reasoning"]) == Chain(tuple(path["steps"]))
+        titles = dataset.titles(example.candidates)
+        assert parse_recommendation(path["steps"][4], titles) == example.candidates.index(
+            example.target
+        )
+    verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
+    assert [v["example_id"] for v in verdicts] == list(examples)
+    assert sum(v["ruling"] == "kept" for v in verdicts) == len(paths)
+
+
+def test_every_answer_is_journaled_and_none_is_paid_for_twice(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    def behave(n: int, prompt: str) -> Reply:
+        return 200, server.good(prompt, reasoning_content="thinking"), {}
+
+    with stand_in(dataset, behave) as server:
+        first = synthesize(dataset, str(tmp_path), config_for(server.url), api_key="secret")
+        again = synthesize(dataset, str(tmp_path), config_for(server.url), api_key="secret")
+        prompts = {q.prompt for q in build_questions(dataset, RunConfig()).values()}
+        assert server.asked == Counter(prompts)
+        assert server.keys == {"Bearer secret"}
+        assert server.most_in_flight == 8
+        assert all("seed" not in body for body in server.bodies)
+        # another sampling is another call; back again, the first answers are there
+        warmer = config_for(server.url, "teacher.temperature=1.0", "synthesis.num_examples=5")
+        assert synthesize(dataset, str(tmp_path), warmer)["calls"] == 5
+        assert synthesize(dataset, str(tmp_path), config_for(server.url))["calls_this_run"] == 0
+        assert sum(server.asked.values()) == NUM_EXAMPLES + 5
+    assert (first["calls_this_run"], again["calls_this_run"]) == (NUM_EXAMPLES, 0)
+    assert again["kept"] == first["kept"] > 0
+    assert (first["prompt_tokens"], first["completion_tokens"]) == (840, 600)  # 7 and 5 each
+    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f) if r]
+    assert len(records) == NUM_EXAMPLES + 5
+    assert {r.reasoning_content for r in records} == {"thinking"}
+    assert {r.served_model for r in records} == {f"{MODEL}-2"}
+    assert b"secret" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_no_prompt_shows_what_was_bought_beyond_the_candidates(dataset: Dataset) -> None:
+    questions = build_questions(dataset, RunConfig())
+    for example in dataset.examples("train"):
+        question = questions[example.example_id]
+        shown = [*dataset.titles(example.history), *dataset.titles(example.candidates)]
+        assert question.prompt.count("\n- ") + question.prompt.count("\n(") == len(shown)
+        # moving the target changes nothing but the place of the target
+        assert str(question.target) not in question.prompt.split("Candidates:")[0].split("\n")
+
+
+@pytest.mark.parametrize("num_actors", [1, 2])
+def test_it_stops_at_tau_with_no_more_extra_calls_than_were_in_flight(
+    dataset: Dataset, tmp_path: Path, num_actors: int
+) -> None:
+    overrides = ("synthesis.tau=20", f"synthesis.num_actors={num_actors}")
+    with stand_in(dataset, latency_s=0.05) as server:
+        summary = synthesize(dataset, str(tmp_path), config_for(server.url, *overrides))
+        time.sleep(0.3)
+        made = len(server.bodies)
+    verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
+    kept = [v for v in verdicts if v["ruling"] == "kept"]
+    assert summary["kept"] == 20 <= summary["valid"] == len(kept)
+    assert made <= summary["calls"] + summary["given_up"]
+    assert made - summary["calls"] <= 8 * num_actors
+    assert summary["valid"] - 20 <= 8 * num_actors
+    assert made < NUM_EXAMPLES
+    # a larger threshold goes on from there, a smaller one asks nothing
+    smaller = config_for("http://127.0.0.1:9/v1", "synthesis.tau=10")
+    assert synthesize(dataset, str(tmp_path), smaller)["kept"] == 10
+
+
+def test_attempts_ask_again_only_where_no_path_is_valid(dataset: Dataset, tmp_path: Path) -> None:
+    config = config_for(None, "synthesis.attempts=3")
+    summary = synthesize(dataset, str(tmp_path), config)
+    verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
+    attempts: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for v in verdicts:
+        attempts[v["example_id"]].append((v["attempt"], v["ruling"]))
+    for tried in attempts.values():
+        assert [n for n, _ in tried] == list(range(len(tried)))
+        assert all(ruling != "kept" for _, ruling in tried[:-1])
+        assert len(tried) == 3 or tried[-1][1] == "kept"
+    assert summary["calls"] == len(verdicts) > NUM_EXAMPLES
+
+
+def test_transport_errors_are_retried_until_every_answer_is_there(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    faults: list[Reply] = [
+        (429, {"error": {"message": "slow down"}}, {"retry-after": "0.1"}),
+        (500, {"error": {"message": "oops"}}, {}),
+        (503, "busy", {}),
+        (200, "{not json", {}),
+        (200, {"object": "chat.completion"}, {}),
+        (200, {"choices": []}, {}),
+        (200, '"a string"', {}),
+    ]
+
+    def behave(n: int, prompt: str) -> Reply | None:
+        return faults[n // 5 % len(faults)] if n % 5 == 0 else None
+
+    with stand_in(dataset, behave) as server:
+        config = config_for(server.url, "teacher.max_retries=6")
+        summary = synthesize(dataset, str(tmp_path), config)
+        made = len(server.bodies)
+    assert (summary["calls"], summary["failed_calls"]) == (NUM_EXAMPLES, 0)
+    assert summary["retries"] == made - NUM_EXAMPLES >= NUM_EXAMPLES // 5
+
+
+def test_a_call_that_fails_for_good_is_counted_and_asked_again_by_a_rerun(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    broken = True
+
+    def behave(n: int, prompt: str) -> Reply | None:
+        bad = broken and prompt in bad_prompts
+        return (400, {"error": {"message": "too long"}}, {}) if bad else None
+
+    prompts = [q.prompt for q in build_questions(dataset, RunConfig()).values()]
+    bad_prompts = set(prompts[::40])
+    with stand_in(dataset, behave) as server:
+        summary = synthesize(dataset, str(tmp_path), config_for(server.url))
+        assert (summary["calls"], summary["failed_calls"]) == (NUM_EXAMPLES - 3, 3)
+        broken = False
+        summary = synthesize(dataset, str(tmp_path), config_for(server.url))
+        assert (summary["calls"], summary["calls_this_run"]) == (NUM_EXAMPLES, 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "sentence"),
+    [
+        (401, {"message": "bad key"}, "refused the key"),
+        (402, {"message": "Insufficient Balance"}, "the balance is exhausted"),
+        (429, {"message": "quota", "code": "insufficient_quota"}, "the balance is exhausted"),
+        (404, {"message": "no such model"}, "no such path or model 'stand-in'"),
+    ],
+)
+def test_a_teacher_that_refuses_stops_the_run_with_one_sentence_and_the_journal_intact(
+    dataset: Dataset, tmp_path: Path, status: int, error: dict[str, str], sentence: str
+) -> None:
+    def behave(n: int, prompt: str) -> Reply | None:
+        return (status, {"error": error}, {}) if n > 30 else None
+
+    with stand_in(dataset, behave) as server:
+        begin = time.monotonic()
+        with pytest.raises(EngineError, match=sentence) as caught:
+            synthesize(dataset, str(tmp_path), config_for(server.url))
+        assert time.monotonic() - begin < 20
+        assert len(server.bodies) <= 30 + 2 * 8
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert not (tmp_path / "summary.json").exists()
+    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f)]
+    assert len(records) == 30
+
+
+def test_an_address_where_nobody_listens_is_one_sentence_within_seconds(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    begin = time.monotonic()
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9/v1: nobody answers there"):
+        synthesize(dataset, str(tmp_path), config_for("http://127.0.0.1:9/v1"))
+    assert time.monotonic() - begin < 15
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_teacher_that_only_fails_stops_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    def behave(n: int, prompt: str) -> Reply:
+        return 422, {"error": {"message": "max_tokens is unknown"}}, {}
+
+    with (
+        stand_in(dataset, behave) as server,
+        pytest.raises(EngineError, match=r"calls in a row failed.*max_tokens is unknown"),
+    ):
+        synthesize(dataset, str(tmp_path), config_for(server.url))
+
+
+def test_another_dataset_in_the_same_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    config = config_for(None, "synthesis.num_examples=2")
+    out = str(tmp_path / "out")
+    synthesize(dataset, out, config)
+    other = write_dataset(tmp_path / "other", num_users=30, seed=5)
+    with pytest.raises(DataError, match="holds answers about another dataset"):
+        synthesize(other, out, config)
+
+
+def test_a_killed_actor_is_replaced_and_its_answers_count(dataset: Dataset, tmp_path: Path) -> None:
+    def kill_one() -> None:
+        while len(server.bodies) < 40:
+            time.sleep(0.02)
+        ours = psutil.Process().children(recursive=True)
+        (actor,) = (p for p in ours if "Caller" in "".join(p.cmdline()))
+        actor.kill()
+
+    with stand_in(dataset, latency_s=0.1) as server:
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        summary = synthesize(dataset, str(tmp_path), config_for(server.url))
+        killer.join()
+        files = list_journal(str(tmp_path / "journal"))
+        repeated = sum(server.asked.values()) - len(server.asked)
+    assert summary["calls"] == NUM_EXAMPLES
+    assert len(files) == 2  # the dead actor's and its successor's
+    assert repeated <= 8
+
+
+DRIVER = """
+import sys
+import ray
+ray.init(address=sys.argv[1], logging_level="ERROR")
+from msrrec.config import load_config
+from msrrec.data.dataset import Dataset
+from msrrec.synthesis.synthesize import synthesize
+synthesize(Dataset.load(sys.argv[2]), sys.argv[3], load_config(None, sys.argv[4:]))
+"""
+
+
+def test_a_killed_run_loses_nothing_and_repeats_only_what_was_in_flight(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    import ray
+
+    with stand_in(dataset, latency_s=0.15) as server:
+        overrides = [f"teacher.base_url={server.url}", f"teacher.model={MODEL}"]
+        overrides += ["teacher.concurrency=8"]
+        address = ray.get_runtime_context().gcs_address
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, address, dataset.path, str(tmp_path), *overrides]
+        )
+        while len(server.bodies) < 50:
+            assert driver.poll() is None
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        while server.in_flight:  # its actors end a moment later
+            time.sleep(0.3)
+        assert not (tmp_path / "summary.json").exists()
+        assert len(server.bodies) < NUM_EXAMPLES
+        summary = synthesize(dataset, str(tmp_path), config_for(server.url))
+        repeated = sum(server.asked.values()) - len(server.asked)
+    assert summary["calls"] == NUM_EXAMPLES == len(server.asked)
+    assert summary["calls_this_run"] < NUM_EXAMPLES - 30
+    assert repeated <= 8

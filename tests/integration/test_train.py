@@ -1,0 +1,216 @@
+"""Training on a real Ray: one worker and two, resume, and what is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from msrrec import schema, storage
+from msrrec.config import RunConfig, load_config
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError, DataError, ModelError
+from msrrec.models import locate_model
+from msrrec.schema import Item
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
+
+WORDS = ("Oak", "Blue", "Tin", "Soft", "Tall", "Old", "Red")
+THINGS = ("Lamp", "Kettle", "Shelf", "Mug", "Drill", "Chair", "Clock")
+STEPS = ["Likes {t}.", "(1) is a thing.", "(1) fits.", "(1)", "{t}, as it fits."]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama of two small layers with random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from msrrec.backbone.corpus import iter_documents, make_words
+    from msrrec.backbone.tokenizer import train_tokenizer
+
+    stream = iter_documents(0, make_words(0, []))
+    texts = ["".join(text for text, _ in next(stream)) for _ in range(300)]
+    tokenizer = train_tokenizer(texts)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = str(tmp_path_factory.mktemp("base"))
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Seven users; with batches of four, the last batch of an epoch has three."""
+    folder = str(tmp_path_factory.mktemp("dataset"))
+    titles = [f"{word} {thing}" for word in WORDS for thing in THINGS]
+    items = {f"i{n}": Item(f"i{n}", title) for n, title in enumerate(titles)}
+    rows = [
+        {
+            "example_id": f"u{n}",
+            "user_id": f"u{n}",
+            "history": [f"i{m}" for m in range(20, 22 + n)],
+            "target": f"i{n}",
+            "candidates": [f"i{m}" for m in range(7)],
+        }
+        for n in range(7)
+    ]
+    storage.write_table(f"{folder}/train.parquet", pa.Table.from_pylist(rows, schema.EXAMPLES))
+    return Dataset(folder, {"domain": "Home", "fingerprint": "abc"}, items)
+
+
+@pytest.fixture(scope="module")
+def reasoning(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> str:
+    """Paths of the first five users."""
+    folder = str(tmp_path_factory.mktemp("reasoning"))
+    rows = [
+        {
+            "example_id": e.example_id,
+            "steps": [s.format(t=dataset.items[e.target].title) for s in STEPS],
+            "reasoning": "",
+            "item_id": e.target,
+            "model": "offline",
+        }
+        for e in dataset.examples("train")[:5]
+    ]
+    storage.write_table(f"{folder}/paths.parquet", pa.Table.from_pylist(rows, schema.PATHS))
+    return folder
+
+
+def make_config(base: str, *overrides: str) -> RunConfig:
+    settings = [
+        f"model.name_or_path={base}",
+        "model.dtype=float32",
+        "train.num_epochs=2",
+        "train.global_batch_size=4",
+        "train.micro_batch_size=2",
+        "train.log_every_steps=1",
+        "train.checkpoint_every_steps=2",
+        "train.max_failures=0",
+    ]
+    return load_config(None, [*settings, *overrides])
+
+
+def adapter_weights(out: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(out / "adapter" / "adapter_model.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+    ray_local: None,
+    base: str,
+    dataset: Dataset,
+    reasoning: str,
+) -> tuple[Path, dict[str, Any]]:
+    """The model of one worker, and its summary."""
+    from msrrec.training.loop import train
+
+    out = tmp_path_factory.mktemp("models") / "one"
+    return out, train(dataset, reasoning, str(out), make_config(base))
+
+
+def test_the_folder_is_whole(trained: tuple[Path, dict[str, Any]], base: str) -> None:
+    out, summary = trained
+    counts = {key: summary[key] for key in ("num_examples", "num_reasoning", "steps")}
+    assert counts == {"num_examples": 7, "num_reasoning": 5, "steps": 4}
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["epoch"]) for row in rows] == [(1, 0), (2, 0), (3, 1), (4, 1)]
+    assert all(row["tokens_per_s"] > 0 and row["memory_bytes"] > 0 for row in rows)
+    assert summary["loss"] == rows[-1]["loss"]
+    source = locate_model(str(out))
+    assert (source.path, source.adapter) == (str(out / "merged"), None)
+    assert (source.answer_format, source.domain) == ("number_title", "Home")
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["base_model"] == base
+    assert settings["dataset_fingerprint"] == "abc"
+
+
+def test_merged_model_and_adapter_give_the_same_logits(
+    trained: tuple[Path, dict[str, Any]], base: str
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out, _ = trained
+    ids = torch.arange(5, 25)[None]
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    merged = AutoModelForCausalLM.from_pretrained(out / "merged")
+    with torch.no_grad():
+        untrained = plain(ids).logits
+        adapted = PeftModel.from_pretrained(plain, out / "adapter")(ids).logits
+        torch.testing.assert_close(merged(ids).logits, adapted, atol=1e-5, rtol=1e-5)
+    assert (adapted - untrained).abs().max() > 1e-4
+    for part in ("adapter", "merged"):
+        assert AutoTokenizer.from_pretrained(out / part).eos_token_id == plain.config.eos_token_id
+
+
+def test_two_workers_train_the_adapter_of_one(
+    trained: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    base: str,
+    dataset: Dataset,
+    reasoning: str,
+) -> None:
+    import torch
+
+    from msrrec.training.loop import train
+
+    config = make_config(base, "train.num_workers=2", "train.export_merged=false")
+    summary = train(dataset, reasoning, str(tmp_path / "two"), config)
+    one, two = adapter_weights(trained[0]), adapter_weights(tmp_path / "two")
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=0)
+    assert max(w.abs().max() for n, w in two.items() if "lora_B" in n) > 1e-4  # it did learn
+    assert summary["loss"] == pytest.approx(trained[1]["loss"], abs=1e-5)
+    assert not (tmp_path / "two" / "merged").exists()
+
+
+def test_a_killed_run_goes_on_and_a_finished_one_begins_anew(
+    trained: tuple[Path, dict[str, Any]], base: str, dataset: Dataset, reasoning: str
+) -> None:
+    from msrrec.training.loop import train
+
+    out, summary = trained
+    (out / "config.json").unlink()  # as if it was killed while it wrote the model
+    with pytest.raises(ModelError):
+        locate_model(str(out))
+    before = adapter_weights(out)
+    again = train(dataset, reasoning, str(out), make_config(base))
+    assert again == summary  # its speed too: nothing was trained
+    assert all((adapter_weights(out)[name] == weight).all() for name, weight in before.items())
+    other = train(dataset, reasoning, str(out), make_config(base))
+    assert other["loss"] == pytest.approx(summary["loss"], abs=1e-5)
+    assert other["tokens_per_s"] != summary["tokens_per_s"]
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    tmp_path: Path, base: str, dataset: Dataset, reasoning: str
+) -> None:
+    from msrrec.training.loop import train
+
+    out = str(tmp_path / "none")
+    many = make_config(base, "train.num_workers=64", "train.global_batch_size=64")
+    with pytest.raises(ConfigError, match="no reasoning folder"):
+        train(dataset, None, out, make_config(base))
+    with pytest.raises(ConfigError, match=r"train\.num_workers=64: the Ray cluster has"):
+        train(dataset, reasoning, out, many)
+    with pytest.raises(DataError, match="example u0: "):
+        train(dataset, reasoning, out, make_config(base, "train.max_seq_len=64"))
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
+        train(dataset, reasoning, out, make_config(str(tmp_path)))
+    assert not (tmp_path / "none").exists()

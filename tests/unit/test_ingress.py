@@ -1,0 +1,532 @@
+"""The HTTP API over engines of the test's own, without Ray: every status, and what is behind it."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import ConfigError, EngineError
+from msrrec.inference.recommender import Recommender
+from serve.fan_out import Delta, EngineLost, FanOut, Written
+from serve.ingress import Api, Settings, build_http
+from serve.limits import key_digest
+
+BODY: dict[str, Any] = {
+    "domain": "Electronics",
+    "history": ["Camera"],
+    "candidates": ["Lens", "Rope", "Kettle"],
+}
+ASK = "/v1/recommend"
+
+
+class Characters:
+    """A tokenizer with one token a character."""
+
+    bos_token = None
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(map(chr, ids))
+
+
+class Scripted:
+    """An engine that names a candidate by its number, after an optional wait."""
+
+    def __init__(self, choice: int, logprob: float) -> None:
+        self.choice, self.logprob = choice, logprob
+        self.requests: list[GenerationRequest] = []
+        self.before: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.deaths = 0
+        self.cancelled = 0
+
+    def _output(self, request: GenerationRequest) -> Generation:
+        prompt = "".join(map(chr, request.prompt_ids))
+        title = prompt.split(f"({self.choice}) ")[1].split("\n")[0]
+        text = f"It is {title}.\n[reasoning_end]\n({self.choice}) {title}"
+        return Generation(tuple(map(ord, text)), (self.logprob,) * len(text), "stop")
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        self.requests.append(request)
+        try:
+            if self.before is not None:
+                await self.before()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.deaths > 0:
+            self.deaths -= 1
+            raise EngineLost("gone")
+        return self._output(request)
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        whole = self._output(request)
+        cut = len(whole.token_ids) // 2
+        yield Generation(whole.token_ids[:cut], whole.token_logprobs[:cut], "")
+        final = await self.generate(request)
+        yield Generation(whole.token_ids[cut:], whole.token_logprobs[cut:], "")
+        yield final
+
+
+class World:
+    """The API over two scripted engines."""
+
+    def __init__(self, key: str | None = None, **limits: Any) -> None:
+        self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
+        recommender = Recommender(
+            Characters(), max_model_len=8000, answer_format="number_title", config=InferenceConfig()
+        )
+        digest = None
+        if key is not None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("A_KEY", key)
+                digest = key_digest("A_KEY")
+        settings = Settings("tiny", "Shopping", 8000, ServeConfig(**limits), digest)
+        self.api = Api(settings, FanOut(recommender, {"user": self.user, "item": self.item}))
+        self.ready = True
+        self.app: FastAPI = build_http(self.api, self._is_ready)
+
+    async def _is_ready(self) -> bool:
+        return self.ready
+
+    def client(self) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def go() -> httpx.Response:
+            async with self.client() as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(go())
+
+    def ask(self, **changes: Any) -> httpx.Response:
+        return self.call("POST", ASK, json={**BODY, **changes})
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"type", "message", "field"}
+    assert "Traceback" not in response.text
+    return error
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    events = []
+    for block in response.text.strip().split("\n\n"):
+        event, data = block.split("\n")
+        events.append((event.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return events
+
+
+def assembled(events: list[tuple[str, dict[str, Any]]], side: str) -> str:
+    text = ""
+    for name, data in events:
+        if name == "delta" and data["side"] == side:
+            text = text[: data["offset"]] + data["text"]
+    return text
+
+
+def test_the_answer_is_the_documented_one(world: World) -> None:
+    response = world.ask()
+    answer = response.json()
+    assert response.status_code == 200
+    assert list(answer) == [
+        "item", "index", "side", "agreement", "reasoning", "perplexity",
+        "sides", "model", "usage", "latency_ms",
+    ]  # fmt: skip
+    assert (answer["item"], answer["index"], answer["agreement"]) == ("Rope", 1, "agree")
+    assert answer["side"] == "user"  # exp(0.5) < exp(1), and agreeing sides take the lower one
+    assert answer["perplexity"] == pytest.approx(math.exp(0.5))
+    assert answer["sides"]["item"]["perplexity"] == pytest.approx(math.e)
+    assert answer["reasoning"] == "It is Rope."
+    text_length = len("It is Rope.\n[reasoning_end]\n(2) Rope")
+    assert answer["sides"]["user"]["num_tokens"] == text_length
+    assert answer["usage"]["completion_tokens"] == 2 * text_length
+    prompts = [len(engine.requests[0].prompt_ids) for engine in (world.user, world.item)]
+    assert answer["usage"]["prompt_tokens"] == sum(prompts)
+
+
+def test_differing_sides_take_the_higher_perplexity(world: World) -> None:
+    world.user.choice = 3
+    answer = world.ask().json()
+    assert (answer["item"], answer["side"], answer["agreement"]) == ("Rope", "item", "differ")
+
+
+def test_both_sides_are_in_flight_at_once(world: World) -> None:
+    async def go() -> int:
+        barrier = asyncio.Barrier(2)  # passed only by two at a time
+
+        async def meet() -> None:
+            await barrier.wait()
+
+        world.user.before = world.item.before = meet
+        async with world.client() as client:
+            return (await client.post(ASK, json=BODY, timeout=5)).status_code
+
+    assert asyncio.run(asyncio.wait_for(go(), 5)) == 200
+
+
+@pytest.mark.parametrize("mode", ["user", "full", "direct"])
+def test_a_single_chain_asks_one_engine(world: World, mode: str) -> None:
+    answer = world.ask(mode=mode).json()
+    assert list(answer["sides"]) == [mode]
+    assert (answer["agreement"], answer["side"]) == ("one_valid", mode)
+    assert (len(world.user.requests), len(world.item.requests)) == (1, 0)
+
+
+def test_the_same_request_gets_the_same_seeds_and_another_seed_others(world: World) -> None:
+    for changes in ({}, {}, {"seed": 5}):
+        world.ask(**changes)
+    first, again, other = (request.seed for request in world.user.requests)
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", "Bearer ", "Basic secret", "secret", "Bearer sécret"]
+)
+def test_a_wrong_token_is_refused_before_anything_is_read(header: str | None) -> None:
+    headers = {"Authorization": header.encode()} if header else {}
+    response = World(key="secret").call("POST", ASK, content=b"not json", headers=headers)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert error_of(response)["type"] == "unauthorized"
+
+
+def test_the_right_token_opens_and_the_page_and_probes_need_none() -> None:
+    world = World(key="secret")
+    right = {"Authorization": "bearer secret"}
+    assert world.call("POST", ASK, json=BODY, headers=right).status_code == 200
+    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
+        assert world.call("GET", path).status_code == 200, path
+    for path in ("/metrics", "/v1/models"):
+        assert world.call("GET", path).status_code == 401, path
+        assert world.call("GET", path, headers=right).status_code == 200, path
+
+
+def test_a_key_that_is_set_but_empty_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "  ")
+    with pytest.raises(ConfigError, match="A_KEY: set but empty"):
+        key_digest("A_KEY")
+    monkeypatch.delenv("A_KEY")
+    assert key_digest("A_KEY") is None
+
+
+def test_a_body_over_the_limit_is_refused_by_its_length_and_as_it_arrives() -> None:
+    world = World(max_body_bytes=1024)
+    sent = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 100
+            yield b"x" * 100
+
+    async def one_chunk() -> AsyncIterator[bytes]:
+        yield b"x" * 1025
+
+    for content in (b"x" * 1025, one_chunk(), chunks()):
+        response = world.call("POST", ASK, content=content)
+        assert response.status_code == 413
+        assert error_of(response)["type"] == "request_too_large"
+    assert sent < 1300  # the rest was never asked for
+
+
+def test_a_body_of_one_message_without_a_length_is_held_to_the_limit_too() -> None:
+    world = World(max_body_bytes=1024)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * 1025}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": ASK, "headers": [], "query_string": b""}
+    asyncio.run(world.app(scope, receive, send))
+    assert sent[0]["status"] == 413
+
+
+def test_a_body_at_the_limit_passes() -> None:
+    world = World(max_body_bytes=1024)
+    padded = json.dumps(BODY).encode().ljust(1024)
+    headers = {"Content-Type": "application/json"}
+    assert world.call("POST", ASK, content=padded, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (b'{"history": [', "body"),
+        (b"", "body"),
+        (b"[]", "body"),
+        (b"\xff\xfe", "body"),
+        (b"[" * 100_000, "body"),
+        (b'{"history": ["a"]}', "candidates"),
+        (b'{"history": ["a"], "candidates": ["b", 7]}', "candidates[1]"),
+        (b'{"history": ["a"], "candidates": ["b", "\\ud800"]}', "candidates[1]"),
+        (b'{"history": ["a"], "candidates": ["b", "c"], "mode": "x"}', "mode"),
+        (b'{"history": ["a"], "candidates": ["b", "c"], "n": 1}', "n"),
+        (b'{"history": ["a"], "candidates": ["b", "c"], "seed": 1e999}', "seed"),
+    ],
+)
+def test_what_is_not_a_request_is_refused_with_the_field_named(
+    world: World, content: bytes, field: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = world.call("POST", ASK, content=content, headers=headers)
+    assert response.status_code == 422
+    assert (error_of(response)["type"], error_of(response)["field"]) == ("invalid_request", field)
+    assert world.user.requests == []
+
+
+def test_ten_thousand_candidates_are_refused_at_once(world: World) -> None:
+    response = world.ask(candidates=[f"Item {n}" for n in range(10_000)])
+    assert response.status_code == 422
+    assert "found 10000; expected at most 100" in error_of(response)["message"]
+
+
+def test_a_prompt_longer_than_the_model_allows_is_refused(world: World) -> None:
+    titles = [f"{n} " + "x" * 150 for n in range(60)]  # 60 × 156 characters > 8000 - 1024
+    response = world.ask(candidates=titles)
+    assert response.status_code == 422
+    assert error_of(response)["field"] == "candidates"
+
+
+def test_unknown_paths_and_methods_get_json(world: World) -> None:
+    assert error_of(world.call("GET", "/nothing"))["type"] == "not_found"
+    response = world.call("GET", ASK)
+    assert response.status_code == 405
+    assert error_of(response)["type"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_more_than_the_places_and_the_line_are_told_to_come_back(stream: bool) -> None:
+    world = World(max_ongoing_requests=2, max_queued_requests=1)
+
+    async def go() -> list[httpx.Response]:
+        release = asyncio.Event()
+
+        async def wait() -> None:
+            await release.wait()
+
+        world.user.before = wait
+        async with world.client() as client:
+            body = {**BODY, "stream": stream}
+            held = [asyncio.create_task(client.post(ASK, json=body)) for _ in range(3)]
+            while (world.api.gate.ongoing, world.api.gate.queued) != (2, 1):
+                await asyncio.sleep(0.001)
+            refused = await client.post(ASK, json=body)
+            release.set()
+            return [refused, *await asyncio.gather(*held)]
+
+    refused, *served = asyncio.run(asyncio.wait_for(go(), 10))
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert error_of(refused)["type"] == "overloaded"
+    assert [response.status_code for response in served] == [200] * 3
+    assert (world.api.gate.ongoing, world.api.gate.queued) == (0, 0)
+
+
+def test_past_the_deadline_the_client_is_told_and_the_engines_stop() -> None:
+    world = World(deadline_s=0.05)
+
+    async def forever() -> None:
+        await asyncio.sleep(60)
+
+    world.item.before = forever
+    response = world.ask()
+    assert response.status_code == 504
+    assert error_of(response)["type"] == "deadline_exceeded"
+    assert world.item.cancelled == 1
+    assert world.api.gate.ongoing == 0
+
+
+def test_waiting_for_a_place_counts_towards_the_deadline() -> None:
+    world = World(deadline_s=0.05, max_ongoing_requests=1)
+
+    async def go() -> list[int]:
+        async def slow() -> None:
+            await asyncio.sleep(60)
+
+        world.user.before = slow
+        async with world.client() as client:
+            answers = await asyncio.gather(*(client.post(ASK, json=BODY) for _ in range(3)))
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(go()) == [504, 504, 504]
+    assert (world.api.gate.ongoing, world.api.gate.queued) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_lost_engine_is_asked_again(world: World, stream: bool) -> None:
+    world.user.deaths = 2
+    response = world.ask(stream=stream)
+    assert response.status_code == 200
+    answer = events_of(response)[-1][1] if stream else response.json()
+    assert answer["item"] == "Rope"
+    assert len(world.user.requests) == 3
+    assert {request.seed for request in world.user.requests} == {world.user.requests[0].seed}
+    metrics = world.call("GET", "/metrics").text
+    assert 'msrrec_engine_retries_total{side="user"} 2.0' in metrics
+
+
+def test_an_engine_lost_too_often_ends_in_a_503(world: World) -> None:
+    world.user.deaths = 99
+    response = world.ask()
+    assert response.status_code == 503
+    assert "retry-after" in response.headers
+    assert len(world.user.requests) == 4
+
+
+def test_an_engines_refusal_and_a_bug_say_nothing_of_the_inside(world: World) -> None:
+    async def refuse() -> None:
+        raise EngineError("secret path /models/x")
+
+    async def crash() -> None:
+        raise ZeroDivisionError("secret value")
+
+    for failure, kind in ((refuse, "engine_error"), (crash, "internal_error")):
+        world.user.before = failure
+        response = world.ask()
+        assert response.status_code == 500
+        assert error_of(response)["type"] == kind
+        assert "secret" not in response.text
+
+
+def test_one_requests_failure_leaves_the_others_theirs(world: World) -> None:
+    async def go() -> list[httpx.Response]:
+        async with world.client() as client:
+            bodies = [
+                {**BODY, "candidates": [f"One {n}", f"Two {n}" if n % 3 else "", f"Three {n}"]}
+                for n in range(60)
+            ]
+            return await asyncio.gather(*(client.post(ASK, json=body) for body in bodies))
+
+    for n, response in enumerate(asyncio.run(go())):
+        if n % 3:
+            assert response.json()["item"] == f"Two {n}"
+            assert response.json()["sides"]["item"]["reasoning"] == f"It is Two {n}."
+        else:
+            assert response.status_code == 422
+            assert error_of(response)["field"] == "candidates[1]"
+
+
+def test_a_stream_is_deltas_of_both_sides_and_then_the_whole_answer(world: World) -> None:
+    response = world.ask(stream=True)
+    events = events_of(response)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert [name for name, _ in events[:-1]] == ["delta"] * (len(events) - 1)
+    assert events[-1][0] == "result"
+    for side in ("user", "item"):
+        assert assembled(events, side) == "It is Rope.\n[reasoning_end]\n(2) Rope"
+    whole = world.ask().json()
+    streamed = events[-1][1]
+    assert {**streamed, "latency_ms": 0} == {**whole, "latency_ms": 0}
+
+
+def test_a_stream_past_the_deadline_ends_in_an_error_event() -> None:
+    world = World(deadline_s=0.05)
+
+    async def forever() -> None:
+        await asyncio.sleep(60)
+
+    world.item.before = forever
+    events = events_of(world.ask(stream=True))
+    assert events[-1][0] == "error"
+    assert events[-1][1]["error"]["type"] == "deadline_exceeded"
+    assert world.item.cancelled == 1
+    assert world.api.gate.ongoing == 0
+
+
+def test_a_client_that_leaves_a_stream_gives_its_place_back(world: World) -> None:
+    async def go() -> None:
+        async def forever() -> None:
+            await asyncio.sleep(60)
+
+        world.user.before = world.item.before = forever
+        async with world.client() as client:
+            task = asyncio.create_task(client.post(ASK, json={**BODY, "stream": True}))
+            while len(world.user.requests) + len(world.item.requests) < 2:
+                await asyncio.sleep(0.001)
+            assert world.api.gate.ongoing == 1
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert world.api.gate.ongoing == 0
+            assert world.user.cancelled == world.item.cancelled == 1
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_side_that_fails_ends_the_other(world: World, stream: bool) -> None:
+    async def go() -> None:
+        async def refuse() -> None:
+            await asyncio.sleep(0.01)
+            raise EngineError("no")
+
+        async def forever() -> None:
+            await asyncio.sleep(60)
+
+        world.user.before, world.item.before = refuse, forever
+        async with world.client() as client:
+            response = await client.post(ASK, json={**BODY, "stream": stream})
+            assert "engine_error" in response.text
+            assert world.item.cancelled == 1
+            assert world.api.gate.ongoing == 0
+
+    asyncio.run(asyncio.wait_for(go(), 5))
+
+
+def test_readiness_follows_the_engines_and_health_does_not(world: World) -> None:
+    assert world.call("GET", "/readyz").status_code == 200
+    world.ready = False
+    assert world.call("GET", "/readyz").status_code == 503
+    assert world.call("GET", "/healthz").json() == {"status": "ok"}
+
+
+def test_the_figures_count_requests_by_status_tokens_and_agreement(world: World) -> None:
+    usage = world.ask().json()["usage"]
+    world.ask(candidates=["same", "same"])
+    text = world.call("GET", "/metrics").text
+    assert 'msrrec_requests_total{status="200"} 1.0' in text
+    assert 'msrrec_requests_total{status="422"} 1.0' in text
+    assert f'msrrec_tokens_total{{kind="completion"}} {usage["completion_tokens"]}.0' in text
+    assert 'msrrec_agreement_total{agreement="agree"} 1.0' in text
+    assert 'msrrec_request_seconds_count{mode="fused"} 1.0' in text
+
+
+def test_the_models_route_names_the_model(world: World) -> None:
+    listed = world.call("GET", "/v1/models").json()["data"]
+    assert [(entry["id"], entry["max_model_len"]) for entry in listed] == [("tiny", 8000)]
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_inserts_no_markup(world: World) -> None:
+    response = world.call("GET", "/")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    for forbidden in ("http://", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML",
+                      "document.write", "eval("):  # fmt: skip
+        assert forbidden not in response.text, forbidden
+
+
+def test_deltas_hold_back_half_a_character_and_catch_up_after_a_restart() -> None:
+    written = Written("user")
+    assert written.advance("caf\ufffd") == Delta("user", 0, "caf")
+    assert written.advance("café au") == Delta("user", 3, "é au")
+    assert written.advance("caf") is None  # a second engine at work again
+    assert written.advance("café noir") == Delta("user", 5, "noir")
+    assert written.advance("café", is_final=True) == Delta("user", 4, "")
+    assert written.advance("café", is_final=True) is None

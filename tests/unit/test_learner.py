@@ -1,0 +1,178 @@
+"""An optimizer step is the same whatever the packing, the workers and the restarts."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from msrrec.config import TrainConfig
+from msrrec.errors import ModelError
+from msrrec.training.checkpoint import load_checkpoint, save_checkpoint
+from msrrec.training.examples import Encoded, ExampleSet
+from msrrec.training.learner import Learner
+from msrrec.training.loss import weighted_loss
+from msrrec.training.model import add_lora
+from msrrec.training.schedule import iter_batches, learning_rate, num_steps, share_of_worker
+
+BATCH = np.array([4, 0, 6, 2, 5])
+
+torch.set_num_threads(1)  # models this small only lose by more, above all on a busy machine
+
+
+def make_base() -> Any:
+    torch.manual_seed(1)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=40,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+
+
+def make_examples() -> ExampleSet:
+    """Seven examples of different lengths, every third behaviour-only."""
+    rng = np.random.default_rng(0)
+    encoded = []
+    for n in range(7):
+        spans = (5 + 3 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
+        ids = rng.integers(0, 40, sum(spans)).tolist()
+        encoded.append(Encoded(ids, np.repeat([0, 1, 2], spans).tolist(), 0))
+    return ExampleSet.collect(encoded)
+
+
+def make_learner(rank: int = 0, world_size: int = 1, **settings: Any) -> Learner:
+    config = TrainConfig(**({"lora_dropout": 0.0, "learning_rate": 1e-2} | settings))
+    model = add_lora(make_base(), config)
+    with torch.no_grad():  # LoRA's B begins at zero, which would hide the gradient of A
+        torch.manual_seed(2)
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.normal_(std=0.1)
+    return Learner(model, config, bfloat16=False, rank=rank, world_size=world_size)
+
+
+def gradient(learner: Learner, batch: np.ndarray[Any, Any] = BATCH) -> torch.Tensor:
+    learner.sum_gradients(make_examples(), batch)
+    return torch.cat([learner._gradient(weight).flatten() for weight in learner.weights])
+
+
+def test_the_gradient_is_that_of_the_reference_loss_one_example_at_a_time() -> None:
+    learner, examples = make_learner(), make_examples()
+    expected = torch.zeros(sum(weight.numel() for weight in learner.weights))
+    mean = 0.0
+    plain = copy.deepcopy(learner.model)
+    plain.get_base_model().set_attn_implementation("eager")
+    weights = [weight for weight in plain.parameters() if weight.requires_grad]
+    for index in BATCH:
+        ids, segments = (torch.from_numpy(part).long()[None] for part in examples[index])
+        loss = weighted_loss(plain(input_ids=ids).logits, ids, segments, 0.7, 0.3) / len(BATCH)
+        mean += loss.item()
+        expected += torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+    torch.testing.assert_close(gradient(learner), expected, atol=1e-6, rtol=1e-4)
+    result = learner.sum_gradients(examples, BATCH)
+    assert result.loss == pytest.approx(mean, abs=1e-5)
+    assert expected.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 32])
+def test_any_micro_batch_size_gives_the_same_gradient(size: int) -> None:
+    one = gradient(make_learner(micro_batch_size=3))
+    torch.testing.assert_close(
+        gradient(make_learner(micro_batch_size=size)), one, atol=1e-6, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8])
+def test_gradients_of_all_workers_sum_to_that_of_one(
+    world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Learner, "_sum_over_workers", lambda self, sums: None)
+    expected = gradient(make_learner())  # 8 workers for 5 examples: some have none
+    total = sum(gradient(make_learner(rank, world_size)) for rank in range(world_size))
+    assert isinstance(total, torch.Tensor)
+    torch.testing.assert_close(total, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_losses_are_means_over_the_examples_that_have_them() -> None:
+    result = make_learner().sum_gradients(make_examples(), np.array([2, 5]))  # behaviour-only
+    assert result.loss_rea is None
+    assert result.loss == pytest.approx(0.3 * result.loss_rec)
+    mixed = make_learner().sum_gradients(make_examples(), np.array([0, 1, 2]))
+    assert mixed.loss_rea is not None
+    assert mixed.loss == pytest.approx(0.7 * mixed.loss_rea * 2 / 3 + 0.3 * mixed.loss_rec)
+
+
+def run(learner: Learner, begin: int, end: int, examples: ExampleSet) -> None:
+    config = learner.config
+    total = num_steps(len(examples), config)
+    for step, (_, batch) in list(enumerate(iter_batches(len(examples), config)))[begin:end]:
+        learner.step(step, examples, batch, learning_rate(step, total, config))
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+    examples = make_examples()
+    settings = {"global_batch_size": 3, "num_epochs": 3, "lora_dropout": 0.2}
+    undisturbed = make_learner(**settings)
+    run(undisturbed, 0, 9, examples)
+
+    killed, rows = make_learner(**settings), [{"step": 4, "loss": 1.5}]
+    run(killed, 0, 4, examples)
+    save_checkpoint(str(tmp_path), killed, 4, rows)
+    resumed = make_learner(**settings)
+    assert load_checkpoint(str(tmp_path), resumed) == (4, rows)
+    run(resumed, 4, 9, examples)
+    for ours, theirs in zip(resumed.weights, undisturbed.weights, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_training_lowers_the_loss() -> None:
+    learner, examples = make_learner(num_epochs=20, global_batch_size=7), make_examples()
+    before = learner.sum_gradients(examples, np.arange(7)).loss
+    run(learner, 0, 20, examples)
+    assert learner.sum_gradients(examples, np.arange(7)).loss < before - 0.1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    learner = make_learner()
+    with torch.no_grad():
+        learner.weights[0].fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"step 3: the loss is nan.*train\.learning_rate"):
+        learner.step(3, make_examples(), BATCH, 1e-4)
+
+
+def test_every_epoch_sees_every_example_once_in_another_order() -> None:
+    config = TrainConfig(num_epochs=2, global_batch_size=4, seed=3)
+    batches = list(iter_batches(10, config))
+    assert [len(batch) for _, batch in batches] == [4, 4, 2, 4, 4, 2]
+    assert [epoch for epoch, _ in batches] == [0, 0, 0, 1, 1, 1]
+    first, second = (np.concatenate([b for e, b in batches if e == epoch]) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first.tolist() != second.tolist()
+    assert num_steps(10, config) == 6
+    again = list(iter_batches(10, config))
+    assert all((a == b).all() for (_, a), (_, b) in zip(batches, again, strict=True))
+
+
+def test_workers_share_a_batch_by_length() -> None:
+    lengths = np.array([10, 70, 20, 60, 30])
+    batch = np.array([0, 1, 2, 3, 4])
+    assert share_of_worker(batch, lengths, 0, 2).tolist() == [1, 4, 0]
+    assert share_of_worker(batch, lengths, 1, 2).tolist() == [3, 2]
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_on_a_cosine() -> None:
+    config = TrainConfig(learning_rate=1.0, warmup_ratio=0.2)
+    rates = [learning_rate(step, 10, config) for step in range(10)]
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])  # 2 steps of warm-up, then cos(0) = 1
+    assert rates[6] == pytest.approx(0.5)  # half of the 8 steps after it
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[9] < 0.05

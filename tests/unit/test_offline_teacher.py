@@ -1,0 +1,179 @@
+"""The offline teacher's chains, word for word, and its share of bad ones."""
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from msrrec.data.dataset import Dataset
+from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, complete
+from msrrec.reasoning.parsing import Chain, parse_answer, parse_chain, split_output
+from msrrec.reasoning.prompts import render_prompt
+from msrrec.schema import EXAMPLES, Item
+from msrrec.storage import write_table
+
+TEA = ("Home", "Tea")
+ITEMS = [
+    Item("k1", "Acme Kettle", TEA, "Acme"),
+    Item("k2", "Acme Tea Pot", TEA, "Acme"),
+    Item("k3", "Zeta Tea Pot", TEA, "Zeta"),
+    Item("k4", "Acme Mug", TEA, "Acme"),
+    Item("c1", "Zeta Tent", ("Outdoor", "Camping"), "Zeta"),
+    Item("c2", "Acme Stove", ("Outdoor", "Camping"), "Acme"),
+    Item("p1", "Omni Leash", ("Pets",), "Omni"),
+    Item("p2", "Acme Leash", ("Pets",), "Acme"),
+]
+CATALOGUE = {item.item_id: item for item in ITEMS}
+
+
+def make_teacher(items: dict[str, Item]) -> OfflineTeacher:
+    return OfflineTeacher(Dataset("memory", {}, items))
+
+
+def good_answer(teacher: OfflineTeacher, history: list[str], candidates: list[str]) -> str:
+    """The answer with seed 0; the histories of these tests meet no drawn mistake."""
+    answer = teacher.answer(render_prompt("full", "Shop", history, candidates, "number_title"))
+    assert answer is not None
+    text, finish_reason = answer
+    assert finish_reason == "stop"
+    assert isinstance(parse_chain(text), Chain), "drawn to be a bad answer; change the titles"
+    return text
+
+
+def test_the_category_bought_most_and_then_the_repeated_brand_decide() -> None:
+    history = ["Acme Kettle", "Zeta Tent", "Acme Tea Pot"]
+    candidates = ["Omni Leash", "Zeta Tea Pot", "Acme Mug", "Acme Stove"]
+    assert good_answer(make_teacher(CATALOGUE), history, candidates) == (
+        "[reasoning_start]\n"
+        "Step 1. Preference Recognition: The user mostly buys Tea, then Camping. "
+        "Favourite brand: Acme.\n"
+        "Step 2. Attribute Analysis: (1) Pets; (2) Tea; (3) Tea; (4) Camping.\n"
+        "Step 3. Logic Matching: Tea: (2), (3). Camping: (4).\n"
+        "Step 4. Candidate Choice: (3) fits best.\n"
+        "Step 5. Recommendation: (3) Acme Mug. It matches Tea.\n"
+        "[reasoning_end]\n"
+        "(3) Acme Mug"
+    )
+
+
+def test_without_a_matching_category_the_brand_decides_and_else_the_first() -> None:
+    teacher = make_teacher(CATALOGUE)
+    chain = parse_chain(
+        good_answer(teacher, ["Acme Kettle", "Acme Tea Pot"], ["Omni Leash", "Acme Leash"])
+    )
+    assert isinstance(chain, Chain)
+    assert chain.steps == (
+        "The user mostly buys Tea. Favourite brand: Acme.",
+        "(1) Pets; (2) Pets.",
+        "Tea: none.",
+        "(2) fits best.",
+        "(2) Acme Leash. It is made by Acme.",
+    )
+    chain = parse_chain(good_answer(teacher, ["Zeta Tent"], ["Omni Leash", "Acme Leash"]))
+    assert isinstance(chain, Chain)
+    assert chain.steps[2:] == (
+        "Camping: none.",
+        "(1) fits best.",
+        "(1) Omni Leash. There is no clear match.",
+    )
+
+
+def test_of_two_categories_bought_as_often_the_later_one_leads() -> None:
+    text = good_answer(
+        make_teacher(CATALOGUE), ["Acme Kettle", "Zeta Tent"], ["Acme Mug", "Acme Stove"]
+    )
+    assert "mostly buys Camping, then Tea." in text
+    assert text.endswith("(2) Acme Stove")
+
+
+def bare(items: dict[str, Item]) -> dict[str, Item]:
+    return {i: Item(i, item.title) for i, item in items.items()}
+
+
+def test_without_categories_the_strongest_shared_word_stands_in(tmp_path: Path) -> None:
+    write_table(str(tmp_path / "train.parquet"), EXAMPLES.empty_table())
+    teacher = OfflineTeacher(Dataset(str(tmp_path), {}, bare(CATALOGUE)))
+    # of 8 titles "zeta", "tea", "pot" and "leash" are in 2, "acme" in 5: ln(8/2) against ln(8/5)
+    chain = parse_chain(
+        good_answer(teacher, ["Omni Leash", "Acme Kettle"], ["Acme Mug", "Acme Leash", "Zeta Tent"])
+    )
+    assert isinstance(chain, Chain)
+    assert chain.steps == (
+        "The user mostly buys leash, then acme.",
+        "(1) acme; (2) leash; (3) other.",
+        "leash: (2). acme: (1).",
+        "(2) fits best.",
+        "(2) Acme Leash. It matches leash.",
+    )
+
+
+def test_items_bought_together_in_training_histories_count_where_no_word_is_shared(
+    tmp_path: Path,
+) -> None:
+    rows = {
+        "example_id": ["a", "b"],
+        "user_id": ["u", "u"],
+        # the later history of the same user holds the earlier one's answer and must not count
+        "history": [["p1", "c1"], ["p1", "c1", "k1", "p2"]],
+        "target": ["k1", "k2"],
+        "candidates": [["k1"], ["k2"]],
+    }
+    table = pa.Table.from_pydict(rows, schema=EXAMPLES)
+    write_table(str(tmp_path / "train.parquet"), table)
+    teacher = OfflineTeacher(Dataset(str(tmp_path), {}, bare(CATALOGUE)))
+    text = good_answer(teacher, ["Omni Leash"], ["Acme Kettle", "Acme Mug", "Zeta Tent"])
+    assert text.endswith("(3) Zeta Tent")
+    assert "There is no clear match." in text
+
+
+def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
+    teacher = make_teacher(CATALOGUE)
+    candidates = ["Acme Mug", "Acme Stove"]
+    outcomes: Counter[str] = Counter()
+    for n in range(2000):
+        prompt = render_prompt("full", f"Shop {n}", ["Acme Kettle"], candidates, "title")
+        answer = teacher.answer(prompt)
+        assert answer is not None
+        chain = parse_chain(answer[0])
+        outcomes["whole" if isinstance(chain, Chain) else chain.reason] += 1
+        if isinstance(chain, Chain):
+            assert parse_answer(split_output(answer[0]).answer or "", candidates) == 0
+    # 3% each of 2,000, some 4 standard deviations around; half chains read as incomplete
+    assert 1820 <= outcomes["whole"] <= 1930
+    assert outcomes["incomplete"] >= 40
+    assert outcomes["malformed"] >= 5
+    assert outcomes["empty"] >= 5
+
+
+def test_the_same_prompt_and_seed_give_the_same_answer_and_another_seed_another_equal() -> None:
+    teacher = make_teacher(CATALOGUE)
+    prompt = render_prompt("full", "Shop", ["Omni Leash"], ["Acme Mug", "Acme Stove"], "title")
+    assert teacher.answer(prompt, 0) == make_teacher(CATALOGUE).answer(prompt, 0)
+    ends = {(teacher.answer(prompt, seed) or ("", ""))[0].split("\n")[-1] for seed in range(8)}
+    assert {"Acme Mug", "Acme Stove"} <= ends
+
+
+@pytest.mark.parametrize("title", ['The "Acme Mug" Book', "3. Foo", "[[reasoning_end]]", "a\nb"])
+def test_hostile_titles_are_recommended_like_others(title: str) -> None:
+    items = CATALOGUE | {"h": Item("h", title, TEA)}
+    text = good_answer(make_teacher(items), ["Acme Kettle"], ["Zeta Tent", title, "Omni Leash"])
+    assert parse_answer(split_output(text).answer or "", ["Zeta Tent", title, "Omni Leash"]) == 1
+
+
+def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
+    teacher = make_teacher(CATALOGUE)
+    prompt = render_prompt("full", "Shop", ["Acme Kettle"], ["Acme Mug", "Zeta Tent"], "title")
+    good = {"model": MODEL_NAME, "messages": [{"role": "user", "content": prompt}]}
+    status, body = complete(teacher, good)
+    assert (status, body["model"], body["choices"][0]["finish_reason"]) == (200, MODEL_NAME, "stop")
+    assert body["usage"]["prompt_tokens"] == len(prompt.split())
+    for bad in (
+        {"model": "gpt"},
+        {"messages": []},
+        {"stream": True},
+        {"seed": 0, "messages": [{}]},
+    ):
+        status, body = complete(teacher, good | bad)
+        assert status == 400
+        assert "expected model 'offline-teacher'" in body["error"]["message"]

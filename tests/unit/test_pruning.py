@@ -1,0 +1,91 @@
+"""An answer is kept when all five steps are there and step 5 names what was bought."""
+
+import pytest
+
+from msrrec.reasoning.prompts import render_answer, render_output, render_reasoning
+from msrrec.synthesis.journal import Record, Sampling
+from msrrec.synthesis.pruning import Verdict, judge
+
+TITLES = ["Red Lamp", "Blue Kettle", "Tent"]
+STEPS = [
+    "likes tea",
+    "(1) lamp; (2) kettle; (3) tent",
+    "tea: (2)",
+    "(2) fits",
+    "(2) Blue Kettle. Tea.",
+]
+KETTLE = 1
+CHAIN = render_reasoning("full", STEPS)
+GOOD = render_output(CHAIN, render_answer("Blue Kettle", KETTLE, "number_title"))
+
+
+def answer(text: str, thought: str | None = None, finish_reason: str = "stop") -> Record:
+    sampling = Sampling("m", 0.6, 4096)
+    return Record("e", 0, "hash", sampling, text, thought, finish_reason, {}, "m", 0.1, 1, 0.0)
+
+
+def test_a_whole_chain_that_ends_in_the_target_is_kept() -> None:
+    assert judge(answer(GOOD), TITLES, KETTLE) == Verdict("kept", "", tuple(STEPS), KETTLE)
+    assert judge(answer(CHAIN), TITLES, KETTLE).ruling == "kept"  # no answer after the marker
+    assert judge(answer(GOOD + ", I guess"), TITLES, KETTLE).ruling == "kept"  # names no other
+
+
+def test_another_candidate_in_step_5_or_in_the_answer_is_inconsistent() -> None:
+    assert judge(answer(GOOD), TITLES, 0) == Verdict(
+        "inconsistent", "not the target", tuple(STEPS), KETTLE
+    )
+    other = render_output(CHAIN, "(3) Tent")
+    assert judge(answer(other), TITLES, KETTLE).detail == "step 5 and answer differ"
+    assert judge(answer(other), TITLES, 2).ruling == "inconsistent"
+
+
+@pytest.mark.parametrize(
+    ("text", "ruling", "detail"),
+    [
+        ("", "empty", ""),
+        ("Buy the kettle.", "malformed", "no steps found"),
+        ("I'm sorry, but I can't help with that.", "refused", ""),
+        (CHAIN.replace("Step 3. Logic Matching: tea: (2)\n", ""), "incomplete", "step 3"),
+        (CHAIN.replace("(2) Blue Kettle. Tea.", "A green table."), "not_a_candidate", ""),
+        (CHAIN.replace("(2) Blue Kettle. Tea.", "Red Lamp or Tent"), "begins", ""),
+    ],
+)
+def test_each_other_answer_is_dropped_for_one_reason(text: str, ruling: str, detail: str) -> None:
+    verdict = judge(answer(text), TITLES, KETTLE)
+    if ruling == "begins":  # what the step begins with is its choice
+        assert (verdict.ruling, verdict.index) == ("inconsistent", 0)
+    else:
+        assert (verdict.ruling, verdict.detail) == (ruling, detail)
+
+
+def test_two_candidates_in_step_5_are_ambiguous() -> None:
+    text = CHAIN.replace("(2) Blue Kettle. Tea.", "Both Red Lamp and Tent")
+    verdict = judge(answer(text), TITLES, KETTLE)
+    assert (verdict.ruling, verdict.detail) == ("ambiguous", "2 candidates named")
+
+
+def test_a_cut_answer_is_truncated_unless_its_reasoning_had_ended() -> None:
+    assert judge(answer(CHAIN, finish_reason="length"), TITLES, KETTLE).ruling == "truncated"
+    assert judge(answer(GOOD[:-4], finish_reason="length"), TITLES, KETTLE).ruling == "kept"
+    assert judge(answer("", finish_reason="length"), TITLES, KETTLE).ruling == "truncated"
+
+
+def test_a_filtered_answer_is_refused_whatever_it_holds() -> None:
+    assert judge(answer(GOOD, finish_reason="content_filter"), TITLES, KETTLE).ruling == "refused"
+
+
+def test_the_reasoning_content_counts_only_where_it_holds_the_steps_and_the_answer_none() -> None:
+    wrong = GOOD.replace("(2) Blue Kettle", "(3) Tent")
+    assert judge(answer("", thought=GOOD), TITLES, KETTLE).ruling == "kept"
+    assert judge(answer("Blue Kettle", thought=GOOD), TITLES, KETTLE).ruling == "kept"
+    assert judge(answer("", thought="Hmm, tea. So the kettle."), TITLES, KETTLE).ruling == "empty"
+    assert judge(answer(wrong, thought=GOOD), TITLES, KETTLE).ruling == "inconsistent"
+
+
+def test_kept_steps_are_one_line_each_and_hold_no_marker() -> None:
+    text = "\n".join(f"## Step {n}\n{s}\n(more)" for n, s in enumerate(STEPS, 1))
+    verdict = judge(answer(f"{text}\n"), TITLES, KETTLE)
+    assert verdict.steps[0] == "likes tea (more)"
+    thought = GOOD.replace("likes tea", "[[reasoning_start]] tea")
+    steps = judge(answer(thought), TITLES, KETTLE).steps
+    assert all("[reasoning_start]" not in step for step in steps)
