@@ -32,7 +32,11 @@ __all__ = [
 
 
 def weighted_loss(
-    logits: "torch.Tensor", labels: "torch.Tensor", segments: "torch.Tensor", alpha: float, beta: float
+    logits: "torch.Tensor",
+    labels: "torch.Tensor",
+    segments: "torch.Tensor",
+    alpha: float,
+    beta: float,
 ) -> "torch.Tensor":
     """Eq. 1-2, mean over examples; see ``msrrec.training.loss.weighted_loss``."""
     from msrrec.training.loss import weighted_loss as loss  # torch, seconds to import

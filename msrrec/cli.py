@@ -152,7 +152,7 @@ def synthesize(
         return synthesize(Dataset.load(dataset), out, run, api_key)
 
     settings = dataset_settings(dataset) | run.model_dump(
-        mode="json", include={"teacher", "synthesis"}
+        mode="json", include={"teacher": True, "synthesis": True, "model": {"answer_format"}}
     )
     emit(run_stage("synthesize", out, settings, with_ray(run, work), overwrite=overwrite))
 

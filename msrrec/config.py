@@ -26,7 +26,8 @@ class DataConfig(Config):
     """How raw purchases become a dataset."""
 
     k_core: int = Field(default=5, ge=1)
-    """Least events of every user and item, to the fixed point, on the whole category; 1 keeps all."""
+    """Least events of every user and item, to the fixed point, on the whole category; 1 keeps
+    all."""
     num_users: int = Field(default=1500, ge=0)
     """Users sampled after the k-core; 0 keeps all."""
     min_user_events: int | None = Field(default=None, ge=3)
@@ -283,7 +284,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
     if settings is not None and not isinstance(settings, dict):
-        raise ConfigError(f"{path}: found a {type(settings).__name__}; expected sections of settings")
+        found = type(settings).__name__
+        raise ConfigError(f"{path}: found a {found}; expected sections of settings")
     return settings or {}
 
 

@@ -40,13 +40,14 @@ def run_demo(out: str, config: RunConfig) -> Summary:
         _train(dataset, reasoning, model, config)
         _train(dataset, None, plain, without_reasoning(config))
         evaluations = storage.join(out, "evaluations")
-        for model_dir, name, variants in (
+        systems: tuple[tuple[str, str, tuple[Mode, ...]], ...] = (
             ("random", "random", ()),
             ("popularity", "popularity", ()),
             (EMBEDDED, "backbone zero-shot", ("full",)),
             (plain, "MSR-Rec w/o reason", ("direct",)),
             (model, "MSR-Rec", ("user", "item", "full", "fused")),
-        ):
+        )
+        for model_dir, name, variants in systems:
             _evaluate(dataset, model_dir, name, evaluations, config, variants)
     from msrrec.evaluation.report import report_folder
 

@@ -33,7 +33,9 @@ class Dataset:
             DataError: If the folder is not a dataset, or of another schema version.
         """
         if not storage.exists(storage.join(path, MANIFEST)):
-            raise DataError(f"{path}: holds no {MANIFEST}; expected a folder made by `msrrec prepare`")
+            raise DataError(
+                f"{path}: holds no {MANIFEST}; expected a folder made by `msrrec prepare`"
+            )
         manifest = storage.read_json(storage.join(path, MANIFEST))
         if manifest.get("schema_version") != schema.SCHEMA_VERSION:
             raise DataError(

@@ -35,9 +35,7 @@ _INCOMPLETE, _MALFORMED = 0.03, 0.03
 """Shares of answers that lack a step, and that are no chain at all."""
 _OTHER = "other"
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_EMPTY_WORDS = frozenset(
-    "and are for from new our out per the this that with without you your".split()
-)
+_EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
 _BESIDE_WEIGHT = 20.0
 """Of items bought together, beside words: about one word that a hundredth of all titles hold."""
 _START_TIMEOUT_S = 20.0
@@ -53,6 +51,7 @@ class Opinion:
         labels: One a candidate: its category, or its strongest shared word.
         ranking: 0-based candidates in tiers of equals, best first.
         reasons: Why each candidate, one sentence.
+        bought: The categories of the history in order; empty where there are none.
     """
 
     preferences: tuple[str, ...]
@@ -60,6 +59,7 @@ class Opinion:
     labels: tuple[str, ...]
     ranking: tuple[tuple[int, ...], ...]
     reasons: tuple[str, ...]
+    bought: tuple[str, ...] = ()
 
 
 class OfflineTeacher:
@@ -120,7 +120,14 @@ class OfflineTeacher:
             # the two preferences, then the brand, then what was bought at all
             scores.append((-place if place < 2 else -2, has_brand, -place))
             reasons.append(_reason(label, place < len(liked), brand if has_brand else None))
-        return Opinion(tuple(liked[:2]) or (_OTHER,), brand, labels, _tiers(scores), tuple(reasons))
+        return Opinion(
+            tuple(liked[:2]) or (_OTHER,),
+            brand,
+            labels,
+            _tiers(scores),
+            tuple(reasons),
+            tuple(map(_label, history)),
+        )
 
     def _by_words(self, prompt: Prompt) -> Opinion:
         """Candidates that share rare words with the history, or were bought beside it."""
@@ -150,7 +157,7 @@ class OfflineTeacher:
         )
 
     def _learn_words(self) -> None:
-        """How rare each word of the titles is: the squared logarithm of items over items with it."""
+        """How rare each word of the titles is: squared logarithm of items over items with it."""
         documents: Counter[str] = Counter()
         for key, item in self._items.items():
             words = _WORD.findall(clean_title(item.title).lower())
@@ -178,9 +185,10 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
     liked = opinion.preferences
     second = f", then {liked[1]}" if len(liked) > 1 else ""
     brand = f" Favourite brand: {opinion.brand}." if opinion.brand else ""
+    bought = f"{', '.join(opinion.bought)}. " if opinion.bought else ""
     labels = "; ".join(f"({n}) {label}" for n, label in enumerate(opinion.labels, 1))
     return (
-        f"The user mostly buys {liked[0]}{second}.{brand}",
+        f"{bought}The user mostly buys {liked[0]}{second}.{brand}",
         f"{labels}.",
         " ".join(f"{label}: {_matches(label, opinion.labels)}." for label in liked),
         f"({choice + 1}) fits best.",

@@ -3,6 +3,7 @@
 HitRatio@1 counts invalid outputs as misses (hits over all users), as the paper does.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -47,7 +48,7 @@ def unpack_bits(text: str, count: int) -> list[bool]:
 
 def chance(examples: Sequence[Example]) -> float:
     """The expected HitRatio@1 of a random candidate; 0 without examples."""
-    return sum(1 / len(e.candidates) for e in examples) / max(len(examples), 1)
+    return math.fsum(1 / len(e.candidates) for e in examples) / max(len(examples), 1)
 
 
 def _slots(

@@ -63,9 +63,9 @@ def report_folder(folder: str) -> dict[str, Any]:
         DataError: If there is none.
     """
     page = storage.join(folder, PAGE)
-    rows = build_report(load_results(folder), page)
-    storage.write_json(storage.join(folder, RESULTS), rows)
-    return {"page": page, "systems": rows}
+    report = build_report(load_results(folder), page)
+    storage.write_json(storage.join(folder, RESULTS), report)
+    return {"page": page, **report}
 
 
 def load_results(folder: str) -> list[SystemResult]:
@@ -103,8 +103,8 @@ def load_result(path: str) -> SystemResult:
     return SystemResult(path, metrics, _training(metrics))
 
 
-def build_report(results: Sequence[SystemResult], out: str) -> list[dict[str, Any]]:
-    """Write the page of some results, in their order, and return the rows of its table.
+def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
+    """Write the page of some results, in their order; its table's rows and its findings.
 
     The row that others are compared with is the last ``fused`` one, or else the last row.
     """
@@ -114,11 +114,12 @@ def build_report(results: Sequence[SystemResult], out: str) -> list[dict[str, An
     headline = next((r for r in reversed(rows) if r["variant"] == "fused"), rows[-1])
     _compare(rows, headline, {result.path: result for result in results})
     main = next(result for result in results if result.path == headline["path"])
+    findings = _findings(rows, headline)
     page = _template().render(
         rows=rows,
         headline=headline,
         main=main.metrics,
-        findings=_findings(rows, headline),
+        findings=findings,
         top=_axis_top([row["hit_ratio"]["high"] for row in rows]),
         slots=_slots(main.metrics["variants"][headline["variant"]]["slots"]),
         histogram=_histogram(main.metrics.get("fusion", {}).get("perplexity")),
@@ -126,13 +127,14 @@ def build_report(results: Sequence[SystemResult], out: str) -> list[dict[str, An
         speeds=[r for r in results if "speed" in r.metrics],
     )
     storage.write_bytes(out, page.encode("utf-8", errors="replace"))
-    return [{key: value for key, value in row.items() if key != "path"} for row in rows]
+    shown = [{key: value for key, value in row.items() if key != "path"} for row in rows]
+    return {"systems": shown, "findings": findings}
 
 
-def _place(result: SystemResult) -> tuple[int, int, str]:
-    """Baselines first, then base models, then trained ones, those with more variants last."""
-    metrics = result.metrics
-    return _KINDS.index(metrics["system_kind"]), len(metrics["variants"]), result.system
+def _place(result: SystemResult) -> tuple[int, int, bool, str]:
+    """Baselines first, random before all, then base models, then those with more variants last."""
+    kind, variants = result.metrics["system_kind"], result.metrics["variants"]
+    return _KINDS.index(kind), len(variants), result.system != "random", result.system
 
 
 def _training(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

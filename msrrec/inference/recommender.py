@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Mode = Literal["fused", "user", "item", "full", "direct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
+DEFAULT_DOMAIN = "Shopping"
+"""What prompts call the shop where neither the caller nor the model says."""
+
 
 def sides_of(mode: Mode) -> tuple[Side, ...]:
     """The sides that a mode generates."""
@@ -43,12 +46,14 @@ class Recommender:
         answer_format: AnswerFormat,
         config: InferenceConfig,
         engine: Engine | None = None,
+        domain: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
         self.answer_format = answer_format
         self.config = config
         self.engine = engine
+        self.domain = domain
 
     @classmethod
     def from_pretrained(
@@ -79,6 +84,7 @@ class Recommender:
             answer_format=source.answer_format,
             config=config,
             engine=engine,
+            domain=source.domain,
         )
 
     def build_request(self, query: Query, side: Side) -> GenerationRequest:
@@ -161,7 +167,7 @@ class Recommender:
         history: Sequence[str],
         candidates: Sequence[str],
         *,
-        domain: str = "Shopping",
+        domain: str | None = None,
         mode: Mode = "fused",
     ) -> Recommendation:
         """Recommend one candidate.
@@ -169,12 +175,13 @@ class Recommender:
         Args:
             history: Titles, oldest first, at least one.
             candidates: Titles, at least two, all different.
-            domain: What the prompt calls the shop.
+            domain: What the prompt calls the shop; unset: what the model was trained on.
             mode: ``fused``, or one side alone.
 
         Raises:
             DataError: If history or candidates are not as described.
         """
-        query = Query("request", domain, tuple(history), tuple(candidates))
+        shop = domain or self.domain or DEFAULT_DOMAIN
+        query = Query("request", shop, tuple(history), tuple(candidates))
         outputs = self.generate([query], sides_of(mode))[0]
         return self.decide(mode, outputs)

@@ -46,7 +46,8 @@ def test_the_category_bought_most_and_then_the_repeated_brand_decide() -> None:
     candidates = ["Omni Leash", "Zeta Tea Pot", "Acme Mug", "Acme Stove"]
     assert good_answer(make_teacher(CATALOGUE), history, candidates) == (
         "[reasoning_start]\n"
-        "Step 1. Preference Recognition: The user mostly buys Tea, then Camping. "
+        "Step 1. Preference Recognition: Tea, Camping, Tea. "
+        "The user mostly buys Tea, then Camping. "
         "Favourite brand: Acme.\n"
         "Step 2. Attribute Analysis: (1) Pets; (2) Tea; (3) Tea; (4) Camping.\n"
         "Step 3. Logic Matching: Tea: (2), (3). Camping: (4).\n"
@@ -64,7 +65,7 @@ def test_without_a_matching_category_the_brand_decides_and_else_the_first() -> N
     )
     assert isinstance(chain, Chain)
     assert chain.steps == (
-        "The user mostly buys Tea. Favourite brand: Acme.",
+        "Tea, Tea. The user mostly buys Tea. Favourite brand: Acme.",
         "(1) Pets; (2) Pets.",
         "Tea: none.",
         "(2) fits best.",

@@ -1,0 +1,112 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msrrec.evaluation.agreement import fusion_table
+from msrrec.evaluation.ranking import chance, hits, pack_bits, rank_metrics, unpack_bits
+from msrrec.inference.fusion import SideOutput, fuse
+from msrrec.schema import Example
+
+
+def example(name: str, target: str, candidates: tuple[str, ...] = ("a", "b", "c")) -> Example:
+    return Example(name, name, ("h",), target, candidates)
+
+
+EXAMPLES = [example("1", "a"), example("2", "b"), example("3", "c"), example("4", "a")]
+
+
+def test_invalid_outputs_count_as_misses() -> None:
+    metrics = rank_metrics(EXAMPLES, ["a", None, "b", None])
+    assert (metrics["num_users"], metrics["num_hits"], metrics["num_valid"]) == (4, 1, 2)
+    assert metrics["hit_ratio"]["value"] == 0.25
+    assert metrics["valid_ratio"]["value"] == 0.5
+    assert metrics["hit_ratio_valid"]["value"] == 0.5
+
+
+def test_without_valid_outputs_the_ratio_among_them_is_undefined() -> None:
+    metrics = rank_metrics(EXAMPLES, [None] * 4)
+    assert metrics["hit_ratio"]["value"] == 0.0
+    assert metrics["hit_ratio_valid"] is None
+    assert metrics["slots"]["uniform_p_value"] is None
+
+
+def test_slots_tell_where_targets_stand_and_where_choices_fall() -> None:
+    slots = rank_metrics(EXAMPLES, ["a", "a", "c", "b"])["slots"]
+    assert slots["num_users"] == [2, 1, 1]
+    assert [share["value"] for share in slots["hit_ratio"]] == [0.5, 0.0, 1.0]
+    assert slots["num_chosen"] == [2, 1, 1]
+    # chi-square of 2, 1, 1 against 4/3 each is 0.5 with 2 degrees of freedom: p = exp(-0.25)
+    assert slots["uniform_p_value"] == pytest.approx(0.7788, abs=1e-4)
+
+
+def test_slots_follow_the_frozen_order_of_each_example() -> None:
+    turned = [example("1", "a", ("b", "c", "a"))]
+    assert rank_metrics(turned, ["a"])["slots"]["num_chosen"] == [0, 0, 1]
+
+
+def test_chance_is_the_mean_of_one_over_the_number_of_candidates() -> None:
+    assert chance([example("1", "a"), example("2", "a", ("a", "b"))]) == pytest.approx(5 / 12)
+
+
+def test_choices_and_examples_must_match() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        hits(EXAMPLES, ["a"])
+
+
+@given(st.lists(st.booleans()))
+def test_hit_bits_come_back_as_they_went(flags: list[bool]) -> None:
+    assert unpack_bits(pack_bits(flags), len(flags)) == flags
+
+
+def side(name: str, index: int | None, perplexity: float | None) -> SideOutput:
+    return SideOutput(name, "", "", index, perplexity, 1)
+
+
+def test_the_fusion_table_counts_agreement_wins_and_hits() -> None:
+    # targets: 0, 1, 2, 0
+    sides = [
+        {"user": side("user", 0, 1.0), "item": side("item", 0, 2.0)},  # agree, user wins, hit
+        {"user": side("user", 0, 1.0), "item": side("item", 1, 2.0)},  # differ, item wins, hit
+        {"user": side("user", 2, 1.0), "item": side("item", 1, 3.0)},  # differ, item wins, miss
+        {"user": side("user", None, 1.0), "item": side("item", None, None)},
+    ]
+    table = fusion_table(EXAMPLES, sides, [fuse(s["user"], s["item"]) for s in sides])  # type: ignore[arg-type]
+    assert table["total"] == {
+        "num_users": 4,
+        "user_wins": 1,
+        "item_wins": 2,
+        "user_hits": 2,
+        "item_hits": 2,
+        "fused_hits": 2,
+    }
+    assert table["by_agreement"]["differ"] == {
+        "num_users": 2,
+        "user_wins": 0,
+        "item_wins": 2,
+        "user_hits": 1,
+        "item_hits": 1,
+        "fused_hits": 1,
+    }
+    assert table["by_agreement"]["none_valid"]["num_users"] == 1
+    assert table["by_agreement"]["one_valid"]["num_users"] == 0
+    assert table["gain"] == 0
+    assert sum(table["perplexity"]["agree"]) == 2
+    assert sum(table["perplexity"]["differ"]) == 4
+    assert table["perplexity"]["edges"][0] == pytest.approx(1.0)
+    assert table["perplexity"]["edges"][-1] == pytest.approx(3.0)
+
+
+def test_what_fusion_adds_is_against_the_better_side() -> None:
+    sides = [
+        {"user": side("user", 0, 2.0), "item": side("item", 1, 1.0)},  # user right and chosen
+        {"user": side("user", 0, 1.0), "item": side("item", 1, 2.0)},  # item right and chosen
+    ]
+    table = fusion_table(EXAMPLES[:2], sides, [fuse(s["user"], s["item"]) for s in sides])  # type: ignore[arg-type]
+    assert (table["total"]["user_hits"], table["total"]["item_hits"]) == (1, 1)
+    assert table["gain"] == 1
+
+
+def test_without_perplexities_there_is_no_histogram() -> None:
+    sides = [{"user": side("user", 0, None), "item": side("item", 0, None)}]
+    table = fusion_table(EXAMPLES[:1], sides, [fuse(s["user"], s["item"]) for s in sides])  # type: ignore[arg-type]
+    assert table["perplexity"] == {"edges": [], "agree": [], "differ": []}

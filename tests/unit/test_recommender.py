@@ -1,0 +1,111 @@
+import pytest
+
+from msrrec.config import InferenceConfig
+from msrrec.errors import DataError
+from msrrec.inference.decoding import Query
+from msrrec.inference.recommender import MODES, Recommender, sides_of
+from msrrec.reasoning.prompts import render_context, render_prompt
+from tests.fake_engine import FakeEngine, answer_by_seed, recommender
+
+CANDIDATES = ("Red Lamp", "Blue Shoe", "Oak Table")
+
+
+def choose_by_side(prompt: str, seed: int) -> str:
+    """The user side names the first candidate, all others the last."""
+    number, title = (1, "Red Lamp") if "side of the user" in prompt else (3, "Oak Table")
+    return f"Because.\n[reasoning_end]\n({number}) {title}"
+
+
+def query(key: str, *candidates: str) -> Query:
+    return Query(key, "Home", ("Steel Pan",), candidates or CANDIDATES)
+
+
+def test_fusion_generates_both_sides_and_every_other_mode_its_own() -> None:
+    assert [sides_of(mode) for mode in MODES] == [
+        ("user", "item"),
+        ("user",),
+        ("item",),
+        ("full",),
+        ("direct",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "index", "side"),
+    [("user", 0, "user"), ("item", 2, "item"), ("direct", 2, "direct"), ("fused", 0, "user")],
+)
+def test_a_mode_takes_its_own_sides_choice(mode: str, index: int, side: str) -> None:
+    # Fused: the sides differ at equal perplexity, which falls to the user side.
+    found = recommender(FakeEngine(choose_by_side)).recommend(["Steel Pan"], CANDIDATES, mode=mode)  # type: ignore[arg-type]
+    assert (found.index, found.side) == (index, side)
+
+
+def test_the_sides_of_a_query_stand_together_behind_one_shared_prefix() -> None:
+    engine = FakeEngine(choose_by_side)
+    recommender(engine).generate([query("a"), query("b", "Tea", "Hat")], ("user", "item"))
+    contexts = [
+        render_context("Home", ["Steel Pan"], titles) for titles in (CANDIDATES, ("Tea", "Hat"))
+    ]
+    assert len(engine.prompts) == 4
+    assert all(prompt.startswith(contexts[0]) for prompt in engine.prompts[:2])
+    assert all(prompt.startswith(contexts[1]) for prompt in engine.prompts[2:])
+
+
+def test_the_prompt_is_the_one_of_the_reasoning_package() -> None:
+    engine = FakeEngine(choose_by_side)
+    recommender(engine).generate([query("a")], ("item",))
+    expected = render_prompt("item", "Home", ["Steel Pan"], CANDIDATES, "number_title")
+    assert engine.prompts == [expected + "\n[reasoning_start]\n"]
+
+
+def test_samples_do_not_depend_on_their_neighbours() -> None:
+    queries = [query(f"u{n}") for n in range(9)]
+    together = recommender(FakeEngine(answer_by_seed)).generate(queries, ("user", "item"))
+    backwards = recommender(FakeEngine(answer_by_seed)).generate(queries[::-1], ("item", "user"))
+    assert backwards[::-1] == together
+    assert len({output["user"].index for output in together}) > 1
+
+
+def test_a_refused_query_leaves_the_others_alone() -> None:
+    queries = [query("good"), query("bad", "Tea", " "), query("fine")]
+    results = recommender(FakeEngine(choose_by_side)).generate_each(queries, ("user", "item"))
+    assert [type(result["user"]).__name__ for result in results] == [
+        "SideOutput",
+        "DataError",
+        "SideOutput",
+    ]
+    with pytest.raises(DataError, match=r"candidates\[1\]: the title is blank"):
+        recommender(FakeEngine(choose_by_side)).generate(queries, ("user",))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused() -> None:
+    small = recommender(FakeEngine(choose_by_side, max_model_len=200))
+    with pytest.raises(DataError, match="expected at most 136"):
+        small.recommend(["Steel Pan"], CANDIDATES)
+
+
+def test_requests_carry_the_settings_and_at_most_half_the_model_for_output() -> None:
+    engine = FakeEngine(choose_by_side, max_model_len=4000)
+    config = InferenceConfig(temperature=0.3, top_p=0.9, seed=7)
+    request = recommender(engine, config).build_request(query("a"), "user")
+    assert (request.temperature, request.top_p, request.max_new_tokens) == (0.3, 0.9, 1024)
+    engine.max_model_len = 1200
+    assert recommender(engine, config).build_request(query("a"), "user").max_new_tokens == 600
+
+
+def test_without_an_engine_it_only_prepares_and_reads() -> None:
+    bare = Recommender(
+        FakeEngine(choose_by_side).tokenizer,
+        max_model_len=4000,
+        answer_format="title",
+        config=InferenceConfig(),
+    )
+    assert bare.build_request(query("a"), "user").prompt_ids
+    with pytest.raises(ValueError, match="no engine"):
+        bare.recommend(["a"], CANDIDATES)
+
+
+def test_an_invalid_output_recommends_nothing() -> None:
+    silent = recommender(FakeEngine(lambda prompt, seed: "I would rather not say"))
+    found = silent.recommend(["Steel Pan"], CANDIDATES, mode="full")
+    assert (found.index, found.side, found.agreement) == (None, None, "none_valid")

@@ -1,0 +1,297 @@
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from msrrec import schema, storage
+from msrrec.config import InferenceConfig, RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.engines.base import Generation
+from msrrec.errors import ConfigError, DataError, EngineError
+from msrrec.evaluation import evaluate as evaluation
+from msrrec.evaluation.report import build_report, load_results, report_folder
+from msrrec.inference.batch import Prediction
+from msrrec.inference.decoding import Query, request_seed
+from msrrec.models import ModelSource
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example
+from tests.fake_engine import FakeEngine, listed_candidates, recommender
+
+NUM_USERS = 12
+NASTY = "<script>alert('x')</script> & <b>"
+
+
+def write_dataset(folder: Path) -> Dataset:
+    """Twelve users; the target is ``right``, at slot n modulo 3, among two wrong items."""
+    titles = {"h": f"Old {NASTY}", "right": f"Right {NASTY}", "wrong": "Wrong one", "bad": "Bad"}
+    items = [{"item_id": k, "title": v} for k, v in titles.items()]
+    rows = []
+    for n in range(NUM_USERS):
+        candidates = ["wrong", "bad"]
+        candidates.insert(n % 3, "right")
+        rows.append(
+            {
+                "example_id": f"e{n:02d}",
+                "user_id": f"u{n}",
+                "history": ["h"],
+                "target": "right",
+                "candidates": candidates,
+            }
+        )
+    path = str(folder)
+    storage.write_table(f"{path}/items.parquet", pa.Table.from_pylist(items, schema=schema.ITEMS))
+    examples = pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
+    for split in schema.SPLITS:
+        storage.write_table(f"{path}/{split}.parquet", examples)
+    manifest = {"schema_version": 1, "domain": f"Home {NASTY}", "fingerprint": "f00"}
+    storage.write_json(f"{path}/manifest.json", manifest)
+    return Dataset.load(path)
+
+
+def answer(prompt: str, seed: int) -> str:
+    """The user side is always right; the item side names the first candidate, or no candidate."""
+    titles = listed_candidates(prompt)
+    right = next(n for n, title in enumerate(titles) if title.startswith("Right"))
+    index = right if "side of the user" in prompt else 0
+    if "side of the items" in prompt and titles[0].startswith("Right"):
+        return "Undecided"
+    return f"Step 1. {NASTY}\n[reasoning_end]\n({index + 1}) {titles[index]}"
+
+
+def predict_here(
+    examples: Sequence[Example],
+    dataset: Dataset,
+    source: ModelSource,
+    sides: Sequence[Side],
+    config: InferenceConfig,
+    build: Any,
+) -> list[Prediction]:
+    """Batch inference without Ray."""
+    queries = [
+        Query(
+            e.example_id,
+            "Home",
+            tuple(dataset.titles(e.history)),
+            tuple(dataset.titles(e.candidates)),
+        )
+        for e in examples
+    ]
+    results = recommender(FakeEngine(answer)).generate(queries, sides)
+    return [
+        Prediction(query.key, result[side], request_seed(config.seed, query.key, side))
+        for query, result in zip(queries, results, strict=True)
+        for side in sides
+    ]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return write_dataset(tmp_path / "dataset")
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> str:
+    folder = tmp_path / "model"
+    (folder / "merged").mkdir(parents=True)
+    (folder / "merged" / "config.json").write_text("{}")
+    settings = {"kind": "msrrec", "answer_format": "number_title", "domain": "Home"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    lines = [{"step": s, "loss": 3.0 / s, "loss_rea": 2.0 / s, "loss_rec": 1.0 / s} for s in (1, 9)]
+    (folder / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return str(folder)
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path, dataset: Dataset, model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Evaluations of two baselines and a model."""
+    monkeypatch.setattr(evaluation, "predict", predict_here)
+    out = tmp_path / "eval"
+    for name in ("random", "popularity"):
+        evaluation.evaluate_baseline(dataset, name, str(out / name), RunConfig())
+    evaluation.evaluate(
+        dataset, model_dir, str(out / "msrrec"), RunConfig(), ("user", "item", "fused")
+    )
+    return out
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report" / "metrics.json").read_text())
+    return found
+
+
+def test_every_variant_has_one_row_a_user_in_the_frozen_order(folder: Path) -> None:
+    for variant in ("user", "item", "fused"):
+        path = str(folder / "msrrec" / "predictions" / f"{variant}.parquet")
+        rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+        assert [row["example_id"] for row in rows] == [f"e{n:02d}" for n in range(NUM_USERS)]
+    assert [row["side"] for row in rows[:4]] == ["user", "user", "user", "user"]
+    assert {row["item_id"] for row in rows} == {"right"}
+    assert rows[3]["seed"] == request_seed(0, "e03", "user")
+
+
+def test_invalid_outputs_stay_in_the_rows(folder: Path) -> None:
+    path = str(folder / "msrrec" / "predictions" / "item.parquet")
+    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+    # The target stands first for every third user, and there the item side names none.
+    assert [row["item_id"] for row in rows[:4]] == [None, "wrong", "wrong", None]
+    assert rows[0]["text"] == "[reasoning_start]\nUndecided"
+    assert rows[0]["num_tokens"] == len("Undecided")
+
+
+def test_metrics_count_what_the_rows_say(folder: Path) -> None:
+    metrics = read_metrics(folder / "msrrec")
+    assert metrics["chance"] == pytest.approx(1 / 3)
+    assert metrics["variants"]["user"]["num_hits"] == 12
+    assert metrics["variants"]["item"]["num_hits"] == 0
+    assert metrics["variants"]["item"]["num_valid"] == 8
+    assert metrics["variants"]["fused"]["hit_ratio"]["value"] == 1.0
+    assert metrics["fusion"]["by_agreement"]["one_valid"]["num_users"] == 4
+    assert metrics["fusion"]["by_agreement"]["differ"]["user_wins"] == 8
+    assert metrics["fusion"]["gain"] == 0
+    # fused against item: 12 against 0, two-sided binomial: 2 / 2**12
+    against_item = next(p for p in metrics["paired"] if p["second"] == "item")
+    assert (against_item["first_only"], against_item["second_only"]) == (12, 0)
+    assert against_item["p_value"] == pytest.approx(2 / 2**12)
+    assert metrics["errors"]["num_refused"] == 0
+
+
+def test_cases_are_the_first_of_each_kind(folder: Path) -> None:
+    cases = read_metrics(folder / "msrrec")["cases"]
+    assert [(c["example_id"], c["agreement"], c["is_hit"]) for c in cases] == [
+        ("e00", "one_valid", True),
+        ("e01", "differ", True),
+    ]
+    assert cases[1]["candidates"][cases[1]["target"]].startswith("Right")
+
+
+def test_a_baseline_writes_the_same_files(folder: Path) -> None:
+    path = str(folder / "popularity" / "predictions" / "popularity.parquet")
+    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+    # In training everybody bought the right item.
+    assert {row["item_id"] for row in rows} == {"right"}
+    assert read_metrics(folder / "popularity")["variants"]["popularity"]["num_hits"] == 12
+
+
+def test_the_number_of_users_can_be_limited(tmp_path: Path, dataset: Dataset) -> None:
+    config = RunConfig.model_validate({"evaluate": {"num_users": 5}})
+    summary = evaluation.evaluate_baseline(dataset, "random", str(tmp_path / "few"), config)
+    assert summary["num_users"] == 5
+
+
+def test_a_failing_engine_leaves_nothing(
+    tmp_path: Path, dataset: Dataset, model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Generation:
+        raise EngineError("the engine died")
+
+    monkeypatch.setattr(evaluation, "predict", fail)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(EngineError):
+        evaluation.evaluate(dataset, model_dir, str(tmp_path / "out"), RunConfig(), ("user",))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unknown_baselines_and_no_variants_are_refused(
+    tmp_path: Path, dataset: Dataset, model_dir: str
+) -> None:
+    out = str(tmp_path / "out")
+    with pytest.raises(ConfigError, match="baseline 'best': unknown; expected one of random"):
+        evaluation.evaluate_baseline(dataset, "best", out, RunConfig())
+    with pytest.raises(ConfigError, match="variants: found none"):
+        evaluation.evaluate(dataset, model_dir, out, RunConfig(), ())
+
+
+class Page(HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Path) -> None:
+    summary = report_folder(str(folder))
+    assert [(row["system"], row["variant"]) for row in summary["systems"]] == [
+        ("random", "random"),
+        ("popularity", "popularity"),
+        ("model", "user"),
+        ("model", "item"),
+        ("model", "fused"),
+    ]
+    by_label = {row["label"]: row for row in summary["systems"]}
+    assert by_label["model · fused"]["paired"] is None
+    assert by_label["model · item"]["paired"]["first_only"] == 12
+    assert by_label["popularity"]["paired"] == {"first_only": 0, "second_only": 0, "p_value": 1.0}
+    page = Page((folder / "report" / "index.html").read_text())
+    for text in ("random", "popularity", "model · fused", "1.0000", "Training of model", "e01"):
+        assert text in page.text
+    assert re.search(r"it is better than [^.]*model · item", page.text)
+    assert "no difference is shown from popularity" in page.text
+    assert json.loads((folder / "report" / "results.json").read_text()) == {
+        "systems": summary["systems"],
+        "findings": summary["findings"],
+    }
+
+
+def test_titles_and_model_text_reach_the_page_as_text(folder: Path) -> None:
+    report_folder(str(folder))
+    text = (folder / "report" / "index.html").read_text()
+    page = Page(text)
+    assert "script" not in page.tags
+    assert f"Right {NASTY}" in page.text  # a title
+    assert f"Step 1. {NASTY}" in page.text  # what a model wrote
+    assert f"on Home {NASTY}" in page.text  # a domain
+
+
+def test_the_page_loads_nothing_from_anywhere(folder: Path) -> None:
+    report_folder(str(folder))
+    text = (folder / "report" / "index.html").read_text()
+    page = Page(text)
+    assert not {"link", "iframe", "img", "object"} & set(page.tags)
+    assert not {"src", "href", "srcset"} & {name for name, _ in page.attributes}
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_a_second_report_does_not_count_the_first_as_a_system(folder: Path) -> None:
+    first = report_folder(str(folder))
+    assert report_folder(str(folder)) == first
+
+
+def test_a_single_baseline_makes_a_page_too(folder: Path) -> None:
+    rows = report_folder(str(folder / "random"))["systems"]
+    assert [row["system"] for row in rows] == ["random"]
+
+
+def test_systems_on_other_users_are_shown_but_not_compared(folder: Path, dataset: Dataset) -> None:
+    config = RunConfig.model_validate({"evaluate": {"num_users": 5}})
+    evaluation.evaluate_baseline(dataset, "random", str(folder / "few"), config)
+    page = str(folder / "report" / "index.html")
+    rows = build_report(load_results(str(folder)), page)["systems"]
+    assert [row["paired"] is None for row in rows if row["num_users"] == 5] == [True]
+
+
+def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found no report/metrics.json below it"):
+        report_folder(str(tmp_path))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "metrics.json").write_text('{"kind": "other"}')
+    with pytest.raises(DataError, match="not an evaluation"):
+        report_folder(str(tmp_path))
+    assert not (tmp_path / "report" / "index.html").exists()
