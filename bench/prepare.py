@@ -76,7 +76,7 @@ def iter_metadata(rng: np.random.Generator, texts: list[str], num_items: int) ->
         record = {
             "asin": f"B{item:09d}",
             "related": {"also_bought": [f"B{i:09d}" for i in rng.integers(num_items, size=30)]},
-            "title": f"{title} &amp; {item}",
+            "title": f"{title} {'&amp;' if item % 10 == 0 else 'x'} {item}",
             "price": 12.5,
             "salesRank": {"Electronics": item},
             "imUrl": f"http://images.example/{item}.jpg",

@@ -145,9 +145,15 @@ def _find_asin(line: bytes) -> bytes | None:
 
 def _has_title(line: bytes, where: str) -> bool:
     if _is_literal(line):
-        match = _LITERAL_TITLE.match(line)
-        if match is None:
+        found = line.find(b"'title': ")
+        if found < 0:
             return False
-        if _PLAIN_TITLE.match(match[1]) and _SCRIPT.encode() not in match[1]:
+        title = line[found + len("'title': ") :]
+        if line.find(b'"', 0, found) >= 0:  # the find may lie inside a text in double quotes
+            match = _LITERAL_TITLE.match(line)
+            if match is None:
+                return False
+            title = match[1]
+        if _PLAIN_TITLE.match(title) and _SCRIPT.encode() not in title:
             return True
     return bool(clean_title(parse_line(line, where)[schema.TITLE]))

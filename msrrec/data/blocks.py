@@ -50,6 +50,7 @@ def _collect(
     unit: str,
 ) -> pa.Table:
     dataset.context.execution_options.preserve_order = True
+    dataset.context.op_resource_reservation_enabled = False  # on, half of the cores stay idle
     dataset.context.enable_progress_bars = False
     mapped = dataset.map_batches(
         task, batch_format="pyarrow", batch_size=None, zero_copy_batch=True

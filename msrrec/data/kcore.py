@@ -15,12 +15,13 @@ def k_core(users: IntArray, items: IntArray, k: int) -> NDArray[np.int64]:
         k: Least events of each user and item. A repeated purchase counts as one more event.
     """
     rows = np.arange(len(users))
+    users, items = users.astype(np.intp), items.astype(np.intp)  # what bincount would cast to
     while True:
-        user, item = users[rows], items[rows]
-        stays = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
+        strong_users, strong_items = np.bincount(users) >= k, np.bincount(items) >= k
+        stays = strong_users[users] & strong_items[items]
         if stays.all():
             return rows
-        rows = rows[stays]
+        rows, users, items = rows[stays], users[stays], items[stays]
 
 
 def distinct_rows(users: IntArray, items: IntArray, timestamps: IntArray) -> NDArray[np.int64]:
@@ -28,12 +29,23 @@ def distinct_rows(users: IntArray, items: IntArray, timestamps: IntArray) -> NDA
 
     The same item bought again at another time is another event and stays.
     """
-    pairs = users.astype(np.int64) * (int(items.max(initial=0)) + 1) + items
-    ordered = np.sort(pairs)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    suspects = np.flatnonzero(np.isin(pairs, repeated))
-    order = suspects[np.lexsort((timestamps[suspects], pairs[suspects]))]
-    same = (np.diff(pairs[order]) == 0) & (np.diff(timestamps[order]) == 0)
+    mixed = _mix(users, items, timestamps)
+    ordered = np.sort(mixed)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     stays = np.ones(len(users), dtype=bool)
-    stays[order[1:][same]] = False
+    if len(repeated):
+        suspects = np.flatnonzero(np.isin(mixed, repeated))
+        keys = np.stack([users[suspects], items[suspects], timestamps[suspects]])
+        order = np.lexsort(keys)  # stable, so of equal events the first row leads
+        same = (np.diff(keys[:, order]) == 0).all(axis=0)
+        stays[suspects[order[1:][same]]] = False
     return np.flatnonzero(stays)
+
+
+def _mix(*columns: IntArray) -> NDArray[np.uint64]:
+    """One number for each row: equal for equal rows, and hardly ever for others."""
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        mixed = (mixed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+    return mixed

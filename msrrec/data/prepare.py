@@ -160,9 +160,8 @@ def _core(events: Events, k: int) -> Events:
 
 def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
     """Whether each item code has a visible title."""
-    titled = records.filter(records[sources.TITLED])[schema.ITEM_ID]
-    ids = events.item_ids.cast(pa.string())
-    return np.asarray(pc.is_in(ids, value_set=titled.combine_chunks()))
+    titled = records[schema.ITEM_ID].filter(records[sources.TITLED]).combine_chunks()
+    return np.asarray(pc.is_in(events.item_ids, value_set=titled))
 
 
 def _check_all_titled(events: Events, records: pa.Table) -> None:
@@ -242,7 +241,7 @@ def _positions(codes: IntArray, size: int) -> IntArray:
 
 def _load_catalogue(item_ids: pa.Array, records: pa.Table) -> pa.Table:
     """The items of the sample, parsed, in the order of their ids."""
-    places = pc.index_in(item_ids.cast(pa.string()), records[schema.ITEM_ID].combine_chunks())
+    places = pc.index_in(item_ids, records[schema.ITEM_ID].combine_chunks())
     return sources.parse_records(records.take(places))
 
 

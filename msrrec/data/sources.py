@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msrrec import schema
 from msrrec.data import amazon, blocks, movielens, readers
@@ -32,7 +34,7 @@ RECORDS = pa.schema(
     [
         pa.field(schema.ITEM_ID, pa.string()),
         pa.field(TITLED, pa.bool_()),
-        pa.field(RECORD, pa.binary()),
+        pa.field(RECORD, pa.large_binary()),
     ]
 )
 """Items before they are parsed: id, whether there is a visible title, and the source's own line."""
@@ -106,8 +108,13 @@ def load_records(
     else:
         read = partial(read_records, inputs.source, wanted)
         table = blocks.map_files(read, inputs.items, "read items")
-    frame = pl.DataFrame(table).unique(schema.ITEM_ID, keep="first", maintain_order=True)
-    return frame.to_arrow().cast(RECORDS)
+    ids = table[schema.ITEM_ID].combine_chunks()
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return table
+    first = (
+        pa.table({"id": ids, "row": np.arange(len(ids))}).group_by("id").aggregate([("row", "min")])
+    )
+    return table.take(first["row_min"].sort())
 
 
 def parse_records(records: pa.Table) -> pa.Table:

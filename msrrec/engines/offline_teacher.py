@@ -190,7 +190,7 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
     return (
         f"{bought}The user mostly buys {liked[0]}{second}.{brand}",
         f"{labels}.",
-        " ".join(f"{label}: {_matches(label, opinion.labels)}." for label in liked),
+        " ".join(f"From {label}: {_matches(label, opinion.labels)}." for label in liked),
         f"({choice + 1}) fits best.",
         f"({choice + 1}) {titles[choice]}. {opinion.reasons[choice]}",
     )

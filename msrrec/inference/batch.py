@@ -4,8 +4,11 @@ The stage is a plain class that Ray Data runs in actors; Ray itself is imported 
 """
 
 import logging
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -136,9 +139,7 @@ def predict(
     if not examples:
         return []
     found: dict[tuple[str, str], Prediction] = {}
-    outputs = _pipeline(
-        _query_tables(examples, dataset, config.batch_size), source, sides, config, build
-    )
+    outputs = _pipeline(_query_tables(examples, dataset, config), source, sides, config, build)
     with Progress("recommend", len(examples), "users") as progress:
         for table in _batches(outputs, source):
             for row in table.to_pylist():
@@ -149,9 +150,10 @@ def predict(
 
 
 def _query_tables(
-    examples: Sequence[Example], dataset: Dataset, batch_size: int
+    examples: Sequence[Example], dataset: Dataset, config: InferenceConfig
 ) -> Iterator[pa.Table]:
-    """The titles of the examples, one table a batch, so that any engine can take the next one."""
+    """The titles of the examples, one table a batch; each engine gets at least one."""
+    batch_size = min(config.batch_size, math.ceil(len(examples) / config.num_engines))
     for start in range(0, len(examples), batch_size):
         rows = [
             {
@@ -174,18 +176,33 @@ def _pipeline(
 ) -> "ray.data.Dataset":
     """The dataset of outputs, not yet executed."""
     import ray.data
+    from ray.util.annotations import RayDeprecationWarning
 
     batches = list(tables)
     num_engines = min(config.num_engines, len(batches))
-    return ray.data.from_arrow(batches).map_batches(
-        RecommendStage,
-        fn_constructor_args=(source, config, tuple(sides), build),
-        batch_size=None,  # a block is a batch already
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=num_engines),
-        ray_remote_args_fn=_restarts,
-        **_resources(config, num_engines),
+    with warnings.catch_warnings():
+        # Restarts have no named parameter in this release, and users can't change it.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return ray.data.from_arrow(batches).map_batches(
+            RecommendStage,
+            fn_constructor_args=(_absolute(source), config, tuple(sides), build),
+            batch_size=None,  # a block is a batch already
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=num_engines),
+            ray_remote_args_fn=_restarts,
+            **_resources(config, num_engines),
+        )
+
+
+def _absolute(source: ModelSource) -> ModelSource:
+    """Folders as every worker finds them, whatever its working directory; hub names as they are."""
+    path, adapter = (
+        str(Path(name).expanduser().absolute())
+        if name and Path(name).expanduser().exists()
+        else name
+        for name in (source.path, source.adapter)
     )
+    return replace(source, path=path or source.path, adapter=adapter)
 
 
 def _resources(config: InferenceConfig, num_engines: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from msrrec.errors import ModelError
 from msrrec.training.attention import use_packed_attention
 from msrrec.training.examples import ExampleSet
 from msrrec.training.loss import packed_loss
-from msrrec.training.packing import Packed, pack
+from msrrec.training.packing import COARSE, EXACT, Packed, pack
 from msrrec.training.schedule import Batch, share_of_worker
 
 
@@ -63,6 +63,7 @@ class Learner:
         self.rank, self.world_size = rank, world_size
         self.device = next(model.parameters()).device
         self.packs = use_packed_attention(model.get_base_model())
+        self.grain = COARSE if self.packs and self.device.type == "cpu" else EXACT
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.weights, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -103,7 +104,9 @@ class Learner:
         size = self.config.micro_batch_size if self.packs else 1
         sums_3 = torch.zeros(3, device=self.device)  # examples with reasoning, loss_rea, loss_rec
         for start in range(0, len(mine), size):
-            packed = pack([examples[i] for i in mine[start : start + size]], self.device)
+            packed = pack(
+                [examples[i] for i in mine[start : start + size]], self.device, self.grain
+            )
             sums_3 += self._backward(packed, len(batch))
         self._sum_over_workers(sums_3)
         return self._result(sums_3, batch, examples.lengths)

@@ -122,7 +122,7 @@ def prepare_examples(
 def fit(job: Job, examples: ExampleSet, folder: Path, *, on_gpu: bool) -> str:
     """Train on Ray and return the folder of the last checkpoint.
 
-    Idle threads sleep: where other programs want the cores too, spinning ones slow a step sevenfold.
+    Idle threads sleep, as spinning ones slow a step sevenfold where other programs want the cores.
 
     Raises:
         MsrRecError: What a worker raised for the user.

@@ -38,18 +38,44 @@ class Packed:
     shares: torch.Tensor
 
 
-def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> Packed:
+@dataclass(frozen=True)
+class Grain:
+    """Sizes are rounded up to multiples of these, with tokens that nothing learns from.
+
+    The processor's matrix library keeps a kernel for every shape it has met, some megabytes each;
+    round sizes come again, so its memory stays bounded and kernels are found instead of made.
+    """
+
+    example: int = 1
+    """Tokens of one example; its own causal attention keeps the added ones from being seen."""
+    row: int = 1
+    """Tokens of a row; the added ones are an example of their own."""
+    supervised: int = 1
+    """Supervised tokens of a row; the added ones have no share in any loss."""
+
+
+EXACT = Grain()
+COARSE = Grain(example=32, row=512, supervised=128)
+
+
+def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu", grain: Grain = EXACT) -> Packed:
     """The row of some examples, at least one; none may begin with a supervised token."""
-    lengths = tuple(len(ids) for ids, _ in pairs)
-    ids = np.concatenate([ids for ids, _ in pairs])
-    segments = np.concatenate([segments for _, segments in pairs])
-    shares = np.concatenate([span_shares(segments) for _, segments in pairs], axis=1)
+    padded = [_pad(pair, _lack(len(pair[0]), grain.example)) for pair in pairs]
+    rest = _lack(sum(len(ids) for ids, _ in padded), grain.row)
+    if rest:
+        padded.append((np.zeros(rest, np.int32), np.zeros(rest, np.int8)))
+    lengths = tuple(len(ids) for ids, _ in padded)
+    ids = np.concatenate([ids for ids, _ in padded])
+    segments = np.concatenate([segments for _, segments in padded])
+    shares = np.concatenate([span_shares(segments) for _, segments in padded], axis=1)
     supervised = np.flatnonzero(segments != NOT_SUPERVISED)
+    idle = np.zeros(_lack(len(supervised), grain.supervised), supervised.dtype)
+    supervised = np.concatenate([supervised, idle])  # the first token of all, which has no share
     return Packed(
         input_ids=_tensor(ids, torch.int64, device)[None],
         position_ids=_tensor(_positions(lengths), torch.int64, device)[None],
         lengths=lengths,
-        rows=_tensor(supervised - 1, torch.int64, device),
+        rows=_tensor(np.maximum(supervised - 1, 0), torch.int64, device),
         targets=_tensor(ids[supervised], torch.int64, device),
         shares=_tensor(shares[:, supervised], torch.float32, device),
     )
@@ -67,6 +93,15 @@ def span_shares(segments: NDArray[np.int8]) -> NDArray[np.float64]:
     spans = np.stack([segments == REASONING, segments == RECOMMENDATION])
     shares: NDArray[np.float64] = spans / np.maximum(spans.sum(axis=1, keepdims=True), 1)
     return shares
+
+
+def _pad(pair: Pair, count: int) -> Pair:
+    return np.pad(pair[0], (0, count)), np.pad(pair[1], (0, count))
+
+
+def _lack(size: int, multiple: int) -> int:
+    """What is lacking to the next multiple."""
+    return -size % multiple
 
 
 def _positions(lengths: Sequence[int]) -> NDArray[np.int64]:

@@ -66,8 +66,8 @@ def run_worker(settings: dict[str, Any]) -> None:
     job: Job = settings["job"]
     examples: ExampleSet = ray.get(settings["examples"])
     learner = build_learner(job)
-    if learner.rank == 0:
-        log.setup()
+    log.setup(logging.INFO if learner.rank == 0 else logging.WARNING)
+    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each worker there
     done, rows = restore(learner)
     total = num_steps(len(examples), job.config)
     batches = itertools.islice(iter_batches(len(examples), job.config), done, None)
@@ -102,11 +102,11 @@ def build_learner(job: Job) -> Learner:
 def cores_per_worker(num_workers: int) -> int:
     """Threads for each of the workers on this node, at least 1.
 
-    By the cores that Ray may use here, or that there are where Ray was told of more.
+    Of the node's cores, or of those that Ray counts where they are fewer, as in a container.
     """
     here = ray.get_runtime_context().get_node_id()
-    cores = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)
-    return max(1, min(int(cores), len(os.sched_getaffinity(0))) // num_workers)
+    counted = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)
+    return max(1, min(int(counted), os.cpu_count() or 1) // num_workers)
 
 
 def restore(learner: Learner) -> tuple[int, list[Row]]:

@@ -50,7 +50,7 @@ def test_the_category_bought_most_and_then_the_repeated_brand_decide() -> None:
         "The user mostly buys Tea, then Camping. "
         "Favourite brand: Acme.\n"
         "Step 2. Attribute Analysis: (1) Pets; (2) Tea; (3) Tea; (4) Camping.\n"
-        "Step 3. Logic Matching: Tea: (2), (3). Camping: (4).\n"
+        "Step 3. Logic Matching: From Tea: (2), (3). From Camping: (4).\n"
         "Step 4. Candidate Choice: (3) fits best.\n"
         "Step 5. Recommendation: (3) Acme Mug. It matches Tea.\n"
         "[reasoning_end]\n"
@@ -67,14 +67,14 @@ def test_without_a_matching_category_the_brand_decides_and_else_the_first() -> N
     assert chain.steps == (
         "Tea, Tea. The user mostly buys Tea. Favourite brand: Acme.",
         "(1) Pets; (2) Pets.",
-        "Tea: none.",
+        "From Tea: none.",
         "(2) fits best.",
         "(2) Acme Leash. It is made by Acme.",
     )
     chain = parse_chain(good_answer(teacher, ["Zeta Tent"], ["Omni Leash", "Acme Leash"]))
     assert isinstance(chain, Chain)
     assert chain.steps[2:] == (
-        "Camping: none.",
+        "From Camping: none.",
         "(1) fits best.",
         "(1) Omni Leash. There is no clear match.",
     )
@@ -103,7 +103,7 @@ def test_without_categories_the_strongest_shared_word_stands_in(tmp_path: Path) 
     assert chain.steps == (
         "The user mostly buys leash, then acme.",
         "(1) acme; (2) leash; (3) other.",
-        "leash: (2). acme: (1).",
+        "From leash: (2). From acme: (1).",
         "(2) fits best.",
         "(2) Acme Leash. It matches leash.",
     )

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from msrrec.training.attention import packed_attention, use_packed_attention
 from msrrec.training.loss import packed_loss, weighted_loss
-from msrrec.training.packing import Pair, pack, span_shares
+from msrrec.training.packing import COARSE, EXACT, Grain, Pair, pack, span_shares
 
 torch.set_num_threads(1)  # models this small only lose by more, above all on a busy machine
 
@@ -57,8 +57,9 @@ def test_shares_of_a_span_sum_to_one_and_of_a_missing_one_to_zero() -> None:
     np.testing.assert_allclose(span_shares(np.array([0, 2], np.int8)).sum(1), [0, 1])
 
 
+@pytest.mark.parametrize("grain", [EXACT, COARSE], ids=["exact", "coarse"])
 @pytest.mark.parametrize("name", MODELS)
-def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str) -> None:
+def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str, grain: Grain) -> None:
     torch.manual_seed(0)
     model = MODELS[name]()
     # Longer than two blocks of the attention, an odd rest, and a behaviour-only example.
@@ -73,20 +74,34 @@ def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str) -> 
     gradients = torch.autograd.grad(expected, list(model.parameters()))
 
     assert use_packed_attention(model)
-    row = pack(pairs)
+    row = pack(pairs, grain=grain)
     logits_SV = model(
         input_ids=row.input_ids,
         position_ids=row.position_ids,
         logits_to_keep=row.rows,
         sequence_lengths=row.lengths,
     ).logits[0]
-    assert len(logits_SV) == 120 + 7 + 1 + 1 + 5
+    assert len(logits_SV) == (134 if grain is EXACT else 256)  # 120 + 7 + 1 + 1 + 5
     loss, _ = packed_loss(logits_SV, row.targets, row.shares, 0.7, 0.3)
     packed_gradients = torch.autograd.grad(loss, list(model.parameters()))
 
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     for ours, theirs in zip(packed_gradients, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_rounding_up_adds_tokens_that_nothing_learns_from() -> None:
+    pairs = make_pairs((3, 2, 1), (2, 0, 1))
+    row = pack(pairs, grain=Grain(example=4, row=16, supervised=8))
+    assert row.lengths == (8, 4, 4)
+    assert row.input_ids[0, :6].tolist() == pairs[0][0].tolist()
+    assert row.input_ids[0, 8:11].tolist() == pairs[1][0].tolist()
+    assert row.position_ids[0].tolist() == [*range(8), *range(4), *range(4)]
+    exact = pack(pairs)
+    assert row.targets[:4].tolist() == exact.targets.tolist()
+    assert torch.equal(row.shares[:, :4], exact.shares)
+    assert len(row.rows) == 8
+    assert not row.shares[:, 4:].any()
 
 
 def test_an_example_does_not_see_its_neighbours() -> None:
