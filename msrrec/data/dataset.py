@@ -7,8 +7,7 @@ from typing import Any
 from msrrec import schema, storage
 from msrrec.errors import DataError
 from msrrec.schema import Example, Item, Split
-
-MANIFEST = "manifest.json"
+from msrrec.storage import MANIFEST
 
 
 @dataclass(frozen=True)

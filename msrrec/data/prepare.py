@@ -21,12 +21,12 @@ from msrrec import schema, storage
 from msrrec.config import DataConfig
 from msrrec.data import sequences, sources
 from msrrec.data.candidates import CandidateSampler
-from msrrec.data.dataset import MANIFEST
 from msrrec.data.kcore import distinct_rows, k_core
 from msrrec.data.sequences import Sequences
 from msrrec.data.sources import Inputs
 from msrrec.errors import DataError
 from msrrec.schema import SPLITS, Split
+from msrrec.storage import MANIFEST
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def prepare(
     inputs = sources.find_inputs(source, interactions, items)
     events, records, dropped = _load(inputs, config)
     seqs, user_ids, codes = _sample(events, config, dropped)
-    catalogue = _load_catalogue(events.item_ids.take(pa.array(codes)), records)
+    catalogue = _load_catalogue(inputs, events.item_ids.take(pa.array(codes)), records)
     tables = _build_examples(seqs, user_ids, catalogue, config)
     tables[ITEMS_FILE] = catalogue.select(schema.ITEMS.names).cast(schema.ITEMS)
     manifest = _describe(inputs, interactions, config) | _count(seqs, catalogue, tables, dropped)
@@ -239,10 +239,12 @@ def _positions(codes: IntArray, size: int) -> IntArray:
     return positions
 
 
-def _load_catalogue(item_ids: pa.Array, records: pa.Table) -> pa.Table:
+def _load_catalogue(inputs: Inputs, item_ids: pa.Array, records: pa.Table) -> pa.Table:
     """The items of the sample, parsed, in the order of their ids."""
     places = pc.index_in(item_ids, records[schema.ITEM_ID].combine_chunks())
-    return sources.parse_records(records.take(places))
+    catalogue = sources.parse_records(inputs, records.take(places))
+    assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
+    return catalogue
 
 
 def _build_examples(

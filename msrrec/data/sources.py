@@ -111,15 +111,15 @@ def load_records(
     ids = table[schema.ITEM_ID].combine_chunks()
     if pc.count_distinct(ids).as_py() == len(ids):
         return table
-    first = (
-        pa.table({"id": ids, "row": np.arange(len(ids))}).group_by("id").aggregate([("row", "min")])
-    )
-    return table.take(first["row_min"].sort())
+    rows = pa.table({"id": ids, "row": np.arange(len(ids))})
+    first = rows.group_by("id").aggregate([("row", "min")])["row_min"]
+    return table.take(first.combine_chunks().sort())
 
 
-def parse_records(records: pa.Table) -> pa.Table:
+def parse_records(inputs: Inputs, records: pa.Table) -> pa.Table:
     """Records as ``schema.ITEMS`` with ``TITLE_KEY``, in order."""
-    return blocks.map_rows(parse_part, records, _RECORDS_PER_TASK, "parse items")
+    parse = partial(parse_part, inputs.source)
+    return blocks.map_rows(parse, records, _RECORDS_PER_TASK, "parse items")
 
 
 def read_events(source: SourceName, path: str) -> pa.Table:
@@ -211,25 +211,26 @@ def _records(frame: pl.DataFrame) -> pa.Table:
     return pa.table([frame[schema.ITEM_ID].to_list(), titled, rows], schema=RECORDS)
 
 
-def parse_part(records: pa.Table) -> pa.Table:
+def parse_part(source: SourceName, records: pa.Table) -> pa.Table:
     """``parse_records`` for some of them."""
     columns = (records[schema.ITEM_ID].to_pylist(), records[RECORD].to_pylist())
-    items = [_item(item_id, record) for item_id, record in zip(*columns, strict=True)]
+    items = [_item(source, item_id, record) for item_id, record in zip(*columns, strict=True)]
     return pa.Table.from_pylist(items, schema.ITEMS.append(pa.field(TITLE_KEY, pa.string())))
 
 
-def _item(item_id: str, record: bytes) -> dict[str, Any]:
+def _item(source: SourceName, item_id: str, record: bytes) -> dict[str, Any]:
     """One item, cleaned: its title as prompts show it, its path of categories, one line of text."""
-    fields = amazon.parse_line(record, f"item {item_id!r}")
+    is_amazon = source == "amazon"
+    fields = amazon.parse_line(record, f"item {item_id!r}") if is_amazon else json.loads(record)
     title = clean_title(fields[schema.TITLE])
-    description = fields[schema.DESCRIPTION]
+    description = fields.get(schema.DESCRIPTION)
     if isinstance(description, list):
         description = " ".join(map(str, description))
     return {
         schema.ITEM_ID: item_id,
         schema.TITLE: title,
-        schema.CATEGORIES: _categories(fields[schema.CATEGORIES]),
-        schema.BRAND: _clean_name(str(fields[schema.BRAND] or "")) or None,
+        schema.CATEGORIES: _categories(fields.get(schema.CATEGORIES)),
+        schema.BRAND: _clean_name(str(fields.get(schema.BRAND) or "")) or None,
         schema.DESCRIPTION: _one_line(str(description or "")) or None,
         TITLE_KEY: normalize_title(title),
     }

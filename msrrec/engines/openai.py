@@ -124,7 +124,8 @@ class TeacherClient:
                 "teacher.base_url, which often ends in /v1, and teacher.model"
             ) from error
         if _is_connection_refused(error) and not self._has_answered:
-            if tries >= _TRIES_BEFORE_FIRST_ANSWER or isinstance(error, openai.APITimeoutError):
+            enough = min(_TRIES_BEFORE_FIRST_ANSWER, self._teacher.max_retries + 1)
+            if tries >= enough or isinstance(error, openai.APITimeoutError):
                 raise EngineError(
                     f"{where}: nobody answers there ({said}); check the address, and that the "
                     "server is running"

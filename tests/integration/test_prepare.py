@@ -116,6 +116,7 @@ def amazon_files(folder: Path) -> tuple[str, str]:
     reviews.append(reviews[0])
     metas = [{"asin": f"B{i}", "title": f"Lamp {i}", "categories": [["Home"]]} for i in range(12)]
     del metas[4]["title"]
+    metas.append(metas[0] | {"title": "a later line of the same item"})
     with gzip.open(folder / "reviews_Home_5.json.gz", "wt") as file:
         file.writelines(json.dumps(review) + "\n" for review in reviews)
     with gzip.open(folder / "meta_Home.json.gz", "wt") as file:
@@ -138,6 +139,7 @@ def test_amazon_events_without_a_title_are_dropped_and_counted(tmp_path: Path) -
     assert (manifest["num_users"], manifest["num_items"]) == (9, 11)
     assert manifest["num_interactions"] == 9 * 7 - 9
     assert manifest["domain"] == "Home"
+    assert Dataset.load(str(tmp_path / "out")).titles(["B0", "B11"]) == ["Lamp 0", "Lamp 11"]
     strict = config.model_copy(update={"missing_items": "error"})
     with pytest.raises(DataError, match="item 'B4', bought by user 'A0': has a blank title"):
         prepare("amazon", reviews, meta, str(tmp_path / "strict"), strict)

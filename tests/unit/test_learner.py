@@ -134,6 +134,12 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Pat
         assert torch.equal(ours, theirs)
 
 
+def test_dropout_follows_from_the_step() -> None:
+    learner = make_learner(lora_dropout=0.5)
+    losses = [learner.step(step, make_examples(), BATCH, 0.0).loss for step in (0, 1, 0)]
+    assert losses[0] == losses[2] != losses[1]
+
+
 def test_training_lowers_the_loss() -> None:
     learner, examples = make_learner(num_epochs=20, global_batch_size=7), make_examples()
     before = learner.sum_gradients(examples, np.arange(7)).loss

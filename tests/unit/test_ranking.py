@@ -31,12 +31,12 @@ def test_without_valid_outputs_the_ratio_among_them_is_undefined() -> None:
 
 
 def test_slots_tell_where_targets_stand_and_where_choices_fall() -> None:
-    slots = rank_metrics(EXAMPLES, ["a", "a", "c", "b"])["slots"]
+    slots = rank_metrics(EXAMPLES, ["a", "b", "b", "b"])["slots"]
     assert slots["num_users"] == [2, 1, 1]
-    assert [share["value"] for share in slots["hit_ratio"]] == [0.5, 0.0, 1.0]
-    assert slots["num_chosen"] == [2, 1, 1]
-    # chi-square of 2, 1, 1 against 4/3 each is 0.5 with 2 degrees of freedom: p = exp(-0.25)
-    assert slots["uniform_p_value"] == pytest.approx(0.7788, abs=1e-4)
+    assert [share["value"] for share in slots["hit_ratio"]] == [0.5, 1.0, 0.0]
+    assert slots["num_chosen"] == [1, 3, 0]
+    # chi-square of 1, 3, 0 against 4/3 each is 3.5 with 2 degrees of freedom: p = exp(-1.75)
+    assert slots["uniform_p_value"] == pytest.approx(0.17377, abs=1e-4)
 
 
 def test_slots_follow_the_frozen_order_of_each_example() -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msrrec.data.sequences import (
@@ -52,6 +52,7 @@ def test_one_training_example_a_user_is_the_latest() -> None:
     assert TWO_USERS.items[cuts.targets].tolist() == [12]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=8))
 def test_spans_count_up_from_each_begin(pairs: list[tuple[int, int]]) -> None:
     begins, lengths = np.array(pairs, dtype=np.int64).reshape(-1, 2).T

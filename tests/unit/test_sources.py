@@ -278,7 +278,7 @@ META_2023 = {
 def parse(path: str, wanted: list[str] | None = None) -> list[dict[str, Any]]:
     ids = None if wanted is None else pa.array(wanted)
     records = sources.read_records("amazon", ids, path)
-    items: list[dict[str, Any]] = sources.parse_part(records).to_pylist()
+    items: list[dict[str, Any]] = sources.parse_part("amazon", records).to_pylist()
     return items
 
 
@@ -337,7 +337,7 @@ def test_categories_come_as_a_path_a_list_of_paths_json_text_or_joined(tmp_path:
     values = ["A|B", '["A", "B"]', '[["A", "B"], ["C"]]', "", None, ["A", "B"], [["A", "B"]]]
     rows = [{"item_id": str(i), "title": "t", "categories": v} for i, v in enumerate(values)]
     path = write(tmp_path / "items.jsonl", json_lines(rows))
-    items = sources.parse_part(sources.read_records("table", None, path)).to_pylist()
+    items = sources.parse_part("table", sources.read_records("table", None, path)).to_pylist()
     two = ["A", "B"]
     assert [item["categories"] for item in items] == [two, two, two, None, None, two, two]
 
@@ -346,8 +346,20 @@ def test_titles_are_cleaned_and_blank_ones_marked(tmp_path: Path) -> None:
     text = 'item_id,title,brand\n1,"A\nlamp &amp;  shade",X\n2,&nbsp;,\n3,,\n'
     records = sources.read_records("table", None, write(tmp_path / "items.csv", text))
     assert records["titled"].to_pylist() == [True, False, False]
-    (item,) = sources.parse_part(records.slice(0, 1)).to_pylist()
+    (item,) = sources.parse_part("table", records.slice(0, 1)).to_pylist()
     assert (item["title"], item["brand"]) == ("A lamp & shade", "X")
+
+
+def test_titles_of_a_table_keep_what_looks_like_amazons_page_script(tmp_path: Path) -> None:
+    rows = [
+        {"item_id": "1", "title": "<Untitled>"},
+        {"item_id": "2", "title": "getTime() explained"},
+    ]
+    path = write(tmp_path / "items.jsonl", json_lines(rows))
+    records = sources.read_records("table", None, path)
+    assert records["titled"].to_pylist() == [True, True]
+    titles = sources.parse_part("table", records)["title"].to_pylist()
+    assert titles == ["<Untitled>", "getTime() explained"]
 
 
 def test_movielens_of_every_release_is_read(tmp_path: Path) -> None:
@@ -370,7 +382,7 @@ def test_movielens_of_every_release_is_read(tmp_path: Path) -> None:
         inputs = sources.find_inputs("movielens", str(folder), None)
         assert events("movielens", inputs.interactions[0]) == [("1", "2", 9)]
         records = sources.read_records("movielens", None, inputs.items[0])
-        (item,) = sources.parse_part(records).to_pylist()
+        (item,) = sources.parse_part("movielens", records).to_pylist()
         assert item["title"] == "Café (1995)"
         assert item["categories"] == ["Animation", "Comedy"]
 

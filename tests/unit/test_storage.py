@@ -28,7 +28,8 @@ def test_a_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
     for value in (1, 2):
         with storage.atomic_folder(out) as folder:
             storage.write_json(storage.join(folder, f"{value}.json"), value)
-    assert storage.list_files(out) == ["2.json"]
+            storage.write_json(storage.join(folder, storage.RECORD), {})
+    assert storage.list_files(out) == ["2.json", "run.json"]
 
 
 def test_a_relative_folder_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +57,13 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         storage.read_table(str(tmp_path / "b.parquet"), SCHEMA)
     with pytest.raises(DataError, match=r"none\.json"):
         storage.read_json(str(tmp_path / "none.json"))
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match=r"thesis\.tex"), storage.atomic_folder(str(tmp_path)):
+        pass
+    file = str(tmp_path / "thesis.tex")
+    with pytest.raises(DataError, match="is a file"), storage.atomic_folder(file):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
