@@ -240,9 +240,10 @@ def _positions(codes: IntArray, size: int) -> IntArray:
 
 
 def _load_catalogue(inputs: Inputs, item_ids: pa.Array, records: pa.Table) -> pa.Table:
-    """The items of the sample, parsed, in the order of their ids."""
-    places = pc.index_in(item_ids, records[schema.ITEM_ID].combine_chunks())
-    catalogue = sources.parse_records(inputs, records.take(places))
+    """The items of the sample in the order of their ids, each by its first record with a title."""
+    titled = np.flatnonzero(records[sources.TITLED])
+    places = pc.index_in(item_ids, records[schema.ITEM_ID].take(titled).combine_chunks())
+    catalogue = sources.parse_records(inputs, records.take(titled[places]))
     assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
     return catalogue
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, get_args
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from msrrec import schema
 from msrrec.data import amazon, blocks, movielens, readers
@@ -98,22 +96,15 @@ def load_events(inputs: Inputs, demo_table: pa.Table | None = None) -> pa.Table:
 def load_records(
     inputs: Inputs, wanted: pa.Array | None, demo_table: pa.Table | None = None
 ) -> pa.Table:
-    """Records of the wanted items (None: of all), the first of each id; see ``RECORDS``.
+    """Records of the wanted items (None: of all), repeated ids included; see ``RECORDS``.
 
     Raises:
         DataError: If a file is not one of items.
     """
     if demo_table is not None:
-        table = _records(pl.DataFrame(demo_table))
-    else:
-        read = partial(read_records, inputs.source, wanted)
-        table = blocks.map_files(read, inputs.items, "read items")
-    ids = table[schema.ITEM_ID].combine_chunks()
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return table
-    rows = pa.table({"id": ids, "row": np.arange(len(ids))})
-    first = rows.group_by("id").aggregate([("row", "min")])["row_min"]
-    return table.take(first.combine_chunks().sort())
+        return _records(pl.DataFrame(demo_table))
+    read = partial(read_records, inputs.source, wanted)
+    return blocks.map_files(read, inputs.items, "read items")
 
 
 def parse_records(inputs: Inputs, records: pa.Table) -> pa.Table:
@@ -190,7 +181,7 @@ _READ_EVENTS: dict[str, Callable[[str], pa.Table | pl.DataFrame]] = {
 
 
 def read_records(source: SourceName, wanted: pa.Array | None, path: str) -> pa.Table:
-    """``load_records`` for one file, repeated ids included."""
+    """``load_records`` for one file."""
     if source == "amazon":
         ids = None if wanted is None else {item_id.encode() for item_id in wanted.to_pylist()}
         rows = list(amazon.iter_metadata(path, ids))

@@ -101,6 +101,19 @@ def test_one_file_or_five_and_one_part_or_many_give_the_same_bytes(
     assert other["sha256"]["test.parquet"] != hashes[0]["test.parquet"]
 
 
+def test_without_ties_the_order_of_the_rows_changes_nothing(tmp_path: Path) -> None:
+    _, items = make_shop(tmp_path)
+    rng = np.random.default_rng(1)
+    rows = [f"u{u},i{i},{t}\n" for u in range(30) for t, i in enumerate(rng.permutation(30)[:8])]
+    hashes = []
+    for order in (np.arange(len(rows)), rng.permutation(len(rows))):
+        path = tmp_path / "events.csv"
+        path.write_text("user_id,item_id,timestamp\n" + "".join(rows[i] for i in order))
+        config = DataConfig(num_users=20, k_core=3)
+        hashes.append(prepare("table", str(path), items, str(tmp_path / "out"), config)["sha256"])
+    assert hashes[0] == hashes[1]
+
+
 def amazon_files(folder: Path) -> tuple[str, str]:
     """Nine users with seven of 13 items each, and one with three; two items have no title.
 
@@ -117,6 +130,7 @@ def amazon_files(folder: Path) -> tuple[str, str]:
     metas = [{"asin": f"B{i}", "title": f"Lamp {i}", "categories": [["Home"]]} for i in range(12)]
     del metas[4]["title"]
     metas.append(metas[0] | {"title": "a later line of the same item"})
+    metas.insert(0, {"asin": "B1"})  # an untitled line before the one with the title
     with gzip.open(folder / "reviews_Home_5.json.gz", "wt") as file:
         file.writelines(json.dumps(review) + "\n" for review in reviews)
     with gzip.open(folder / "meta_Home.json.gz", "wt") as file:
@@ -139,7 +153,7 @@ def test_amazon_events_without_a_title_are_dropped_and_counted(tmp_path: Path) -
     assert (manifest["num_users"], manifest["num_items"]) == (9, 11)
     assert manifest["num_interactions"] == 9 * 7 - 9
     assert manifest["domain"] == "Home"
-    assert Dataset.load(str(tmp_path / "out")).titles(["B0", "B11"]) == ["Lamp 0", "Lamp 11"]
+    assert Dataset.load(str(tmp_path / "out")).titles(["B0", "B1"]) == ["Lamp 0", "Lamp 1"]
     strict = config.model_copy(update={"missing_items": "error"})
     with pytest.raises(DataError, match="item 'B4', bought by user 'A0': has a blank title"):
         prepare("amazon", reviews, meta, str(tmp_path / "strict"), strict)
