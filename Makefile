@@ -45,7 +45,7 @@ format: install
 	$(BIN)/ruff format .
 
 backbone: install
-	$(BIN)/python -m jobs.pretrain --out msrrec/backbone/weights --steps 1300
+	$(BIN)/python -m jobs.pretrain --out msrrec/backbone/weights --steps 1600
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

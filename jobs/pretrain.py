@@ -1,6 +1,6 @@
 """Make the embedded backbone: an hour on two cores.
 
-python -m jobs.pretrain --out msrrec/backbone/weights --steps 1300
+python -m jobs.pretrain --out msrrec/backbone/weights --steps 1600
 """
 
 import argparse
@@ -13,7 +13,7 @@ def main() -> None:
     """Parse, pretrain, done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the weights")
-    parser.add_argument("--steps", type=int, default=1300, help="steps of 6,144 tokens")
+    parser.add_argument("--steps", type=int, default=1600, help="steps of 6,144 tokens")
     parser.add_argument("--seed", type=int, default=0, help="of weights and texts")
     options = parser.parse_args()
     log.setup()

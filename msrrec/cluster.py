@@ -20,6 +20,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Raises:
         EngineError: If the named cluster does not answer.
     """
+    # Ray Train looks for a reported checkpoint this often; its default of 2 s is paid every time.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray  # half a second to import
 
     if ray.is_initialized():

@@ -101,7 +101,8 @@ class ModelConfig(Config):
     revision: str | None = None
     """The hub's commit."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the frozen weights; auto: bfloat16 on GPUs, float32 elsewhere."""
+    """Of the frozen weights; auto: bfloat16 on GPUs, else float32 that is multiplied in bfloat16
+    where the processor can."""
     answer_format: Literal["title", "number_title"] = "number_title"
     """How an answer names its item: the paper's title alone, or number and title, which helps small
     models."""

@@ -50,6 +50,7 @@ def run_stage(
         _check_same(out, name, settings, found)
         logger.info("%s: %s is finished; skipped (--overwrite runs it again)", name, out)
         return dict(found["summary"])
+    storage.delete_file(record)  # a killed rerun must not look finished
     begin = time.monotonic()
     summary = work()
     seconds = round(time.monotonic() - begin, 1)

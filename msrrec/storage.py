@@ -73,6 +73,13 @@ def write_bytes(path: str, content: bytes) -> None:
     filesystem.move(aside, inner)
 
 
+def delete_file(path: str) -> None:
+    """Remove a file where there is one."""
+    filesystem, inner = resolve(path)
+    if filesystem.get_file_info(inner).type == fs.FileType.File:
+        filesystem.delete_file(inner)
+
+
 def read_json(path: str) -> Any:
     """A JSON file.
 

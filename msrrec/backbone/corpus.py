@@ -145,6 +145,16 @@ def _ask_members(rng: random.Random, page: Page) -> list[Segment]:
     return [(f"From {category}:", False), (f" {_numbers(hits)}.\n", True)]
 
 
+def _ask_find(rng: random.Random, page: Page) -> list[Segment]:
+    """Name the categories, then look some of them up in what was just written."""
+    segments = _ask_categories(rng, page)
+    listed = sorted({p.category for p in page.items})
+    for category in [*rng.sample(listed, min(3, len(listed))), rng.choice(sorted(CATEGORIES))]:
+        hits = [n for n, p in enumerate(page.items, 1) if p.category == category]
+        segments += [(f"From {category}:", False), (f" {_numbers(hits)}.\n", True)]
+    return segments
+
+
 def _ask_brand_members(rng: random.Random, page: Page) -> list[Segment]:
     brand = rng.choice([p.brand for p in page.items + page.shelf])
     hits = [n for n, p in enumerate(page.items, 1) if p.brand == brand]
@@ -185,6 +195,10 @@ QUESTIONS: tuple[Question, ...] = (
     _ask_number,
     _ask_members,
     _ask_members,
+    _ask_find,
+    _ask_find,
+    _ask_find,
+    _ask_find,
     _ask_brand_members,
     _ask_shelf,
     _ask_counts,
