@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from msrrec import schema, storage
 from msrrec.baselines import BASELINES
+from msrrec.baselines.popularity import count_buyers
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
@@ -38,6 +39,8 @@ NO_SIDE = "none"
 """The ``side`` of a fused row where neither side was valid."""
 
 _MAX_ERRORS = 20
+
+_NOBODY = SideOutput(NO_SIDE, "", "", None, None, 0)
 
 Summary = dict[str, Any]
 Outputs = dict[Side, SideOutput]
@@ -134,7 +137,15 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
     seed = config.inference.seed
     choices = BASELINES[name](dataset, examples, seed)
     rows = [
-        _row(example.example_id, name, dataset.items[choice].title, "", choice, None, 0, seed)
+        {
+            "example_id": example.example_id,
+            "side": name,
+            "text": dataset.items[choice].title,
+            "reasoning": "",
+            schema.ITEM_ID: choice,
+            "num_tokens": 0,
+            "seed": seed,
+        }
         for example, choice in zip(examples, choices, strict=True)
     ]
     evaluation = Evaluation(name, "baseline", examples, {name: rows})
@@ -170,28 +181,17 @@ def _rows(
     """One prediction a user: the chosen side's, or that there is none."""
     rows = []
     for example, both, decision in zip(examples, outputs, decisions, strict=True):
-        told = decision.chosen or (both[variant] if variant != "fused" else None)
-        if told is None:
-            row = _row(example.example_id, NO_SIDE, "", "", None, None, 0, 0)
-        else:
-            item_id = None if decision.index is None else example.candidates[decision.index]
-            seed = seeds[example.example_id, told.side]
-            row = _row(
-                example.example_id,
-                told.side,
-                told.text,
-                told.reasoning,
-                item_id,
-                told.perplexity,
-                told.num_tokens,
-                seed,
-            )
-        rows.append(row)
+        told = decision.chosen or (both[variant] if variant != "fused" else _NOBODY)
+        item_id = None if decision.index is None else example.candidates[decision.index]
+        rows.append(
+            {
+                "example_id": example.example_id,
+                schema.ITEM_ID: item_id,
+                "seed": seeds.get((example.example_id, told.side), 0),
+                **{name: value for name, value in vars(told).items() if name != "index"},
+            }
+        )
     return rows
-
-
-def _row(*values: Any) -> dict[str, Any]:
-    return dict(zip(schema.PREDICTIONS.names, values, strict=True))
 
 
 def _describe(source: ModelSource, model_dir: str) -> dict[str, Any]:
@@ -265,6 +265,7 @@ def _write(
 ) -> Summary:
     """All files at once, or none."""
     examples = evaluation.examples
+    buyers = count_buyers(dataset.examples("train"))
     metrics = {
         "kind": KIND,
         "system": evaluation.system,
@@ -275,7 +276,9 @@ def _write(
         "num_candidates": dict(sorted(Counter(len(e.candidates) for e in examples).items())),
         "chance": ranking.chance(examples),
         "variants": {
-            variant: ranking.rank_metrics(examples, _choices(rows))
+            variant: ranking.rank_metrics(
+                examples, _choices(rows), buyers, [row.get("candidate_logprobs") for row in rows]
+            )
             for variant, rows in evaluation.rows.items()
         },
         "paired": _paired(evaluation),

@@ -17,12 +17,11 @@ from msrrec import storage
 from msrrec.errors import DataError
 from msrrec.evaluation.evaluate import KIND, METRICS
 from msrrec.evaluation.ranking import unpack_bits
-from msrrec.evaluation.statistics import mcnemar
+from msrrec.evaluation.statistics import SIGNIFICANT, detectable_difference, holm, mcnemar
 
 PAGE = "report/index.html"
 RESULTS = "report/results.json"
 
-SIGNIFICANT = 0.05
 VALID_BAR = 0.95
 """A lower ValidRatio is remarked on."""
 
@@ -168,7 +167,10 @@ def _compare(
     headline: Mapping[str, Any],
     results: Mapping[str, SystemResult],
 ) -> None:
-    """Put the paired test of the headline against each other row of the same users into it."""
+    """Put the paired test of the headline against each other row of the same users into it.
+
+    ``p_adjusted`` is Holm's, over all of these comparisons.
+    """
     main = results[headline["path"]]
     ours = _hits(main, headline["variant"])
     for row in rows:
@@ -177,6 +179,11 @@ def _compare(
             row["paired"] = None
         else:
             row["paired"] = asdict(mcnemar(ours, _hits(result, row["variant"])))
+    found = [row["paired"] for row in rows if row["paired"]]
+    for paired, adjusted in zip(found, holm([p["p_value"] for p in found]), strict=True):
+        discordant = (paired["first_only"] + paired["second_only"]) / len(ours)
+        paired["p_adjusted"] = adjusted
+        paired["detectable"] = detectable_difference(len(ours), discordant)
 
 
 def _hits(result: SystemResult, variant: str) -> list[bool]:
@@ -206,7 +213,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) ->
 
 
 def _verdict(paired: Mapping[str, Any]) -> str:
-    if paired["p_value"] >= SIGNIFICANT:
+    if paired["p_adjusted"] >= SIGNIFICANT:
         return "On the same users, no difference is shown from"
     is_better = paired["first_only"] > paired["second_only"]
     return f"On the same users, it is {'better' if is_better else 'worse'} than"

@@ -4,12 +4,19 @@ Systems are judged on the same users, so two of them are compared user by user a
 their intervals overlap.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest, chisquare
+import numpy as np
+from scipy.stats import binomtest, bootstrap, chi2_contingency, chisquare, norm
 
 CONFIDENCE = 0.95
+SIGNIFICANT = 0.05
+"""Below it a difference is called one, after the correction for the number of comparisons."""
+POWER = 0.8
+
+_NUM_RESAMPLES = 9_999
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,17 @@ class Paired:
         first_only: Users that only the first system got right.
         second_only: Users that only the second one got right.
         p_value: Exact McNemar, two-sided; 1 where they never differ.
+        difference: First HitRatio@1 minus second.
+        low: Of the difference, 95% percentile bootstrap over users.
+        high: Of the difference.
     """
 
     first_only: int
     second_only: int
     p_value: float
+    difference: float
+    low: float
+    high: float
 
 
 def wilson(count: int, total: int) -> Share | None:
@@ -55,9 +68,89 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     second_only = sum(b and not a for a, b in pairs)
     differing = first_only + second_only
     p_value = float(binomtest(first_only, differing).pvalue) if differing else 1.0
-    return Paired(first_only, second_only, p_value)
+    difference = (first_only - second_only) / max(len(pairs), 1)
+    low, high = _resampled_difference(first_only, second_only, len(pairs))
+    return Paired(first_only, second_only, p_value, difference, low, high)
+
+
+def _resampled_difference(first_only: int, second_only: int, num_users: int) -> tuple[float, float]:
+    """The interval of a paired difference of hits.
+
+    A resample of users is one multinomial draw of how many of them each system alone got right, so
+    nothing of the size of users times resamples is made.
+    """
+    if not num_users:
+        return 0.0, 0.0
+    counts = np.array([first_only, second_only, num_users - first_only - second_only])
+    draws = np.random.default_rng(0).multinomial(num_users, counts / num_users, _NUM_RESAMPLES)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / num_users, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float]) -> Share | None:
+    """The mean of any metric over users with its 95% percentile bootstrap; None without users."""
+    if not values:
+        return None
+    if min(values) == max(values):  # one value, or all alike: resampling changes nothing
+        return Share(values[0], values[0], values[0])
+    found = bootstrap(
+        (np.asarray(values, dtype=float),),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=_NUM_RESAMPLES,
+        batch=max(1, 10_000_000 // len(values)),
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Share(math.fsum(values) / len(values), float(found.low), float(found.high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given: each is at least the raw one, at most 1."""
+    order = sorted(range(len(p_values)), key=lambda n: p_values[n])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, n in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[n]))
+        adjusted[n] = highest
+    return adjusted
+
+
+def detectable_difference(num_users: int, discordant: float) -> float | None:
+    """The smallest difference of two HitRatios on the same users found in 4 of 5 such studies.
+
+    For McNemar's test at 5%, two-sided (Connor 1987). Two systems on different users of equal
+    HitRatio p differ like paired ones with ``discordant = 2 p (1 - p)``.
+
+    Args:
+        num_users: Users of the comparison.
+        discordant: Share of them on whom just one of the two is right, in [0, 1].
+
+    Returns:
+        A difference in [0, 1]; None without users, or where not even the largest possible one,
+        ``discordant`` itself, would be found.
+    """
+    alpha, beta = norm.ppf(1 - SIGNIFICANT / 2), norm.ppf(POWER)
+    if not num_users or not discordant:
+        return None
+    # alpha √d + beta √(d - x²) = x √n, squared and solved for x
+    n = num_users
+    a, b, c = n + beta**2, -2 * alpha * math.sqrt(n * discordant), (alpha**2 - beta**2) * discordant
+    difference = float((-b + math.sqrt(max(b * b - 4 * a * c, 0.0))) / (2 * a))
+    return difference if difference <= discordant else None
 
 
 def uniform_p_value(counts: Sequence[int]) -> float | None:
     """Chi-square test that all slots are equally likely; None where nothing was counted."""
     return float(chisquare(counts).pvalue) if sum(counts) else None
+
+
+def independence_p_value(num_hits: Sequence[int], num_users: Sequence[int]) -> float | None:
+    """Chi-square test that groups of users have the same HitRatio; None where that can't be asked.
+
+    Groups without users are left out; two groups, one hit and one miss are the least.
+    """
+    table = [(h, n - h) for h, n in zip(num_hits, num_users, strict=True) if n]
+    if len(table) < 2 or not all(map(sum, zip(*table, strict=True))):
+        return None
+    return float(chi2_contingency(table, correction=False).pvalue)

@@ -16,6 +16,10 @@ class SideOutput:
         index: 0-based index of the recommended candidate; None when the output is invalid.
         perplexity: Of the reasoning tokens, at temperature 1; None where there are none.
         num_tokens: Generated tokens, markers and answer included.
+        perplexity_output: Of reasoning and answer; None where it was not measured.
+        perplexity_unconditional: Of the reasoning without the prompt; None where not measured.
+        candidate_logprobs: Log-likelihood of each candidate after the reasoning; None where not
+            measured.
     """
 
     side: str
@@ -24,6 +28,9 @@ class SideOutput:
     index: int | None
     perplexity: float | None
     num_tokens: int
+    perplexity_output: float | None = None
+    perplexity_unconditional: float | None = None
+    candidate_logprobs: tuple[float, ...] | None = None
 
     @property
     def is_valid(self) -> bool:

@@ -1,9 +1,21 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.evaluation.agreement import fusion_table
-from msrrec.evaluation.ranking import chance, hits, pack_bits, rank_metrics, unpack_bits
+from msrrec.evaluation.ranking import (
+    chance,
+    hits,
+    hr_at_k,
+    ndcg_at_k,
+    pack_bits,
+    rank_metrics,
+    reciprocal_ranks,
+    target_rank,
+    unpack_bits,
+)
 from msrrec.inference.fusion import SideOutput, fuse
 from msrrec.schema import Example
 
@@ -39,9 +51,99 @@ def test_slots_tell_where_targets_stand_and_where_choices_fall() -> None:
     assert slots["uniform_p_value"] == pytest.approx(0.17377, abs=1e-4)
 
 
+def test_a_position_bias_of_the_hits_is_tested() -> None:
+    # Always the first candidate: right for both users with the target there, wrong for both others.
+    slots = rank_metrics(EXAMPLES, ["a"] * 4)["slots"]
+    # table (2, 0), (0, 1), (0, 1): chi-square 4 with 2 degrees of freedom: p = exp(-2)
+    assert slots["hit_p_value"] == pytest.approx(0.13534, abs=1e-4)
+
+
 def test_slots_follow_the_frozen_order_of_each_example() -> None:
     turned = [example("1", "a", ("b", "c", "a"))]
     assert rank_metrics(turned, ["a"])["slots"]["num_chosen"] == [0, 0, 1]
+
+
+def group(metrics: dict[str, Any], name: str) -> dict[tuple[int, int | None], tuple[int, float]]:
+    """Users and HitRatio@1 of every group that has users."""
+    return {
+        (row["low"], row["high"]): (row["num_users"], row["hit_ratio"]["value"])
+        for row in metrics[name]["rows"]
+        if row["num_users"]
+    }
+
+
+def test_hit_ratio_by_history_length_and_popularity_of_the_target() -> None:
+    lengths = (1, 2, 5, 12)
+    examples = [
+        Example(str(n), str(n), ("h",) * length, target, ("a", "b", "c"))
+        for n, (length, target) in enumerate(zip(lengths, ("a", "b", "c", "a"), strict=True))
+    ]
+    # "c" was never bought in training, "b" by one user, "a" by ten
+    metrics = rank_metrics(examples, ["a", None, "c", "b"], buyers={"a": 10, "b": 1})
+    assert group(metrics, "history_length") == {
+        (1, 2): (2, 0.5),
+        (5, 9): (1, 1.0),
+        (10, None): (1, 0.0),
+    }
+    assert group(metrics, "popularity") == {
+        (0, 0): (1, 1.0),
+        (1, 1): (1, 0.0),
+        (10, None): (2, 0.5),
+    }
+    assert metrics["popularity"]["p_value"] == pytest.approx(0.36788, abs=1e-4)  # exp(-2/2)
+    assert rank_metrics(examples, ["a"] * 4)["popularity"] is None
+
+
+def test_the_rank_of_the_target_counts_ties_against_it() -> None:
+    assert target_rank(EXAMPLES[0], [3.0, 2.0, 1.0]) == 1
+    assert target_rank(EXAMPLES[1], [3.0, 2.0, 1.0]) == 2
+    assert target_rank(EXAMPLES[0], [1.0, 1.0, 1.0]) == 3
+    assert target_rank(EXAMPLES[0], [float("-inf"), 0.0, float("-inf")]) == 3
+    assert target_rank(EXAMPLES[0], [0.0, float("nan"), -1.0]) == 2  # no number can't be beaten
+    with pytest.raises(ValueError, match="2 scores for 3 candidates"):
+        target_rank(EXAMPLES[0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="not a number"):
+        target_rank(EXAMPLES[0], [float("nan"), 0.0, 0.0])
+
+
+def test_ranking_metrics_of_known_ranks() -> None:
+    ranks = [1, 2, 3, 6]
+    assert hr_at_k(ranks, 3) == [1, 1, 1, 0]
+    # 1 / log2(rank + 1): 1, 1 / 1.58496, 1 / 2
+    assert ndcg_at_k(ranks, 3) == pytest.approx([1, 0.63093, 0.5, 0], abs=1e-5)
+    assert reciprocal_ranks(ranks) == pytest.approx([1, 0.5, 1 / 3, 1 / 6])
+
+
+def test_scores_give_the_whole_ranking_and_a_user_without_them_the_last_rank() -> None:
+    scores = [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0], None]  # ranks 1, 2, 1, 3
+    found = rank_metrics(EXAMPLES, ["a", "a", "c", None], scores=scores)["ranking"]
+    assert found["num_scored"] == 3
+    assert list(found["hr"]) == ["1"]  # three candidates: a cutoff of three says nothing
+    assert found["hr"]["1"]["value"] == 0.5
+    assert found["ndcg"]["1"]["value"] == 0.5
+    assert found["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 + 1 / 3) / 4)
+    assert found["mrr"]["low"] < found["mrr"]["value"] < found["mrr"]["high"]
+    assert rank_metrics(EXAMPLES, ["a"] * 4, scores=[None] * 4)["ranking"] is None
+    assert rank_metrics(EXAMPLES, ["a"] * 4)["ranking"] is None
+
+
+@given(st.permutations(range(6)), st.lists(st.floats(-50, 0), min_size=6, max_size=6))
+def test_permuting_candidates_leaves_the_rank_as_it_is(
+    order: list[int], scores: list[float]
+) -> None:
+    candidates = tuple("abcdef")
+    turned = tuple(candidates[n] for n in order)
+    before = target_rank(example("1", "c", candidates), scores)
+    assert target_rank(example("1", "c", turned), [scores[n] for n in order]) == before
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30))
+def test_ranking_metrics_rise_with_the_cutoff_and_ndcg_stays_below_hr(ranks: list[int]) -> None:
+    for k in range(1, 20):
+        for small, large in zip(hr_at_k(ranks, k), hr_at_k(ranks, k + 1), strict=True):
+            assert small <= large
+        for gain, hit in zip(ndcg_at_k(ranks, k), hr_at_k(ranks, k), strict=True):
+            assert 0 <= gain <= hit <= 1
 
 
 def test_chance_is_the_mean_of_one_over_the_number_of_candidates() -> None:

@@ -238,12 +238,22 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
     by_label = {row["label"]: row for row in summary["systems"]}
     assert by_label["model · fused"]["paired"] is None
     assert by_label["model · item"]["paired"]["first_only"] == 12
-    assert by_label["popularity"]["paired"] == {"first_only": 0, "second_only": 0, "p_value": 1.0}
+    same = {
+        "first_only": 0,
+        "second_only": 0,
+        "p_value": 1.0,
+        "p_adjusted": 1.0,
+        "detectable": None,
+    }
+    same |= {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert by_label["popularity"]["paired"] == same
+    # 12 against 0 of 12 users, the smallest of four p-values: four times 2 / 2**12
+    assert by_label["model · item"]["paired"]["p_adjusted"] == pytest.approx(8 / 2**12)
     page = Page((folder / "report" / "index.html").read_text())
     for text in ("random", "popularity", "model · fused", "1.0000", "Training of model", "e01"):
         assert text in page.text
     assert re.search(r"it is better than [^.]*model · item", page.text)
-    assert "no difference is shown from popularity" in page.text
+    assert re.search(r"no difference is shown from [^.]*popularity", page.text)
     assert json.loads((folder / "report" / "results.json").read_text()) == {
         "systems": summary["systems"],
         "findings": summary["findings"],
