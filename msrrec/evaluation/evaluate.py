@@ -24,6 +24,7 @@ from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.statistics import mcnemar
+from msrrec.evaluation.study import fusion_study, load_gate
 from msrrec.inference.batch import BuildRecommender, Prediction, predict
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of
@@ -82,11 +83,13 @@ def evaluate(
         DataError: If the split has no examples.
         EngineError: If generation fails; nothing is written then.
     """
-    variants = tuple(dict.fromkeys(variants))
+    parts = [side for variant in variants for side in (*sides_of(variant), variant)]
+    variants = tuple(dict.fromkeys(parts))  # fused ones bring their sides, at no further cost
     if not variants:
         raise ConfigError("variants: found none; expected some of fused, user, item, full, direct")
     source = locate_model(model_dir, config.model)
     examples = _examples(dataset, config)
+    gate = load_gate(config.evaluate.gate, dataset) if config.evaluate.gate else None
     sides = tuple(dict.fromkeys(side for variant in variants for side in sides_of(variant)))
     begin = time.monotonic()
     predictions = predict(examples, dataset, source, sides, config.inference, build)
@@ -106,6 +109,8 @@ def evaluate(
     }
     if "fused" in variants:
         extra["fusion"] = fusion_table(examples, outputs, decisions["fused"])
+        extra["fusion"]["study"] = fusion_study(examples, outputs, gate)
+        extra["fusion"]["gate"] = asdict(gate) if gate else None
     return _write(evaluation, dataset, out, config, extra)
 
 

@@ -1,5 +1,8 @@
-"""The choice between the user side and the item side (paper, Eq. 3)."""
+"""The choice between the user side and the item side (paper, Eq. 3), and other rules for study."""
 
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,8 +51,77 @@ class Recommendation:
     chosen: SideOutput | None
 
 
-def fuse(user_side: SideOutput, item_side: SideOutput) -> Recommendation:
-    """Eq. 3: same item, the lower perplexity wins; different items, the higher one.
+ItemWins = Callable[[SideOutput, SideOutput], bool]
+"""A rule: whether the item side wins over the user side; both are valid."""
+
+
+def by_equation_3(user_side: SideOutput, item_side: SideOutput) -> bool:
+    """Same item, the lower perplexity wins; different items, the higher one."""
+    agree = user_side.index == item_side.index
+    return (by_lower if agree else by_higher)(user_side, item_side)
+
+
+def by_lower(user_side: SideOutput, item_side: SideOutput) -> bool:
+    """Always the lower perplexity."""
+    user, item = _known_perplexities(user_side, item_side)
+    return item < user
+
+
+def by_higher(user_side: SideOutput, item_side: SideOutput) -> bool:
+    """Always the higher perplexity."""
+    user, item = _known_perplexities(user_side, item_side)
+    return item > user
+
+
+def by_margin(user_side: SideOutput, item_side: SideOutput) -> bool:
+    """The side whose best candidate is further ahead of its second in likelihood."""
+    return confidence_margin(item_side) > confidence_margin(user_side)
+
+
+def confidence_margin(side: SideOutput) -> float:
+    """Log-likelihood of a side's best candidate minus its second; 0 where it was not measured."""
+    if not side.candidate_logprobs or len(side.candidate_logprobs) < 2:
+        return 0.0
+    second, best = sorted(side.candidate_logprobs)[-2:]
+    return best - second if second > -math.inf else math.inf
+
+
+def by_vote(others: Iterable[SideOutput]) -> ItemWins:
+    """The item that more of all outputs name, the two sides and ``others``; a tie is Eq. 3's."""
+    votes = Counter(output.index for output in others if output.is_valid)
+
+    def item_wins(user_side: SideOutput, item_side: SideOutput) -> bool:
+        user, item = votes[user_side.index], votes[item_side.index]
+        return by_equation_3(user_side, item_side) if user == item else item > user
+
+    return item_wins
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A learned rule: the log-odds that the item side is right where just one of the two is.
+
+    Attributes:
+        weights: Of 1, the log of the user side's perplexity, and that of the item side's.
+        num_users: Users that it was fitted on.
+    """
+
+    weights: tuple[float, float, float]
+    num_users: int
+
+    def __call__(self, user_side: SideOutput, item_side: SideOutput) -> bool:
+        """Whether the item side is the likelier one."""
+        user, item = _known_perplexities(user_side, item_side)
+        if not user or not item:
+            return False
+        constant, of_user, of_item = self.weights
+        return constant + of_user * math.log(user) + of_item * math.log(item) > 0
+
+
+def fuse(
+    user_side: SideOutput, item_side: SideOutput, item_wins: ItemWins = by_equation_3
+) -> Recommendation:
+    """Eq. 3, or another rule, and the invalid cases.
 
     Exactly one valid side wins whatever its perplexity; with none, the recommendation is invalid.
     Equal perplexities, and a side without any, fall to the user side.
@@ -60,9 +132,7 @@ def fuse(user_side: SideOutput, item_side: SideOutput) -> Recommendation:
     if len(valid) == 1:
         return Recommendation(valid[0].index, valid[0].side, "one_valid", valid[0])
     agree = user_side.index == item_side.index
-    user, item = _known_perplexities(user_side, item_side)
-    item_wins = item < user if agree else item > user
-    chosen = item_side if item_wins else user_side
+    chosen = item_side if item_wins(user_side, item_side) else user_side
     return Recommendation(chosen.index, chosen.side, "agree" if agree else "differ", chosen)
 
 

@@ -1,0 +1,175 @@
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from msrrec import schema, storage
+from msrrec.data.dataset import Dataset
+from msrrec.errors import DataError
+from msrrec.evaluation.study import Sides, fit_gate, fusion_study, load_gate, read_sides
+from msrrec.inference.fusion import Gate, SideOutput
+from msrrec.schema import Example
+
+
+def example(n: int, target: str = "a") -> Example:
+    return Example(f"e{n}", f"u{n}", ("h",), target, ("a", "b", "c"))
+
+
+def side(name: str, index: int | None, perplexity: float | None, **more: object) -> SideOutput:
+    return SideOutput(name, "", "", index, perplexity, 1, **more)  # type: ignore[arg-type]
+
+
+def both(user: tuple[int | None, float], item: tuple[int | None, float]) -> Sides:
+    return {"user": side("user", *user), "item": side("item", *item)}
+
+
+# Target: index 0. The item side has the higher perplexity and is right for one user, the lower one
+# and is right for another; the sides agree on the last.
+THREE = [both((1, 1.5), (0, 2.0)), both((1, 2.0), (0, 1.5)), both((0, 1.0), (0, 2.0))]
+
+
+def test_each_rule_chooses_by_its_own_figure() -> None:
+    table = {row["rule"]: row for row in fusion_study([example(n) for n in range(3)], THREE)}
+    assert {name: row["num_hits"] for name, row in table.items()} == {
+        "user": 1,
+        "item": 3,
+        "eq3": 2,  # the higher where they differ: the first and the last user
+        "min": 2,  # the second and the last
+        "max": 2,
+        "oracle": 3,
+    }
+    assert table["eq3"]["hit_ratio_differ"]["value"] == 0.5
+    assert table["oracle"]["hit_ratio_differ"]["value"] == 1.0
+    assert table["eq3"]["against_eq3"] is None
+    against = table["min"]["against_eq3"]
+    assert (against["first_only"], against["second_only"]) == (1, 1)
+
+
+def test_the_margin_rule_follows_the_side_that_is_surer_of_its_item() -> None:
+    sure, unsure = (-1.0, -9.0, -8.0), (-2.0, -1.5, -3.0)  # margins 7 and 0.5
+    pair: Sides = {
+        "user": side("user", 1, 1.0, candidate_logprobs=unsure),
+        "item": side("item", 0, 1.0, candidate_logprobs=sure),
+    }
+    table = {row["rule"]: row["num_hits"] for row in fusion_study([example(0)], [pair])}
+    assert table["margin"] == 1
+    assert table["eq3"] == 0  # equal perplexities fall to the user side
+
+
+def test_a_third_output_breaks_the_vote_and_without_one_there_is_no_vote() -> None:
+    pair = dict(THREE[1])
+    assert "vote" not in {row["rule"] for row in fusion_study([example(0)], [pair])}
+    for third, hits in ((0, 1), (1, 0), (2, 0), (None, 0)):  # Eq. 3 takes the user side's b
+        voters: Sides = {**pair, "full": side("full", third, 1.0)}
+        table = {row["rule"]: row["num_hits"] for row in fusion_study([example(0)], [voters])}
+        assert table["vote"] == hits
+
+
+def test_equation_3_is_studied_on_the_other_perplexities_where_they_were_measured() -> None:
+    pair: Sides = {
+        "user": side("user", 1, 2.0, perplexity_output=1.0),
+        "item": side("item", 0, 1.0, perplexity_output=2.0),
+    }
+    table = {row["rule"]: row["num_hits"] for row in fusion_study([example(0)], [pair])}
+    assert (table["eq3"], table["eq3_output"]) == (0, 1)
+    assert "eq3_unconditional" not in table
+
+
+def outputs(count: int) -> list[Sides]:
+    """The side of the lower perplexity is right, be it the item side or the user side."""
+    rows = []
+    for n in range(count):
+        low, high = 1.1 + 0.01 * n, 1.6 + 0.01 * n
+        item_is_low = n % 2 == 0
+        rows.append(
+            both(
+                (1 if item_is_low else 0, high if item_is_low else low),
+                (0 if item_is_low else 1, low if item_is_low else high),
+            )
+        )
+    return rows
+
+
+def test_the_gate_learns_that_the_lower_perplexity_is_right() -> None:
+    sides = outputs(40)
+    examples = [example(n) for n in range(40)]
+    gate = fit_gate(examples, sides)
+    assert gate is not None
+    assert gate.num_users == 40
+    assert gate.weights[1] > 0 > gate.weights[2]
+    table = {row["rule"]: row["num_hits"] for row in fusion_study(examples, sides, gate)}
+    assert (table["gate"], table["min"], table["eq3"]) == (40, 40, 0)
+
+
+def test_few_or_uninformative_users_fit_no_gate() -> None:
+    examples = [example(n) for n in range(40)]
+    assert fit_gate(examples[:10], outputs(10)) is None
+    agreeing = [both((0, 1.0), (0, 2.0))] * 40
+    assert fit_gate(examples, agreeing) is None
+    both_wrong = [both((1, 1.0), (2, 2.0))] * 40
+    assert fit_gate(examples, both_wrong) is None
+
+
+def test_the_gate_is_a_rule_of_both_perplexities_and_falls_to_the_user_side_without_them() -> None:
+    gate = Gate((0.5, 1.0, -2.0), 30)
+    user, item = side("user", 0, math.e), side("item", 1, math.e)
+    assert not gate(user, item)  # 0.5 + 1 - 2
+    assert gate(user, side("item", 1, 1.0))  # 0.5 + 1
+    assert not gate(user, side("item", 1, None))
+
+
+def write_evaluation(folder: Path, split: str, fingerprint: str = "f00") -> Dataset:
+    """Forty validation users of the world of ``outputs``."""
+    path = str(folder / "dataset")
+    items = [{"item_id": i, "title": i} for i in "habc"]
+    storage.write_table(f"{path}/items.parquet", pa.Table.from_pylist(items, schema=schema.ITEMS))
+    examples = [{**vars(example(n))} for n in range(40)]
+    table = pa.Table.from_pylist(examples, schema=schema.EXAMPLES)
+    storage.write_table(f"{path}/validation.parquet", table)
+    manifest = {"schema_version": 1, "domain": "Home", "fingerprint": "f00"}
+    storage.write_json(f"{path}/manifest.json", manifest)
+    metrics = {
+        "split": split,
+        "num_users": 40,
+        "dataset": {"fingerprint": fingerprint, "path": path},
+    }
+    storage.write_json(str(folder / "evaluation/report/metrics.json"), metrics)
+    for name in ("user", "item"):
+        rows = [
+            {
+                "example_id": f"e{n}",
+                "side": name,
+                "text": "t",
+                "reasoning": "r",
+                "item_id": "abc"[pair[name].index or 0],
+                "perplexity": pair[name].perplexity,
+                "num_tokens": 1,
+                "seed": 0,
+            }
+            for n, pair in enumerate(outputs(40))
+        ]
+        table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
+        storage.write_table(str(folder / f"evaluation/predictions/{name}.parquet"), table)
+    return Dataset.load(path)
+
+
+def test_the_gate_comes_from_an_evaluation_on_validation(tmp_path: Path) -> None:
+    dataset = write_evaluation(tmp_path, "validation")
+    gate = load_gate(str(tmp_path / "evaluation"), dataset)
+    assert gate == fit_gate([example(n) for n in range(40)], outputs(40))
+
+
+def test_a_gate_fitted_on_test_or_on_another_dataset_is_refused(tmp_path: Path) -> None:
+    dataset = write_evaluation(tmp_path, "test")
+    with pytest.raises(DataError, match="evaluates the test split"):
+        load_gate(str(tmp_path / "evaluation"), dataset)
+    dataset = write_evaluation(tmp_path, "validation", "other")
+    with pytest.raises(DataError, match="expected the validation split of"):
+        load_gate(str(tmp_path / "evaluation"), dataset)
+
+
+def test_outputs_of_other_examples_are_refused(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, "validation")
+    with pytest.raises(DataError, match="holds other examples than the dataset"):
+        read_sides(str(tmp_path / "evaluation"), [example(n) for n in range(39)], ("user",))
