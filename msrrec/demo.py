@@ -194,6 +194,8 @@ def _show(report: Summary, answer: dict[str, Any]) -> None:
         )
         table.add_row(row["label"], *cells, str(row["num_users"]))
     console.print(table)
+    for warning in report["warnings"]:
+        console.print(f"WARNING: {warning}", markup=False, style="bold red")
     for finding in report["findings"]:
         console.print(finding, markup=False)
     console.print("The service answered over HTTP:")

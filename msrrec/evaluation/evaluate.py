@@ -22,6 +22,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
+from msrrec.evaluation.audit import audit_examples, audit_variants, hash_rows, hash_weights
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.statistics import mcnemar
 from msrrec.evaluation.study import fusion_study, load_gate
@@ -205,6 +206,7 @@ def _describe(source: ModelSource, model_dir: str) -> dict[str, Any]:
         "weights": source.path,
         "adapter": source.adapter,
         "revision": source.revision,
+        "weights_hash": hash_weights(source),
         "answer_format": source.answer_format,
     }
 
@@ -270,7 +272,11 @@ def _write(
 ) -> Summary:
     """All files at once, or none."""
     examples = evaluation.examples
-    buyers = count_buyers(dataset.examples("train"))
+    variants = _variants(evaluation, dataset)
+    chance = ranking.chance(examples)
+    checks = audit_examples(dataset, examples)
+    if evaluation.kind != "baseline":
+        checks += audit_variants(chance, variants, evaluation.rows)
     metrics = {
         "kind": KIND,
         "system": evaluation.system,
@@ -279,13 +285,9 @@ def _write(
         "split": config.evaluate.split,
         "num_users": len(examples),
         "num_candidates": dict(sorted(Counter(len(e.candidates) for e in examples).items())),
-        "chance": ranking.chance(examples),
-        "variants": {
-            variant: ranking.rank_metrics(
-                examples, _choices(rows), buyers, [row.get("candidate_logprobs") for row in rows]
-            )
-            for variant, rows in evaluation.rows.items()
-        },
+        "chance": chance,
+        "variants": variants,
+        "audit": checks,
         "paired": _paired(evaluation),
         **extra,
         "config": config.model_dump(mode="json", include={"inference", "evaluate"}),
@@ -296,6 +298,17 @@ def _write(
             storage.write_table(storage.join(folder, "predictions", f"{variant}.parquet"), table)
         storage.write_json(storage.join(folder, METRICS), metrics)
     return _summary(metrics, out)
+
+
+def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
+    """The metrics of every variant."""
+    buyers = count_buyers(dataset.examples("train"))
+    found = {}
+    for variant, rows in evaluation.rows.items():
+        scores = [row.get("candidate_logprobs") for row in rows]
+        metrics = ranking.rank_metrics(evaluation.examples, _choices(rows), buyers, scores)
+        found[variant] = metrics | {"outputs_hash": hash_rows(rows)}
+    return found
 
 
 def _where(dataset: Dataset) -> dict[str, str]:
@@ -314,6 +327,7 @@ def _summary(metrics: Mapping[str, Any], out: str) -> Summary:
             name: {key: _rounded(found[key]) for key in ("hit_ratio", "valid_ratio")}
             for name, found in metrics["variants"].items()
         },
+        "warnings": [check["text"] for check in metrics["audit"] if not check["ok"]],
     }
 
 

@@ -15,15 +15,13 @@ from pyarrow import fs
 
 from msrrec import storage
 from msrrec.errors import DataError
+from msrrec.evaluation.audit import VALID_BAR, audit_systems
 from msrrec.evaluation.evaluate import KIND, METRICS
 from msrrec.evaluation.ranking import unpack_bits
 from msrrec.evaluation.statistics import SIGNIFICANT, detectable_difference, holm, mcnemar
 
 PAGE = "report/index.html"
 RESULTS = "report/results.json"
-
-VALID_BAR = 0.95
-"""A lower ValidRatio is remarked on."""
 
 _KINDS = ("baseline", "base", "trained")
 _CURVES = ("loss", "loss_rea", "loss_rec")
@@ -114,11 +112,13 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     _compare(rows, headline, {result.path: result for result in results})
     main = next(result for result in results if result.path == headline["path"])
     findings = _findings(rows, headline)
+    checks = _checks(results)
     page = _template().render(
         rows=rows,
         headline=headline,
         main=main.metrics,
         findings=findings,
+        checks=checks,
         top=_axis_top([row["hit_ratio"]["high"] for row in rows]),
         slots=_slots(main.metrics["variants"][headline["variant"]]["slots"]),
         histogram=_histogram(main.metrics.get("fusion", {}).get("perplexity")),
@@ -127,7 +127,19 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     )
     storage.write_bytes(out, page.encode("utf-8", errors="replace"))
     shown = [{key: value for key, value in row.items() if key != "path"} for row in rows]
-    return {"systems": shown, "findings": findings}
+    warnings = [check["text"] for check in checks if not check["ok"]]
+    return {"systems": shown, "findings": findings, "warnings": warnings}
+
+
+def _checks(results: Sequence[SystemResult]) -> list[dict[str, Any]]:
+    """Every check of every evaluation, failed ones first, and those between evaluations."""
+    checks = [
+        {**check, "name": f"{check['name']}, {result.system}"}
+        for result in results
+        for check in result.metrics["audit"]
+    ]
+    checks += audit_systems([result.metrics for result in results])
+    return sorted(checks, key=lambda check: bool(check["ok"]))
 
 
 def _place(result: SystemResult) -> tuple[int, int, bool, str]:

@@ -257,7 +257,18 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
     assert json.loads((folder / "report" / "results.json").read_text()) == {
         "systems": summary["systems"],
         "findings": summary["findings"],
+        "warnings": summary["warnings"],
     }
+
+
+def test_failed_checks_stand_on_the_page_and_in_the_summary(folder: Path) -> None:
+    # Everybody's training example is the test example itself, and no backbone is evaluated.
+    summary = report_folder(str(folder))
+    leaked = "no target is in its user's history or training examples: not so for e00, e01, e02"
+    assert any(warning.startswith(leaked) for warning in summary["warnings"])
+    page = Page((folder / "report" / "index.html").read_text())
+    assert leaked in page.text
+    assert "the untrained backbone is evaluated beside the trained" in page.text
 
 
 def test_titles_and_model_text_reach_the_page_as_text(folder: Path) -> None:

@@ -1,0 +1,163 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from msrrec import schema, storage
+from msrrec.data.dataset import Dataset
+from msrrec.evaluation.audit import (
+    Check,
+    audit_examples,
+    audit_systems,
+    audit_variants,
+    hash_rows,
+    hash_weights,
+)
+from msrrec.evaluation.ranking import rank_metrics
+from msrrec.models import ModelSource
+from msrrec.schema import Example
+
+CANDIDATES = ("a", "b", "c")
+
+
+def example(
+    user: int, target: str, candidates: Sequence[str] = CANDIDATES, history: str = "h"
+) -> Example:
+    return Example(f"e{user}", f"u{user}", (history,), target, tuple(candidates))
+
+
+SOUND = [example(0, "a"), example(1, "b"), example(2, "c")]
+
+
+def write(folder: Path, test: Sequence[Example], train: Sequence[Example] = ()) -> Dataset:
+    """A catalogue in which ``a`` and ``twin`` read the same."""
+    titles = {"a": "Red Lamp", "twin": " red  LAMP.", "b": "B", "c": "C", "h": "H", "d": "D"}
+    items = [{"item_id": k, "title": v} for k, v in titles.items()]
+    path = str(folder)
+    storage.write_table(f"{path}/items.parquet", pa.Table.from_pylist(items, schema=schema.ITEMS))
+    for split, examples in (("train", train), ("validation", ()), ("test", test)):
+        table = pa.Table.from_pylist([vars(e) for e in examples], schema=schema.EXAMPLES)
+        storage.write_table(f"{path}/{split}.parquet", table)
+    storage.write_json(
+        f"{path}/manifest.json", {"schema_version": 1, "domain": "D", "fingerprint": "f"}
+    )
+    return Dataset.load(path)
+
+
+def failed(checks: Sequence[Check]) -> dict[str, str]:
+    return {check["name"]: check["text"] for check in checks if not check["ok"]}
+
+
+def test_sound_examples_pass_every_check(tmp_path: Path) -> None:
+    checks = audit_examples(write(tmp_path, SOUND), SOUND)
+    assert [check["name"] for check in checks] == ["Candidates", "Negatives", "Leakage", "Slots"]
+    assert failed(checks) == {}
+
+
+def test_two_titles_that_read_the_same_are_found(tmp_path: Path) -> None:
+    examples = [*SOUND, example(3, "a", ("a", "twin", "b"))]
+    found = failed(audit_examples(write(tmp_path, examples), examples))
+    assert found == {
+        "Candidates": "every candidate list holds its target once and no title twice: not so for e3"
+    }
+
+
+def test_a_negative_that_the_user_bought_is_found(tmp_path: Path) -> None:
+    train = [example(1, "a", ("a", "d"))]  # user 1 bought a, a negative of the test example
+    found = failed(audit_examples(write(tmp_path, SOUND, train), SOUND))
+    assert list(found) == ["Negatives"]
+    assert found["Negatives"].endswith("not so for e1")
+
+
+def test_a_target_in_the_users_past_is_found(tmp_path: Path) -> None:
+    in_history = [*SOUND, example(3, "a", history="a")]
+    assert list(failed(audit_examples(write(tmp_path, in_history), in_history))) == ["Leakage"]
+    train = [example(2, "c", ("c", "d"))]
+    assert list(failed(audit_examples(write(tmp_path, SOUND, train), SOUND))) == ["Leakage"]
+    others = [example(7, "c", ("c", "d"))]
+    assert failed(audit_examples(write(tmp_path, SOUND, others), SOUND)) == {}
+
+
+def test_targets_that_always_stand_first_are_found(tmp_path: Path) -> None:
+    examples = [example(n, "a") for n in range(20)]
+    found = failed(audit_examples(write(tmp_path, examples), examples))
+    assert list(found) == ["Slots"]
+    assert "slots of 0 to 20 users" in found["Slots"]
+
+
+def rows(choices: Sequence[str | None], text: str = "t") -> list[dict[str, Any]]:
+    return [
+        {"example_id": str(n), "text": f"{text} {choice}", schema.ITEM_ID: choice}
+        for n, choice in enumerate(choices)
+    ]
+
+
+def audit(**variants: Sequence[str | None]) -> dict[str, str]:
+    examples = [SOUND[n % 3] for n in range(30)]
+    metrics = {name: rank_metrics(examples, chosen) for name, chosen in variants.items()}
+    return failed(
+        audit_variants(1 / 3, metrics, {name: rows(chosen) for name, chosen in variants.items()})
+    )
+
+
+def test_variants_that_say_nothing_are_found() -> None:
+    right: list[str | None] = ["a", "b", "c"] * 10
+    assert audit(good=right) == {}
+    assert "not so for first" in audit(first=["a"] * 30)["Chance"]
+    assert list(audit(first=["a"] * 30)) == ["Chance", "Position"]
+    assert audit(quiet=[*right[:24], *[None] * 6])["Validity"].endswith("quiet (80.0%)")
+    assert audit(user=right, item=right)["Variants"].endswith("not so for user and item")
+
+
+def test_a_hash_follows_text_and_choice() -> None:
+    assert hash_rows(rows(["a", "b"])) == hash_rows(rows(["a", "b"]))
+    assert hash_rows(rows(["a", "b"])) != hash_rows(rows(["b", "a"]))
+    assert hash_rows(rows(["a", None])) != hash_rows(rows(["a", None], "other"))
+
+
+def test_the_weights_hash_changes_with_any_byte_of_model_and_adapter(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+    plain = ModelSource("m", str(base), None, "title")
+    adapted = ModelSource("m", str(base), str(adapter), "title")
+    hashes = [hash_weights(plain), hash_weights(adapted)]
+    (adapter / "model.safetensors").write_bytes(b"Weights")
+    hashes.append(hash_weights(adapted))
+    assert len({*hashes}) == 3
+    assert None not in hashes
+    assert hash_weights(ModelSource("m", "hub/name", None, "title")) is None
+
+
+def metrics(system: str, kind: str, weights: str | None, outputs: str, seed: int = 0) -> Any:
+    return {
+        "system": system,
+        "system_kind": kind,
+        "model": {"weights_hash": weights},
+        "variants": {"full": {"outputs_hash": outputs}},
+        "dataset": {"fingerprint": "f"},
+        "split": "test",
+        "num_users": 3,
+        "config": {"inference": {"seed": seed}},
+    }
+
+
+def test_systems_that_loaded_the_same_weights_or_said_the_same_are_found() -> None:
+    base, trained = metrics("base", "base", "w0", "o0"), metrics("MSR-Rec", "trained", "w1", "o1")
+    assert failed(audit_systems([base, trained])) == {}
+    mixed = failed(audit_systems([base, trained, metrics("other", "trained", "w1", "o1")]))
+    assert mixed["Weights"].endswith("not so for MSR-Rec and other")
+    assert mixed["Outputs"].endswith("not so for MSR-Rec full and other full")
+    another_seed = metrics("MSR-Rec", "trained", "w1", "o2", seed=1)
+    assert failed(audit_systems([base, trained, another_seed])) == {}
+
+
+def test_a_trained_model_without_its_backbone_lacks_a_control(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = failed(audit_systems([metrics("MSR-Rec", "trained", "w1", "o1")]))
+    assert list(found) == ["Control"]
+    assert "the untrained backbone is evaluated beside the trained" in caplog.text
