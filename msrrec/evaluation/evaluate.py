@@ -24,6 +24,7 @@ from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.audit import audit_examples, audit_variants, hash_rows, hash_weights
 from msrrec.evaluation.cases import pick_cases
+from msrrec.evaluation.reasoning import reasoning_metrics
 from msrrec.evaluation.statistics import mcnemar
 from msrrec.evaluation.study import fusion_study, load_gate
 from msrrec.inference.batch import BuildRecommender, Prediction, predict
@@ -307,7 +308,10 @@ def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     for variant, rows in evaluation.rows.items():
         scores = [row.get("candidate_logprobs") for row in rows]
         metrics = ranking.rank_metrics(evaluation.examples, _choices(rows), buyers, scores)
-        found[variant] = metrics | {"outputs_hash": hash_rows(rows)}
+        found[variant] = metrics | {
+            "reasoning": reasoning_metrics(dataset, evaluation.examples, rows),
+            "outputs_hash": hash_rows(rows),
+        }
     return found
 
 
