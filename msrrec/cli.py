@@ -221,6 +221,43 @@ def evaluate(
     emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
 
 
+@app.command(epilog=settings_help("evaluate", "judge"))
+def score(
+    evaluation: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
+    ],
+    dataset: DatasetDir,
+    references: Annotated[
+        str,
+        typer.Option(help="Folder made by `msrrec synthesize` with synthesis.split=test."),
+    ],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """METEOR, BERTScore, GPTScore and a judge's marks of the reasoning.
+
+    The references are the teacher's correct paths for the same users. Votes of the judge are kept;
+    a rerun, also with --overwrite, pays for none again.
+    """
+    run = resolve(config, overrides, dry_run, dataset=dataset, references=references)
+
+    def work() -> Summary:
+        from msrrec.data.dataset import Dataset
+        from msrrec.evaluation.score import score_evaluation
+
+        api_key = os.environ.get(run.judge.api_key_env)
+        return score_evaluation(Dataset.load(dataset), evaluation, references, run, api_key)
+
+    settings = dataset_settings(dataset) | run.model_dump(
+        mode="json", include={"evaluate", "judge"}
+    )
+    settings["references"] = references
+    record = f"{evaluation.rstrip('/')}/score"
+    emit(run_stage("score", record, settings, work, overwrite=overwrite))
+
+
 @app.command()
 def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Evaluations below this folder.")],

@@ -90,7 +90,9 @@ class SynthesisConfig(Config):
     num_actors: int = Field(default=1, ge=1)
     """Ray actors that call the teacher."""
     num_examples: int = Field(default=0, ge=0)
-    """Training examples to ask about, in order; 0 takes all."""
+    """Examples to ask about, in order; 0 takes all."""
+    split: Literal["train", "validation", "test"] = "train"
+    """train to teach from; test for the references that reasonings are scored against."""
 
 
 class ModelConfig(Config):
@@ -202,6 +204,44 @@ class EvaluateConfig(Config):
     gate: str | None = None
     """Folder of the same model's evaluation on validation: the study of fusion rules then has a
     gate fitted there."""
+    bertscore_model: str | None = None
+    """A name that bert-score knows, such as microsoft/deberta-xlarge-mnli, or a folder; unset: no
+    BERTScore."""
+    bertscore_layers: int | None = Field(default=None, ge=1)
+    """Layer whose output BERTScore compares; a folder needs it."""
+    gptscore_model: str | None = None
+    """Causal language model of gptscore_logprob: a folder, a hub name or ``embedded``; unset: no
+    such score."""
+
+
+class JudgeConfig(Config):
+    """The language model that marks reasonings, behind an OpenAI-compatible API.
+
+    Not the teacher where it can be helped: models prefer their own words.
+    """
+
+    base_url: str | None = None
+    """Such as https://api.openai.com/v1; unset: nothing is marked."""
+    model: str = "gpt-4o-mini"
+    """The model's name at that API."""
+    api_key_env: str = "JUDGE_API_KEY"
+    """The environment variable that holds the key."""
+    votes: int = Field(default=3, ge=1)
+    """Answers a reasoning, each with its own seed; their median is its mark."""
+    response_format: Literal["json_schema", "json_object"] = "json_schema"
+    """json_object where the API knows no schemas."""
+    max_tokens: int = Field(default=1024, ge=16)
+    """Most tokens of one answer, thinking of the model's own included."""
+    concurrency: int = Field(default=32, ge=1)
+    """Calls in flight."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """One try of one call."""
+    max_retries: int = Field(default=5, ge=0)
+    """Tries after the first, with exponential backoff."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """Of a million prompt tokens, in any currency; both prices give a cost."""
+    completion_price: float | None = Field(default=None, ge=0)
+    """Of a million answered tokens, in the same currency."""
 
 
 class ServeConfig(Config):
@@ -257,6 +297,7 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    judge: JudgeConfig = JudgeConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()
 

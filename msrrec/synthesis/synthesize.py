@@ -43,7 +43,7 @@ def synthesize(
     """Ask the teacher until enough valid paths exist, and write them; Ray must be running.
 
     Args:
-        dataset: Its training examples are asked about.
+        dataset: Its training examples are asked about, or another split's.
         out: Folder for ``journal/``, ``paths.parquet``, ``verdicts.parquet`` and ``summary.json``.
         config: Sections ``teacher``, ``synthesis`` and ``model.answer_format`` are used.
         api_key: The teacher's key; None where it wants none.
@@ -82,15 +82,16 @@ def synthesize(
 
 
 def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
-    """The prompts of the training examples by example id, in their order.
+    """The prompts of the split's examples by example id, in their order.
 
-    Only training examples: what a user bought later is in no prompt.
+    Only its own examples: what a user bought later is in no prompt.
     """
-    examples = dataset.examples("train", config.synthesis.num_examples)
+    split = config.synthesis.split
+    examples = dataset.examples(split, config.synthesis.num_examples)
     if not examples:
         raise DataError(
-            f"{dataset.path}: holds no training examples; expected at least one; prepare it with "
-            "data.train_examples_per_user above 0 and users of at least 4 events"
+            f"{dataset.path}: the {split} split has no examples; expected at least one; prepare it "
+            "with data.train_examples_per_user above 0 and users of at least 4 events"
         )
     questions: Questions = {}
     for example in examples:
@@ -217,7 +218,7 @@ def _write(
     kept = kept[:tau]
     if not kept:
         logger.warning("synthesize: no valid path; training would see purchases alone")
-    item_of = {e.example_id: e.target for e in dataset.examples("train")}
+    item_of = {e.example_id: e.target for e in dataset.examples(config.synthesis.split)}
     storage.write_table(storage.join(out, "paths.parquet"), _paths(kept, item_of))
     verdicts = [{name: row[name] for name in schema.VERDICTS.names} for row in rows]
     storage.write_table(

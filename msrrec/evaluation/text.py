@@ -1,0 +1,155 @@
+"""Reasoning against its reference by a library or a local model: METEOR, BERTScore, GPTScore.
+
+Each scorer takes pairs of (hypothesis, reference) and gives one figure a pair, in order. None of
+them knows whether a reasoning is right: they measure likeness.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msrrec.errors import EngineError
+
+Pair = tuple[str, str]
+
+_LINK = " In other words, "
+"""Between the two texts of GPTScore, as its authors' code has it."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One metric over pairs.
+
+    Attributes:
+        values: One a pair.
+        note: With what it was measured, which decides how high it is.
+    """
+
+    values: list[float]
+    note: str
+
+
+class _NoWordNet:
+    """Stands in where WordNet is not installed: no word has a synonym."""
+
+    def synsets(self, _: str) -> list[Any]:
+        return []
+
+
+def meteor(pairs: Sequence[Pair]) -> Scores:
+    """METEOR (Banerjee and Lavie 2005) through NLTK, in [0, 1], on lower-cased words.
+
+    Words are runs of letters or of punctuation. Synonyms count where NLTK finds its WordNet corpus;
+    without, only equal words and equal stems match, and the note says so.
+    """
+    from nltk.tokenize import wordpunct_tokenize  # NLTK takes a second to import
+    from nltk.translate.meteor_score import meteor_score
+
+    wordnet, version = _wordnet()
+    values = [
+        float(
+            meteor_score(
+                [wordpunct_tokenize(reference)], wordpunct_tokenize(hypothesis), wordnet=wordnet
+            )
+        )
+        for hypothesis, reference in pairs
+    ]
+    return Scores(values, f"NLTK, WordNet {version}" if version else "NLTK, without WordNet")
+
+
+def _wordnet() -> tuple[Any, str | None]:
+    """NLTK's WordNet and its version, or a stand-in."""
+    from nltk.corpus import wordnet
+
+    try:
+        wordnet.ensure_loaded()
+    except (LookupError, OSError, ValueError):  # absent, incomplete, or outside of NLTK_DATA
+        return _NoWordNet(), None
+    return wordnet, str(wordnet.get_version())
+
+
+def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scores:
+    """BERTScore F1 (Zhang et al. 2019), without idf weights and not rescaled to a baseline.
+
+    Args:
+        pairs: An empty hypothesis has 0.
+        model: A name that bert-score knows, or a folder.
+        num_layers: Which layer's output is compared; a folder needs it.
+
+    Raises:
+        EngineError: If bert-score is not installed or can't use the model.
+    """
+    try:
+        import bert_score  # torch
+    except ImportError as error:
+        raise EngineError(
+            "evaluate.bertscore_model: bert-score is not installed; install it with: "
+            "pip install 'msrrec[metrics]'"
+        ) from error
+    written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
+    values = [0.0] * len(pairs)
+    if written:
+        hypotheses, references = zip(*(pairs[n] for n in written), strict=True)
+        try:
+            found = bert_score.score(
+                list(hypotheses), list(references), model_type=model, num_layers=num_layers
+            )[2]
+        except (KeyError, OSError, OverflowError) as error:
+            raise EngineError(
+                f"evaluate.bertscore_model={model}: bert-score can't use it "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); expected a name that it "
+                "knows, or a folder with evaluate.bertscore_layers set"
+            ) from error
+        for n, value in zip(written, found.tolist(), strict=True):
+            values[n] = value
+    return Scores(values, f"bert-score {bert_score.__version__}, {model}, no idf, not rescaled")
+
+
+def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
+    """GPTScore (Fu et al. 2023): how likely each text is after the other, at most 0.
+
+    The mean natural log-probability a token of the hypothesis after the reference, and of the
+    reference after the hypothesis, and of the two figures the mean. Not the score of 0 to 100 that
+    papers on recommendation call GPTScore: that is ``judge_0_100``.
+
+    Raises:
+        EngineError: If the model can't be loaded.
+    """
+    continuation = _load_continuation(model)
+    values = [
+        (continuation(reference + _LINK, hypothesis) + continuation(hypothesis + _LINK, reference))
+        / 2
+        for hypothesis, reference in pairs
+    ]
+    return Scores(values, f"{model}, mean of both directions")
+
+
+def _load_continuation(model: str) -> Callable[[str, str], float]:
+    """The mean log-probability of a text's tokens after a prefix, under a causal model."""
+    import torch  # seconds to import
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        network = AutoModelForCausalLM.from_pretrained(model).eval()
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"evaluate.gptscore_model={model}: can't be loaded ({str(error).splitlines()[0]}); "
+            "expected a folder or hub name of a causal language model"
+        ) from error
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    longest = getattr(network.config, "max_position_embeddings", 2048)
+
+    def score(prefix: str, text: str) -> float:
+        head = tokenizer.encode(prefix, add_special_tokens=False)
+        tail = tokenizer.encode(text, add_special_tokens=False)[: longest // 2]
+        if not tail or not head:
+            return 0.0 if not tail else float("nan")
+        head = head[-(longest - len(tail)) :]  # the nearest words stay
+        ids = torch.tensor([head + tail], device=network.device)
+        with torch.inference_mode():
+            logits = network(ids).logits[0, len(head) - 1 : -1].float()
+        logprobs = torch.log_softmax(logits, dim=-1)
+        return float(logprobs.gather(1, ids[0, len(head) :, None]).mean())
+
+    return score
