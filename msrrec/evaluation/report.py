@@ -5,26 +5,30 @@ from anywhere and runs no script.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import mean, stdev
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pyarrow import fs
 
-from msrrec import storage
+from msrrec import schema, storage
 from msrrec.errors import DataError
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
 from msrrec.evaluation.evaluate import KIND, METRICS
+from msrrec.evaluation.paper import DATASETS, build_tables
+from msrrec.evaluation.plots import axis_top, histogram, training_curve
 from msrrec.evaluation.ranking import unpack_bits
+from msrrec.evaluation.score import SCORES
 from msrrec.evaluation.statistics import SIGNIFICANT, detectable_difference, holm, mcnemar
 
 PAGE = "report/index.html"
 RESULTS = "report/results.json"
 
+_SUMMARY = ("label", "system", "variant", "num_users", "hit_ratio", "valid_ratio", "paired")
+"""What the command prints of each row; results.json has all of it."""
 _KINDS = ("baseline", "base", "trained")
-_CURVES = ("loss", "loss_rea", "loss_rec")
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class SystemResult:
         path: The folder of the evaluation.
         metrics: All of metrics.json.
         training: The lines of the model's metrics.jsonl, where it has one.
+        reasoning: All of reasoning.json, where ``msrrec score`` has written it.
     """
 
     path: str
     metrics: Mapping[str, Any]
     training: Sequence[Mapping[str, Any]] = field(default=())
+    reasoning: Mapping[str, Any] | None = None
 
     @property
     def system(self) -> str:
@@ -62,7 +68,13 @@ def report_folder(folder: str) -> dict[str, Any]:
     page = storage.join(folder, PAGE)
     report = build_report(load_results(folder), page)
     storage.write_json(storage.join(folder, RESULTS), report)
-    return {"page": page, **report}
+    systems = [{name: row[name] for name in _SUMMARY} for row in report["systems"]]
+    return {
+        "page": page,
+        "systems": systems,
+        "findings": report["findings"],
+        "warnings": report["warnings"],
+    }
 
 
 def load_results(folder: str) -> list[SystemResult]:
@@ -97,17 +109,21 @@ def load_result(path: str) -> SystemResult:
     metrics = storage.read_json(file)
     if not isinstance(metrics, dict) or metrics.get("kind") != KIND:
         raise DataError(f"{file}: not an evaluation; expected one made by `msrrec evaluate`")
-    return SystemResult(path, metrics, _training(metrics))
+    scores = storage.join(path, SCORES)
+    reasoning = storage.read_json(scores) if storage.exists(scores) else None
+    return SystemResult(path, metrics, _training(metrics), reasoning)
 
 
 def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     """Write the page of some results, in their order; its table's rows and its findings.
 
-    The row that others are compared with is the last ``fused`` one, or else the last row.
+    The row that others are compared with is the last ``fused`` one, or else the last row, and of
+    several seeds the first.
     """
     if not results:
         raise DataError(f"{out}: found no evaluations; expected at least one")
-    rows = [_row(result, variant) for result in results for variant in result.metrics["variants"]]
+    all_rows = [_row(result, name) for result in results for name in result.metrics["variants"]]
+    rows, seeds = _first_seeds(all_rows), seed_spread(all_rows)
     headline = next((r for r in reversed(rows) if r["variant"] == "fused"), rows[-1])
     _compare(rows, headline, {result.path: result for result in results})
     main = next(result for result in results if result.path == headline["path"])
@@ -117,18 +133,31 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
         rows=rows,
         headline=headline,
         main=main.metrics,
+        reasoning=main.reasoning,
         findings=findings,
         checks=checks,
-        top=_axis_top([row["hit_ratio"]["high"] for row in rows]),
+        top=axis_top([row["hit_ratio"]["high"] for row in rows]),
         slots=_slots(main.metrics["variants"][headline["variant"]]["slots"]),
-        histogram=_histogram(main.metrics.get("fusion", {}).get("perplexity")),
-        curves=[c for c in (_curve(result) for result in results) if c],
+        tables=build_tables(rows),
+        printed_datasets=DATASETS,
+        groups=_groups(main.metrics["variants"][headline["variant"]]),
+        seeds=seeds,
+        study=_study(main.metrics),
+        cases=_cases(main, results),
+        histogram=histogram(main.metrics.get("fusion", {}).get("perplexity")),
+        curves=_curves(results),
         speeds=[r for r in results if "speed" in r.metrics],
     )
     storage.write_bytes(out, page.encode("utf-8", errors="replace"))
-    shown = [{key: value for key, value in row.items() if key != "path"} for row in rows]
+    shown = [{k: v for k, v in row.items() if k not in ("path", "key")} for row in rows]
     warnings = [check["text"] for check in checks if not check["ok"]]
-    return {"systems": shown, "findings": findings, "warnings": warnings}
+    return {
+        "systems": shown,
+        "findings": findings,
+        "warnings": warnings,
+        "seeds": seeds,
+        "fusion_study": _study(main.metrics),
+    }
 
 
 def _checks(results: Sequence[SystemResult]) -> list[dict[str, Any]]:
@@ -139,7 +168,8 @@ def _checks(results: Sequence[SystemResult]) -> list[dict[str, Any]]:
         for check in result.metrics["audit"]
     ]
     checks += audit_systems([result.metrics for result in results])
-    return sorted(checks, key=lambda check: bool(check["ok"]))
+    different = {(check["name"], check["text"]): check for check in checks}
+    return sorted(different.values(), key=lambda check: bool(check["ok"]))
 
 
 def _place(result: SystemResult) -> tuple[int, int, bool, str]:
@@ -162,15 +192,22 @@ def _training(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _row(result: SystemResult, variant: str) -> dict[str, Any]:
     found = result.metrics["variants"][variant]
+    scored = (result.reasoning or {}).get("variants", {}).get(variant, {})
     return {
         "system": result.system,
         "variant": variant,
         "path": result.path,
         "label": result.system if variant == result.system else f"{result.system} · {variant}",
         "kind": result.metrics["system_kind"],
+        "domain": result.metrics["dataset"]["domain"],
+        "key": "/".join(map(str, result.users)),
+        "seed": result.metrics["config"]["inference"]["seed"],
         "num_users": found["num_users"],
         "chance": result.metrics["chance"],
         **{key: found[key] for key in ("hit_ratio", "valid_ratio", "hit_ratio_valid")},
+        "ranking": found["ranking"],
+        "quality": found["reasoning"],
+        **{metric: figures["all"] for metric, figures in scored.items()},
     }
 
 
@@ -201,6 +238,33 @@ def _compare(
 def _hits(result: SystemResult, variant: str) -> list[bool]:
     found = result.metrics["variants"][variant]
     return unpack_bits(found["hit_bits"], found["num_users"])
+
+
+def seed_spread(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of HitRatio@1 over the seeds of one system on the same users."""
+    groups: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        if row["kind"] != "baseline":
+            values = groups.setdefault((row["key"], row["label"]), {})
+            values[row["seed"]] = row["hit_ratio"]["value"]
+    return [
+        {
+            "label": label,
+            "mean": mean(values.values()),
+            "sd": stdev(values.values()),
+            "values": values,
+        }
+        for (_, label), values in groups.items()
+        if len(values) > 1
+    ]
+
+
+def _first_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row of each system and variant on the same users; further seeds only show the spread."""
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault((row["key"], row["label"]), row)
+    return list(first.values())
 
 
 def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) -> list[str]:
@@ -243,11 +307,6 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def _axis_top(values: Sequence[float]) -> float:
-    """The end of an axis from 0: the next tenth, at most 1."""
-    return min(1.0, math.ceil(10 * max(values) + 0.01) / 10)
-
-
 def _slots(slots: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the table of positions, and whether the choices lean to some."""
     total = max(sum(slots["num_chosen"]), 1)
@@ -257,63 +316,95 @@ def _slots(slots: Mapping[str, Any]) -> dict[str, Any]:
         for n, (users, share, chosen) in enumerate(columns, 1)
     ]
     highs = [row["hit_ratio"]["high"] for row in rows if row["hit_ratio"]]
-    return {"rows": rows, "p_value": slots["uniform_p_value"], "top": _axis_top(highs or [1.0])}
-
-
-def _histogram(perplexity: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Two step curves on a 600 by 200 plane: the share of outputs in each bin."""
-    if not perplexity or not perplexity["edges"]:
-        return None
-    edges = perplexity["edges"]
-    shares = {
-        kind: [count / max(sum(perplexity[kind]), 1) for count in perplexity[kind]]
-        for kind in ("agree", "differ")
-    }
-    top = max(*shares["agree"], *shares["differ"])
-    xs = [600 * n / (len(edges) - 1) for n in range(len(edges))]
-    ticks = range(0, len(edges), max(1, (len(edges) - 1) // 6))
     return {
-        "ticks": [(xs[n], f"{edges[n]:.3g}") for n in ticks],
-        "lines": {kind: _steps(xs, values, top) for kind, values in shares.items()},
-        "counts": {kind: sum(perplexity[kind]) for kind in shares},
+        "rows": rows,
+        "p_value": slots["uniform_p_value"],
+        "hit_p_value": slots["hit_p_value"],
+        "top": axis_top(highs or [1.0]),
     }
 
 
-def _steps(xs: Sequence[float], values: Sequence[float], top: float) -> str:
-    """Points of a step curve above the base line."""
-    points = [(xs[0], 200.0)]
-    for n, value in enumerate(values):
-        height = 200 - 190 * value / top
-        points += [(xs[n], height), (xs[n + 1], height)]
-    points.append((xs[-1], 200.0))
-    return _points(points)
+def _curves(results: Sequence[SystemResult]) -> list[dict[str, Any]]:
+    """One training curve a model, however often it was evaluated."""
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        curve = training_curve(result.training)
+        if curve:
+            found.setdefault(
+                result.metrics["model"]["model_dir"], {"system": result.system, **curve}
+            )
+    return list(found.values())
 
 
-def _curve(result: SystemResult) -> dict[str, Any] | None:
-    """The losses of a training run on a 600 by 200 plane from 0 to the highest of them."""
-    found = {
-        name: [
-            (float(line["step"]), float(line[name]))
-            for line in result.training
-            if "step" in line and isinstance(line.get(name), int | float)
-        ]
-        for name in _CURVES
-    }
-    found = {name: points for name, points in found.items() if len(points) > 1}
-    if not found:
-        return None
-    last = max(step for points in found.values() for step, _ in points)
-    top = max(loss for points in found.values() for _, loss in points) or 1.0
-    lines = {
-        name: _points([(600 * step / last, 200 - 195 * loss / top) for step, loss in points])
-        for name, points in found.items()
-    }
-    ends = {name: points[-1][1] for name, points in found.items()}
-    return {"system": result.system, "lines": lines, "ends": ends, "last": last, "top": top}
+_GROUPS = {"history_length": "purchases before", "popularity": "training users of the target"}
 
 
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+def _groups(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """HitRatio@1 by history length and by popularity of the target; nobody trained on cold ones."""
+    return [
+        {"title": title, "rows": _labelled(found[name]["rows"]), "p_value": found[name]["p_value"]}
+        for name, title in _GROUPS.items()
+        if found[name]
+    ]
+
+
+def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    labelled = []
+    for row in rows:
+        low, high = row["low"], row["high"]
+        label = (
+            f"{low} or more" if high is None else str(low) if low == high else f"{low} to {high}"
+        )
+        labelled.append({**row, "label": "0 (cold)" if (low, high) == (0, 0) else label})
+    return labelled
+
+
+_RULES = {
+    "user": "user side alone",
+    "item": "item side alone",
+    "eq3": "Equation 3",
+    "min": "always the lower perplexity",
+    "max": "always the higher perplexity",
+    "margin": "the larger margin in likelihood",
+    "vote": "vote with the full chain",
+    "gate": "gate fitted on validation",
+    "eq3_output": "Equation 3, perplexity of the whole output",
+    "eq3_unconditional": "Equation 3, perplexity without the prompt",
+    "oracle": "oracle: either side right",
+}
+
+
+def _study(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rules of fusion as the page shows them, p-values corrected over the rules that choose."""
+    rows = [
+        {**row, "label": _RULES[row["rule"]]} for row in metrics.get("fusion", {}).get("study", ())
+    ]
+    tested = [row for row in rows if row["against_eq3"] and row["rule"] != "oracle"]
+    adjusted = holm([row["against_eq3"]["p_value"] for row in tested])
+    for row, p_adjusted in zip(tested, adjusted, strict=True):
+        row["p_adjusted"] = p_adjusted
+    return rows
+
+
+def _cases(main: SystemResult, results: Sequence[SystemResult]) -> list[dict[str, Any]]:
+    """The case studies with the reference, and with what the backbone wrote for the same user."""
+    cases = [dict(case) for case in main.metrics.get("cases", ())]
+    references = (main.reasoning or {}).get("cases", {})
+    base = next((r for r in results if r.metrics["system_kind"] == "base"), None)
+    rows = _backbone_rows(base) if base and base.users == main.users else {}
+    for case in cases:
+        case["reference"] = references.get(case["example_id"])
+        case["backbone"] = rows.get(case["example_id"])
+    return cases
+
+
+def _backbone_rows(base: SystemResult) -> dict[str, dict[str, Any]]:
+    variant = next(iter(base.metrics["variants"]))
+    path = storage.join(base.path, "predictions", f"{variant}.parquet")
+    if not storage.exists(path):
+        return {}
+    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+    return {row["example_id"]: {"system": base.system, **row} for row in rows}
 
 
 def _template() -> Any:

@@ -10,13 +10,12 @@ from dataclasses import asdict
 from typing import Any
 
 from msrrec import schema, storage
-from msrrec.config import EMBEDDED, RunConfig
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.evaluation.judge import judge_pairs
 from msrrec.evaluation.statistics import mean_interval
 from msrrec.evaluation.text import Pair, bertscore, gptscore_logprob, meteor
-from msrrec.models import EMBEDDED_DIR
 from msrrec.reasoning.titles import REASONING_END, REASONING_START
 
 logger = logging.getLogger(__name__)
@@ -70,6 +69,9 @@ def score_evaluation(
         "num_users": metrics["num_users"],
         "notes": notes,
         "variants": variants,
+        "cases": {
+            case["example_id"]: paths.get(case["example_id"]) for case in metrics.get("cases", ())
+        },
     }
     storage.write_json(storage.join(evaluation, SCORES), result)
     return result
@@ -117,10 +119,7 @@ def _all_scores(
         model, num_layers = evaluate.bertscore_model, evaluate.bertscore_layers
         found["bertscore_f1"] = bertscore(pairs, model, num_layers)
     if evaluate.gptscore_model:
-        name = evaluate.gptscore_model
-        found["gptscore_logprob"] = gptscore_logprob(
-            pairs, str(EMBEDDED_DIR) if name == EMBEDDED else name
-        )
+        found["gptscore_logprob"] = gptscore_logprob(pairs, evaluate.gptscore_model)
     figures: Figures = {
         name: dict(zip(pairs, scores.values, strict=True)) for name, scores in found.items()
     }

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msrrec.config import ModelConfig
 from msrrec.errors import EngineError
+from msrrec.models import locate_base
 
 Pair = tuple[str, str]
 
@@ -112,10 +114,15 @@ def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
     reference after the hypothesis, and of the two figures the mean. Not the score of 0 to 100 that
     papers on recommendation call GPTScore: that is ``judge_0_100``.
 
+    Args:
+        pairs: Long texts are cut to the model's positions.
+        model: ``embedded``, a folder or a hub name.
+
     Raises:
         EngineError: If the model can't be loaded.
+        ModelError: If it names a folder that holds none.
     """
-    continuation = _load_continuation(model)
+    continuation = _load_continuation(locate_base(ModelConfig(name_or_path=model)).path)
     values = [
         (continuation(reference + _LINK, hypothesis) + continuation(hypothesis + _LINK, reference))
         / 2

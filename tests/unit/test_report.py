@@ -254,10 +254,18 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
         assert text in page.text
     assert re.search(r"it is better than [^.]*model · item", page.text)
     assert re.search(r"no difference is shown from [^.]*popularity", page.text)
-    assert json.loads((folder / "report" / "results.json").read_text()) == {
-        "systems": summary["systems"],
-        "findings": summary["findings"],
-        "warnings": summary["warnings"],
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert results["findings"] == summary["findings"]
+    assert results["warnings"] == summary["warnings"]
+    for row, short in zip(results["systems"], summary["systems"], strict=True):
+        assert {name: row[name] for name in short} == short
+    assert {row["rule"]: row["num_hits"] for row in results["fusion_study"]} == {
+        "user": 12,
+        "item": 0,
+        "eq3": 12,
+        "min": 12,
+        "max": 12,
+        "oracle": 12,
     }
 
 
@@ -288,6 +296,47 @@ def test_the_page_loads_nothing_from_anywhere(folder: Path) -> None:
     assert not {"link", "iframe", "img", "object"} & set(page.tags)
     assert not {"src", "href", "srcset"} & {name for name, _ in page.attributes}
     assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_further_seeds_show_the_spread_and_no_further_rows(
+    folder: Path, dataset: Dataset, model_dir: str
+) -> None:
+    config = RunConfig.model_validate({"inference": {"seed": 1}})
+    evaluation.evaluate(dataset, model_dir, str(folder / "msrrec-1"), config, ("fused",))
+    summary = report_folder(str(folder))
+    assert len(summary["systems"]) == 5
+    seeds = json.loads((folder / "report" / "results.json").read_text())["seeds"]
+    fused = next(group for group in seeds if group["label"] == "model · fused")
+    assert fused["values"] == {"0": 1.0, "1": 1.0}
+    assert (fused["mean"], fused["sd"]) == (1.0, 0.0)
+
+
+def test_scored_reasonings_reach_the_tables_and_the_cases(folder: Path) -> None:
+    share = {"value": 0.4321, "low": 0.4, "high": 0.5}
+    figures = {"all": share, "correct": share, "num_users": 3}
+    storage.write_json(
+        str(folder / "msrrec" / "report" / "reasoning.json"),
+        {
+            "references": "r",
+            "num_references": 3,
+            "num_users": 12,
+            "notes": {"meteor": "NLTK, without WordNet"},
+            "variants": {"fused": {"meteor": figures}},
+            "cases": {"e00": f"A teacher's path {NASTY}"},
+        },
+    )
+    report_folder(str(folder))
+    page = Page((folder / "report" / "index.html").read_text())
+    assert page.text.count("0.4321") == 2  # Tables 3 and 4
+    assert "NLTK, without WordNet" in page.text
+    assert f"A teacher's path {NASTY}" in page.text
+
+
+def test_the_papers_tables_stand_beside_ours(folder: Path) -> None:
+    report_folder(str(folder))
+    page = Page((folder / "report" / "index.html").read_text())
+    for printed in ("0.4453", "0.9653", "0.0812", "0.5574", "82.35", "0.4220", "+30.97%"):
+        assert printed in page.text
 
 
 def test_a_second_report_does_not_count_the_first_as_a_system(folder: Path) -> None:
