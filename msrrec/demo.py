@@ -25,7 +25,7 @@ SERVICE_START_S = 180.0
 
 
 def run_demo(out: str, config: RunConfig) -> Summary:
-    """Prepare, synthesize, train twice, evaluate three times, report, serve, and ask once.
+    """Prepare, synthesize, train twice, evaluate and score, report, serve, and ask once.
 
     Args:
         out: Folder of everything; finished stages in it are skipped.
@@ -49,6 +49,11 @@ def run_demo(out: str, config: RunConfig) -> Summary:
         )
         for model_dir, name, variants in systems:
             _evaluate(dataset, model_dir, name, evaluations, config, variants)
+        references = storage.join(out, "references")
+        _synthesize(dataset, references, for_references(config))
+        for _, name, variants in systems:
+            if variants:
+                _score(dataset, name, evaluations, references, config)
     from msrrec.evaluation.report import report_folder
 
     report = report_folder(out)
@@ -65,6 +70,14 @@ def without_reasoning(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
+def for_references(config: RunConfig) -> RunConfig:
+    """The settings of the teacher's paths for the evaluated users, one answer each."""
+    evaluate = config.evaluate
+    update = {"split": evaluate.split, "num_examples": evaluate.num_users, "tau": None}
+    synthesis = config.synthesis.model_copy(update=update)
+    return config.model_copy(update={"synthesis": synthesis})
+
+
 def _prepare(out: str, config: RunConfig) -> Dataset:
     from msrrec.data.prepare import prepare
 
@@ -77,7 +90,9 @@ def _prepare(out: str, config: RunConfig) -> Dataset:
 def _synthesize(dataset: Dataset, out: str, config: RunConfig) -> None:
     from msrrec.synthesis.synthesize import synthesize
 
-    _announce(f"synthesize --dataset {dataset.path} --out {out}")
+    split = config.synthesis.split
+    flags = "" if split == "train" else f" synthesis.split={split}"
+    _announce(f"synthesize --dataset {dataset.path} --out {out}{flags}")
     settings = _settings(dataset, config, "teacher", "synthesis")
     run_stage("synthesize", out, settings, lambda: synthesize(dataset, out, config, None))
 
@@ -101,7 +116,7 @@ def _evaluate(
 ) -> None:
     from msrrec.evaluation.evaluate import evaluate_system
 
-    out = storage.join(folder, name.lower().replace("/", "-").replace(" ", "-"))
+    out = _evaluation(folder, name)
     flags = "".join(f" --variant {v}" for v in variants)
     _announce(f"evaluate --dataset {dataset.path} --model {model} --out {out}{flags}")
     settings = _settings(dataset, config, "inference", "evaluate") | {"variants": list(variants)}
@@ -111,6 +126,25 @@ def _evaluate(
         settings,
         lambda: evaluate_system(dataset, model, out, config, variants, name=name),
     )
+
+
+def _score(dataset: Dataset, name: str, folder: str, references: str, config: RunConfig) -> None:
+    from msrrec.evaluation.score import score_evaluation
+
+    out = _evaluation(folder, name)
+    _announce(f"score {out} --dataset {dataset.path} --references {references}")
+    settings = _settings(dataset, config, "evaluate", "judge") | {"references": references}
+    run_stage(
+        "score",
+        storage.join(out, "score"),
+        settings,
+        lambda: score_evaluation(dataset, out, references, config, None),
+    )
+
+
+def _evaluation(folder: str, name: str) -> str:
+    """Where a system's evaluation lies."""
+    return storage.join(folder, name.lower().replace("/", "-").replace(" ", "-"))
 
 
 def _settings(dataset: Dataset, config: RunConfig, *sections: str) -> dict[str, Any]:

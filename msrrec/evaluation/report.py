@@ -150,7 +150,7 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     )
     storage.write_bytes(out, page.encode("utf-8", errors="replace"))
     shown = [{k: v for k, v in row.items() if k not in ("path", "key")} for row in rows]
-    warnings = [check["text"] for check in checks if not check["ok"]]
+    warnings = [f"{check['name']}: {check['text']}" for check in checks if not check["ok"]]
     return {
         "systems": shown,
         "findings": findings,
