@@ -27,6 +27,7 @@ REVIEW_KEYS: tuple[dict[str, str], ...] = (
 
 _ASIN_CHARS = 10
 _STRING = r"""(?:'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+")"""
+_STRINGS = re.compile(_STRING)
 _LITERAL_KEY = r"""\{{(?:[^'"]++|(?!'{key}': ){string})*+'{key}': ({string})"""
 _LITERAL_ASIN = re.compile(_LITERAL_KEY.format(key="asin", string=_STRING).encode())
 _RELATED = re.compile(
@@ -34,6 +35,8 @@ _RELATED = re.compile(
     rf"""'related': \{{(?:[^{{}}'"]++|{_STRING})*+\}},? ?"""
 )
 """Lists of a hundred items that cost most of an evaluation; cut out before it."""
+_ESCAPES_OF_PYTHON = re.compile(r"\\[^nrt'\"]")
+"""Escapes that JSON lacks, reads in another way, or that stand before a backslash of the text."""
 _LITERAL_TITLE = re.compile(_LITERAL_KEY.format(key="title", string=_STRING).encode())
 _JSON_ASIN = re.compile(rb'"(?:parent_)?asin"\s*:\s*"([^"\\]+)"')
 _JSON_PARENT = re.compile(rb'"parent_asin"\s*:\s*"([^"\\]+)"')
@@ -107,7 +110,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     """
     try:
         if _is_literal(line):
-            record = ast.literal_eval(_RELATED.sub(r"\1", line.decode(), count=1))
+            record = parse_literal(_RELATED.sub(r"\1", line.decode(), count=1))
         else:
             record = json.loads(line)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
@@ -120,6 +123,27 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         schema.BRAND: record.get("brand") or record.get("store"),
         schema.DESCRIPTION: record.get("description"),
     }
+
+
+def parse_literal(text: str) -> Any:
+    """``ast.literal_eval`` of a literal of strings, numbers, lists and dicts.
+
+    Most lines become JSON by changing their quotes, which a JSON parser reads ten times as fast.
+
+    Raises:
+        ValueError, SyntaxError: If it is no literal.
+    """
+    if not _ESCAPES_OF_PYTHON.search(text):
+        try:
+            return json.loads(_STRINGS.sub(_quote_as_json, text), strict=False)
+        except ValueError:  # None, True, a tuple, two strings side by side
+            pass
+    return ast.literal_eval(text)
+
+
+def _quote_as_json(match: re.Match[str]) -> str:
+    text = match[0][1:-1].replace("\\'", "'").replace('\\"', '"')
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def strip_markup(title: Any) -> str:

@@ -40,7 +40,7 @@ RECORDS = pa.schema(
 TITLE_KEY = "title_key"
 """Column beside those of ``schema.ITEMS``: equal for titles that count as equal."""
 
-_RECORDS_PER_TASK = 512
+_RECORDS_PER_TASK = 1024
 _MAX_DESCRIPTION_CHARS = 2_000
 
 

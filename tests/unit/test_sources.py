@@ -1,3 +1,4 @@
+import ast
 import gzip
 import json
 from pathlib import Path
@@ -6,6 +7,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from msrrec.data import amazon, readers, sources
 from msrrec.data.prepare import name_domain
@@ -331,6 +334,36 @@ def test_bad_metadata_are_named(tmp_path: Path) -> None:
         parse(path)
     with pytest.raises(DataError, match="here: neither JSON nor a Python literal"):
         amazon.parse_line(b"{'asin': open('x')}", "here")
+
+
+_TEXTS = st.text(alphabet=st.sampled_from("ab'\"\\/nux07é\n\t\x85\u2028🙂{}:, "), max_size=12)
+
+
+@given(
+    st.dictionaries(
+        _TEXTS,
+        st.recursive(
+            st.one_of(_TEXTS, st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
+            lambda inner: st.one_of(st.lists(inner, max_size=3), st.none(), st.tuples(inner)),
+            max_leaves=4,
+        ),
+        max_size=4,
+    )
+)
+def test_a_literal_reads_as_python_reads_it(record: dict[str, Any]) -> None:
+    assert amazon.parse_literal(repr(record)) == record
+
+
+@given(st.text(alphabet="'\"\\/nux0 ", max_size=10))
+@example(r"'\/'")
+@example(r"'\ud83d\ude42'")
+@example("'a' 'b'")
+def test_escapes_that_json_reads_in_another_way_are_left_to_python(inner: str) -> None:
+    try:
+        expected = ast.literal_eval(inner)
+    except (ValueError, SyntaxError):
+        return
+    assert amazon.parse_literal(inner) == expected
 
 
 def test_categories_come_as_a_path_a_list_of_paths_json_text_or_joined(tmp_path: Path) -> None:
