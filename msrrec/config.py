@@ -201,6 +201,9 @@ class EvaluateConfig(Config):
     """Choose settings on validation; report test."""
     num_users: int = Field(default=0, ge=0)
     """Users evaluated, the first of the split; 0 takes all."""
+    permutation: int = Field(default=0, ge=0)
+    """Another number than 0 shuffles every candidate list by it: how often the choices then change
+    shows what they owe to positions."""
     gate: str | None = None
     """Folder of the same model's evaluation on validation: the study of fusion rules then has a
     gate fitted there."""

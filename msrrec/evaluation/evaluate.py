@@ -24,6 +24,7 @@ from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.audit import audit_examples, audit_variants, hash_rows, hash_weights
 from msrrec.evaluation.cases import pick_cases
+from msrrec.evaluation.consistency import permute
 from msrrec.evaluation.reasoning import reasoning_metrics
 from msrrec.evaluation.statistics import mcnemar
 from msrrec.evaluation.study import fusion_study, load_gate
@@ -166,7 +167,7 @@ def _examples(dataset: Dataset, config: RunConfig) -> list[Example]:
             f"{dataset.path}: the {config.evaluate.split} split has no examples; "
             "expected at least one"
         )
-    return examples
+    return permute(examples, config.evaluate.permutation)
 
 
 def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outputs]:

@@ -16,6 +16,7 @@ from pyarrow import fs
 from msrrec import schema, storage
 from msrrec.errors import DataError
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
+from msrrec.evaluation.consistency import changed_choices
 from msrrec.evaluation.evaluate import KIND, METRICS
 from msrrec.evaluation.paper import DATASETS, build_tables
 from msrrec.evaluation.plots import axis_top, histogram, training_curve
@@ -51,6 +52,11 @@ class SystemResult:
     def system(self) -> str:
         """What tables call it."""
         return str(self.metrics["system"])
+
+    @property
+    def is_permuted(self) -> bool:
+        """Whether it had another order of candidates than the frozen one."""
+        return bool(self.metrics["config"]["evaluate"]["permutation"])
 
     @property
     def users(self) -> tuple[str, str, int]:
@@ -122,6 +128,8 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     """
     if not results:
         raise DataError(f"{out}: found no evaluations; expected at least one")
+    changed = changed_choices([(result.path, dict(result.metrics)) for result in results])
+    results = [result for result in results if not result.is_permuted] or results
     all_rows = [_row(result, name) for result in results for name in result.metrics["variants"]]
     rows, seeds = _first_seeds(all_rows), seed_spread(all_rows)
     headline = next((r for r in reversed(rows) if r["variant"] == "fused"), rows[-1])
@@ -142,6 +150,7 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
         printed_datasets=DATASETS,
         groups=_groups(main.metrics["variants"][headline["variant"]]),
         seeds=seeds,
+        changed=changed,
         study=_study(main.metrics),
         cases=_cases(main, results),
         histogram=histogram(main.metrics.get("fusion", {}).get("perplexity")),
@@ -156,6 +165,7 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
         "findings": findings,
         "warnings": warnings,
         "seeds": seeds,
+        "changed_choices": changed,
         "fusion_study": _study(main.metrics),
     }
 

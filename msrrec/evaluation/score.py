@@ -74,7 +74,7 @@ def score_evaluation(
         },
     }
     storage.write_json(storage.join(evaluation, SCORES), result)
-    return result
+    return {name: value for name, value in result.items() if name != "cases"}
 
 
 def written(row: Row) -> str:
