@@ -146,18 +146,20 @@ def metrics(system: str, kind: str, weights: str | None, outputs: str, seed: int
 
 
 def test_systems_that_loaded_the_same_weights_or_said_the_same_are_found() -> None:
-    base, trained = metrics("base", "base", "w0", "o0"), metrics("MSR-Rec", "trained", "w1", "o1")
-    assert failed(audit_systems([base, trained])) == {}
-    mixed = failed(audit_systems([base, trained, metrics("other", "trained", "w1", "o1")]))
+    random, base = metrics("random", "baseline", None, "o9"), metrics("base", "base", "w0", "o0")
+    trained = metrics("MSR-Rec", "trained", "w1", "o1")
+    assert failed(audit_systems([random, base, trained])) == {}
+    mixed = failed(audit_systems([random, base, trained, metrics("other", "trained", "w1", "o1")]))
     assert mixed["Weights"].endswith("not so for MSR-Rec and other")
     assert mixed["Outputs"].endswith("not so for MSR-Rec full and other full")
     another_seed = metrics("MSR-Rec", "trained", "w1", "o2", seed=1)
-    assert failed(audit_systems([base, trained, another_seed])) == {}
+    assert failed(audit_systems([random, base, trained, another_seed])) == {}
 
 
-def test_a_trained_model_without_its_backbone_lacks_a_control(
+def test_a_trained_model_alone_lacks_its_controls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     found = failed(audit_systems([metrics("MSR-Rec", "trained", "w1", "o1")]))
     assert list(found) == ["Control"]
-    assert "the untrained backbone is evaluated beside the trained" in caplog.text
+    assert found["Control"].endswith("not so for random, the untrained backbone")
+    assert found["Control"] in caplog.text

@@ -157,6 +157,14 @@ def test_a_judge_that_misorders_the_anchors_is_stopped_before_the_rest(tmp_path:
     assert "likes red lamps" not in asked
 
 
+def test_a_judge_that_prefers_code_to_another_users_reasoning_is_stopped(tmp_path: Path) -> None:
+    def likes_code(reference: str, reasoning: str, seed: int) -> str:
+        return json.dumps({"score": 100 if reference == reasoning else 40 * ("def" in reasoning)})
+
+    with judge(likes_code) as stand_in, pytest.raises(EngineError, match="another user's 0, code"):
+        judge_pairs(PAIRS, config(stand_in, votes=1), str(tmp_path), None)
+
+
 def test_the_anchors_are_itself_another_users_and_code() -> None:
     found = anchor_pairs(["a", "b", "a"])
     assert found["itself"] == [("a", "a"), ("b", "b")]

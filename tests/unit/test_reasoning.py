@@ -73,11 +73,12 @@ def test_a_reasoning_that_endorses_another_item_than_the_answer_contradicts_it()
     lamp = ("Likes lamps.", "Fits.", "Red Lamp, Large.")
     found = metrics(
         row(*lamp, item_id="a"),
+        row(*lamp, item_id="a"),
         row(*lamp, item_id="b"),  # the contradiction
         row(*lamp, item_id=None),  # no answer, no contradiction
         row("Likes lamps.", "Fits.", "Something.", item_id="b"),  # endorses nothing
     )
-    assert found["contradicted"]["value"] == 0.5
+    assert found["contradicted"]["value"] == pytest.approx(1 / 3)
 
 
 def test_sentences_that_repeat_over_users_are_not_unique() -> None:
