@@ -1,10 +1,12 @@
 """What fusion does: how often the sides agree, who wins, what it adds, at which perplexities."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
 
+from msrrec.evaluation.statistics import mcnemar
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
@@ -20,7 +22,7 @@ def fusion_table(
     """Fusion in figures, by agreement and in all.
 
     ``sides`` holds each example's ``user`` and ``item`` outputs. ``gain`` is how many more users
-    fusion got right than the better side alone.
+    fusion got right than the better side alone; ``against_better`` says how sure that is.
     """
     targets = [e.candidates.index(e.target) for e in examples]
     by_agreement = {}
@@ -28,11 +30,14 @@ def fusion_table(
         chosen = [n for n, r in enumerate(fused) if r.agreement == agreement]
         by_agreement[agreement] = _count(chosen, targets, sides, fused)
     total = _count(range(len(examples)), targets, sides, fused)
-    gain = total["fused_hits"] - max(total["user_hits"], total["item_hits"])
+    better: Side = "user" if total["user_hits"] >= total["item_hits"] else "item"
+    fused_hits = [r.index == target for r, target in zip(fused, targets, strict=True)]
+    side_hits = [s[better].index == target for s, target in zip(sides, targets, strict=True)]
     return {
         "total": total,
         "by_agreement": by_agreement,
-        "gain": gain,
+        "gain": total["fused_hits"] - total[f"{better}_hits"],
+        "against_better": {"side": better, **asdict(mcnemar(fused_hits, side_hits))},
         "perplexity": _perplexities(sides, fused),
     }
 

@@ -206,6 +206,9 @@ def test_what_fusion_adds_is_against_the_better_side() -> None:
     table = fusion_table(EXAMPLES[:2], sides, [fuse(s["user"], s["item"]) for s in sides])  # type: ignore[arg-type]
     assert (table["total"]["user_hits"], table["total"]["item_hits"]) == (1, 1)
     assert table["gain"] == 1
+    against = table["against_better"]
+    assert (against["side"], against["first_only"], against["second_only"]) == ("user", 1, 0)
+    assert against["difference"] == 0.5
 
 
 def test_without_perplexities_there_is_no_histogram() -> None:
