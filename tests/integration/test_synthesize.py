@@ -18,6 +18,7 @@ from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, serve_on_loopback
 from msrrec.errors import DataError, EngineError
+from msrrec.models import ModelSource
 from msrrec.reasoning.parsing import Chain, parse_chain, parse_recommendation
 from msrrec.synthesis.journal import iter_records, list_journal
 from msrrec.synthesis.synthesize import build_questions, synthesize
@@ -316,3 +317,23 @@ def test_another_dataset_in_the_same_folder_is_refused(dataset: Dataset, tmp_pat
     other = write_dataset(tmp_path / "other", num_users=30, seed=5)
     with pytest.raises(DataError, match="holds answers about another dataset"):
         synthesize(other, out, config)
+
+
+def test_a_local_model_on_vllm_is_a_teacher_like_any_other(
+    dataset: Dataset, embedded_source: ModelSource, tmp_path: Path
+) -> None:
+    settings = [
+        *("teacher.engine=vllm", f"teacher.model={embedded_source.path}"),
+        *("teacher.max_tokens=200", "teacher.concurrency=8", "inference.max_model_len=768"),
+        *("synthesis.num_examples=8", "teacher.prompt_price=1", "teacher.completion_price=1"),
+    ]
+    summary = synthesize(dataset, str(tmp_path), load_config(None, settings))
+    again = synthesize(dataset, str(tmp_path), load_config(None, settings))
+    assert (summary["calls"], summary["failed_calls"]) == (8, 0)
+    assert summary["teachers"] == {f"{embedded_source.path} on vllm": 8}
+    assert 0 < summary["completion_tokens"] <= 8 * 200
+    tokens = summary["prompt_tokens"] + summary["completion_tokens"]
+    assert summary["cost"] == pytest.approx(tokens / 1e6)
+    assert again["calls_this_run"] == 0
+    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f) if r]
+    assert len({record.text for record in records}) > 1
