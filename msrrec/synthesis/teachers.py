@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from msrrec.config import EndpointConfig
+from msrrec.engines.offline_teacher import MODEL_NAME
 from msrrec.engines.openai import Answer, CallFailed, TryAgain, estimate_tokens
 from msrrec.errors import EngineError
 from msrrec.synthesis.gate import Gate
@@ -96,6 +97,8 @@ def count_tokens(usage: dict[str, Any]) -> int:
 
 def teacher_name(endpoint: EndpointConfig) -> str:
     """A teacher's model and where it is, without any password in the address."""
+    if endpoint.model == MODEL_NAME:
+        return MODEL_NAME
     if endpoint.engine == "vllm":
         return f"{endpoint.model} on vllm"
     parts = urlsplit(endpoint.base_url or "")
