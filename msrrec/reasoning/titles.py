@@ -18,7 +18,9 @@ _MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c in "‘’‚‛′`´"})
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
-_NUMBER = re.compile(r"^\s*[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
+_NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
+_WORD_CHAR = r"[^\W\u3040-\u30ff\u3400-\u9fff]"  # Chinese and Japanese set no spaces between words
+_SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
 def clean_title(title: str) -> str:
@@ -57,7 +59,8 @@ def normalize_title(text: str) -> str:
 
 def strip_number(text: str) -> str:
     """The text without one leading list number: ``(3) Lamp``, ``3. Lamp`` and ``3) Lamp``."""
-    return _NUMBER.sub("", text, count=1)
+    match = _NUMBER.match(text.lstrip())
+    return text.lstrip()[match.end() :] if match else text
 
 
 def match_title(text: str, candidates: Sequence[str]) -> int | None:
@@ -80,8 +83,36 @@ def match_title(text: str, candidates: Sequence[str]) -> int | None:
 
 def _leading_number(text: str) -> int:
     """The list number that ``strip_number`` drops; 0 for none."""
-    match = _NUMBER.match(text)
+    match = _NUMBER.match(text.lstrip())
     return int("".join(c for c in match.group() if c.isdigit())) if match else 0
+
+
+def match_short_title(text: str, candidates: Sequence[str]) -> int | None:
+    """The 0-based index of the one candidate that a shortened title can stand for, or None.
+
+    It is the title up to its subtitle, or its first words (at least two), or at least three of its
+    words in their order. Teachers shorten so in prose; what a student answers is held to
+    ``match_title``.
+    """
+    form = normalize_title(strip_number(text))
+    words = re.findall(r"\w+", form)
+    hits = [i for i, title in enumerate(candidates) if words and _is_short(form, words, title)]
+    return hits[0] if len(hits) == 1 else None
+
+
+def _is_short(form: str, words: Sequence[str], title: str) -> bool:
+    if form == main_title(title):
+        return True
+    whole = re.findall(r"\w+", normalize_title(title))
+    if whole[: len(words)] == words:
+        return len(words) >= 2
+    rest = iter(whole)
+    return len(words) >= 3 and all(word in rest for word in words)
+
+
+def main_title(title: str) -> str:
+    """The normalised title without its subtitle, series or edition."""
+    return _SUBTITLE.split(normalize_title(title), maxsplit=1)[0]
 
 
 def fold_text(text: str) -> str:
@@ -90,18 +121,37 @@ def fold_text(text: str) -> str:
     return " ".join(plain.split()).casefold()
 
 
-def find_titles(text: str, candidates: Sequence[str]) -> list[int]:
+def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
     """The candidates that prose mentions, in the order of the list.
 
     A mention stands between word boundaries. A candidate whose title lies inside another
     candidate's counts only where it occurs outside that longer title.
+
+    Args:
+        text: The prose.
+        candidates: Titles.
+        short: Whether a title's part before its subtitle counts too, where it has at least three
+            words and no other candidate begins with it.
     """
     plain = fold_text(text)
-    found: list[int] = []
-    for i in sorted(range(len(candidates)), key=lambda i: -len(normalize_title(candidates[i]))):
-        title = normalize_title(candidates[i])
-        pattern = rf"(?<!\w){re.escape(title)}(?!\w)"
-        if title and re.search(pattern, plain):
-            found.append(i)
-            plain = re.sub(pattern, "\0", plain)
+    forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
+    if short:
+        forms += [
+            (main, i)
+            for i, title in enumerate(candidates)
+            if len((main := main_title(title)).split()) >= 3
+            and not any(whole.startswith(main) for whole, other in forms if other != i)
+        ]
+    found: set[int] = set()
+    for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
+        if form and form in plain:
+            plain, count = re.subn(bounded(form), "\0", plain)
+            found |= {i} if count else set()
     return sorted(found)
+
+
+def bounded(form: str) -> str:
+    """A pattern for a normalised title between word boundaries."""
+    left = rf"(?<!{_WORD_CHAR})" if re.match(_WORD_CHAR, form) else ""
+    right = rf"(?!{_WORD_CHAR})" if re.match(_WORD_CHAR, form[-1:]) else ""
+    return left + re.escape(form) + right

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
     ParseFailure,
     Reason,
     parse_answer,
     parse_chain,
-    parse_recommendation,
     split_output,
 )
 from msrrec.reasoning.prompts import defuse

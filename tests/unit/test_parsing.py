@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
     ParseFailure,
     parse_answer,
     parse_chain,
-    parse_recommendation,
     split_output,
 )
 from msrrec.reasoning.prompts import (
@@ -131,7 +131,7 @@ def test_headings_of_every_style_are_read(text: str) -> None:
         ("<think>only thoughts, never closed", "empty", ""),
         ("[reasoning_start]\n[reasoning_end]\nLamp", "empty", ""),
         ("The user would like the lamp.", "malformed", "no steps found"),
-        ("```python\nprint('lamp')\n```", "malformed", "no steps found"),
+        ("```python\nprint('lamp')\n```", "malformed", "code"),
         ("\n".join(f"{n}. Film {n}" for n in range(1, 11)), "malformed", "no steps found"),
         ("Step 1. A\nStep 2. B\nStep 3. C\nStep 4. D", "incomplete", "step 5"),
         ("Step 1. A\nStep 2. B\nStep 3.\nStep 4. D\nStep 5. E", "incomplete", "step 3"),
