@@ -7,6 +7,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 REASONING_START = "[reasoning_start]"
 REASONING_END = "[reasoning_end]"
@@ -19,7 +20,7 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c in "‘’‚‛′`´"})
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
 _NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
-_WORD_CHAR = r"[^\W\u3040-\u30ff\u3400-\u9fff]"  # Chinese and Japanese set no spaces between words
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Chinese and Japanese
 _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
@@ -53,6 +54,11 @@ def normalize_title(text: str) -> str:
 
     A title of punctuation alone stays as it is, so it still differs from another one.
     """
+    return _normalize(text[: 8 * MAX_TITLE_CHARS])  # all that clean_title reads
+
+
+@lru_cache(maxsize=8192)
+def _normalize(text: str) -> str:
     text = unicodedata.normalize("NFKC", clean_title(text)).translate(_QUOTES).casefold()
     return text.strip(_EDGES) or text
 
@@ -144,14 +150,31 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
         ]
     found: set[int] = set()
     for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
-        if form and form in plain:
-            plain, count = re.subn(bounded(form), "\0", plain)
-            found |= {i} if count else set()
+        plain, count = replace_mentions(plain, form, "\0")
+        found |= {i} if count else set()
     return sorted(found)
 
 
-def bounded(form: str) -> str:
-    """A pattern for a normalised title between word boundaries."""
-    left = rf"(?<!{_WORD_CHAR})" if re.match(_WORD_CHAR, form) else ""
-    right = rf"(?!{_WORD_CHAR})" if re.match(_WORD_CHAR, form[-1:]) else ""
-    return left + re.escape(form) + right
+def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
+    """Folded text with something else where a normalised title stands, and how often it did.
+
+    A mention does not begin or end within a word, which scripts without spaces don't have.
+    """
+    parts: list[str] = []
+    start = 0
+    place = plain.find(form) if form else -1
+    while place >= 0:
+        end = place + len(form)
+        if _joins(plain[max(place - 1, 0) : place], form[0]) or _joins(
+            form[-1], plain[end : end + 1]
+        ):
+            place = plain.find(form, place + 1)
+            continue
+        parts.append(plain[start:place])
+        start, place = end, plain.find(form, end)
+    return by.join([*parts, plain[start:]]), len(parts)
+
+
+def _joins(left: str, right: str) -> bool:
+    """Whether two neighbours are one word."""
+    return all((c.isalnum() or c == "_") and not _UNSPACED.match(c) for c in (left, right))
