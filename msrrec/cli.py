@@ -128,7 +128,7 @@ def prepare(
     emit(run_stage("prepare", out, settings, with_ray(run, work), overwrite=overwrite))
 
 
-@app.command(epilog=settings_help("teacher", "synthesis", "ray"))
+@app.command(epilog=settings_help("teacher", "synthesis", "inference", "ray"))
 def synthesize(
     dataset: DatasetDir,
     out: OutDir,
@@ -141,15 +141,24 @@ def synthesize(
 
     Answers are journaled as they arrive; a rerun goes on where the last one stopped.
     --overwrite judges the journal anew and pays for no answer again.
+    --dry-run also estimates calls, tokens, cost and time, without a call.
     """
-    run = resolve(config, overrides, dry_run, dataset=dataset)
+    run = load_config(config, overrides or ())
+    if dry_run:
+        from msrrec.data.dataset import Dataset
+        from msrrec.synthesis.synthesize import estimate_run
+
+        estimated = estimate_run(Dataset.load(dataset), out, run)
+        emit({"dataset": dataset, "estimate": estimated, **run.model_dump(mode="json")})
+        return
 
     def work() -> Summary:
         from msrrec.data.dataset import Dataset
         from msrrec.synthesis.synthesize import synthesize
 
-        api_key = os.environ.get(run.teacher.api_key_env)
-        return synthesize(Dataset.load(dataset), out, run, api_key)
+        names = {endpoint.api_key_env for endpoint in run.teacher.endpoints}
+        keys = {name: os.environ[name] for name in names if os.environ.get(name)}
+        return synthesize(Dataset.load(dataset), out, run, keys)
 
     settings = dataset_settings(dataset) | run.model_dump(
         mode="json", include={"teacher": True, "synthesis": True, "model": {"answer_format"}}

@@ -59,34 +59,85 @@ class DataConfig(Config):
         return self
 
 
-class TeacherConfig(Config):
-    """The large model that writes reasoning paths, behind an OpenAI-compatible API."""
+class EndpointConfig(Config):
+    """One large model that writes reasoning paths: where it is, how it samples, what it costs."""
 
+    engine: Literal["api", "vllm"] = "api"
+    """api: an OpenAI-compatible API; vllm: the weights ``model`` names, loaded by every actor."""
     base_url: str | None = None
     """Such as https://api.deepseek.com/v1; unset: the offline teacher, started on loopback."""
     model: str = "deepseek-reasoner"
-    """The model's name at that API."""
+    """The model's name at that API; for vllm a folder, a hub name or ``embedded``."""
     api_key_env: str = "TEACHER_API_KEY"
     """The environment variable that holds the key."""
-    concurrency: int = Field(default=64, ge=1)
-    """Calls in flight per actor."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the calls, beside the other teachers' weights, while all of them have room."""
     temperature: float = Field(default=0.6, ge=0, le=2)
     """Sampling temperature."""
     max_tokens: int = Field(default=4096, ge=16)
     """Most tokens of one answer, reasoning of the model's own included."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Calls begun per minute by all actors together."""
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """Tokens per minute of all actors together, prompts and answers."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """Of a million prompt tokens, in any currency."""
+    completion_price: float | None = Field(default=None, ge=0)
+    """Of a million answered tokens, in the same currency."""
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> "EndpointConfig":
+        if (self.prompt_price is None) != (self.completion_price is None):
+            raise ValueError("prompt_price and completion_price go together; found only one")
+        return self
+
+
+class TeacherConfig(EndpointConfig):
+    """The teacher, or several, and how calls to them are made."""
+
+    others: tuple[EndpointConfig, ...] = ()
+    """More teachers, each with the settings above: they share the calls by weight, and where one
+    fails the next is asked."""
+    concurrency: int = Field(default=64, ge=1)
+    """Most calls in flight per actor and teacher; fewer while the teacher throttles."""
     timeout_s: float = Field(default=300.0, gt=0)
     """One try of one call."""
     max_retries: int = Field(default=5, ge=0)
-    """Tries after the first, with exponential backoff, on transport errors, 429 and 5xx."""
+    """Tries after the first, with exponential backoff, on transport errors and 5xx; a teacher that
+    throttles (429) is waited for."""
+
+    @property
+    def endpoints(self) -> tuple[EndpointConfig, ...]:
+        """All teachers, this one first."""
+        own = {name: getattr(self, name) for name in EndpointConfig.model_fields}
+        return (EndpointConfig(**own), *self.others)
+
+    @model_validator(mode="after")
+    def _check_others(self) -> "TeacherConfig":
+        for n, other in enumerate(self.others):
+            if other.engine == "api" and other.base_url is None:
+                raise ValueError(f"others[{n}] lacks a base_url; only the first teacher may")
+        return self
 
 
 class SynthesisConfig(Config):
-    """How many paths to make."""
+    """How many paths to make, and for how much."""
 
     tau: int | None = Field(default=None, ge=1)
     """Stop when so many valid paths exist (the paper's threshold); unset: one pass over all."""
+    tau_per_user: int | None = Field(default=None, ge=1)
+    """Most valid paths of one user."""
+    tau_per_category: int | None = Field(default=None, ge=1)
+    """Most valid paths whose bought item is of one category, the narrowest that it has."""
     attempts: int = Field(default=1, ge=1)
-    """Answers asked for per example while none is valid."""
+    """Answers asked for per example while none can be read; one that names another candidate is
+    not asked again, so what the user bought decides no retry."""
+    max_calls: int | None = Field(default=None, ge=1)
+    """Most answers paid for in this output folder, by all runs together."""
+    max_total_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in this output folder, prompts and answers."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Most money spent in this output folder, in the currency of the prices."""
     num_actors: int = Field(default=1, ge=1)
     """Ray actors that call the teacher."""
     num_examples: int = Field(default=0, ge=0)

@@ -1,38 +1,71 @@
-"""The teacher behind any OpenAI-compatible API.
+"""The teacher behind any OpenAI-compatible API: one try of one call.
 
-Retries are made here and not by the client, so they can be counted and a body that is no chat
-completion is retried like a lost connection. What no further call can mend (the key, the balance,
-the model's name, an address where nobody listens) is an ``EngineError``; what concerns one call
-alone is ``CallFailed``.
+aiohttp and not the openai client: that one costs 2 to 3 ms of processor time a call, so a core
+makes at most a few hundred calls a second, and latency grows long before. What no further call can
+mend (the key, the balance, the model's name, an address where nobody listens) is an
+``EngineError``; what another try may mend is ``TryAgain``; what concerns this call alone is
+``CallFailed``.
 """
 
-import asyncio
-import random
+import email.utils
+import json
+import re
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import openai
-from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion
+import aiohttp
 
-from msrrec.config import TeacherConfig
+from msrrec.config import EndpointConfig
 from msrrec.errors import EngineError
 
 _CONNECT_TIMEOUT_S = 10.0
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
-_TRIES_BEFORE_FIRST_ANSWER = 3
-"""Without any answer yet, an address that refuses connections is a wrong one: say so soon."""
+_MAX_BODY_BYTES = 64 << 20
+_OVERLOADED = (408, 429, 503, 529)
+_TRY_AGAIN = (*_OVERLOADED, 409, 425)
+_CHARS_PER_TOKEN = 4
+_NO_BALANCE = re.compile(
+    r"insufficient[_ ](?:quota|balance|funds|credits?)|credit balance|exceeded your current quota|"
+    r"billing[_ ](?:hard|not)|payment required",
+    re.IGNORECASE,
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CallFailed(Exception):
-    """One call got no answer after all its tries; others may."""
+    """One call got no answer, and the same call would get none again; others may."""
+
+
+class TryAgain(Exception):
+    """One try got no answer; another may.
+
+    Attributes:
+        wait_s: What the teacher asked to wait; 0 where it said nothing.
+        is_overloaded: Whether fewer calls at once would help.
+        is_throttled: Whether the teacher is well and only refuses so many calls (429).
+        is_refused: Whether nobody listens at the address.
+    """
+
+    def __init__(
+        self,
+        said: str,
+        *,
+        wait_s: float = 0.0,
+        is_overloaded: bool = False,
+        is_throttled: bool = False,
+        is_refused: bool = False,
+    ) -> None:
+        super().__init__(said)
+        self.wait_s = wait_s
+        self.is_overloaded, self.is_throttled = is_overloaded, is_throttled
+        self.is_refused = is_refused
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the API gave back for one prompt; see ``journal.Record``."""
+    """What a teacher gave back for one prompt; see ``journal.Record``."""
 
     text: str
     reasoning_content: str | None
@@ -40,157 +73,216 @@ class Answer:
     usage: dict[str, Any]
     served_model: str
     latency_s: float
-    tries: int
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text where nobody has counted: one for four bytes, as in English."""
+    return len(text.encode("utf-8", "replace")) // _CHARS_PER_TOKEN + 1
 
 
 class TeacherClient:
     """Calls to one model at one address, safe for many at once in one event loop."""
 
-    def __init__(self, teacher: TeacherConfig, api_key: str | None) -> None:
-        """``teacher.base_url`` must be set; loopback addresses go past any proxy."""
-        self._teacher = teacher
-        self._has_answered = False
-        is_loopback = urlsplit(teacher.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        self._client = openai.AsyncOpenAI(
-            base_url=teacher.base_url,
-            api_key=api_key or "none",  # local servers want none, the client insists on one
-            max_retries=0,
-            timeout=openai.Timeout(
-                teacher.timeout_s, connect=min(_CONNECT_TIMEOUT_S, teacher.timeout_s)
-            ),
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback else None,
+    def __init__(
+        self,
+        endpoint: EndpointConfig,
+        api_key: str | None,
+        timeout_s: float,
+        *,
+        sends_seed: bool = False,
+    ) -> None:
+        """``endpoint.base_url`` must be set; loopback addresses go past any proxy.
+
+        With ``sends_seed`` the attempt goes along as seed, which not every API allows.
+        """
+        self._endpoint = endpoint
+        self._where = f"teacher.base_url={endpoint.base_url}"
+        self._url = f"{str(endpoint.base_url).rstrip('/')}/chat/completions"
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._sends_seed = sends_seed
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeout_s, sock_connect=min(_CONNECT_TIMEOUT_S, timeout_s)
         )
+        self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, prompt: str, seed: int | None = None) -> Answer:
+    async def ask(self, prompt: str, attempt: int = 0) -> Answer:
         """The model's answer to one prompt.
-
-        Args:
-            prompt: The user's message.
-            seed: Sent where given; not every API allows it.
 
         Raises:
             EngineError: If no call can succeed.
-            CallFailed: If this one did not.
+            TryAgain: If this try did not, and another may.
+            CallFailed: If this call can't.
         """
-        tries = 0
-        while True:
-            tries += 1
-            begin = time.monotonic()
-            try:
-                completion = await self._create(prompt, seed)
-                answer = _read(completion, time.monotonic() - begin, tries)
-            except (openai.APIError, ValueError) as error:
-                filtered = _filtered(error, tries)
-                if filtered:
-                    return filtered
-                self._stop_or_fail(error, tries)
-                await asyncio.sleep(_delay_s(error, tries))
-                continue
-            self._has_answered = True
-            return answer
+        begin = time.monotonic()
+        try:
+            status, headers, body = await self._post(prompt, attempt)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise TryAgain("no connection in time", is_refused=True) from error
+        except TimeoutError as error:
+            raise TryAgain("timed out", is_overloaded=True) from error
+        except aiohttp.InvalidURL as error:
+            raise EngineError(f"{self._where}: is no address; expected https://…/v1") from error
+        except aiohttp.ClientConnectorError as error:
+            raise TryAgain(_first_line(error), is_refused=True) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise TryAgain(_first_line(error) or type(error).__name__) from error
+        if status == 200:
+            return _read(body, prompt, time.monotonic() - begin)
+        return self._refused(status, headers, body)
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def _create(self, prompt: str, seed: int | None) -> ChatCompletion:
-        return await self._client.chat.completions.create(
-            model=self._teacher.model,
-            messages=[{"role": "user", "content": prompt}],
-            temperature=self._teacher.temperature,
-            max_tokens=self._teacher.max_tokens,
-            seed=openai.omit if seed is None else seed,
+    async def _post(self, prompt: str, attempt: int) -> tuple[int, Any, bytes]:
+        if self._session is None:  # it belongs to the event loop that it is made in
+            is_loopback = urlsplit(self._url).hostname in ("127.0.0.1", "localhost", "::1")
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+                trust_env=not is_loopback,
+                timeout=self._timeout,
+            )
+        request: dict[str, Any] = {
+            "model": self._endpoint.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": self._endpoint.temperature,
+            "max_tokens": self._endpoint.max_tokens,
+        }
+        if self._sends_seed:
+            request["seed"] = attempt
+        async with self._session.post(
+            self._url, json=request, headers=self._headers, allow_redirects=False
+        ) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _MAX_BODY_BYTES:
+                    raise ValueError(f"an answer above {_MAX_BODY_BYTES} bytes")
+            return response.status, response.headers, bytes(body)
+
+    def _refused(self, status: int, headers: Any, body: bytes) -> Answer:
+        """What a status other than 200 means; an answer only where a filter refused the prompt."""
+        said, code = _read_error(body)
+        said = f"{status}: {said}"
+        if code == "content_filter":  # some APIs report a refusal as an error
+            return Answer("", None, "content_filter", {}, "", 0.0)
+        if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {said}")):
+            raise EngineError(
+                f"{self._where}: the balance is exhausted ({said}); top it up and run again, "
+                "answers so far are kept"
+            )
+        if status in (401, 403):
+            raise EngineError(
+                f"{self._where}: refused the key ({said}); set a valid one in the environment "
+                f"variable {self._endpoint.api_key_env} and run again, answers so far are kept"
+            )
+        if status == 404 or 300 <= status < 400:
+            raise EngineError(
+                f"{self._where}: no such path or model {self._endpoint.model!r} ({said}); check "
+                "teacher.base_url, which often ends in /v1, and teacher.model"
+            )
+        if status < 500 and status not in _TRY_AGAIN:
+            raise CallFailed(said)
+        raise TryAgain(
+            said,
+            wait_s=_retry_after_s(headers),
+            is_overloaded=status in _OVERLOADED,
+            is_throttled=status in (429, 529),
         )
 
-    def _stop_or_fail(self, error: openai.APIError | ValueError, tries: int) -> None:
-        """Raise where another try is of no use; return where it may be."""
-        where = f"teacher.base_url={self._teacher.base_url}"
-        status = getattr(error, "status_code", None)
-        said = _first_line(error)
-        if status in (401, 403):
-            name = self._teacher.api_key_env
-            raise EngineError(
-                f"{where}: refused the key ({said}); set a valid one in the environment variable "
-                f"{name} and run again, answers so far are kept"
-            ) from error
-        if status == 402 or _code(error) in ("insufficient_quota", "insufficient_balance"):
-            raise EngineError(
-                f"{where}: the balance is exhausted ({said}); top it up and run again, answers so "
-                "far are kept"
-            ) from error
-        if status == 404:
-            raise EngineError(
-                f"{where}: no such path or model {self._teacher.model!r} ({said}); check "
-                "teacher.base_url, which often ends in /v1, and teacher.model"
-            ) from error
-        if _is_connection_refused(error) and not self._has_answered:
-            enough = min(_TRIES_BEFORE_FIRST_ANSWER, self._teacher.max_retries + 1)
-            if tries >= enough or isinstance(error, openai.APITimeoutError):
-                raise EngineError(
-                    f"{where}: nobody answers there ({said}); check the address, and that the "
-                    "server is running"
-                ) from error
-        elif status is not None and status < 500 and status not in (408, 409, 425, 429):
-            raise CallFailed(f"{status}: {said}") from error
-        if tries > self._teacher.max_retries:
-            raise CallFailed(f"no answer after {tries} tries: {said}") from error
 
-
-def _read(completion: ChatCompletion, latency_s: float, tries: int) -> Answer:
+def _read(body: bytes, prompt: str, latency_s: float) -> Answer:
     """The answer in a response.
 
     Raises:
-        ValueError: If the body is no chat completion, whatever its status says.
+        TryAgain: If the body is no chat completion, whatever its status says.
     """
-    choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if choices else None
-    text = getattr(message, "content", None) or ""
-    if not choices or message is None or not isinstance(text, str):
-        raise ValueError(f"the body is no chat completion: {str(completion)[:120]!r}")
-    usage = getattr(completion, "usage", None)
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    refusal = getattr(message, "refusal", None)
+    try:
+        completion = json.loads(body)
+        choice = completion["choices"][0]
+        message = choice["message"]
+        content = message.get("content")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise TryAgain(f"the body is no chat completion: {_excerpt(body)}") from error
+    text = _join_parts(content)
+    if text is None or choice.get("finish_reason") == "error":
+        raise TryAgain(f"the body is no chat completion: {_excerpt(body)}")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    thought = _clean(thought) if isinstance(thought, str) else None
     return Answer(
         text=text,
         reasoning_content=thought or None,
-        finish_reason="content_filter" if refusal else (choices[0].finish_reason or ""),
-        usage=usage.model_dump(exclude_none=True) if isinstance(usage, CompletionUsage) else {},
-        served_model=completion.model or "",
+        finish_reason="content_filter"
+        if message.get("refusal")
+        else str(choice.get("finish_reason") or ""),
+        usage=_read_usage(completion.get("usage"), prompt, text + (thought or "")),
+        served_model=_clean(str(completion.get("model") or "")),
         latency_s=round(latency_s, 4),
-        tries=tries,
     )
 
 
-def _filtered(error: Exception, tries: int) -> Answer | None:
-    """Some APIs report a refusal as an error: it is an answer all the same."""
-    if _code(error) != "content_filter":
-        return None
-    return Answer("", None, "content_filter", {}, "", 0.0, tries)
+def _join_parts(content: Any) -> str | None:
+    """The text of a message, whether in one piece, in parts or absent; None for anything else."""
+    if content is None:
+        return ""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        content = "".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
+    return _clean(content) if isinstance(content, str) else None
 
 
-def _code(error: Exception) -> str | None:
-    return getattr(error, "code", None)
+def _clean(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can spell and UTF-8 can't."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _is_connection_refused(error: Exception) -> bool:
-    """No connection at all, in contrast to one that broke or was slow to answer."""
-    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+def _read_usage(usage: Any, prompt: str, written: str) -> dict[str, Any]:
+    """Token counts as the API gave them; estimates, marked so, where it gave none."""
+    found = {k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {}
+    counts = {"prompt_tokens": prompt, "completion_tokens": written}
+    for name, text in counts.items():
+        value = found.get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            found |= {name: estimate_tokens(text), "is_estimated": True}
+    return found
 
 
-def _first_line(error: Exception) -> str:
-    """The error in a few words; a lost connection says why in its cause."""
-    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
-    lines = str(cause or error).splitlines() or [type(cause or error).__name__]
-    return lines[0][:200]
-
-
-def _delay_s(error: Exception, tries: int) -> float:
-    """Exponential with jitter, and no less than the API asks for."""
-    delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
-    if not isinstance(error, openai.APIStatusError):
-        return float(delay_s)
+def _read_error(body: bytes) -> tuple[str, str]:
+    """What an error body says, in a few words, and its code."""
     try:
-        asked_s = float(error.response.headers.get("retry-after", 0))
-    except ValueError:  # it may be a date
-        asked_s = 0.0
-    return float(max(delay_s, min(asked_s, _LONGEST_DELAY_S)))
+        row = json.loads(body)
+        error = row.get("error", row)
+        if not isinstance(error, dict):
+            return _short(str(error)), ""
+        said = error.get("message") or _excerpt(body)
+        return _short(str(said)), str(error.get("code") or error.get("type") or "")
+    except (ValueError, AttributeError, RecursionError):
+        return _excerpt(body), ""
+
+
+def _excerpt(body: bytes) -> str:
+    return repr(body[:120].decode("utf-8", "replace"))
+
+
+def _short(text: str) -> str:
+    return _clean(next(iter(text.splitlines()), ""))[:200]
+
+
+def _first_line(error: BaseException) -> str:
+    return _short(str(error))
+
+
+def _retry_after_s(headers: Any) -> float:
+    """Seconds that the API asks to wait, given as such or as a date; 0 where it says nothing."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

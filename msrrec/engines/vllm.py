@@ -7,7 +7,7 @@ constructors, after ``ENVIRONMENT`` has filled in what the user left open.
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,31 @@ def engine_options(
     if not on_gpu:
         options |= _cpu_options(model_config, max_model_len)
     return options | config.vllm_kwargs
+
+
+def engine_resources(
+    config: InferenceConfig, count: int, setting: str, cluster: Mapping[str, float]
+) -> dict[str, float]:
+    """What each of so many engines reserves: its GPUs where the cluster has any, else one core.
+
+    Args:
+        config: Its ``vllm_kwargs`` say how many GPUs one engine spans.
+        count: Engines at once.
+        setting: The setting that says so.
+        cluster: Ray's resources.
+
+    Raises:
+        ConfigError: If the cluster can't hold all engines; Ray would wait for ever.
+    """
+    gpus = int(config.vllm_kwargs.get("tensor_parallel_size", 1))
+    kind, each = ("GPU", gpus) if cluster.get("GPU") else ("CPU", 1)
+    there = int(cluster.get(kind, 0))
+    if count * each > there:
+        raise ConfigError(
+            f"{setting} ({count}) needs {count * each} {kind}s; the cluster has {there}; use "
+            "fewer engines"
+        )
+    return {"num_gpus": each, "num_cpus": 1} if kind == "GPU" else {"num_cpus": each}
 
 
 def _cpu_options(model_config: Any, max_model_len: int) -> dict[str, Any]:

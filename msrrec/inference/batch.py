@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ConfigError, DataError, EngineError, MsrRecError
+from msrrec.engines.vllm import engine_resources
+from msrrec.errors import DataError, EngineError, MsrRecError
 from msrrec.inference.decoding import Query, request_seed
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.recommender import Recommender
@@ -190,7 +191,9 @@ def _pipeline(
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=num_engines),
             ray_remote_args_fn=_restarts,
-            **_resources(config, num_engines),
+            **engine_resources(
+                config, num_engines, "inference.num_engines", ray.cluster_resources()
+            ),
         )
 
 
@@ -203,26 +206,6 @@ def _absolute(source: ModelSource) -> ModelSource:
         for name in (source.path, source.adapter)
     )
     return replace(source, path=path or source.path, adapter=adapter)
-
-
-def _resources(config: InferenceConfig, num_engines: int) -> dict[str, float]:
-    """What an engine reserves: its GPUs where the cluster has any, else one core.
-
-    Raises:
-        ConfigError: If the cluster can't hold all engines; Ray would wait for ever.
-    """
-    import ray
-
-    cluster = ray.cluster_resources()
-    gpus = int(config.vllm_kwargs.get("tensor_parallel_size", 1))
-    kind, each = ("GPU", gpus) if cluster.get("GPU") else ("CPU", 1)
-    there = int(cluster.get(kind, 0))
-    if num_engines * each > there:
-        raise ConfigError(
-            f"inference.num_engines ({num_engines}) needs {num_engines * each} {kind}s; "
-            f"the cluster has {there}; use fewer engines"
-        )
-    return {"num_gpus": each, "num_cpus": 1} if kind == "GPU" else {"num_cpus": each}
 
 
 def _restarts() -> dict[str, int]:

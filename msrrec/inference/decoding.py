@@ -60,8 +60,8 @@ def check_query(query: Query) -> None:
             )
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of a prompt in the model's chat template, ending in ``OUTPUT_PREFIX``.
+def encode_prompt(tokenizer: Any, prompt: str, prefix: str = OUTPUT_PREFIX) -> list[int]:
+    """Token ids of a prompt in the model's chat template, ending in ``prefix``.
 
     Only the template's own text may become special tokens: a title that spells ``<|eot_id|>`` is
     encoded as those characters. A tokenizer without a chat template gets its BOS, the prompt and a
@@ -77,7 +77,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     return [
         *tokenizer.encode(before, add_special_tokens=False),
         *encode_text(tokenizer, prompt),
-        *tokenizer.encode(after + OUTPUT_PREFIX, add_special_tokens=False),
+        *tokenizer.encode(after + prefix, add_special_tokens=False),
     ]
 
 

@@ -14,13 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msrrec.config import TeacherConfig
+from msrrec.config import EndpointConfig, InferenceConfig, TeacherConfig
 from msrrec.engines.openai import CallFailed, TeacherClient
-from msrrec.errors import DataError, EngineError
+from msrrec.engines.vllm import engine_resources
+from msrrec.errors import DataError, EngineError, MsrRecError
 from msrrec.log import Progress
-from msrrec.synthesis.journal import JournalWriter, Record, Sampling, iter_records, list_journal
-from msrrec.synthesis.plan import Ask, Plan
-from msrrec.synthesis.pruning import judge
+from msrrec.synthesis.gate import Gate
+from msrrec.synthesis.journal import JournalWriter, Record, iter_records, list_journal
+from msrrec.synthesis.local import LocalClient
+from msrrec.synthesis.plan import Ask, Plan, Spending, Standing
+from msrrec.synthesis.pruning import Verdict, judge
+from msrrec.synthesis.teachers import Client, Teacher, Teachers, cost_of, count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,8 @@ _MAX_LOST_ACTORS = 5
 _GRACE_S = 5.0
 _NOT_STARTED_SHARE = 8
 """An actor holds one waiting call for so many in flight, to fill a free slot without asking."""
+_OVERDUE = 3.0
+"""A call that takes so many times the mean is not waited for near a threshold."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +55,77 @@ class Question:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one call: whether its answer is valid, or why there is none."""
+    """What became of one call: what its answer is and cost, or why there is none."""
 
     ask: Ask
-    is_valid: bool | None
+    standing: Standing | None
     detail: str = ""
+    spending: Spending | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an actor works with.
+
+    Attributes:
+        keys: The API key of each endpoint, None where it wants none.
+        journal: The folder of the journal.
+        run: What the answers of this run are marked with.
+        num_actors: Actors that share the rates.
+        is_offline: Whether the teacher is the offline one, on loopback and with seeds.
+        inference: Options of vLLM for local weights.
+    """
+
+    teacher: TeacherConfig
+    keys: tuple[str | None, ...]
+    journal: str
+    run: str
+    num_actors: int
+    is_offline: bool
+    inference: InferenceConfig
+
+
+def standing_of(verdict: Verdict) -> Standing:
+    """Whether a verdict makes a path, may be mended by another sample, or stands."""
+    if verdict.ruling == "kept":
+        return "valid"
+    return "settled" if verdict.ruling == "inconsistent" else "unread"
+
+
+def spending_of(record: Record) -> Spending:
+    """What a journaled answer cost."""
+    return Spending(1, count_tokens(record.usage), record.cost or 0.0)
+
+
+def build_teachers(work: Assignment) -> Teachers:
+    """The clients and limits of one actor: each gets its share of the rates."""
+    teachers = []
+    for endpoint, key in zip(work.teacher.endpoints, work.keys, strict=True):
+        seconds = 60.0 * work.num_actors
+        rates = [
+            per_minute / seconds if per_minute else None
+            for per_minute in (endpoint.requests_per_minute, endpoint.tokens_per_minute)
+        ]
+        client = _build_client(endpoint, key, work)
+        teachers.append(Teacher(endpoint, client, Gate(work.teacher.concurrency, *rates)))
+    return Teachers(teachers, work.teacher.max_retries)
+
+
+def _build_client(endpoint: EndpointConfig, key: str | None, work: Assignment) -> Client:
+    if endpoint.engine == "vllm":
+        return LocalClient(endpoint, work.inference)
+    return TeacherClient(endpoint, key, work.teacher.timeout_s, sends_seed=work.is_offline)
 
 
 class Caller:
     """A Ray actor: many calls in flight, each answer journaled before it is judged."""
 
-    def __init__(
-        self, teacher: TeacherConfig, api_key: str | None, journal: str, *, sends_seed: bool
-    ) -> None:
-        self._client = TeacherClient(teacher, api_key)
-        self._sampling = Sampling(teacher.model, teacher.temperature, teacher.max_tokens)
-        self._journal = JournalWriter(journal)
-        self._sends_seed = sends_seed
-        self._slots = asyncio.Semaphore(teacher.concurrency)
+    def __init__(self, work: Assignment) -> None:
+        self._teachers = build_teachers(work)
+        self._journal = JournalWriter(work.journal)
+        self._work = work
         self._tasks: set[asyncio.Task[Outcome]] = set()
-        self._queued: set[asyncio.Task[Outcome]] = set()
-        self._calling: set[asyncio.Task[Outcome]] = set()
+        self._writing: set[asyncio.Task[Outcome] | None] = set()
 
     async def exchange(self, asks: Sequence[tuple[Question, int]]) -> list[Outcome]:
         """Start calls, wait for any, and give back what has become of those that ended.
@@ -79,9 +135,7 @@ class Caller:
             OSError: If the journal can't be written.
         """
         for question, attempt in asks:
-            task = asyncio.create_task(self._call(question, attempt))
-            self._tasks.add(task)
-            self._queued.add(task)
+            self._tasks.add(asyncio.create_task(self._call(question, attempt)))
         if not self._tasks:
             return []
         done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -96,94 +150,83 @@ class Caller:
         Returns:
             The number of calls in flight that were given up.
         """
-        for task in self._queued:
-            task.cancel()
+        await self._teachers.stop()
         if self._tasks and grace_s:
             await asyncio.wait(self._tasks, timeout=grace_s)
-        given_up = len(self._calling)
-        for task in self._calling:
+        given_up = self._teachers.in_flight
+        for task in self._tasks - self._writing:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.close()
+        await self._teachers.close()
         return given_up
 
     async def _call(self, question: Question, attempt: int) -> Outcome:
-        task = asyncio.current_task()
-        assert task is not None
         ask = (question.example_id, attempt)
         try:
-            async with self._slots:
-                self._queued.discard(task)
-                self._calling.add(task)
-                seed = attempt if self._sends_seed else None
-                answer = await self._client.ask(question.prompt, seed)
+            teacher, answer, tries = await self._teachers.ask(question.prompt, attempt)
         except CallFailed as error:
             return Outcome(ask, None, str(error))
-        finally:
-            self._queued.discard(task)
-            self._calling.discard(task)
         record = Record(
             example_id=question.example_id,
             attempt=attempt,
             prompt_hash=question.prompt_hash,
-            sampling=self._sampling,
+            sampling=teacher.sampling,
+            tries=tries,
             answered_at_s=round(time.time(), 3),
+            teacher=teacher.name,
+            cost=cost_of(teacher.endpoint, answer.usage),
+            run=self._work.run,
             **vars(answer),
         )
+        self._writing.add(asyncio.current_task())
         await self._journal.append(record)
+        self._writing.discard(asyncio.current_task())
         verdict = judge(record, question.candidates, question.target)
-        return Outcome(ask, verdict.ruling == "kept")
+        return Outcome(ask, standing_of(verdict), spending=spending_of(record))
 
 
 class Crew:
     """The actors of one run, and the calls that each of them holds."""
 
-    def __init__(
-        self,
-        questions: dict[str, Question],
-        teacher: TeacherConfig,
-        api_key: str | None,
-        journal: str,
-        *,
-        is_offline: bool,
-    ) -> None:
+    def __init__(self, questions: dict[str, Question], work: Assignment) -> None:
         import ray
 
-        # Calls wait, they don't compute: no core is reserved, so any number of actors can start.
-        # The offline teacher listens on loopback, so its callers stay on this machine.
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        self._actor_class = ray.remote(Caller).options(
-            num_cpus=0, scheduling_strategy=here if is_offline else "SPREAD"
-        )
-        self._arguments = (teacher, api_key, journal)
-        self._sends_seed = is_offline
-        self._questions, self._journal = questions, journal
-        self._room = teacher.concurrency + max(1, teacher.concurrency // _NOT_STARTED_SHARE)
+        self._actor_class = ray.remote(Caller).options(**_actor_options(work))
+        self._work, self._questions = work, questions
+        concurrency = work.teacher.concurrency * len(work.teacher.endpoints)
+        self._room = concurrency + max(1, concurrency // _NOT_STARTED_SHARE)
         self._actors: dict[int, Any] = {}
-        self._held: dict[int, set[Ask]] = {}
+        self._held: dict[int, dict[Ask, float]] = {}
         self._waiting: dict[Any, int] = {}
         self._num_hired = 0
+        self._num_outcomes, self._held_s = 0, 0.0
 
     def hire(self) -> None:
         """Start one more actor."""
         n = self._num_hired
         self._num_hired += 1
-        self._actors[n] = self._actor_class.remote(*self._arguments, sends_seed=self._sends_seed)
-        self._held[n] = set()
+        self._actors[n] = self._actor_class.remote(self._work)
+        self._held[n] = {}
 
     def top_up(self, plan: Plan) -> None:
         """Give every actor that is not being waited for what the plan allows."""
         busy = set(self._waiting.values())
+        overdue, now = self._num_overdue(), time.monotonic()
         for n, actor in self._actors.items():
             if n in busy:
                 continue
-            asks = plan.take(self._room - len(self._held[n]))
-            self._held[n].update(asks)
+            asks = plan.take(self._room - len(self._held[n]), overdue)
+            self._held[n].update(dict.fromkeys(asks, now))
             if self._held[n]:
                 work = [(self._questions[example_id], attempt) for example_id, attempt in asks]
                 self._waiting[actor.exchange.remote(work)] = n
+
+    def _num_overdue(self) -> int:
+        """Calls held for so long that others have come and gone meanwhile."""
+        if not self._num_outcomes:
+            return 0
+        latest_s = time.monotonic() - _OVERDUE * self._held_s / self._num_outcomes
+        return sum(since_s < latest_s for held in self._held.values() for since_s in held.values())
 
     def collect(self, plan: Plan) -> list[Outcome]:
         """Wait for outcomes and report them to the plan.
@@ -193,6 +236,8 @@ class Crew:
         """
         import ray
 
+        if not self._waiting:
+            return []
         ready, _ = ray.wait(list(self._waiting), num_returns=1)
         outcomes: list[Outcome] = []
         for ref in ready:
@@ -202,13 +247,19 @@ class Crew:
             except ray.exceptions.RayActorError as error:
                 found = self._replace(n, plan, error)
             except ray.exceptions.RayTaskError as error:
-                raise _unwrap(error, self._journal) from error
+                raise _unwrap(error, self._work.journal) from error
             else:
-                self._held[n] -= {outcome.ask for outcome in found}
+                self._forget(n, found)
             outcomes += found
         for outcome in outcomes:
-            plan.report(outcome.ask, outcome.is_valid)
+            plan.report(outcome.ask, outcome.standing, outcome.spending)
         return outcomes
+
+    def _forget(self, n: int, outcomes: Sequence[Outcome]) -> None:
+        now = time.monotonic()
+        for outcome in outcomes:
+            self._held_s += now - self._held[n].pop(outcome.ask)
+        self._num_outcomes += len(outcomes)
 
     def dismiss(self, grace_s: float) -> int:
         """End all actors that live, see ``Caller.stop``; the number of calls given up."""
@@ -234,7 +285,7 @@ class Crew:
                 f"synthesize: {_MAX_LOST_ACTORS} actors died ({str(error).splitlines()[0]}); check "
                 "their memory, then run again, answers so far are kept"
             ) from error
-        held = self._held.pop(n)
+        held = set(self._held.pop(n))
         del self._actors[n]
         outcomes = self._written(held)
         for ask in sorted(held - {outcome.ask for outcome in outcomes}):
@@ -246,15 +297,30 @@ class Crew:
     def _written(self, asks: set[Ask]) -> list[Outcome]:
         """Outcomes of calls whose answer the journal holds."""
         found: dict[Ask, Outcome] = {}
-        for path in list_journal(self._journal):
+        for path in list_journal(self._work.journal):
             for record in iter_records(path):
                 ask = (record.example_id, record.attempt) if record else None
                 question = self._questions[ask[0]] if ask in asks and ask else None
                 if record and question and record.prompt_hash == question.prompt_hash:
                     verdict = judge(record, question.candidates, question.target)
                     assert ask is not None
-                    found[ask] = Outcome(ask, verdict.ruling == "kept")
+                    found[ask] = Outcome(ask, standing_of(verdict), spending=spending_of(record))
         return list(found.values())
+
+
+def _actor_options(work: Assignment) -> dict[str, Any]:
+    """Where an actor runs and what it reserves."""
+    import ray
+
+    if any(endpoint.engine == "vllm" for endpoint in work.teacher.endpoints):
+        cluster = ray.cluster_resources()
+        return engine_resources(work.inference, work.num_actors, "synthesis.num_actors", cluster)
+    # Calls wait, they don't compute: no core is reserved, so any number of actors can start.
+    # The offline teacher listens on loopback, so its callers stay on this machine.
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return {"num_cpus": 0, "scheduling_strategy": here if work.is_offline else "SPREAD"}
 
 
 def ask_all(plan: Plan, crew: Crew, num_actors: int) -> int:
@@ -273,7 +339,7 @@ def ask_all(plan: Plan, crew: Crew, num_actors: int) -> int:
                 progress.advance(len(outcomes), f"{plan.num_valid:,} valid paths")
                 _stop_on_failures(plan, outcomes)
         return crew.dismiss(grace_s=0)
-    except (EngineError, DataError):
+    except MsrRecError:
         crew.dismiss(_GRACE_S)  # what is in flight may still be answered, and is paid for
         raise
     finally:
@@ -281,7 +347,7 @@ def ask_all(plan: Plan, crew: Crew, num_actors: int) -> int:
 
 
 def _stop_on_failures(plan: Plan, outcomes: Sequence[Outcome]) -> None:
-    details = [outcome.detail for outcome in outcomes if outcome.is_valid is None]
+    details = [outcome.detail for outcome in outcomes if outcome.standing is None]
     nothing_came = plan.is_finished and plan.num_answers == 0
     if details and (plan.failed_in_a_row >= _MAX_FAILED_IN_A_ROW or nothing_came):
         raise EngineError(
@@ -293,7 +359,7 @@ def _stop_on_failures(plan: Plan, outcomes: Sequence[Outcome]) -> None:
 def _unwrap(error: Any, journal: str) -> Exception:
     """What an actor raised, without the remote traceback."""
     cause = error.cause
-    if isinstance(cause, EngineError):
+    if isinstance(cause, MsrRecError):
         return cause
     if isinstance(cause, OSError):
         return DataError(f"{journal}: can't be written ({cause}); free space there and run again")

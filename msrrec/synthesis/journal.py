@@ -48,6 +48,9 @@ class Record:
         latency_s: Of the try that answered.
         tries: Calls made for it, failed ones included.
         answered_at_s: Unix seconds.
+        teacher: Model and address that was asked.
+        cost: In the currency of the price table; None where no price is known.
+        run: The run that paid for it; to later ones it costs nothing.
     """
 
     example_id: str
@@ -62,6 +65,9 @@ class Record:
     latency_s: float
     tries: int
     answered_at_s: float
+    teacher: str = ""
+    cost: float | None = None
+    run: str = ""
 
     def to_line(self) -> bytes:
         """One line of JSON; line breaks of the text are escaped in it."""
@@ -75,7 +81,8 @@ class Record:
         try:
             row = json.loads(line)
             row["sampling"] = Sampling(**{f.name: row[f.name] for f in fields(Sampling)})
-            return cls(**{f.name: row[f.name] for f in fields(cls)})
+            known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+            return cls(**known)
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -154,11 +161,28 @@ class JournalWriter:
             return
         path = os.path.join(storage.resolve(self._folder)[1], f"{self.name}.jsonl")
         begins = not os.path.exists(path)
-        with open(path, "ab") as file:
-            file.write(batch)
-            file.flush()
-            os.fsync(file.fileno())
+        _append(path, batch)
         if begins:  # the file's name must survive too
             folder = os.open(os.path.dirname(path), os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
+
+
+def _append(path: str, batch: bytes) -> None:
+    """Append durably; where that fails, the file ends where it ended before.
+
+    A part of a line would damage the line that is written after it.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(file).st_size
+        try:
+            written = 0
+            while written < len(batch):
+                written += os.write(file, batch[written:])
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
+    finally:
+        os.close(file)

@@ -1,26 +1,104 @@
 """Which call comes next, and when enough are made; knows nothing of Ray, HTTP or time.
 
-Near the threshold no more calls are launched than the acceptance rate so far makes likely to be
-needed, so few answers are paid for in vain.
+Near a threshold no more calls are launched than the acceptance rate so far makes likely to be
+needed, so few answers are paid for in vain; near a cap no more than it surely leaves room for.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 Ask = tuple[str, int]
 """Example id and 0-based attempt."""
 
+Standing = Literal["valid", "unread", "settled"]
+"""Of an answer: a kept path; one that could not be read, where another sample may help; or one that
+was read and is no path, where asking until it fits would be asking for the label."""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Calls, tokens and money, spent or allowed."""
+
+    calls: float = 0
+    tokens: float = 0
+    cost: float = 0
+
+    def __add__(self, other: "Spending") -> "Spending":
+        return Spending(
+            self.calls + other.calls, self.tokens + other.tokens, self.cost + other.cost
+        )
+
+
+class Budget:
+    """What may be spent, what is, and what a call costs at worst.
+
+    Attributes:
+        spent: So far, earlier runs included.
+    """
+
+    def __init__(self, caps: Spending, spent: Spending, worst: Spending) -> None:
+        """Caps that don't hold are infinite; ``worst`` is of one call."""
+        self.spent = spent
+        self._caps, self._worst = caps, worst
+
+    def room(self, in_flight: int) -> float:
+        """Calls that surely fit beside those in flight; infinite without caps."""
+        return self._tightest()[0] - in_flight
+
+    @property
+    def left(self) -> Spending:
+        """What the caps leave."""
+        caps, spent = self._caps, self.spent
+        return Spending(
+            caps.calls - spent.calls, caps.tokens - spent.tokens, caps.cost - spent.cost
+        )
+
+    @property
+    def reached(self) -> str | None:
+        """The cap that leaves no room for a call; None while there is room."""
+        room, name = self._tightest()
+        return name if room < 1 else None
+
+    def _tightest(self) -> tuple[float, str]:
+        rooms: list[tuple[float, str]] = []
+        for name in ("calls", "tokens", "cost"):
+            left, worst = getattr(self.left, name), getattr(self._worst, name)
+            if worst:
+                rooms.append((left if math.isinf(left) else math.floor(left / worst), name))
+        return min(rooms)
+
+
+def unlimited() -> Budget:
+    """A budget without caps."""
+    return Budget(Spending(math.inf, math.inf, math.inf), Spending(), Spending(1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A threshold for each group of examples: one user's, or one category's.
+
+    Attributes:
+        name: Of the setting.
+        tau: Valid paths wanted of each group.
+        group_of: Example id to group.
+    """
+
+    name: str
+    tau: int
+    group_of: Mapping[str, str]
+
 
 class Plan:
-    """The calls of one run: every open example once, those without a valid path again.
+    """The calls of one run: every open example once, those with unread answers again.
 
     Attributes:
         num_valid: Examples with a valid path.
         num_answers: Answers judged, earlier runs included.
         num_failed: Calls without an answer in this run.
         failed_in_a_row: The latest of them without an answer in between.
-        in_flight: Calls taken and not yet reported.
     """
 
     def __init__(
@@ -28,68 +106,166 @@ class Plan:
         example_ids: Iterable[str],
         attempts: int,
         tau: int | None,
-        answered: Mapping[str, Mapping[int, bool]],
+        answered: Mapping[str, Mapping[int, Standing]],
+        quotas: Sequence[Quota] = (),
+        budget: Budget | None = None,
     ) -> None:
         """Plan around the answers at hand.
 
         Args:
             example_ids: In the order to ask.
-            attempts: Answers asked for per example while none is valid.
+            attempts: Answers asked for per example while none can be read.
             tau: Valid paths to stop at; None for one pass over all.
-            answered: Example to attempt to whether that answer is valid.
+            answered: Example to attempt to what that answer is.
+            quotas: Thresholds by group beside it.
+            budget: Caps; None for none.
         """
         self.tau, self.attempts = tau, attempts
-        self.num_valid = sum(any(valid.values()) for valid in answered.values())
-        self.num_answers = sum(len(valid) for valid in answered.values())
-        self.num_failed = self.failed_in_a_row = self.in_flight = 0
-        open_asks: list[tuple[int, str]] = []
+        self.budget = budget or unlimited()
+        self.num_valid = self.num_failed = self.failed_in_a_row = 0
+        self.num_answers = sum(len(standings) for standings in answered.values())
+        self._quotas = quotas
+        self._valid_of: list[Counter[str]] = [Counter() for _ in quotas]
+        self._flying_of: list[Counter[str]] = [Counter() for _ in quotas]
+        self._flying: set[Ask] = set()
+        self._held_back: dict[tuple[int, str], deque[Ask]] = {}
+        open_asks: list[Ask] = []
         for example_id in example_ids:
             seen = answered.get(example_id, {})
-            if not any(seen.values()):
+            if "valid" in seen.values():
+                self._count_valid(example_id)
+            elif "settled" not in seen.values():
                 attempt = next(n for n in range(attempts + 1) if n not in seen)
-                open_asks.append((attempt, example_id))
-        open_asks.sort(key=lambda ask: ask[0])  # stable: first attempts first, in order
-        self._queue: deque[Ask] = deque((e, n) for n, e in open_asks if n < attempts)
+                open_asks.append((example_id, attempt))
+        open_asks.sort(key=lambda ask: ask[1])  # stable: first attempts first, in order
+        self._queue: deque[Ask] = deque(ask for ask in open_asks if ask[1] < attempts)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls taken and not yet reported."""
+        return len(self._flying)
 
     @property
     def num_queued(self) -> int:
-        """Calls that are certain to be wanted if tau never comes."""
-        return len(self._queue)
+        """Calls that are certain to be wanted if no threshold or cap comes."""
+        return len(self._queue) + sum(map(len, self._held_back.values()))
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Valid paths per answer so far, never 0."""
+        return min(1.0, (self.num_valid + 1) / (self.num_answers + 1))
 
     @property
     def is_finished(self) -> bool:
-        """Whether tau is reached, or nothing is left to ask or to wait for."""
-        return self._has_enough or not (self._queue or self.in_flight)
+        """Whether enough paths exist, or nothing is left to ask or worth waiting for."""
+        if self.tau is not None and self.num_valid >= self.tau:
+            return True
+        if self._queue or self._held_back:
+            return not self._flying and self.budget.reached is not None
+        return all(self._is_closed(example_id) for example_id, _ in self._flying)
 
     @property
-    def _has_enough(self) -> bool:
-        return self.tau is not None and self.num_valid >= self.tau
+    def stopped_by(self) -> str | None:
+        """The cap that left calls unmade; None where none did."""
+        is_enough = self.tau is not None and self.num_valid >= self.tau
+        return self.budget.reached if self.num_queued and not is_enough else None
 
-    def take(self, count: int) -> list[Ask]:
-        """At most ``count`` calls to make now."""
+    def needed(self) -> dict[str, int]:
+        """Valid paths missing to each threshold, and to the sum of each quota's."""
+        missing = {} if self.tau is None else {"tau": max(0, self.tau - self.num_valid)}
+        for n, quota in enumerate(self._quotas):
+            open_of = Counter(quota.group_of[example_id] for example_id, _ in self._queue)
+            missing[quota.name] = sum(
+                min(count, max(0, quota.tau - self._valid_of[n][group]))
+                for group, count in open_of.items()
+            )
+        return missing
+
+    def take(self, count: int, overdue: int = 0) -> list[Ask]:
+        """At most ``count`` calls to make now.
+
+        Args:
+            count: Calls that there is room for.
+            overdue: Calls in flight whose answers are not to be waited for.
+        """
         if self.tau is not None:
-            rate = (self.num_valid + 1) / (self.num_answers + 1)
-            wanted = math.ceil((self.tau - self.num_valid) / min(1.0, rate))
-            count = min(count, wanted - self.in_flight)
-        taken = [self._queue.popleft() for _ in range(min(max(count, 0), len(self._queue)))]
-        self.in_flight += len(taken)
+            wanted = math.ceil((self.tau - self.num_valid) / self.acceptance_rate)
+            count = min(count, wanted - (self.in_flight - overdue))
+        room = self.budget.room(self.in_flight)
+        count = count if room > count else int(room)
+        taken: list[Ask] = []
+        while self._queue and len(taken) < count:
+            ask = self._queue.popleft()
+            if self._admits(ask):
+                taken.append(ask)
+                self._fly(ask, 1)
         return taken
 
-    def report(self, ask: Ask, is_valid: bool | None) -> None:
-        """What became of a call: valid or not, or None where no answer came."""
+    def report(self, ask: Ask, standing: Standing | None, spending: Spending | None = None) -> None:
+        """What became of a call: what its answer is and cost, or None where no answer came."""
         example_id, attempt = ask
-        self.in_flight -= 1
-        if is_valid is None:
+        self._fly(ask, -1)
+        if standing is None:
             self.num_failed += 1
             self.failed_in_a_row += 1
+            self._release(example_id)
             return
         self.failed_in_a_row = 0
         self.num_answers += 1
-        self.num_valid += is_valid
-        if not is_valid and attempt + 1 < self.attempts:
+        self.budget.spent += spending or Spending()
+        if standing == "valid":
+            self._count_valid(example_id)
+        elif standing == "unread" and attempt + 1 < self.attempts:
             self._queue.append((example_id, attempt + 1))
+        self._release(example_id)
 
     def give_back(self, ask: Ask) -> None:
         """A call whose actor died before its answer was written: it is made again, first."""
-        self.in_flight -= 1
+        self._fly(ask, -1)
+        self._release(ask[0])
         self._queue.appendleft(ask)
+
+    def _count_valid(self, example_id: str) -> None:
+        self.num_valid += 1
+        for quota, valid in zip(self._quotas, self._valid_of, strict=True):
+            valid[quota.group_of[example_id]] += 1
+
+    def _is_closed(self, example_id: str) -> bool:
+        """Whether a group of this example has enough."""
+        return any(
+            valid[quota.group_of[example_id]] >= quota.tau
+            for quota, valid in zip(self._quotas, self._valid_of, strict=True)
+        )
+
+    def _admits(self, ask: Ask) -> bool:
+        """Whether to make this call now; if not, it is held back or, with enough, dropped."""
+        if self._is_closed(ask[0]):
+            return False
+        for n, quota in enumerate(self._quotas):
+            group = quota.group_of[ask[0]]
+            if self._room_of(n, group) < 1:
+                self._held_back.setdefault((n, group), deque()).append(ask)
+                return False
+        return True
+
+    def _room_of(self, n: int, group: str) -> int:
+        """Calls that a group is likely to need beside those in flight."""
+        wanted = (self._quotas[n].tau - self._valid_of[n][group]) / self.acceptance_rate
+        return math.ceil(wanted) - self._flying_of[n][group]
+
+    def _fly(self, ask: Ask, change: int) -> None:
+        """A call begins (1) or ends (-1)."""
+        (self._flying.add if change > 0 else self._flying.discard)(ask)
+        for quota, flying in zip(self._quotas, self._flying_of, strict=True):
+            flying[quota.group_of[ask[0]]] += change
+
+    def _release(self, example_id: str) -> None:
+        """After a call of these groups: those held back come first, as far as they are needed."""
+        for n, quota in enumerate(self._quotas):
+            key = (n, quota.group_of[example_id])
+            waiting = self._held_back.get(key, deque())
+            room = len(waiting) if self._is_closed(example_id) else max(0, self._room_of(*key))
+            released = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            self._queue.extendleft(reversed(released))
+            if not waiting:
+                self._held_back.pop(key, None)

@@ -6,9 +6,11 @@ what is missing and judges all of it again; ``summary.json`` is written last.
 
 import logging
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,10 +19,12 @@ from msrrec import schema, storage
 from msrrec.config import RunConfig, TeacherConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, serve_offline_teacher
+from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
 from msrrec.reasoning.prompts import render_prompt, render_reasoning
-from msrrec.synthesis.calls import Crew, Question, ask_all
+from msrrec.synthesis.calls import Assignment, Crew, Question, ask_all, spending_of, standing_of
 from msrrec.synthesis.journal import (
+    FOLDER,
     Record,
     Sampling,
     claim_journal,
@@ -28,57 +32,116 @@ from msrrec.synthesis.journal import (
     iter_records,
     list_journal,
 )
-from msrrec.synthesis.plan import Ask, Plan
+from msrrec.synthesis.money import CAPS, build_budget, estimate
+from msrrec.synthesis.plan import Ask, Plan, Quota, Spending, Standing
 from msrrec.synthesis.pruning import judge
 
 logger = logging.getLogger(__name__)
 
 Questions = dict[str, Question]
 Row = dict[str, Any]
+Samplings = frozenset[Sampling]
 
 
 def synthesize(
-    dataset: Dataset, out: str, config: RunConfig, api_key: str | None = None
+    dataset: Dataset, out: str, config: RunConfig, keys: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Ask the teacher until enough valid paths exist, and write them; Ray must be running.
+    """Ask the teachers until enough valid paths exist, and write them; Ray must be running.
 
     Args:
         dataset: Its training examples are asked about.
         out: Folder for ``journal/``, ``paths.parquet``, ``verdicts.parquet`` and ``summary.json``.
-        config: Sections ``teacher``, ``synthesis`` and ``model.answer_format`` are used.
-        api_key: The teacher's key; None where it wants none.
+        config: Sections ``teacher``, ``synthesis``, ``inference`` and ``model.answer_format`` are
+            used.
+        keys: API keys by the names that ``teacher.api_key_env`` gives them.
 
     Returns:
         The summary.
 
     Raises:
-        DataError: If ``out`` holds answers about another dataset, or there are no examples.
-        EngineError: If the teacher refuses, can't be reached, or fails call after call.
+        DataError: If ``out`` holds answers about another dataset or can't be written, or there are
+            no examples.
+        EngineError: If every teacher refuses, can't be reached, or fails call after call.
+        ConfigError: If money is capped and a price is missing.
     """
     begin = time.monotonic()
     questions = build_questions(dataset, config)
+    config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
     journal = claim_journal(out, dataset)
-    is_offline = config.teacher.base_url is None
-    model = MODEL_NAME if is_offline else config.teacher.model
-    teacher = config.teacher.model_copy(update={"model": model})
-    sampling = Sampling(model, teacher.temperature, teacher.max_tokens)
-    rows = judge_journal(journal, questions, sampling)
-    plan = _plan(questions, rows, config)
-    num_before, num_given_up = len(rows), 0
+    rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
+    plan = _plan(dataset, questions, rows, config, spent)
+    num_before, num_given_up, run = len(rows), 0, uuid.uuid4().hex[:8]
     if not plan.is_finished:
-        num_given_up = _ask(plan, questions, dataset, teacher, api_key, journal, config)
-        rows = judge_journal(journal, questions, sampling)
+        num_given_up = _ask(plan, questions, dataset, journal, config, run, keys or {})
+        rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
         _check_shared(journal, plan, rows)
     else:
         logger.info("synthesize: nothing to ask, %d answers are in the journal", len(rows))
-    run = {
+    if plan.stopped_by:
+        logger.warning(
+            "synthesize: stopped by synthesis.%s with %d valid paths; with a larger one and "
+            "--overwrite the run goes on",
+            CAPS[plan.stopped_by],
+            plan.num_valid,
+        )
+    figures = {
         "calls_this_run": len(rows) - num_before,
+        "cost_this_run": _cost(row for row in rows if row["run"] == run),
         "given_up": num_given_up,
         "failed_calls": plan.num_failed,
-        "in_flight": teacher.concurrency * config.synthesis.num_actors,
+        "stopped_by": CAPS[plan.stopped_by] if plan.stopped_by else None,
+        "in_flight": _most_in_flight(config),
+        "spent": {"calls": spent.calls, "tokens": spent.tokens, "cost": round(spent.cost, 6)},
         "wall_s": round(time.monotonic() - begin, 1),
     }
-    return _write(out, dataset, questions, rows, config, sampling, run)
+    try:
+        return _write(out, dataset, questions, rows, config, figures)
+    except OSError as error:
+        raise DataError(
+            f"{out}: can't be written ({error}); free space there and run again, answers so far "
+            "are kept"
+        ) from error
+
+
+def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Any]:
+    """What ``synthesize`` would take from here, without a call, a write, or Ray.
+
+    Raises:
+        DataError: If there are no examples.
+        ConfigError: If money is capped and a price is missing.
+    """
+    questions = build_questions(dataset, config)
+    config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
+    files = list_journal(storage.join(out, FOLDER))
+    found = [
+        row
+        for n, path in enumerate(files)
+        for row in _judge_file(n, path, questions, _samplings(config))
+    ]
+    rows, spent = _sort(questions, found)
+    plan = _plan(dataset, questions, rows, config, spent)
+    return estimate(config, [question.prompt for question in questions.values()], rows, plan)
+
+
+def _name_teachers(teacher: TeacherConfig) -> TeacherConfig:
+    """The teachers by the names that their answers carry, folders as every worker finds them."""
+    if teacher.engine == "api" and teacher.base_url is None:
+        return teacher.model_copy(update={"model": MODEL_NAME})
+    if teacher.engine == "vllm" and Path(teacher.model).is_dir():
+        return teacher.model_copy(update={"model": str(Path(teacher.model).absolute())})
+    return teacher
+
+
+def _samplings(config: RunConfig) -> Samplings:
+    """What the answers of this run are sampled with."""
+    return frozenset(
+        Sampling(e.model, e.temperature, e.max_tokens) for e in config.teacher.endpoints
+    )
+
+
+def _most_in_flight(config: RunConfig) -> int:
+    teacher = config.teacher
+    return teacher.concurrency * len(teacher.endpoints) * config.synthesis.num_actors
 
 
 def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
@@ -112,85 +175,148 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
     return questions
 
 
-def judge_journal(journal: str, questions: Questions, sampling: Sampling) -> list[Row]:
-    """A verdict for every answer to the questions as they are asked now, by Ray Data.
+def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:
+    """A row for every answer in the journal, judged by Ray Data where it is asked for now.
 
-    Answers to other prompts, models or samplings stay in the journal and out of this. The first
-    answer to a call counts.
+    Answers to other prompts, models or samplings stay in the journal and are only counted.
     """
     files = list_journal(journal)
     if not files:
         return []
     import ray
 
-    asked = ray.put((questions, sampling))
+    asked = ray.put((questions, samplings))
+
+    def judge_file(row: Row) -> Iterator[Row]:
+        return _judge_file(row["file"], row["path"], *ray.get(asked))
+
     dataset = ray.data.from_items(
         [{"file": n, "path": path} for n, path in enumerate(files)],
         override_num_blocks=len(files),
     )
-    rows = dataset.flat_map(_judge_file, fn_kwargs={"asked": asked}).take_all()
-    order = {example_id: n for n, example_id in enumerate(questions)}
-    first: dict[Ask, Row] = {}
-    for row in sorted(rows, key=lambda row: (row["file"], row["line"])):
-        first.setdefault((row["example_id"], row["attempt"]), row)
-    return sorted(first.values(), key=lambda row: (order[row["example_id"]], row["attempt"]))
+    rows: list[Row] = dataset.flat_map(judge_file).take_all()
+    return rows
 
 
-def _judge_file(row: Row, asked: Any) -> Iterator[Row]:
+def _judge_file(file: int, path: str, questions: Questions, samplings: Samplings) -> Iterator[Row]:
     """Rows of verdicts for one file of the journal."""
-    import ray
-
-    questions, sampling = ray.get(asked)
-    for line, record in enumerate(iter_records(row["path"])):
+    for line, record in enumerate(iter_records(path)):
         if record is None:
-            logger.warning("%s: a damaged line is passed over", row["path"])
+            logger.warning("%s: a damaged line is passed over", path)
             continue
         question = questions.get(record.example_id)
         is_known = question is not None and record.prompt_hash == question.prompt_hash
-        if is_known and record.sampling == sampling:
-            yield {"file": row["file"], "line": line, **_judge_record(record, question)}
+        is_asked = is_known and record.sampling in samplings
+        verdict = _judge_record(record, question) if is_asked and question else _NOT_ASKED
+        yield {"file": file, "line": line, **verdict, **_account(record)}
+
+
+_NOT_ASKED: Row = {
+    "ruling": "",
+    "standing": "",
+    "detail": "",
+    "steps": [],
+    "estimated_prompt_tokens": 0,
+}
 
 
 def _judge_record(record: Record, question: Question) -> Row:
     verdict = judge(record, question.candidates, question.target)
     return {
-        "example_id": record.example_id,
-        "attempt": record.attempt,
         "ruling": verdict.ruling,
+        "standing": standing_of(verdict),
         "detail": verdict.detail,
         "steps": list(verdict.steps),
+        "estimated_prompt_tokens": estimate_tokens(question.prompt),
+    }
+
+
+def _account(record: Record) -> Row:
+    """What a card or a bill needs of an answer."""
+    return {
+        "example_id": record.example_id,
+        "attempt": record.attempt,
         "model": record.sampling.model,
+        "teacher": record.teacher,
+        "run": record.run,
         "prompt_tokens": int(record.usage.get("prompt_tokens", 0)),
         "completion_tokens": int(record.usage.get("completion_tokens", 0)),
-        "cost": record.usage.get("cost"),
+        "cost": spending_of(record).cost if record.cost is not None else None,
+        "latency_s": record.latency_s,
+        "finish_reason": record.finish_reason,
         "tries": record.tries,
     }
 
 
-def _plan(questions: Questions, rows: list[Row], config: RunConfig) -> Plan:
-    answered: dict[str, dict[int, bool]] = {}
+def _sort(questions: Questions, found: Iterable[Row]) -> tuple[list[Row], Spending]:
+    """The answers that are asked for, in order, and what all answers cost.
+
+    The first answer to a call counts.
+    """
+    order = {example_id: n for n, example_id in enumerate(questions)}
+    first: dict[Ask, Row] = {}
+    spent = Spending()
+    for row in sorted(found, key=lambda row: (row["file"], row["line"])):
+        tokens = row["prompt_tokens"] + row["completion_tokens"]
+        spent += Spending(1, tokens, row["cost"] or 0.0)
+        if row["ruling"]:
+            first.setdefault((row["example_id"], row["attempt"]), row)
+    rows = sorted(first.values(), key=lambda row: (order[row["example_id"]], row["attempt"]))
+    return rows, spent
+
+
+def _plan(
+    dataset: Dataset, questions: Questions, rows: list[Row], config: RunConfig, spent: Spending
+) -> Plan:
+    answered: dict[str, dict[int, Standing]] = {}
     for row in rows:
-        answered.setdefault(row["example_id"], {})[row["attempt"]] = row["ruling"] == "kept"
-    return Plan(questions, config.synthesis.attempts, config.synthesis.tau, answered)
+        answered.setdefault(row["example_id"], {})[row["attempt"]] = row["standing"]
+    limits = config.synthesis
+    budget = build_budget(config, [question.prompt for question in questions.values()], spent)
+    quotas = _quotas(dataset, config)
+    return Plan(questions, limits.attempts, limits.tau, answered, quotas, budget)
+
+
+def _quotas(dataset: Dataset, config: RunConfig) -> list[Quota]:
+    """The thresholds by user and by category, where they are set."""
+    examples, limits = dataset.examples("train"), config.synthesis
+    quotas = []
+    if limits.tau_per_user is not None:
+        users = {e.example_id: e.user_id for e in examples}
+        quotas.append(Quota("tau_per_user", limits.tau_per_user, users))
+    if limits.tau_per_category is not None:
+        items = dataset.items
+        narrowest = {e.example_id: (items[e.target].categories or ("",))[-1] for e in examples}
+        quotas.append(Quota("tau_per_category", limits.tau_per_category, narrowest))
+    return quotas
 
 
 def _ask(
     plan: Plan,
     questions: Questions,
     dataset: Dataset,
-    teacher: TeacherConfig,
-    api_key: str | None,
     journal: str,
     config: RunConfig,
+    run: str,
+    keys: Mapping[str, str],
 ) -> int:
     """Make the plan's calls, to the offline teacher where no other is named."""
-    is_offline = teacher.base_url is None
+    teacher = config.teacher
+    is_offline = teacher.engine == "api" and teacher.base_url is None
     with ExitStack() as stack:
         if is_offline:
             base_url = stack.enter_context(serve_offline_teacher(dataset))
             teacher = teacher.model_copy(update={"base_url": base_url})
-        crew = Crew(questions, teacher, api_key, journal, is_offline=is_offline)
-        return ask_all(plan, crew, config.synthesis.num_actors)
+        work = Assignment(
+            teacher=teacher,
+            keys=tuple(keys.get(endpoint.api_key_env) for endpoint in teacher.endpoints),
+            journal=journal,
+            run=run,
+            num_actors=config.synthesis.num_actors,
+            is_offline=is_offline,
+            inference=config.inference,
+        )
+        return ask_all(plan, Crew(questions, work), config.synthesis.num_actors)
 
 
 def _check_shared(journal: str, plan: Plan, rows: list[Row]) -> None:
@@ -208,13 +334,11 @@ def _write(
     questions: Questions,
     rows: list[Row],
     config: RunConfig,
-    sampling: Sampling,
-    run: dict[str, Any],
+    figures: dict[str, Any],
 ) -> dict[str, Any]:
     """Paths, verdicts and, last, the summary."""
-    kept = _first_valid(rows)
-    num_valid, tau = len(kept), config.synthesis.tau
-    kept = kept[:tau]
+    valid = _first_valid(rows)
+    kept = _within(valid, config.synthesis.tau, _quotas(dataset, config))
     if not kept:
         logger.warning("synthesize: no valid path; training would see purchases alone")
     item_of = {e.example_id: e.target for e in dataset.examples("train")}
@@ -225,24 +349,30 @@ def _write(
         pa.Table.from_pylist(verdicts, schema=schema.VERDICTS),
     )
     rulings = Counter(row["ruling"] for row in rows)
-    costs = [row["cost"] for row in rows if row["cost"] is not None]
     summary = {
-        "model": sampling.model,
+        "model": config.teacher.model,
+        "teachers": dict(Counter(row["teacher"] for row in rows)),
         "dataset_fingerprint": dataset.fingerprint,
         "examples": len(questions),
-        "tau": tau,
+        "tau": config.synthesis.tau,
         "calls": len(rows),
         "kept": len(kept),
-        "valid": num_valid,
+        "valid": len(valid),
         "pruned": {reason: n for reason, n in sorted(rulings.items()) if reason != "kept"},
         "retries": sum(row["tries"] - 1 for row in rows),
         "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
         "completion_tokens": sum(row["completion_tokens"] for row in rows),
-        "cost": round(sum(costs), 6) if costs else None,
-        **run,
+        "cost": _cost(rows),
+        **figures,
     }
     storage.write_json(storage.join(out, "summary.json"), summary)
     return summary
+
+
+def _cost(rows: Iterable[Row]) -> float | None:
+    """What answers cost together; None where no price is known."""
+    costs = [row["cost"] for row in rows if row["cost"] is not None]
+    return round(sum(costs), 6) if costs else None
 
 
 def _first_valid(rows: list[Row]) -> list[Row]:
@@ -252,6 +382,22 @@ def _first_valid(rows: list[Row]) -> list[Row]:
         if row["ruling"] == "kept":
             valid.setdefault(row["example_id"], row)
     return list(valid.values())
+
+
+def _within(valid: list[Row], tau: int | None, quotas: list[Quota]) -> list[Row]:
+    """The first paths that the thresholds allow."""
+    kept: list[Row] = []
+    counts: list[Counter[str]] = [Counter() for _ in quotas]
+    for row in valid:
+        groups = [quota.group_of[row["example_id"]] for quota in quotas]
+        if all(
+            count[group] < quota.tau
+            for quota, count, group in zip(quotas, counts, groups, strict=True)
+        ):
+            kept.append(row)
+            for count, group in zip(counts, groups, strict=True):
+                count[group] += 1
+    return kept[:tau]
 
 
 def _paths(kept: list[Row], item_of: dict[str, str]) -> pa.Table:
