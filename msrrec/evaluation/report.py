@@ -1,7 +1,6 @@
 """One self-contained HTML page, and JSON, from any number of evaluations.
 
-All text from models and shops reaches the page through Jinja's autoescaping; the page loads nothing
-from anywhere and runs no script.
+How pages are made, and why nothing in them can run, is in ``page``.
 """
 
 import json
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pyarrow import fs
 
 from msrrec import storage
@@ -18,6 +16,7 @@ from msrrec.errors import DataError
 from msrrec.evaluation.evaluate import KIND, METRICS
 from msrrec.evaluation.ranking import unpack_bits
 from msrrec.evaluation.statistics import mcnemar
+from msrrec.page import percent, render_page, svg_points
 
 PAGE = "report/index.html"
 RESULTS = "report/results.json"
@@ -115,7 +114,8 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     _compare(rows, headline, {result.path: result for result in results})
     main = next(result for result in results if result.path == headline["path"])
     findings = _findings(rows, headline)
-    page = _template().render(
+    page = render_page(
+        "evaluation/report.html",
         rows=rows,
         headline=headline,
         main=main.metrics,
@@ -126,7 +126,7 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
         curves=[c for c in (_curve(result) for result in results) if c],
         speeds=[r for r in results if "speed" in r.metrics],
     )
-    storage.write_bytes(out, page.encode("utf-8", errors="replace"))
+    storage.write_bytes(out, page)
     shown = [{key: value for key, value in row.items() if key != "path"} for row in rows]
     return {"systems": shown, "findings": findings}
 
@@ -188,9 +188,9 @@ def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) ->
     """What the figures allow to be said, and what they don't."""
     hit, chance, label = headline["hit_ratio"], headline["chance"], headline["label"]
     findings = [
-        f"{label} names the item that came next for {_percent(hit['value'])} of "
-        f"{headline['num_users']:,} users ({_percent(hit['low'])} to {_percent(hit['high'])}); "
-        f"chance is {_percent(chance)}. {_against_chance(hit, chance)}"
+        f"{label} names the item that came next for {percent(hit['value'])} of "
+        f"{headline['num_users']:,} users ({percent(hit['low'])} to {percent(hit['high'])}); "
+        f"chance is {percent(chance)}. {_against_chance(hit, chance)}"
     ]
     groups: dict[str, list[str]] = {}
     for row in rows:
@@ -199,7 +199,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) ->
     findings += [f"{verdict} {', '.join(labels)}." for verdict, labels in sorted(groups.items())]
     if headline["valid_ratio"]["value"] < VALID_BAR:
         findings.append(
-            f"Only {_percent(headline['valid_ratio']['value'])} of its answers name exactly one "
+            f"Only {percent(headline['valid_ratio']['value'])} of its answers name exactly one "
             "candidate; the rest count as misses."
         )
     return findings
@@ -218,10 +218,6 @@ def _against_chance(hit: Mapping[str, float], chance: float) -> str:
     if hit["high"] < chance:
         return "That is worse than chance: look for an error before anything else."
     return "That can't be told from chance on this many users."
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
 
 
 def _axis_top(values: Sequence[float]) -> float:
@@ -267,7 +263,7 @@ def _steps(xs: Sequence[float], values: Sequence[float], top: float) -> str:
         height = 200 - 190 * value / top
         points += [(xs[n], height), (xs[n + 1], height)]
     points.append((xs[-1], 200.0))
-    return _points(points)
+    return svg_points(points)
 
 
 def _curve(result: SystemResult) -> dict[str, Any] | None:
@@ -286,24 +282,8 @@ def _curve(result: SystemResult) -> dict[str, Any] | None:
     last = max(step for points in found.values() for step, _ in points)
     top = max(loss for points in found.values() for _, loss in points) or 1.0
     lines = {
-        name: _points([(600 * step / last, 200 - 195 * loss / top) for step, loss in points])
+        name: svg_points([(600 * step / last, 200 - 195 * loss / top) for step, loss in points])
         for name, points in found.items()
     }
     ends = {name: points[-1][1] for name, points in found.items()}
     return {"system": result.system, "lines": lines, "ends": ends, "last": last, "top": top}
-
-
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("msrrec.evaluation", package_path=""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    return environment.get_template("report.html")

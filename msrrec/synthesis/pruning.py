@@ -26,7 +26,6 @@ from msrrec.synthesis.leakage import find_leak
 
 Ruling = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
 
-_NOT_TARGET = "not the target"
 _MAX_TITLES = 2
 """Steps that may be nothing but a title; more of them are a list, not reasoning."""
 
@@ -61,7 +60,7 @@ class Verdict:
         Only where the answer could not be read. One that was read is never asked again: whether it
         is kept depends on what the user bought, and asking until it fits would select by that.
         """
-        return self.ruling not in ("kept", "leaked") and self.detail != _NOT_TARGET
+        return self.ruling not in ("kept", "inconsistent", "leaked")
 
 
 def judge(
@@ -105,7 +104,7 @@ def judge(
     if named is not None and named != choice:
         return Verdict("inconsistent", "step 5 and answer differ", steps, choice)
     if choice != target:
-        return Verdict("inconsistent", _NOT_TARGET, steps, choice)
+        return Verdict("inconsistent", "not the target", steps, choice)
     leak = find_leak(steps, candidates, target, history, later)
     return Verdict("leaked", leak, steps, choice) if leak else Verdict("kept", "", steps, choice)
 
