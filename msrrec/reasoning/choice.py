@@ -32,9 +32,9 @@ _CHOOSING = re.compile(
     r"|推荐|推薦",
     re.IGNORECASE,
 )
-_DENYING = re.compile(r"\b(?:not|never|neither|nor|cannot|\w+n['’]t)\b", re.IGNORECASE)
+_DENYING = re.compile(r"\b(?:never|neither|nor|cannot|\w+n['’]t)\b", re.IGNORECASE)
 _CONTRAST = re.compile(
-    r"\b(?:over|rather than|instead of|than|unlike|compared (?:to|with)|while|whereas|although|"
+    r"\b(?:not|over|rather than|instead of|than|unlike|compared (?:to|with)|while|whereas|although|"
     r"though|but)\b",
     re.IGNORECASE,
 )
@@ -48,8 +48,8 @@ def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFai
     """The 0-based index of the candidate that the recommending step names, or why not.
 
     In order: its first line or sentence is a title; it begins with one and goes on after a full
-    stop, a dash or the like; exactly one labelled, quoted or bold text is one; it begins with one
-    at all; exactly one is mentioned; exactly one is in the sentences that recommend; exactly one
+    stop, a dash or the like; exactly one labelled, quoted or bold text is one; exactly one is in
+    the sentences that recommend; it begins with one at all; exactly one is mentioned; exactly one
     list number such as ``(3)`` is, and no title. Titles may be shortened as in
     ``match_short_title`` where they stand alone. A list number that is another candidate's makes
     the step ambiguous.
@@ -76,7 +76,8 @@ def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
     begun = [i for i in found if _begins_with(step, candidates[i])]
     ended = [i for i in begun if _begins_with(step, candidates[i], r"\W*[.:;,!?()–—\-\"'”*]")]
     quoted = _named_apart(step, candidates)
-    for indices in (ended, quoted, begun, found, _recommended(step, candidates)):
+    recommended = _recommended(step, candidates)
+    for indices in (ended, quoted, recommended, begun, found):
         if len(indices) == 1:
             return indices[0]
     if found:
@@ -104,8 +105,9 @@ def _recommended(step: str, candidates: Sequence[str]) -> list[int]:
     """Candidates in sentences that recommend, up to a word of contrast."""
     found: set[int] = set()
     for sentence in re.split(r"(?<=[.!?])\s+|\n", step)[:_MAX_SENTENCES]:
-        if _CHOOSING.search(sentence) and not _DENYING.search(sentence):
-            found |= set(find_titles(_CONTRAST.split(sentence, maxsplit=1)[0], candidates))
+        claim = _CONTRAST.split(sentence, maxsplit=1)[0]
+        if _CHOOSING.search(claim) and not _DENYING.search(claim):
+            found |= set(find_titles(claim, candidates))
     return sorted(found)
 
 

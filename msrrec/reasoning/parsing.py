@@ -176,13 +176,15 @@ def parse_completion(text: str, side: Side = "full") -> Completion:
     exact = _parse_rendered(output.reasoning, names)
     if exact:
         return Completion(Chain(exact), output.answer)
-    output = split_output(strip_thinking(text))
+    outside = strip_thinking(text)
+    output = split_output(outside)
     chain = _read_steps(output.reasoning, names)
     if isinstance(chain, ParseFailure) and chain.reason in ("empty", "malformed"):
-        inside = split_output(_THINK_TAG.sub("\n", text))
+        *thoughts, rest = _THINK_END.split(text)
+        inside = split_output(_THINK_TAG.sub("\n", "\n".join(thoughts) if thoughts else rest))
         thought = _read_steps(inside.reasoning, names)
         if isinstance(thought, Chain):
-            return Completion(thought, inside.answer)
+            return Completion(thought, inside.answer or outside.strip() or None)
     return Completion(chain, output.answer)
 
 
@@ -240,24 +242,28 @@ def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
 
 def _named_headings(lines: Sequence[tuple[int, str]], names: Sequence[str]) -> list[_Heading]:
     """Lines that begin with a step's name: numbered, or set off from what follows."""
-    either = "|".join(re.escape(name).replace(r"\ ", r"[\s_-]+") for name in names)
+    either = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in names)
     numbering = rf"\(?(?:(?:{_STEP_WORDS})\s?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
     pattern = re.compile(
         rf"{_DECORATION}(?:{numbering}(?:final )?(?P<n>{either}){_TAIL}"
         rf"|(?:final )?(?P<s>{either})(?:{_END}|[ \t*_`~]*$|[*_`]+))",
         re.IGNORECASE,
     )
-    lower = [name.lower() for name in names]
+    lower = [_squeeze(name) for name in names]
     found = [(start, pattern.match(head)) for start, head in lines] if names else []
     return [
         _Heading(
-            lower.index(re.sub(r"[\s_-]+", " ", match.group("n") or match.group("s")).lower()) + 1,
+            lower.index(_squeeze(match.group("n") or match.group("s"))) + 1,
             start,
             start + match.end(),
         )
         for start, match in found
         if match
     ]
+
+
+def _squeeze(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).lower()
 
 
 def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
@@ -321,7 +327,7 @@ def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[
 def _strip_name(body: str, name: str) -> str:
     """The body without the step's name, or a label in words like it, in front."""
     body = body.strip()
-    pattern = rf"{_DECORATION}{re.escape(name)}(?:{_TAIL}|[ \t*_`~]*\n)"
+    pattern = rf"\A{_DECORATION}{re.escape(name)}(?:{_TAIL}|[ \t*_`~]*\n)"
     body = (
         re.sub(pattern, "", body[:_HEAD_CHARS], count=1, flags=re.IGNORECASE) + body[_HEAD_CHARS:]
     )

@@ -21,6 +21,7 @@ _QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c 
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
 _NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Chinese and Japanese
+_MIN_CUT_CHARS = 8
 _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
@@ -96,14 +97,23 @@ def _leading_number(text: str) -> int:
 def match_short_title(text: str, candidates: Sequence[str]) -> int | None:
     """The 0-based index of the one candidate that a shortened title can stand for, or None.
 
-    It is the title up to its subtitle, or its first words (at least two), or at least three of its
-    words in their order. Teachers shorten so in prose; what a student answers is held to
-    ``match_title``.
+    It is the title up to its subtitle, or its first words (at least two), or its first characters
+    and an ellipsis, or at least three of its words in their order. Teachers shorten so in prose;
+    what a student answers is held to ``match_title``.
     """
     form = normalize_title(strip_number(text))
     words = re.findall(r"\w+", form)
-    hits = [i for i, title in enumerate(candidates) if words and _is_short(form, words, title)]
+    is_cut = text.rstrip(" \"'”’*_)]").endswith(("...", "…"))
+    hits = [
+        i
+        for i, title in enumerate(candidates)
+        if words and (_is_short(form, words, title) or (is_cut and _begins(title, form)))
+    ]
     return hits[0] if len(hits) == 1 else None
+
+
+def _begins(title: str, form: str) -> bool:
+    return len(form) >= _MIN_CUT_CHARS and normalize_title(title).startswith(form)
 
 
 def _is_short(form: str, words: Sequence[str], title: str) -> bool:

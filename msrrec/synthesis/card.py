@@ -79,6 +79,7 @@ def build_card(
         },
         "summary": dict(summary),
         "num_answers": len(rows),
+        "num_asked_again": sum(row["attempt"] > 0 for row in rows),
         "kept": _share([e.example_id in kept for e in examples]),
         "kept_by": _slices(dataset, examples, kept),
         "rulings": _rulings(rows),

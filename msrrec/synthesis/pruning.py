@@ -131,5 +131,5 @@ def _read(record: Record) -> tuple[str, Completion]:
         thought = record.reasoning_content or ""
         inside = parse_completion(thought)
         if isinstance(inside.chain, Chain):
-            return thought, inside
+            return thought, Completion(inside.chain, inside.answer or record.text or None)
     return record.text, read
