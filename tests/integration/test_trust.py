@@ -1,4 +1,4 @@
-"""What ``synthesize`` writes can be audited: it holds nothing of the future, and says its origin."""
+"""What ``synthesize`` writes can be audited: nothing of the future, and each path says its origin."""
 
 import json
 import random
