@@ -1,4 +1,4 @@
-"""What ``synthesize`` writes can be audited: nothing of the future, and each path says its origin."""
+"""What ``synthesize`` writes can be audited: nothing of the future, and every origin is named."""
 
 import json
 import random
