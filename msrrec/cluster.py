@@ -28,7 +28,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
         return
     _connect(address, num_cpus)
-    _quiet_ray_data()
+    quiet_ray_data()
     try:
         yield
     finally:
@@ -62,7 +62,7 @@ def _inside_a_job() -> bool:
     return "RAY_ADDRESS" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def _quiet_ray_data() -> None:
+def quiet_ray_data() -> None:
     """Our own progress lines say what happens; Ray Data's bars would write over them."""
     from ray.data import DataContext
 

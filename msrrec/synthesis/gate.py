@@ -11,7 +11,7 @@ import time
 _INCREASE_SHARE = 16
 """After a cut, the limit grows by this part of its most with every full set of answers."""
 _LATE_S = 0.05
-"""A call that begins so late does not push the later ones back."""
+"""A call that begins less late does not push the later ones back."""
 
 
 class Gate:
@@ -93,11 +93,15 @@ class Gate:
         return max(self._next_request_s, self._next_token_s, self._paused_until_s)
 
     def _book(self, tokens: float) -> float:
+        """Begin now, and set the moments before which no other call may."""
         now = time.monotonic()
         if self._requests_per_s:
-            begin = max(self._next_request_s, now - _LATE_S)
-            self._next_request_s = begin + 1 / self._requests_per_s
+            self._next_request_s = _since(self._next_request_s, now) + 1 / self._requests_per_s
         if self._tokens_per_s:
-            begin = max(self._next_token_s, now - _LATE_S)
-            self._next_token_s = begin + tokens / self._tokens_per_s
+            self._next_token_s = _since(self._next_token_s, now) + tokens / self._tokens_per_s
         return now
+
+
+def _since(moment_s: float, now: float) -> float:
+    """Where the next interval is measured from: a moment just past, so that none is lost."""
+    return moment_s if now - moment_s < _LATE_S else now

@@ -163,3 +163,22 @@ def test_a_dry_run_prints_the_settings_and_writes_nothing(
     assert code == 0
     assert json.loads(out)["data"]["k_core"] == 7
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_synthesize_estimates_what_it_would_take_and_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, capsys, *write(tmp_path), *PREPARE)[0] == 0
+    code, out, _ = run(
+        *(monkeypatch, capsys, "synthesize", "--dataset", str(tmp_path / "out")),
+        *("--out", str(tmp_path / "reasoning"), "teacher.base_url=http://127.0.0.1:9/v1"),
+        *("teacher.prompt_price=0.5", "teacher.completion_price=2", "--dry-run"),
+    )
+    assert code == 0
+    found = json.loads(out)
+    estimate = found["estimate"]
+    tokens = (estimate["prompt_tokens"], estimate["completion_tokens"])
+    assert estimate["cost"] == pytest.approx((tokens[0] * 0.5 + tokens[1] * 2) / 1e6, abs=1e-4)
+    assert estimate["calls"] > 0
+    assert found["teacher"]["base_url"] == "http://127.0.0.1:9/v1"
+    assert not (tmp_path / "reasoning").exists()

@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -14,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
-from msrrec.data.world import make_world
 from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, serve_on_loopback
 from msrrec.errors import DataError, EngineError
+from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.synthesis.journal import iter_records, list_journal
 from msrrec.synthesis.synthesize import build_questions, synthesize
+from tests.stand_in_dataset import write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -36,40 +32,9 @@ MODEL = "stand-in"
 KEYS = {"TEACHER_API_KEY": "secret"}
 
 
-def write_dataset(folder: Path, num_users: int = NUM_EXAMPLES, seed: int = 0) -> Dataset:
-    """One training example a user of the embedded world."""
-    interactions, items = make_world(num_users, seed)
-    ids = items[schema.ITEM_ID].to_pylist()
-    bought: dict[str, list[str]] = defaultdict(list)
-    for row in interactions.to_pylist():
-        bought[row[schema.USER_ID]].append(row[schema.ITEM_ID])
-    rng = random.Random(seed)
-    rows = []
-    for n, (user, history) in enumerate(bought.items()):
-        *before, target = history[:-2]
-        candidates = rng.sample([i for i in ids if i not in history], 5)
-        candidates.insert(n % 6, target)
-        rows.append(
-            {
-                "example_id": f"{user}-train",
-                "user_id": user,
-                "history": before,
-                "target": target,
-                "candidates": candidates,
-            }
-        )
-    storage.write_table(str(folder / "items.parquet"), items)
-    storage.write_table(
-        str(folder / "train.parquet"), pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
-    )
-    manifest = {"schema_version": 1, "domain": "Shop", "fingerprint": f"{num_users}-{seed}"}
-    storage.write_json(str(folder / "manifest.json"), manifest)
-    return Dataset.load(str(folder))
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
+    return write_dataset(tmp_path_factory.mktemp("dataset"), NUM_EXAMPLES)
 
 
 Reply = tuple[int, Any, dict[str, str]]
@@ -355,60 +320,21 @@ def test_another_dataset_in_the_same_folder_is_refused(dataset: Dataset, tmp_pat
         synthesize(other, out, config)
 
 
-def test_a_killed_actor_is_replaced_and_its_answers_count(dataset: Dataset, tmp_path: Path) -> None:
-    def kill_one() -> None:
-        while len(server.bodies) < 40:
-            time.sleep(0.02)
-        ours = psutil.Process().children(recursive=True)
-        (actor,) = (p for p in ours if "Caller" in "".join(p.cmdline()))
-        actor.kill()
-
-    with stand_in(dataset, latency_s=0.1) as server:
-        killer = threading.Thread(target=kill_one)
-        killer.start()
-        summary = synthesize(dataset, str(tmp_path), config_for(server.url))
-        killer.join()
-        files = list_journal(str(tmp_path / "journal"))
-        repeated = sum(server.asked.values()) - len(server.asked)
-    assert summary["calls"] == NUM_EXAMPLES
-    assert len(files) == 2  # the dead actor's and its successor's
-    assert repeated <= 8
-
-
-DRIVER = """
-import sys
-import ray
-ray.init(address=sys.argv[1], logging_level="ERROR")
-from msrrec.config import load_config
-from msrrec.data.dataset import Dataset
-from msrrec.synthesis.synthesize import synthesize
-synthesize(Dataset.load(sys.argv[2]), sys.argv[3], load_config(None, sys.argv[4:]))
-"""
-
-
-def test_a_killed_run_loses_nothing_and_repeats_only_what_was_in_flight(
-    dataset: Dataset, tmp_path: Path
+def test_a_local_model_on_vllm_is_a_teacher_like_any_other(
+    dataset: Dataset, embedded_source: ModelSource, tmp_path: Path
 ) -> None:
-    import ray
-
-    with stand_in(dataset, latency_s=0.15) as server:
-        overrides = [f"teacher.base_url={server.url}", f"teacher.model={MODEL}"]
-        overrides += ["teacher.concurrency=8"]
-        address = ray.get_runtime_context().gcs_address
-        driver = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, address, dataset.path, str(tmp_path), *overrides]
-        )
-        while len(server.bodies) < 50:
-            assert driver.poll() is None
-            time.sleep(0.02)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        while server.in_flight:  # its actors end a moment later
-            time.sleep(0.3)
-        assert not (tmp_path / "summary.json").exists()
-        assert len(server.bodies) < NUM_EXAMPLES
-        summary = synthesize(dataset, str(tmp_path), config_for(server.url))
-        repeated = sum(server.asked.values()) - len(server.asked)
-    assert summary["calls"] == NUM_EXAMPLES == len(server.asked)
-    assert summary["calls_this_run"] < NUM_EXAMPLES - 30
-    assert repeated <= 8
+    settings = [
+        *("teacher.engine=vllm", f"teacher.model={embedded_source.path}"),
+        *("teacher.max_tokens=200", "teacher.concurrency=8", "inference.max_model_len=768"),
+        *("synthesis.num_examples=8", "teacher.prompt_price=1", "teacher.completion_price=1"),
+    ]
+    summary = synthesize(dataset, str(tmp_path), load_config(None, settings))
+    again = synthesize(dataset, str(tmp_path), load_config(None, settings))
+    assert (summary["calls"], summary["failed_calls"]) == (8, 0)
+    assert summary["teachers"] == {f"{embedded_source.path} on vllm": 8}
+    assert 0 < summary["completion_tokens"] <= 8 * 200
+    tokens = summary["prompt_tokens"] + summary["completion_tokens"]
+    assert summary["cost"] == pytest.approx(tokens / 1e6)
+    assert again["calls_this_run"] == 0
+    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f) if r]
+    assert len({record.text for record in records}) > 1

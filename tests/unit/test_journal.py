@@ -1,7 +1,9 @@
 """Answers are on the disk before anything else, and a torn line costs only itself."""
 
 import asyncio
+import json
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,3 +123,29 @@ def test_a_journal_of_another_dataset_is_refused(tmp_path: Path) -> None:
 
 def test_the_prompt_hash_changes_with_any_character() -> None:
     assert len({hash_prompt(text) for text in ("a", "a ", "A", "b")}) == 4
+
+
+def test_a_disk_that_fills_up_leaves_whole_lines_and_a_later_one_is_whole_too(
+    tmp_path: Path,
+) -> None:
+    line = len(RECORD.to_line())
+    writer = JournalWriter(str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    asyncio.run(writer.append(RECORD))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (line + line // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            asyncio.run(writer.append(RECORD))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (path,) = list_journal(str(tmp_path))
+    assert os.path.getsize(path) == line
+    asyncio.run(writer.append(RECORD))
+    assert list(iter_records(path)) == [RECORD, RECORD]
+
+
+def test_a_record_without_the_fields_that_have_defaults_is_read() -> None:
+    row = json.loads(RECORD.to_line())
+    for name in ("teacher", "cost", "run"):
+        del row[name]
+    assert Record.from_line(json.dumps(row).encode()) == RECORD

@@ -1,0 +1,37 @@
+"""What the actors of a run share."""
+
+from msrrec.config import InferenceConfig, load_config
+from msrrec.synthesis.calls import Assignment, build_teachers, standing_of
+from msrrec.synthesis.pruning import Verdict
+
+
+def test_actors_share_the_rates_and_each_has_its_own_calls_in_flight() -> None:
+    config = load_config(
+        None,
+        [
+            *("teacher.base_url=http://a/v1", "teacher.concurrency=7"),
+            *("teacher.requests_per_minute=600", "teacher.tokens_per_minute=6000"),
+            "teacher.others=[{base_url: 'http://b/v1', requests_per_minute: 60}]",
+        ],
+    )
+    work = Assignment(
+        teacher=config.teacher,
+        keys=(None, None),
+        journal="journal",
+        run="run",
+        num_actors=2,
+        is_offline=False,
+        inference=InferenceConfig(),
+    )
+    first, second = build_teachers(work)._all
+    # 600 a minute are 10 a second, 5 of them for each of two actors
+    assert (first.gate._requests_per_s, first.gate._tokens_per_s) == (5, 50)
+    assert (second.gate._requests_per_s, second.gate._tokens_per_s) == (0.5, None)
+    assert first.gate.most == second.gate.most == 7
+
+
+def test_only_what_could_not_be_read_may_be_asked_again() -> None:
+    assert standing_of(Verdict("kept")) == "valid"
+    assert standing_of(Verdict("inconsistent", "not the target")) == "settled"
+    for ruling in ("incomplete", "malformed", "empty", "truncated", "refused", "ambiguous"):
+        assert standing_of(Verdict(ruling)) == "unread"  # type: ignore[arg-type]

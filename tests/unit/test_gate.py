@@ -1,0 +1,72 @@
+"""Calls in flight follow the teacher, and rates hold."""
+
+import asyncio
+import time
+
+from msrrec.synthesis.gate import Gate
+
+
+def test_one_bad_moment_halves_the_limit_once_and_answers_raise_it_again() -> None:
+    gate = Gate(64)
+    began = time.monotonic()
+    assert gate.overloaded(began, 0.0)
+    assert not gate.overloaded(began, 0.0)  # it began before the cut
+    assert gate.limit == 32
+    assert gate.overloaded(time.monotonic() + 1, 0.0)
+    assert gate.limit == 16
+    gate.answered()
+    assert gate.limit == 16 + 4 / 16  # by 64 / 16 with every 16 answers
+    for _ in range(1000):
+        gate.answered()
+    assert gate.limit == 64
+
+
+def test_the_limit_never_falls_below_one_call() -> None:
+    gate = Gate(2)
+    for n in range(9):
+        gate.overloaded(time.monotonic() + n, 0.0)
+    assert gate.limit == 1
+    assert gate.has_room
+
+
+def test_requests_are_spaced_evenly_and_tokens_are_corrected_by_what_calls_cost() -> None:
+    async def begins(gate: Gate, costs: list[tuple[float, float]]) -> list[float]:
+        times = []
+        for booked, tokens in costs:
+            times.append(await gate.enter(booked))
+            gate.leave()
+            gate.settle(booked, tokens)
+        return [t - times[0] for t in times]
+
+    # 50 a second: the fifth begins 4 / 50 s after the first
+    requests = asyncio.run(begins(Gate(9, requests_per_s=50), [(1, 1)] * 5))
+    assert 0.08 <= requests[-1] < 0.2
+    # 1,000 tokens a second: 100 booked, 20 used, so each waits 20 ms
+    tokens = asyncio.run(begins(Gate(9, tokens_per_s=1000), [(100, 20)] * 5))
+    assert 0.08 <= tokens[-1] < 0.3
+
+
+def test_nobody_begins_while_the_teacher_wants_to_be_left_alone() -> None:
+    async def main() -> float:
+        gate = Gate(9)
+        begin = time.monotonic()
+        gate.overloaded(begin, 0.1)
+        assert gate.is_paused
+        await asyncio.gather(*(gate.enter(1) for _ in range(3)))
+        return time.monotonic() - begin
+
+    assert asyncio.run(main()) >= 0.1
+
+
+def test_a_call_that_is_given_up_while_it_waits_is_not_in_flight() -> None:
+    async def main() -> int:
+        gate = Gate(9, requests_per_s=0.01)
+        await gate.enter(1)
+        waiting = asyncio.create_task(gate.enter(1))
+        await asyncio.sleep(0.01)
+        assert gate.in_flight == 2
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return gate.in_flight
+
+    assert asyncio.run(main()) == 1
