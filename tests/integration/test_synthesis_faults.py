@@ -160,10 +160,10 @@ def config_for(url: str, *overrides: str) -> RunConfig:
 
 
 def kept_in(out: Path) -> list[dict[str, Any]]:
-    """The paths, without the server, the time and the line that each came from."""
+    """The paths, without the server, its name for the model, the time and the line of each."""
     table = storage.read_table(str(out / "paths.parquet"), schema.PATHS)
     rows: list[dict[str, Any]] = table.drop_columns(
-        ["teacher", "answered_at_s", "journal"]
+        ["served_model", "teacher", "answered_at_s", "journal"]
     ).to_pylist()
     return rows
 
