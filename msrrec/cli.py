@@ -300,6 +300,8 @@ def recommend(
     result = recommender.recommend(
         [title.strip() for title in history.split("|")], titles, domain=domain, mode=chosen_mode
     )
+    if result.index is None:
+        logger.warning("recommend: no output names exactly one of the candidates")
     emit(
         {
             "item": None if result.index is None else titles[result.index],

@@ -5,6 +5,7 @@ so the border between their losses never falls inside a token.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,11 @@ from msrrec.reasoning.prompts import (
     render_recommendation,
 )
 from msrrec.schema import Example
+from msrrec.synthesis.leakage import later_titles, shows_later
 from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
 from msrrec.training.packing import Pair
+
+logger = logging.getLogger(__name__)
 
 Steps = tuple[str, ...]
 
@@ -122,9 +126,12 @@ def build_examples(
     Raises:
         DataError: If an example does not fit with the latest history title alone, or there is none.
     """
-    examples = dataset.examples("train")
+    examples = _without_later(dataset, dataset.examples("train"))
     if not examples:
-        raise DataError(f"{dataset.path}/train.parquet: holds no examples; prepare with more users")
+        raise DataError(
+            f"{dataset.path}/train.parquet: holds no examples that show no later "
+            "purchase of their user; prepare with more users"
+        )
     max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
 
     def encode_all() -> Iterator[Encoded]:
@@ -139,6 +146,21 @@ def build_examples(
                 progress.advance()
 
     return ExampleSet.collect(encode_all())
+
+
+def _without_later(dataset: Dataset, examples: Sequence[Example]) -> list[Example]:
+    """The examples that show no validation or test item of their user, as repeated purchases do."""
+    later = later_titles(dataset)
+    kept = [
+        example
+        for example in examples
+        if not shows_later(
+            dataset.titles((*example.history, *example.candidates)), later.get(example.user_id, ())
+        )
+    ]
+    if len(kept) < len(examples):
+        logger.info("train: left out %d examples that show later ones", len(examples) - len(kept))
+    return kept
 
 
 def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Steps]:
