@@ -182,6 +182,9 @@ class InferenceConfig(Config):
     """Nucleus sampling."""
     max_new_tokens: int = Field(default=1024, ge=8)
     """Longest output in tokens."""
+    constrained: bool = False
+    """Whether the title after the reasoning can only be one of the candidates; false decodes freely
+    as the paper does, and titles that are no candidate count as misses."""
     max_model_len: int | None = Field(default=None, ge=64)
     """Prompt and output together; unset: what the model allows, at most 4,096."""
     seed: int = Field(default=0, ge=0)

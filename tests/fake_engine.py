@@ -74,6 +74,17 @@ def build_broken(source: ModelSource, config: InferenceConfig) -> Recommender:
     raise EngineError("fake: the weights are a picture of weights")
 
 
+def build_slow(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """A quarter of a second a prompt, so that a run can be killed in its middle."""
+    import time
+
+    def answer(prompt: str, seed: int) -> str:
+        time.sleep(0.25)
+        return answer_by_seed(prompt, seed)
+
+    return recommender(FakeEngine(answer), config)
+
+
 def build_deadly(source: ModelSource, config: InferenceConfig) -> Recommender:
     """An engine that takes its whole process with it."""
     import os

@@ -4,6 +4,7 @@ Every system ends in the same files: ``predictions/<variant>.parquet`` with one 
 ``report/metrics.json`` with all that the report shows.
 """
 
+import json
 import logging
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from msrrec.evaluation.consistency import permute
 from msrrec.evaluation.reasoning import reasoning_metrics
 from msrrec.evaluation.statistics import mcnemar
 from msrrec.evaluation.study import fusion_study, load_gate
-from msrrec.inference.batch import BuildRecommender, Prediction, predict
+from msrrec.inference.batch import BuildRecommender, Prediction, open_journal, predict
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of
 from msrrec.models import ModelSource, locate_model
@@ -42,7 +43,11 @@ KIND = "msrrec-evaluation"
 NO_SIDE = "none"
 """The ``side`` of a fused row where neither side was valid."""
 
+DEAD_LETTERS = "predictions/dead_letters.jsonl"
+"""The samples that were refused, and why; where there are any."""
+
 _MAX_ERRORS = 20
+_DECIDES_EXAMPLES = {"split", "permutation"}
 
 _NOBODY = SideOutput(NO_SIDE, "", "", None, None, 0)
 
@@ -58,12 +63,14 @@ class Evaluation:
         system: What tables call it.
         kind: ``baseline``, ``base`` or ``trained``.
         rows: Rows of ``schema.PREDICTIONS`` a variant, in the order of the examples.
+        refused: ``example_id``, ``side`` and ``error`` of every sample that was refused.
     """
 
     system: str
     kind: str
     examples: list[Example]
     rows: Mapping[Any, list[dict[str, Any]]]
+    refused: Sequence[dict[str, Any]] = ()
 
 
 def evaluate(
@@ -79,7 +86,8 @@ def evaluate(
     """Generate the sides that the variants need, in one engine start, and score each variant.
 
     Returns the summary; ``metrics.json`` has the rest. ``name`` is what tables call the system;
-    ``build`` makes each actor's recommender.
+    ``build`` makes each actor's recommender. Outputs are kept in ``<out>.journal`` until the end,
+    so a killed run goes on where it ended.
 
     Raises:
         ModelError: If the folder holds no model.
@@ -94,18 +102,23 @@ def evaluate(
     examples = _examples(dataset, config)
     gate = load_gate(config.evaluate.gate, dataset) if config.evaluate.gate else None
     sides = tuple(dict.fromkeys(side for variant in variants for side in sides_of(variant)))
+    model = _describe(source, model_dir)
+    journal = open_journal(
+        f"{out.rstrip('/')}.journal", _identity(dataset, model, sides, config), config.inference
+    )
     begin = time.monotonic()
-    predictions = predict(examples, dataset, source, sides, config.inference, build)
+    predictions = predict(examples, dataset, source, sides, config.inference, build, journal)
     seconds = time.monotonic() - begin
     outputs = _by_example(predictions, len(sides))
     decisions = {v: [Recommender.decide(v, both) for both in outputs] for v in variants}
     seeds = {(p.example_id, p.output.side): p.seed for p in predictions}
     rows = {v: _rows(v, examples, outputs, decisions[v], seeds) for v in variants}
     kind = "base" if source.domain is None else "trained"
-    evaluation = Evaluation(name or source.name, kind, examples, rows)
+    refused = _refused(predictions)
+    evaluation = Evaluation(name or source.name, kind, examples, rows, refused)
     extra: dict[str, Any] = {
-        "model": _describe(source, model_dir),
-        "errors": _errors(predictions),
+        "model": model,
+        "errors": {"num_refused": len(refused), "first": refused[:_MAX_ERRORS]},
         "speed": _speed(predictions, seconds),
         "sides": {side: _side_metrics([o[side] for o in outputs]) for side in sides},
         "cases": pick_cases(dataset, examples, outputs, decisions),
@@ -114,7 +127,9 @@ def evaluate(
         extra["fusion"] = fusion_table(examples, outputs, decisions["fused"])
         extra["fusion"]["study"] = fusion_study(examples, outputs, gate)
         extra["fusion"]["gate"] = asdict(gate) if gate else None
-    return _write(evaluation, dataset, out, config, extra)
+    summary = _write(evaluation, dataset, out, config, extra)
+    journal.delete()
+    return summary
 
 
 def evaluate_system(
@@ -213,26 +228,42 @@ def _describe(source: ModelSource, model_dir: str) -> dict[str, Any]:
     }
 
 
-def _errors(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """How many samples were refused, and the first of them."""
-    refused = [p for p in predictions if p.error is not None]
+def _identity(
+    dataset: Dataset, model: Mapping[str, Any], sides: Sequence[Side], config: RunConfig
+) -> dict[str, Any]:
+    """What decides the outputs beside the settings of inference; more users leave it as it is."""
+    evaluate = config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES)
+    return {
+        "dataset_fingerprint": dataset.fingerprint,
+        "model": dict(model),
+        "sides": list(sides),
+        "evaluate": evaluate,
+    }
+
+
+def _refused(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The samples that were refused, and why."""
+    refused = [
+        {"example_id": p.example_id, "side": p.output.side, "error": p.error}
+        for p in predictions
+        if p.error is not None
+    ]
     if refused:
         logger.warning(
-            "%d of %d samples were refused and count as misses; the first: %s",
+            "%d of %d samples were refused and count as misses, see %s; the first: %s",
             len(refused),
             len(predictions),
-            refused[0].error,
+            DEAD_LETTERS,
+            refused[0]["error"],
         )
-    shown = [
-        {"example_id": p.example_id, "side": p.output.side, "error": p.error}
-        for p in refused[:_MAX_ERRORS]
-    ]
-    return {"num_refused": len(refused), "first": shown}
+    return refused
 
 
 def _speed(predictions: Sequence[Prediction], seconds: float) -> dict[str, float]:
-    tokens = sum(p.output.num_tokens for p in predictions)
+    """Of this run; what an earlier one had finished is counted apart."""
+    tokens = sum(p.output.num_tokens for p in predictions if not p.is_resumed)
     return {
+        "num_resumed": sum(p.is_resumed for p in predictions),
         "wall_s": round(seconds, 2),
         "num_tokens": tokens,
         "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
@@ -298,6 +329,9 @@ def _write(
         for variant, rows in evaluation.rows.items():
             table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
             storage.write_table(storage.join(folder, "predictions", f"{variant}.parquet"), table)
+        if evaluation.refused:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.refused)
+            storage.write_bytes(storage.join(folder, DEAD_LETTERS), "".join(lines).encode())
         storage.write_json(storage.join(folder, METRICS), metrics)
     return _summary(metrics, out)
 

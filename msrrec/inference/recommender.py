@@ -9,6 +9,7 @@ from msrrec.errors import DataError
 from msrrec.inference.decoding import (
     Query,
     check_query,
+    encode_choice,
     fit_prompt,
     read_generation,
     request_seed,
@@ -95,6 +96,10 @@ class Recommender:
         """
         check_query(query)
         max_new = min(self.config.max_new_tokens, self.max_model_len // 2)
+        choice = None
+        if self.config.constrained:
+            choice = encode_choice(self.tokenizer, query.candidates, self.answer_format)
+            max_new = max(max_new, choice.num_tokens)
         room = self.max_model_len - max_new
         ids, _ = fit_prompt(self.tokenizer, side, query, self.answer_format, room)
         return GenerationRequest(
@@ -103,11 +108,13 @@ class Recommender:
             max_new_tokens=max_new,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
+            choice=choice,
         )
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
         """What a side's generation says."""
-        return read_generation(self.tokenizer, side, query.candidates, generation)
+        exact_format = self.answer_format if self.config.constrained else None
+        return read_generation(self.tokenizer, side, query.candidates, generation, exact_format)
 
     @staticmethod
     def decide(mode: Mode, outputs: Mapping[Side, SideOutput]) -> Recommendation:
