@@ -5,8 +5,8 @@
 The model has 8 layers of width 256, a vocabulary of 32,000 and random weights; outputs have 96
 tokens. All ways take turns, each with an empty prefix cache, and each keeps its best round. Times
 are CPU seconds of the process that generates, which has one thread; engines have started and are
-warm before the first round. ``pipeline`` alone is in wall seconds: ``predict`` through Ray Data from
-the moment at which its engine stands, and plain generation of the same prompts.
+warm before the first round. ``pipeline`` alone is in wall seconds: ``predict`` through Ray Data
+from the moment at which its engine stands, and plain generation of the same prompts.
 """
 
 import argparse

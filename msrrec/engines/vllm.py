@@ -180,7 +180,7 @@ def engine_options(
         "disable_log_stats": True,
         "dtype": "bfloat16" if on_gpu else "float32",
     }
-    if config.constrained:
+    if config.binds_outputs:
         options["logits_processors"] = ["msrrec.engines.answer_processor:AnswerProcessor"]
     if source.adapter is not None:
         rank = _adapter_rank(source.adapter)

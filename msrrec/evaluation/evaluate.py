@@ -7,7 +7,7 @@ Every system ends in the same files: ``predictions/<variant>.parquet`` with one 
 import json
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from msrrec.baselines import BASELINES
 from msrrec.baselines.popularity import count_buyers
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.negatives import draw_candidates
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
@@ -43,11 +44,13 @@ KIND = "msrrec-evaluation"
 NO_SIDE = "none"
 """The ``side`` of a fused row where neither side was valid."""
 
+SAMPLES = "predictions/samples.parquet"
+"""Samples beyond the first of a side, columns as in a variant's file; where there are any."""
 DEAD_LETTERS = "predictions/dead_letters.jsonl"
 """The samples that were refused, and why; where there are any."""
 
 _MAX_ERRORS = 20
-_DECIDES_EXAMPLES = {"split", "permutation"}
+_DECIDES_EXAMPLES = {"split", "permutation", "negatives", "num_negatives"}
 
 _NOBODY = SideOutput(NO_SIDE, "", "", None, None, 0)
 
@@ -64,6 +67,7 @@ class Evaluation:
         kind: ``baseline``, ``base`` or ``trained``.
         rows: Rows of ``schema.PREDICTIONS`` a variant, in the order of the examples.
         refused: ``example_id``, ``side`` and ``error`` of every sample that was refused.
+        samples: Rows of ``schema.PREDICTIONS`` of samples beyond the first of a side.
     """
 
     system: str
@@ -71,6 +75,7 @@ class Evaluation:
     examples: list[Example]
     rows: Mapping[Any, list[dict[str, Any]]]
     refused: Sequence[dict[str, Any]] = ()
+    samples: Sequence[dict[str, Any]] = ()
 
 
 def evaluate(
@@ -109,13 +114,14 @@ def evaluate(
     begin = time.monotonic()
     predictions = predict(examples, dataset, source, sides, config.inference, build, journal)
     seconds = time.monotonic() - begin
-    outputs = _by_example(predictions, len(sides))
+    outputs = _by_example([p for p in predictions if p.sample == 0], len(sides))
     decisions = {v: [Recommender.decide(v, both) for both in outputs] for v in variants}
-    seeds = {(p.example_id, p.output.side): p.seed for p in predictions}
+    seeds = {(p.example_id, p.output.side): p.seed for p in predictions if p.sample == 0}
     rows = {v: _rows(v, examples, outputs, decisions[v], seeds) for v in variants}
     kind = "base" if source.domain is None else "trained"
     refused = _refused(predictions)
-    evaluation = Evaluation(name or source.name, kind, examples, rows, refused)
+    samples = _sample_rows(examples, predictions)
+    evaluation = Evaluation(name or source.name, kind, examples, rows, refused, samples)
     extra: dict[str, Any] = {
         "model": model,
         "errors": {"num_refused": len(refused), "first": refused[:_MAX_ERRORS]},
@@ -125,7 +131,8 @@ def evaluate(
     }
     if "fused" in variants:
         extra["fusion"] = fusion_table(examples, outputs, decisions["fused"])
-        extra["fusion"]["study"] = fusion_study(examples, outputs, gate)
+        voters = _with_samples(outputs, predictions)
+        extra["fusion"]["study"] = fusion_study(examples, voters, gate)
         extra["fusion"]["gate"] = asdict(gate) if gate else None
     summary = _write(evaluation, dataset, out, config, extra)
     journal.delete()
@@ -176,13 +183,17 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
 
 
 def _examples(dataset: Dataset, config: RunConfig) -> list[Example]:
-    examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
+    settings = config.evaluate
+    if settings.negatives == "frozen":
+        examples = dataset.examples(settings.split, settings.num_users)
+    else:
+        drawn = draw_candidates(dataset, settings.split, settings.negatives, settings.num_negatives)
+        examples = drawn[: settings.num_users or None]
     if not examples:
         raise DataError(
-            f"{dataset.path}: the {config.evaluate.split} split has no examples; "
-            "expected at least one"
+            f"{dataset.path}: the {settings.split} split has no examples; expected at least one"
         )
-    return permute(examples, config.evaluate.permutation)
+    return permute(examples, settings.permutation)
 
 
 def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outputs]:
@@ -192,6 +203,42 @@ def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outpu
         {output.side: output for output in outputs[n : n + num_sides]}  # type: ignore[misc]
         for n in range(0, len(outputs), num_sides)
     ]
+
+
+def _with_samples(
+    outputs: Sequence[Outputs], predictions: Sequence[Prediction]
+) -> list[dict[Any, SideOutput]]:
+    """The sides of each example, and further samples under names of their own, which can vote."""
+    further: dict[str, dict[str, SideOutput]] = defaultdict(dict)
+    for p in predictions:
+        if p.sample:
+            further[p.example_id][f"{p.output.side}#{p.sample}"] = p.output
+    ids = dict.fromkeys(p.example_id for p in predictions)
+    return [{**both, **further[key]} for both, key in zip(outputs, ids, strict=True)]
+
+
+def _sample_rows(
+    examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> list[dict[str, Any]]:
+    """The samples beyond the first of a side."""
+    candidates = {example.example_id: example.candidates for example in examples}
+    return [
+        _row(p.example_id, candidates[p.example_id], p.output.index, p.output, p.seed)
+        for p in predictions
+        if p.sample
+    ]
+
+
+def _row(
+    example_id: str, candidates: Sequence[str], index: int | None, told: SideOutput, seed: int
+) -> dict[str, Any]:
+    """A row of ``schema.PREDICTIONS``."""
+    return {
+        "example_id": example_id,
+        schema.ITEM_ID: None if index is None else candidates[index],
+        "seed": seed,
+        **{name: value for name, value in vars(told).items() if name != "index"},
+    }
 
 
 def _rows(
@@ -205,15 +252,8 @@ def _rows(
     rows = []
     for example, both, decision in zip(examples, outputs, decisions, strict=True):
         told = decision.chosen or (both[variant] if variant != "fused" else _NOBODY)
-        item_id = None if decision.index is None else example.candidates[decision.index]
-        rows.append(
-            {
-                "example_id": example.example_id,
-                schema.ITEM_ID: item_id,
-                "seed": seeds.get((example.example_id, told.side), 0),
-                **{name: value for name, value in vars(told).items() if name != "index"},
-            }
-        )
+        seed = seeds.get((example.example_id, told.side), 0)
+        rows.append(_row(example.example_id, example.candidates, decision.index, told, seed))
     return rows
 
 
@@ -314,7 +354,7 @@ def _write(
         "kind": KIND,
         "system": evaluation.system,
         "system_kind": evaluation.kind,
-        "dataset": _where(dataset),
+        "dataset": _where(dataset, config),
         "split": config.evaluate.split,
         "num_users": len(examples),
         "num_candidates": dict(sorted(Counter(len(e.candidates) for e in examples).items())),
@@ -329,6 +369,9 @@ def _write(
         for variant, rows in evaluation.rows.items():
             table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
             storage.write_table(storage.join(folder, "predictions", f"{variant}.parquet"), table)
+        if evaluation.samples:
+            table = pa.Table.from_pylist(evaluation.samples, schema=schema.PREDICTIONS)
+            storage.write_table(storage.join(folder, SAMPLES), table)
         if evaluation.refused:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.refused)
             storage.write_bytes(storage.join(folder, DEAD_LETTERS), "".join(lines).encode())
@@ -350,9 +393,15 @@ def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def _where(dataset: Dataset) -> dict[str, str]:
-    path = dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute())
-    return {"path": path, "domain": dataset.domain, "fingerprint": dataset.fingerprint}
+def _where(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+    """What was evaluated on; two evaluations are comparable where this is the same."""
+    return {
+        "path": dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute()),
+        "domain": dataset.domain,
+        "fingerprint": dataset.fingerprint,
+        "negatives": config.evaluate.negatives,
+        "num_negatives": config.evaluate.num_negatives,
+    }
 
 
 def _summary(metrics: Mapping[str, Any], out: str) -> Summary:

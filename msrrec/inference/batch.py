@@ -50,6 +50,7 @@ _OUTPUTS = pa.schema(
         pa.field("perplexity_output", pa.float64()),
         pa.field("perplexity_unconditional", pa.float64()),
         pa.field("candidate_logprobs", pa.list_(pa.float64())),
+        pa.field("sample", pa.int64(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("error", pa.string()),
         pa.field("failure", pa.string()),
@@ -108,6 +109,7 @@ class Prediction:
         output: What the side said; invalid and empty where the example was refused.
         seed: The sample's seed.
         error: Why the example was refused, or None.
+        sample: Which of several samples of this side, from 0.
         is_resumed: Whether an earlier run had finished it.
     """
 
@@ -115,7 +117,12 @@ class Prediction:
     output: SideOutput
     seed: int
     error: str | None = None
+    sample: int = 0
     is_resumed: bool = field(default=False, compare=False)
+
+
+_Key = tuple[str, int, str]
+"""Example, sample and side."""
 
 
 class RecommendStage:
@@ -136,6 +143,7 @@ class RecommendStage:
         """Start the engine, once an actor."""
         setup()
         self._sides, self._seed = tuple(sides), config.seed
+        self._num_samples = config.num_samples
         self._questions = _fetch(questions)
         self._recommender: Recommender | None = None
         self._failure = ""
@@ -148,17 +156,31 @@ class RecommendStage:
         """The outputs of a batch; a refused example becomes rows that say why."""
         if self._recommender is None:
             return _failure(self._failure)
-        queries = self._questions.take(batch["id"].to_pylist())
+        samples = [
+            (replace(query, key=query.key + _suffix(n)), n)
+            for query in self._questions.take(batch["id"].to_pylist())
+            for n in range(self._num_samples)
+        ]
         try:
-            results = self._recommender.generate_each(queries, self._sides)
+            results = self._recommender.generate_each([q for q, _ in samples], self._sides)
         except EngineError as error:
             return _failure(str(error))
         rows = [
-            _output_row(query.key, side, output, request_seed(self._seed, query.key, side))
-            for query, result in zip(queries, results, strict=True)
+            _output_row(side, output)
+            | {
+                "example_id": query.key.removesuffix(_suffix(sample)),
+                "sample": sample,
+                "seed": request_seed(self._seed, query.key, side),
+            }
+            for (query, sample), result in zip(samples, results, strict=True)
             for side, output in result.items()
         ]
         return pa.Table.from_pylist(rows, schema=_OUTPUTS)
+
+
+def _suffix(sample: int) -> str:
+    """What the key of a further sample ends in, so that its seed differs."""
+    return f"#{sample}" if sample else ""
 
 
 def _fetch(questions: "Questions | ray.ObjectRef[Questions]") -> Questions:
@@ -192,7 +214,7 @@ def predict(
     build: BuildRecommender = Recommender.from_source,
     journal: OutputJournal | None = None,
 ) -> list[Prediction]:
-    """Every side of every example, in the order of the examples and then of the sides.
+    """Every side of every example, in the order of the examples, then the samples, then the sides.
 
     The result does not depend on batches, engines or their order: each sample has its own seed.
 
@@ -210,10 +232,10 @@ def predict(
         ConfigError: If the cluster is too small for ``num_engines``.
         EngineError: If an engine can't start or fails.
     """
-    found: dict[tuple[str, str], Prediction] = {}
+    found: dict[_Key, Prediction] = {}
     for table in journal.read() if journal else ():
         found |= _predictions(table, is_resumed=True)
-    finished = {example_id for example_id, _ in found}
+    finished = {example_id for example_id, _, _ in found}
     pending = [example for example in examples if example.example_id not in finished]
     with Progress("recommend", len(examples), "users") as progress:
         progress.advance(len(examples) - len(pending))
@@ -221,8 +243,13 @@ def predict(
             if journal:
                 journal.append(table)
             found |= _predictions(table)
-            progress.advance(table.num_rows // len(sides))
-    return [found[example.example_id, side] for example in examples for side in sides]
+            progress.advance(table.num_rows // len(sides) // config.num_samples)
+    return [
+        found[example.example_id, sample, side]
+        for example in examples
+        for sample in range(config.num_samples)
+        for side in sides
+    ]
 
 
 def _generate(
@@ -324,35 +351,30 @@ def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Ta
 
 
 def _failure(reason: str) -> pa.Table:
-    row = _output_row("", "direct", DataError(reason), 0) | {"failure": reason}
-    return pa.Table.from_pylist([row], schema=_OUTPUTS)
+    row = {**_output_row("direct", DataError(reason)), "failure": reason}
+    return pa.Table.from_pylist([row | {"example_id": "", "sample": 0, "seed": 0}], schema=_OUTPUTS)
 
 
-def _output_row(
-    example_id: str, side: Side, output: SideOutput | DataError, seed: int
-) -> dict[str, Any]:
-    is_refused = isinstance(output, DataError)
-    told = SideOutput(side, "", "", None, None, 0) if isinstance(output, DataError) else output
-    return {
-        **vars(told),
-        "example_id": example_id,
-        "seed": seed,
-        "error": str(output) if is_refused else None,
-    }
+def _output_row(side: Side, output: SideOutput | DataError) -> dict[str, Any]:
+    if isinstance(output, DataError):
+        return vars(SideOutput(side, "", "", None, None, 0)) | {"error": str(output)}
+    return vars(output) | {"error": None}
 
 
 _SIDE_FIELDS = [column.name for column in fields(SideOutput)]
 
 
-def _predictions(table: pa.Table, is_resumed: bool = False) -> dict[tuple[str, str], Prediction]:
-    """The rows of a table of outputs, by example and side."""
+def _predictions(table: pa.Table, is_resumed: bool = False) -> dict[_Key, Prediction]:
+    """The rows of a table of outputs, by example, sample and side."""
     found = {}
     for row in table.to_pylist():
         output = SideOutput(**{name: row[name] for name in _SIDE_FIELDS})
         if output.candidate_logprobs is not None:
             output = replace(output, candidate_logprobs=tuple(output.candidate_logprobs))
-        key = row["example_id"]
-        found[key, output.side] = Prediction(key, output, row["seed"], row["error"], is_resumed)
+        prediction = Prediction(
+            row["example_id"], output, row["seed"], row["error"], row["sample"], is_resumed
+        )
+        found[prediction.example_id, prediction.sample, output.side] = prediction
     return found
 
 

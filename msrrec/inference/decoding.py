@@ -175,8 +175,7 @@ def read_generation(
     index = _find_exact(output.answer, candidates, exact_format) if exact_format else None
     if index is None and output.answer:
         index = parse_answer(output.answer, candidates)
-    count = count_reasoning_tokens(tokenizer, ids, written)
-    scored = generation.token_logprobs[:count]
+    scored = generation.token_logprobs[: len(reasoning_ids(tokenizer, generation))]
     return SideOutput(
         side=side,
         text=text,
@@ -186,6 +185,13 @@ def read_generation(
         num_tokens=len(ids),
         perplexity_output=perplexity(generation.token_logprobs) if ids else None,
     )
+
+
+def reasoning_ids(tokenizer: Any, generation: Generation) -> tuple[int, ...]:
+    """The tokens of an output before its end marker."""
+    written = str(tokenizer.decode(list(generation.token_ids), skip_special_tokens=True))
+    count = count_reasoning_tokens(tokenizer, generation.token_ids, written)
+    return generation.token_ids[:count]
 
 
 def _find_exact(

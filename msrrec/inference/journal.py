@@ -18,23 +18,26 @@ class OutputJournal:
     """A folder of batches of outputs, all of one run and its reruns."""
 
     def __init__(self, folder: str, identity: dict[str, Any], schema: pa.Schema) -> None:
-        """Open a folder, or begin it.
+        """Look into a folder; it is made with the first batch.
 
         Args:
             folder: Where; need not exist.
             identity: What decides the outputs, JSON values only. Outputs of another run that are
                 found there are thrown away.
-            schema: Of the outputs; with ``example_id``.
+            schema: Of the outputs.
         """
-        self._folder, self._schema = folder, schema
+        self._folder, self._identity, self._schema = folder, identity, schema
         path = storage.join(folder, _IDENTITY)
-        if storage.exists(path) and storage.read_json(path) != identity:
+        self._is_begun = storage.exists(path)
+        if self._is_begun and storage.read_json(path) != identity:
             logger.info("%s: holds outputs of a run with other settings; starting anew", folder)
             self.delete()
-        storage.write_json(path, identity)
 
     def append(self, table: pa.Table) -> None:
         """Keep a batch."""
+        if not self._is_begun:
+            storage.write_json(storage.join(self._folder, _IDENTITY), self._identity)
+            self._is_begun = True
         storage.write_table(storage.join(self._folder, f"{uuid.uuid4().hex}.parquet"), table)
 
     def read(self) -> Iterator[pa.Table]:
@@ -46,3 +49,4 @@ class OutputJournal:
     def delete(self) -> None:
         """Remove the folder."""
         storage.delete_folder(self._folder)
+        self._is_begun = False

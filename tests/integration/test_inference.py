@@ -1,5 +1,6 @@
 """Generation by the real vLLM, and batch inference through Ray Data."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,16 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from msrrec import perplexity
-from msrrec.config import InferenceConfig
+from msrrec import perplexity, schema, storage
+from msrrec.config import DataConfig, InferenceConfig, load_config
 from msrrec.data.dataset import Dataset
+from msrrec.data.prepare import prepare
 from msrrec.engines.base import GenerationRequest
 from msrrec.errors import ConfigError, EngineError
+from msrrec.evaluation.evaluate import evaluate
 from msrrec.inference.batch import open_journal, predict
-from msrrec.inference.decoding import Query
+from msrrec.inference.decoding import Query, reasoning_ids
 from msrrec.inference.recommender import Recommender
 from msrrec.schema import Example, Item
-from tests.fake_engine import SOURCE, build_broken, build_deadly, build_fake, build_slow
+from tests.fake_engine import (
+    SOURCE,
+    build_broken,
+    build_cramped,
+    build_deadly,
+    build_fake,
+    build_slow,
+)
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import VllmEngine
@@ -196,6 +206,37 @@ def test_constrained_log_probabilities_are_the_models_own(
         assert generation.token_logprobs == pytest.approx(expected, abs=1e-3)
 
 
+def test_candidates_are_as_likely_as_transformers_says(
+    vllm_engine: "VllmEngine", queries: list[Query], embedded_source: "ModelSource"
+) -> None:
+    config = InferenceConfig(max_new_tokens=48, constrained=True, candidate_logprobs=True)
+    config = config.model_copy(update={"unconditional_perplexity": True})
+    tokenizer = vllm_engine.tokenizer
+    scoring = Recommender(
+        tokenizer,
+        max_model_len=vllm_engine.max_model_len,
+        answer_format="number_title",
+        config=config,
+        engine=vllm_engine,
+    )
+    request = scoring.build_request(queries[0], "user")
+    (generation,) = vllm_engine.generate([request])
+    output = scoring.generate(queries[:1], ("user",))[0]["user"]
+    assert request.choice is not None
+    written = reasoning_ids(tokenizer, generation)
+    prompt = (*request.prompt_ids, *written, *request.choice.closing)
+    expected = [
+        sum(score_with_transformers(embedded_source.path, prompt, (*a, tokenizer.eos_token_id)))
+        for a in request.choice.answers
+    ]
+    assert output.candidate_logprobs == pytest.approx(expected, abs=1e-3)
+    beginning = tuple(tokenizer.encode(tokenizer.bos_token + "[reasoning_start]\n"))
+    alone = score_with_transformers(embedded_source.path, beginning, written)
+    assert output.perplexity_unconditional == pytest.approx(perplexity(alone), rel=1e-3)
+    whole = score_with_transformers(embedded_source.path, request.prompt_ids, generation.token_ids)
+    assert output.perplexity_output == pytest.approx(perplexity(whole), rel=1e-3)
+
+
 def make_dataset(num_users: int) -> tuple[Dataset, list[Example]]:
     items = {f"i{n}": Item(f"i{n}", title) for n, title in enumerate(TITLES)}
     items["blank"] = Item("blank", "\u200b")
@@ -309,3 +350,33 @@ def test_outputs_of_other_settings_are_not_taken_for_ones_own(tmp_path: Path) ->
     other = InferenceConfig(seed=1)
     found = predict(*arguments, other, build_fake, open_journal(str(tmp_path), {"run": 1}, other))
     assert not any(prediction.is_resumed for prediction in found)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_an_evaluation_keeps_samples_rankings_and_refusals(tmp_path: Path) -> None:
+    prepared = DataConfig(demo_users=40, num_users=20, k_core=1)
+    prepare("demo", None, None, str(tmp_path / "data"), prepared)
+    dataset = Dataset.load(str(tmp_path / "data"))
+    settings = [
+        "inference.num_samples=3",
+        "inference.candidate_logprobs=true",
+        "evaluate.negatives=category",
+        "evaluate.num_negatives=8",
+    ]
+    config = load_config(None, settings)
+    out = str(tmp_path / "out")
+    evaluate(dataset, "embedded", out, config, ("fused",), build=build_fake)
+    metrics = storage.read_json(f"{out}/report/metrics.json")
+    assert metrics["num_candidates"] == {"9": 20}
+    assert metrics["variants"]["fused"]["ranking"]["num_scored"] == 20
+    rules = {row["rule"] for row in metrics["fusion"]["study"]}
+    assert {"vote", "margin", "eq3_output"} <= rules
+    samples = storage.read_table(f"{out}/predictions/samples.parquet", schema.PREDICTIONS)
+    assert samples.num_rows == 20 * 2 * 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]  # no journal is left
+    evaluate(dataset, "embedded", out, config, ("user",), build=build_cramped)
+    lines = Path(f"{out}/predictions/dead_letters.jsonl").read_text().splitlines()
+    refused = [json.loads(line) for line in lines]
+    assert len(refused) == 20 * 3
+    assert {row["side"] for row in refused} == {"user"}
+    assert "the prompt has" in refused[0]["error"]

@@ -50,6 +50,16 @@ def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
     assert rows[3]["index"] is None
 
 
+def test_several_samples_of_a_side_have_seeds_of_their_own() -> None:
+    config = InferenceConfig(num_samples=3)
+    stage = RecommendStage(SOURCE, config, ("user",), ask(("Red Lamp",)), build_fake)
+    rows = stage(pa.table({"id": [0]})).to_pylist()
+    assert [(row["example_id"], row["sample"]) for row in rows] == [("u0", 0), ("u0", 1), ("u0", 2)]
+    assert len({row["seed"] for row in rows}) == 3
+    alone = RecommendStage(SOURCE, InferenceConfig(), ("user",), ask(("Red Lamp",)), build_fake)
+    assert alone(pa.table({"id": [0]})).to_pylist() == rows[:1]
+
+
 def test_an_engine_that_cannot_start_is_told_in_a_row() -> None:
     questions = ask(("Red Lamp",))
     stage = RecommendStage(SOURCE, InferenceConfig(), ("user",), questions, build_broken)
