@@ -79,11 +79,11 @@ def build_broken(source: ModelSource, config: InferenceConfig) -> Recommender:
 
 
 def build_slow(source: ModelSource, config: InferenceConfig) -> Recommender:
-    """A quarter of a second a prompt, so that a run can be killed in its middle."""
+    """A tenth of a second a prompt, so that a run can be killed in its middle."""
     import time
 
     def answer(prompt: str, seed: int) -> str:
-        time.sleep(0.25)
+        time.sleep(0.1)
         return answer_by_seed(prompt, seed)
 
     return recommender(FakeEngine(answer), config)

@@ -32,11 +32,13 @@ class _Row:
     def catch_up(self) -> None:
         """Follow the tokens that were sampled since the last call."""
         for token_id in self._output_ids[self._num_fed :]:
+            if token_id < 0:  # not yet known
+                return
+            self._num_fed += 1
             self.ending.feed(token_id)
             is_begun = self.ending.allowed is None and token_id == self.ending.closing[0]
             if is_begun and self.is_ending is not None and self.is_ending:
                 self.ending.close(written=1)
-        self._num_fed = len(self._output_ids)
 
 
 class AnswerProcessor(LogitsProcessor):  # type: ignore[misc]

@@ -36,6 +36,7 @@ CPU_KV_CACHE_BYTES = 1 << 30
 CPU_BLOCK_SIZE = 32
 """Tokens a block of the prefix cache; vLLM's 128 on CPUs would miss most shared prefixes."""
 
+_ANSWER_PROCESSOR = "msrrec.engines.answer_processor:AnswerProcessor"
 ANSWERS = "msrrec_answers"
 """Of ``SamplingParams.extra_args``: a request's ``AnswerChoice``, for the ``AnswerProcessor``."""
 
@@ -180,14 +181,16 @@ def engine_options(
         "disable_log_stats": True,
         "dtype": "bfloat16" if on_gpu else "float32",
     }
-    if config.binds_outputs:
-        options["logits_processors"] = ["msrrec.engines.answer_processor:AnswerProcessor"]
     if source.adapter is not None:
         rank = _adapter_rank(source.adapter)
         options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
     if not on_gpu:
         options |= _cpu_options(model_config, max_model_len)
-    return options | config.vllm_kwargs
+    options |= config.vllm_kwargs
+    if config.binds_outputs:
+        given = config.vllm_kwargs.get("logits_processors") or ()
+        options["logits_processors"] = [*given, _ANSWER_PROCESSOR]
+    return options
 
 
 def _cpu_options(model_config: Any, max_model_len: int) -> dict[str, Any]:
@@ -263,6 +266,11 @@ def _prepare(
             f"{source.path}: no readable model ({_first_line(error)}); expected config, tokenizer "
             "and weights in the Hugging Face format"
         ) from error
+    if config.binds_outputs and tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{source.path}: its tokenizer has no end token, which must follow every answer; "
+            "expected one, or inference.constrained=false and no likelihoods"
+        )
     return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
 
 
