@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic_core import PydanticUndefined
@@ -18,6 +18,9 @@ from msrrec import log
 from msrrec.config import Config, RunConfig, load_config
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.stages import Summary, run_stage
+
+if TYPE_CHECKING:
+    from msrrec.inference.fusion import SideOutput
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -310,8 +313,18 @@ def recommend(
             "agreement": result.agreement,
             "reasoning": result.chosen.reasoning if result.chosen else None,
             "perplexity": result.chosen.perplexity if result.chosen else None,
+            "ranking": rank_titles(titles, result.chosen) if result.chosen else None,
         }
     )
+
+
+def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[dict[str, Any]] | None:
+    """All candidates with their probability, likeliest first; None where it was not measured."""
+    from msrrec.inference.fusion import candidate_probabilities
+
+    shares = zip(titles, candidate_probabilities(chosen), strict=False)
+    ranked = sorted(shares, key=lambda pair: -pair[1])
+    return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
 @app.command(epilog=settings_help("serve", "inference", "ray"))

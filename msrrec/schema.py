@@ -45,6 +45,14 @@ EXAMPLES = pa.schema(
 )
 """``train|validation|test.parquet``. History oldest first; item ids throughout."""
 
+USERS = pa.schema(
+    [
+        pa.field(USER_ID, pa.string(), nullable=False),
+        pa.field("items", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""``users.parquet``: every event of every user, oldest first, which examples show only in part."""
+
 PATHS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),

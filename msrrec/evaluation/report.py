@@ -58,10 +58,13 @@ class SystemResult:
         return bool(self.metrics["config"]["evaluate"]["permutation"])
 
     @property
-    def users(self) -> tuple[str, str, int]:
+    def users(self) -> tuple[str | int, ...]:
         """What two results must share to be compared user by user."""
-        metrics = self.metrics
-        return metrics["dataset"]["fingerprint"], metrics["split"], metrics["num_users"]
+        metrics, dataset = self.metrics, self.metrics["dataset"]
+        shared = (dataset["fingerprint"], metrics["split"], metrics["num_users"])
+        if dataset.get("negatives", "frozen") == "frozen":
+            return shared
+        return (*shared, dataset["negatives"], dataset["num_negatives"] or 0)
 
 
 def report_folder(folder: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from msrrec import schema, storage
 from msrrec.config import TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, encode_text, fit_prompt
+from msrrec.inference.decoding import Query, encode_closing, encode_text, fit_prompt
 from msrrec.log import Progress
 from msrrec.reasoning.prompts import (
     AnswerFormat,
@@ -25,7 +25,6 @@ from msrrec.reasoning.prompts import (
     project_steps,
     render_answer,
     render_reasoning,
-    render_recommendation,
 )
 from msrrec.schema import Example
 from msrrec.synthesis.leakage import later_titles, shows_later
@@ -229,9 +228,8 @@ def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
 
     The answer names a stranger's title, in which nothing becomes a special token.
     """
-    marker = render_recommendation(answer).removesuffix(answer)
     return [
-        *tokenizer.encode(marker, add_special_tokens=False),
+        *encode_closing(tokenizer),
         *encode_text(tokenizer, answer),
         tokenizer.eos_token_id,
     ]
