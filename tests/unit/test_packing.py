@@ -73,7 +73,7 @@ def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str, gra
         )
     gradients = torch.autograd.grad(expected, list(model.parameters()))
 
-    assert use_packed_attention(model)
+    assert use_packed_attention(model, "blocked")
     row = pack(pairs, grain=grain)
     logits_SV = model(
         input_ids=row.input_ids,
@@ -81,7 +81,7 @@ def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str, gra
         logits_to_keep=row.rows,
         sequence_lengths=row.lengths,
     ).logits[0]
-    assert len(logits_SV) == (134 if grain is EXACT else 256)  # 120 + 7 + 1 + 1 + 5
+    assert len(logits_SV) == (134 if grain is EXACT else 160)  # 120 + 7 + 1 + 1 + 5
     loss, _ = packed_loss(logits_SV, row.targets, row.shares, 0.7, 0.3)
     packed_gradients = torch.autograd.grad(loss, list(model.parameters()))
 
@@ -117,5 +117,5 @@ def test_an_example_does_not_see_its_neighbours() -> None:
 def test_models_with_a_sliding_window_keep_their_own_attention() -> None:
     config = Qwen3Config(**SHAPE, use_sliding_window=True, sliding_window=4, max_window_layers=0)
     model = Qwen3ForCausalLM(config)
-    assert not use_packed_attention(model)
+    assert not use_packed_attention(model, "blocked")
     assert model.config._attn_implementation == "sdpa"
