@@ -78,9 +78,8 @@ def packed_attention(
     """
     lengths = tuple(sequence_lengths or (query.shape[2],))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    states = (x.squeeze(0).to(value.dtype) for x in (query, key, value))
-    output = attend(*states, lengths, (0,) * len(lengths), scale, kernel)
-    return output.unsqueeze(0), None
+    q, k, v = (x.squeeze(0).to(value.dtype) for x in (query, key, value))
+    return attend(q, k, v, lengths, (0,) * len(lengths), scale, kernel).unsqueeze(0), None
 
 
 def attend(
@@ -125,7 +124,12 @@ def _attend_by_example(
     from torch.nn.attention.bias import causal_lower_right
 
     counts = [length - start for length, start in zip(lengths, starts, strict=True)]
-    parts = zip(q.split(counts, 1), k.split(lengths, 1), v.split(lengths, 1), strict=True)
+    parts = zip(
+        q.split_with_sizes(counts, 1),
+        k.split_with_sizes(lengths, 1),
+        v.split_with_sizes(lengths, 1),
+        strict=True,
+    )
     outputs = []
     for example_q, example_k, example_v in parts:
         asked, keys = example_q.shape[1], example_k.shape[1]
@@ -154,8 +158,10 @@ def _attend_varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     counts = tuple(length - start for length, start in zip(lengths, starts, strict=True))
-    output: torch.Tensor = varlen_attn(
-        *(x.transpose(0, 1) for x in (q, k, v)),
+    output = varlen_attn(
+        q.transpose(0, 1),
+        k.transpose(0, 1),
+        v.transpose(0, 1),
         _bounds(counts, q.device),
         _bounds(lengths, q.device),
         max(counts),
@@ -164,6 +170,7 @@ def _attend_varlen(
         window_size=(-1, 0),  # causal, aligned at the end of each example
         enable_gqa=len(q) != len(k),
     )
+    assert isinstance(output, torch.Tensor)  # with no log-sums beside it, as none are asked for
     return output
 
 
@@ -191,9 +198,9 @@ class _BlockedAttention(torch.autograd.Function):
         weights = []
         for rows, keys, count in _blocks(lengths, starts):
             scores = grouped_q[:, :, rows].flatten(1, 2) @ k[:, keys].transpose(1, 2)
-            scores.unflatten(1, (-1, count))[..., -count:].add_(hidden[:count, :count])
+            _ungrouped(scores, count)[..., -count:].add_(hidden[:count, :count])
             weights.append(scores.softmax(-1))
-            grouped_output[:, :, rows] = (weights[-1] @ v[:, keys]).unflatten(1, (-1, count))
+            grouped_output[:, :, rows] = _ungrouped(weights[-1] @ v[:, keys], count)
         ctx.save_for_backward(q, k, v, output, *weights)
         ctx.lengths, ctx.starts, ctx.scale = lengths, starts, scale
         return output
@@ -211,14 +218,19 @@ class _BlockedAttention(torch.autograd.Function):
             grad_v[:, keys] += weight.transpose(1, 2) @ grad_rows
             grad_scores = grad_rows @ v[:, keys].transpose(1, 2)
             grad_scores.sub_(mean[:, :, rows].flatten(1, 2)).mul_(weight)
-            grouped_grad_q[:, :, rows] = (grad_scores @ k[:, keys]).unflatten(1, (-1, count))
+            grouped_grad_q[:, :, rows] = _ungrouped(grad_scores @ k[:, keys], count)
             grad_k[:, keys] += grad_scores.transpose(1, 2) @ grouped_q[:, :, rows].flatten(1, 2)
         return grad_q.mul_(ctx.scale), grad_k, grad_v, None, None, None
 
 
 def _grouped(states: torch.Tensor, key_heads: int) -> torch.Tensor:
     """(H, ...) as (G, H / G, ...)."""
-    return states.unflatten(0, (key_heads, -1))
+    return states.view(key_heads, -1, *states.shape[1:])
+
+
+def _ungrouped(states: torch.Tensor, count: int) -> torch.Tensor:
+    """(G, H / G * count, ...) as (G, H / G, count, ...)."""
+    return states.view(len(states), -1, count, states.shape[-1])
 
 
 def _blocks(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[slice, slice, int]]:

@@ -45,8 +45,10 @@ def use_fast_layers(base: Any, kernel: Kernel, dtype: torch.dtype) -> bool:
 
 
 def head_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
-    """The frozen matrix of the vocabulary projection; where it is not the embedding's too, the
-    model's own is put into ``dtype`` for good."""
+    """The frozen matrix of the vocabulary projection, in ``dtype``.
+
+    Where it is not the embedding's too, the model's own is put into that type for good.
+    """
     head = base.get_output_embeddings()
     if head.weight is not base.get_input_embeddings().weight:
         head.weight.data = head.weight.data.to(dtype)
@@ -80,7 +82,7 @@ def run_layer(
     angles = [part.squeeze(0) for part in position_embeddings]
     q = _heads(attention, "q_norm", query, [part[tails] for part in angles] if is_last else angles)
     k = _heads(attention, "k_norm", key, angles)
-    v = value.unflatten(1, (-1, attention.head_dim)).transpose(0, 1).contiguous()
+    v = value.view(len(value), -1, attention.head_dim).transpose(0, 1).contiguous()
     states = attend(q, k, v, lengths, starts, attention.scaling, kernel)
     x_TE = x_TE + _apply(states.flatten(1), attention.o_proj)[0]
     normal = _norm(layer.post_attention_layernorm, x_TE, mlp.gate_proj)
@@ -92,7 +94,7 @@ def _heads(
     attention: Any, norm: str, states: torch.Tensor, angles: list[torch.Tensor]
 ) -> torch.Tensor:
     """Queries or keys by head, normalised where the model does that, then turned."""
-    heads = states.unflatten(1, (-1, attention.head_dim))
+    heads = states.view(len(states), -1, attention.head_dim)
     if hasattr(attention, norm):
         module = getattr(attention, norm)
         heads = rms_norm(heads, module.weight, module.variance_epsilon, states.dtype)
@@ -124,14 +126,18 @@ def _linears(layer: Any) -> list[Any]:
 
 
 def _fits(base: Any) -> bool:
-    """Whether all its linear layers carry plain LoRA without dropout on plain frozen weights, and
-    the vocabulary projection is plain and frozen."""
+    """Whether every linear layer is frozen and plain, with plain LoRA that drops nothing.
+
+    But for the vocabulary projection, which has no LoRA.
+    """
     head = base.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:
         return False
     if base.config.hidden_act not in ("silu", "swish"):
         return False
-    return all(_is_plain(module) for layer in base.get_decoder().layers for module in _linears(layer))
+    return all(
+        _is_plain(module) for layer in base.get_decoder().layers for module in _linears(layer)
+    )
 
 
 def _is_plain(module: Any) -> bool:

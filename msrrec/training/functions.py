@@ -71,7 +71,7 @@ class _LoraLinears(torch.autograd.Function):
             (g.t() @ u).to(ctx.dtype).mul_(scale)
             for g, u, scale in zip(grads, _split(reduced, b), ctx.scales, strict=True)
         ]
-        grad_a = (grad_reduced.t() @ x).to(ctx.dtype).split([m.shape[1] for m in b])
+        grad_a = (grad_reduced.t() @ x).to(ctx.dtype).split_with_sizes([m.shape[1] for m in b])
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = grad_reduced @ a
@@ -83,7 +83,7 @@ class _LoraLinears(torch.autograd.Function):
 
 def _split(reduced: torch.Tensor, b: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The columns of each layer, (T, R)."""
-    return reduced.split([matrix.shape[1] for matrix in b], 1)
+    return reduced.split_with_sizes([matrix.shape[1] for matrix in b], 1)
 
 
 def rms_norm(
@@ -167,9 +167,7 @@ class _Rotate(torch.autograd.Function):
         return turned, None, None
 
 
-def _turn(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor
-) -> torch.Tensor:
+def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Turn each pair (first half, second half) by its angle; all (H, T, D), angles (T, D / 2)."""
     (first, second), (left, right) = x.chunk(2, -1), out.chunk(2, -1)
     torch.mul(first, cos, out=left)

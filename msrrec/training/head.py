@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-_CHUNK_ELEMENTS = 2**26
-"""Logits held at once; in bfloat16, 128 MiB, and as much again for their probabilities."""
-_MAX_CHUNK_ROWS = 512
+_CHUNK_ELEMENTS = 2**25
+"""Logits held at once; in bfloat16, 64 MiB, and as much again for their probabilities."""
+_MIN_CHUNK_ROWS, _MAX_CHUNK_ROWS = 64, 512
 
 
 def head_loss(
@@ -38,24 +38,20 @@ def head_loss(
         shape (2,). Both in float32.
     """
     weights_S = alpha * shares_2S[0] + beta * shares_2S[1]
-    losses_S = _HeadLosses.apply(hidden_SE, weight_VE, targets_S, weights_S)  # type: ignore[no-untyped-call]
+    losses_S = _HeadLosses.apply(hidden_SE, weight_VE, targets_S)  # type: ignore[no-untyped-call]
     return losses_S @ weights_S, shares_2S @ losses_S.detach()
 
 
 class _HeadLosses(torch.autograd.Function):
-    """Each token's loss; its gradient must be the token's weight times one factor for all."""
+    """Cross-entropy of each token, in float32."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_SE: torch.Tensor,
-        weight_VE: torch.Tensor,
-        targets_S: torch.Tensor,
-        weights_S: torch.Tensor,
+        ctx: Any, hidden_SE: torch.Tensor, weight_VE: torch.Tensor, targets_S: torch.Tensor
     ) -> torch.Tensor:
         grad_SE = torch.empty_like(hidden_SE)
-        losses_S = weights_S.new_empty(len(targets_S))
-        rows = max(1, min(_MAX_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight_VE)))
+        losses_S = hidden_SE.new_empty(len(targets_S), dtype=torch.float32)
+        rows = min(_MAX_CHUNK_ROWS, max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight_VE)))
         for start in range(0, len(targets_S), rows):
             chunk = slice(start, start + rows)
             losses_S[chunk], grad_CV = _chunk(hidden_SE[chunk] @ weight_VE.t(), targets_S[chunk])
@@ -64,22 +60,22 @@ class _HeadLosses(torch.autograd.Function):
         return losses_S
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grad_SE,) = ctx.saved_tensors
-        return (grad_SE * grads[0][:, None]).to(grad_SE.dtype), None, None, None
+        return (grad_SE * grads[0][:, None]).to(grad_SE.dtype), None, None
 
 
 def _chunk(logits_CV: torch.Tensor, targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of each row, float32, and its gradient in the type of the logits.
 
-    The target's gradient, p - 1, is taken as minus the sum of all other probabilities: in bfloat16
-    the difference itself would lose all its digits where p is close to 1.
+    The target's gradient, p - 1, is minus the sum of all other probabilities where p is large: in
+    bfloat16 the difference itself would lose all its digits.
     """
     grad_CV = logits_CV.softmax(-1)
-    places_C1 = targets_C[:, None]
-    target_C1 = grad_CV.gather(1, places_C1).float()
-    grad_CV.scatter_(1, places_C1, 0.0)
-    others_C1 = grad_CV.sum(-1, keepdim=True, dtype=torch.float32)
-    grad_CV.scatter_(1, places_C1, -others_C1.to(grad_CV.dtype))
+    places = torch.arange(len(targets_C), device=targets_C.device), targets_C
+    target_C = grad_CV[places].float()
+    grad_CV[places] = 0
+    others_C = torch.where(target_C < 0.5, 1 - target_C, grad_CV.sum(-1).float())
+    grad_CV[places] = -others_C.to(grad_CV.dtype)
     least = torch.finfo(torch.float32).tiny
-    return torch.log1p(others_C1 / target_C1.clamp(min=least))[:, 0], grad_CV
+    return torch.log1p(others_C / target_C.clamp(min=least)), grad_CV

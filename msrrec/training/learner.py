@@ -148,8 +148,7 @@ class Learner:
         return head_loss(hidden_SE, self.head, packed.targets, packed.shares, alpha, beta)
 
     def _loss(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """Through any model; no position but those that predict supervised tokens reaches the
-        vocabulary."""
+        """Through any model; only positions that predict supervised tokens reach the vocabulary."""
         lengths = {"sequence_lengths": packed.lengths} if self.packs else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             outputs = self.model.get_base_model()(

@@ -64,9 +64,7 @@ PLAIN = {
             vocab_size=40, n_embd=16, n_layer=2, n_head=2, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0
         )
     ),
-    "mistral: sliding window": lambda: MistralForCausalLM(
-        MistralConfig(**SHAPE, sliding_window=4)
-    ),
+    "mistral: sliding window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)),
 }
 
 
@@ -110,7 +108,7 @@ def gradient(learner: Learner, batch: np.ndarray[Any, Any] = BATCH) -> torch.Ten
 
 
 def reference(name: str, **settings: Any) -> tuple[float, torch.Tensor]:
-    """Loss and gradient of the readable loss on one padded batch, by transformers and PEFT alone."""
+    """Loss and gradient of the readable loss on a padded batch, by transformers and PEFT alone."""
     model = make_model(TrainConfig(**settings), name)
     rows = [make_examples()[index] for index in BATCH]
     shape = len(rows), max(len(ids) for ids, _ in rows)
