@@ -136,6 +136,52 @@ def test_the_gradient_is_that_of_the_reference_loss_on_a_padded_batch(
     assert expected.abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["llama", "llama, biases", "llama, tied head", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_in_bfloat16_give_nearly_the_gradient_of_float32(
+    name: str, dtype: torch.dtype
+) -> None:
+    """Whatever the type that the frozen weights come in."""
+    _, expected = reference(name)
+    config = TrainConfig(lora_dropout=0.0, micro_batch_size=3)
+    model = make_model(config, name)
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(dtype)
+    learner = Learner(model, config, bfloat16=True)
+    assert learner.head is not None
+    ours = gradient(learner)
+    assert ours.dtype == torch.float32
+    assert (ours - expected).norm() < 0.05 * expected.norm()
+
+
+def test_dropout_and_partial_lora_take_the_plain_way() -> None:
+    assert make_learner(lora_dropout=0.1).head is None
+    from peft import LoraConfig, get_peft_model
+
+    base = get_peft_model(make_base(), LoraConfig(target_modules=["q_proj"]))
+    assert Learner(base, TrainConfig(), bfloat16=False).head is None
+
+
+def test_the_fast_layers_leave_names_and_files_to_peft() -> None:
+    plain = make_model(TrainConfig()).state_dict()
+    assert make_learner().model.state_dict().keys() == plain.keys()
+
+
+def test_what_follows_the_supervised_tokens_has_no_effect() -> None:
+    """Neither on the loss nor on any gradient; nor has the text of other examples."""
+    ids, segments = make_examples()[4]
+    longer = Encoded([*ids.tolist(), 3, 1, 2], [*segments.tolist(), 0, 0, 0], 0)
+    short = Encoded(ids.tolist(), segments.tolist(), 0)
+    results = []
+    for encoded in (short, longer):
+        learner = make_learner()
+        loss = learner.sum_gradients(ExampleSet.collect([encoded]), np.array([0])).loss
+        results.append((loss, torch.cat([w.grad.flatten() for w in learner.weights])))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    assert_same(results[1][1], results[0][1])
+
+
 def assert_same(ours: torch.Tensor, expected: torch.Tensor) -> None:
     """Equal but for rounding in float32."""
     assert (ours - expected).norm() < 1e-5 * expected.norm()
