@@ -209,17 +209,19 @@ class _BlockedAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, output, *weights = ctx.saved_tensors
         mean = _grouped((grads[0] * output).sum(-1, keepdim=True).transpose(0, 1), len(k))
-        grad, grouped_q = _grouped(grads[0].transpose(0, 1), len(k)), _grouped(q, len(k))
+        grad = _grouped(grads[0].transpose(0, 1).contiguous(), len(k))  # each block reads it twice
+        grouped_q = _grouped(q, len(k))
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         grouped_grad_q = _grouped(grad_q, len(k))
         blocks = zip(_blocks(ctx.lengths, ctx.starts), weights, strict=True)
         for (rows, keys, count), weight in blocks:
             grad_rows = grad[:, :, rows].flatten(1, 2)
-            grad_v[:, keys] += weight.transpose(1, 2) @ grad_rows
+            grad_v[:, keys].baddbmm_(weight.transpose(1, 2), grad_rows)
             grad_scores = grad_rows @ v[:, keys].transpose(1, 2)
             grad_scores.sub_(mean[:, :, rows].flatten(1, 2)).mul_(weight)
             grouped_grad_q[:, :, rows] = _ungrouped(grad_scores @ k[:, keys], count)
-            grad_k[:, keys] += grad_scores.transpose(1, 2) @ grouped_q[:, :, rows].flatten(1, 2)
+            rows_q = grouped_q[:, :, rows].flatten(1, 2)
+            grad_k[:, keys].baddbmm_(grad_scores.transpose(1, 2), rows_q)
         return grad_q.mul_(ctx.scale), grad_k, grad_v, None, None, None
 
 
