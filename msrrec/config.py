@@ -145,7 +145,7 @@ class TrainConfig(Config):
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: much less memory, a third more work."""
     compile: bool = False
-    """Compile the layers with torch.compile: pays on GPUs in long runs; takes minutes to start."""
+    """Compile the layers with torch.compile, which takes minutes at the start."""
     attention: Literal["auto", "blocked", "sdpa", "varlen"] = "auto"
     """What computes attention: auto takes the fastest; blocked is made for processors, varlen is
     torch's flash attention over packed rows on GPUs, sdpa works everywhere."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-_CHUNK_ELEMENTS = 2**25
-"""Logits held at once; in bfloat16, 64 MiB, and as much again for their probabilities."""
-_MIN_CHUNK_ROWS, _MAX_CHUNK_ROWS = 64, 512
+_CHUNK_ELEMENTS, _CHUNK_ELEMENTS_ON_GPU = 2**25, 2**27
+"""Logits held at once, of two bytes in bfloat16, and as many probabilities."""
+_LEAST_ROWS = 64
+"""Of a chunk: fewer would read the weight too often."""
 
 
 def head_loss(
@@ -51,7 +52,7 @@ class _HeadLosses(torch.autograd.Function):
     ) -> torch.Tensor:
         grad_SE = torch.empty_like(hidden_SE)
         losses_S = hidden_SE.new_empty(len(targets_S), dtype=torch.float32)
-        rows = min(_MAX_CHUNK_ROWS, max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS // len(weight_VE)))
+        rows = _rows_of_chunk(weight_VE)
         for start in range(0, len(targets_S), rows):
             chunk = slice(start, start + rows)
             losses_S[chunk], grad_CV = _chunk(hidden_SE[chunk] @ weight_VE.t(), targets_S[chunk])
@@ -63,6 +64,11 @@ class _HeadLosses(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grad_SE,) = ctx.saved_tensors
         return (grad_SE * grads[0][:, None]).to(grad_SE.dtype), None, None
+
+
+def _rows_of_chunk(weight_VE: torch.Tensor) -> int:
+    elements = _CHUNK_ELEMENTS if weight_VE.device.type == "cpu" else _CHUNK_ELEMENTS_ON_GPU
+    return max(_LEAST_ROWS, elements // len(weight_VE))
 
 
 def _chunk(logits_CV: torch.Tensor, targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -73,6 +73,8 @@ class Learner:
 
     def _prepare(self, base: Any) -> None:
         """Choose the shortest way through this model: packed rows and fast layers where it can."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
         dtype = torch.bfloat16 if self.bfloat16 else base.get_output_embeddings().weight.dtype
         kernel = self.config.attention
         kernel = fastest_kernel(self.device, dtype) if kernel == "auto" else kernel
@@ -83,8 +85,9 @@ class Learner:
         if self.config.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.compile:
-            for layer in base.get_decoder().layers:
-                layer.compile(dynamic=True)
+            for module in base.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.compile(dynamic=True)
 
     def step(
         self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float

@@ -36,9 +36,9 @@ def norm_ratio(ours: torch.Tensor, expected: torch.Tensor) -> float:
     return float((ours.double() - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize(("rows", "vocabulary"), [(37, 50), (200, 128_256), (1100, 300)])
+@pytest.mark.parametrize(("rows", "vocabulary"), [(37, 50), (280, 128_256)])
 def test_loss_and_gradient_equal_those_of_plain_logits(rows: int, vocabulary: int) -> None:
-    hidden, weight, targets, shares = make(rows, vocabulary)  # the last two in several chunks
+    hidden, weight, targets, shares = make(rows, vocabulary)  # the second in two chunks
     loss, spans, expected = reference(hidden, weight, targets, shares)
     hidden.requires_grad_()
     ours, our_spans = head_loss(hidden, weight, targets, shares, ALPHA, BETA)
@@ -54,7 +54,7 @@ def test_any_size_of_chunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     hidden, weight, targets, shares = make(300, 50)
     results = []
     for rows in (1, 7, 300):
-        monkeypatch.setattr(head, "_MAX_CHUNK_ROWS", rows)
+        monkeypatch.setattr(head, "_rows_of_chunk", lambda weight, rows=rows: rows)
         x = hidden.clone().requires_grad_()
         loss, _ = head_loss(x, weight, targets, shares, ALPHA, BETA)
         results.append((loss, torch.autograd.grad(loss, x)[0]))

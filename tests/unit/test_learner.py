@@ -222,9 +222,12 @@ def run(learner: Learner, begin: int, end: int, examples: ExampleSet) -> None:
         learner.step(step, examples, batch, learning_rate(step, total, config))
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path: Path, dropout: float
+) -> None:
     examples = make_examples()
-    settings = {"global_batch_size": 3, "num_epochs": 3, "lora_dropout": 0.2}
+    settings = {"global_batch_size": 3, "num_epochs": 3, "lora_dropout": dropout}
     undisturbed = make_learner(**settings)
     run(undisturbed, 0, 9, examples)
 
