@@ -82,11 +82,11 @@ def make_base(name: str = "llama") -> Any:
 
 
 def make_examples() -> ExampleSet:
-    """Seven examples of different lengths, every third behaviour-only."""
+    """Seven examples of 11 to 167 tokens, every third behaviour-only."""
     rng = np.random.default_rng(0)
     encoded = []
     for n in range(7):
-        spans = (5 + 3 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
+        spans = (5 + 25 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
         ids = rng.integers(0, 40, sum(spans)).tolist()
         encoded.append(Encoded(ids, np.repeat([0, 1, 2], spans).tolist(), 0))
     return ExampleSet.collect(encoded)
