@@ -1,3 +1,5 @@
+"""Candidate sets drawn at evaluation: what they hold, and that they are the same every time."""
+
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +10,8 @@ from msrrec.data.dataset import USERS_FILE, Dataset
 from msrrec.data.negatives import draw_candidates
 from msrrec.data.prepare import prepare
 from msrrec.errors import ConfigError, DataError
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
 
 @pytest.fixture(scope="module")
