@@ -11,7 +11,9 @@ from the moment at which its engine stands, and plain generation of the same pro
 
 import argparse
 import json
+import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.world import make_catalogue
 from msrrec.engines.base import GenerationRequest
-from msrrec.engines.vllm import VllmEngine
+from msrrec.engines.vllm import ENVIRONMENT, VllmEngine
 from msrrec.inference.batch import Questions, RecommendStage, predict
 from msrrec.inference.decoding import Query, encode_prompt
 from msrrec.inference.recommender import Recommender
@@ -70,40 +72,48 @@ def make_questions(num_users: int) -> tuple[Dataset, list[Example]]:
     return Dataset("bench", {"domain": "Marketplace", "fingerprint": ""}, items), examples
 
 
+def make_recommender(engine: VllmEngine, config: InferenceConfig) -> Recommender:
+    """A recommender around an engine that has started."""
+    return Recommender(
+        engine.tokenizer,
+        max_model_len=engine.max_model_len,
+        answer_format="number_title",
+        config=config,
+        engine=engine,
+    )
+
+
 class Ways:
-    """The ways to generate, around a plain engine and one that can be constrained."""
+    """The ways to generate, around a plain engine and one whose outputs can be bound."""
 
     def __init__(self, source: ModelSource, dataset: Dataset, examples: list[Example]) -> None:
-        self.free, self.bound = (
-            InferenceConfig(max_new_tokens=NUM_NEW, constrained=constrained)
-            for constrained in (False, True)
-        )
-        self.engines = {c.constrained: VllmEngine(source, c) for c in (self.free, self.bound)}
-        self.llm = self.engines[False]._llm
-        self.tokenizer = self.engines[False].tokenizer
+        free = InferenceConfig(max_new_tokens=NUM_NEW)
+        bound = free.model_copy(update={"constrained": True})
+        scored = bound.model_copy(update={"candidate_logprobs": True})
+        engine, binding = VllmEngine(source, free), VllmEngine(source, bound)
+        self.engines = (engine, binding)
+        self.llm, self.tokenizer = engine._llm, engine.tokenizer
         self.questions = Questions.collect(examples, dataset)
         self.queries = self.questions.take(range(len(examples)))
-        self.recommenders = {c.constrained: self._recommender(c) for c in (self.free, self.bound)}
-        self.stages = {c.constrained: self._stage(source, c) for c in (self.free, self.bound)}
+        self.recommender = make_recommender(engine, free)
+        self.stages = {
+            name: self._stage(source, make_recommender(on, config))
+            for name, on, config in (
+                ("free", engine, free),
+                ("constrained", binding, bound),
+                ("scored", binding, scored),
+            )
+        }
         self.requests = {
-            side: [self.recommenders[False].build_request(query, side) for query in self.queries]
+            side: [self.recommender.build_request(query, side) for query in self.queries]
             for side in SIDES
         }
         self.together = [r for pair in zip(*self.requests.values(), strict=True) for r in pair]
 
-    def _recommender(self, config: InferenceConfig) -> Recommender:
-        engine = self.engines[config.constrained]
-        return Recommender(
-            engine.tokenizer,
-            max_model_len=engine.max_model_len,
-            answer_format="number_title",
-            config=config,
-            engine=engine,
+    def _stage(self, source: ModelSource, recommender: Recommender) -> RecommendStage:
+        return RecommendStage(
+            source, recommender.config, SIDES, self.questions, lambda *_: recommender
         )
-
-    def _stage(self, source: ModelSource, config: InferenceConfig) -> RecommendStage:
-        recommender = self.recommenders[config.constrained]
-        return RecommendStage(source, config, SIDES, self.questions, lambda *_: recommender)
 
     def plain(self, requests: list[GenerationRequest], max_tokens: int = NUM_NEW) -> list[Any]:
         """``vllm.LLM.generate`` as anyone would call it, with the log-probabilities asked for."""
@@ -118,11 +128,11 @@ class Ways:
         prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
         return list(self.llm.generate(prompts, params, use_tqdm=False))
 
-    def ours(self, constrained: bool) -> int:
+    def ours(self, name: str) -> int:
         """The stage of batch inference; how many tokens it wrote."""
         import pyarrow as pa
 
-        rows = self.stages[constrained](pa.table({"id": list(range(len(self.queries)))}))
+        rows = self.stages[name](pa.table({"id": list(range(len(self.queries)))}))
         return int(sum(rows["num_tokens"].to_pylist()))
 
     def in_turn(self) -> None:
@@ -166,8 +176,9 @@ def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:
     backwards = ways.interleaved()
     runs: dict[str, Callable[[], Any]] = {
         "plain": lambda: ways.plain(ways.together),
-        "free": lambda: ways.ours(False),
-        "constrained": lambda: ways.ours(True),
+        "free": lambda: ways.ours("free"),
+        "constrained": lambda: ways.ours("constrained"),
+        "scored": lambda: ways.ours("scored"),
         "in_turn": ways.in_turn,
         "prefill_shared_first": lambda: ways.plain(ways.together, 1),
         "prefill_instruction_first": lambda: ways.plain(backwards, 1),
@@ -175,7 +186,7 @@ def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:
     best = dict.fromkeys(runs, float("inf"))
     for n in range(rounds + 1):
         for name, run in runs.items():
-            for engine in ways.engines.values():
+            for engine in ways.engines:
                 engine._llm.reset_prefix_cache()
             begin = time.process_time()
             run()
@@ -206,8 +217,7 @@ def time_pipeline(
 
     dataset, examples = make_questions(num_users)
     queries = Questions.collect(examples, dataset).take(range(num_users))
-    recommender = ways.recommenders[False]
-    requests = [recommender.build_request(query, side) for query in queries for side in SIDES]
+    requests = [ways.recommender.build_request(query, side) for query in queries for side in SIDES]
     ways.llm.reset_prefix_cache()
     begin = time.time()
     outputs = ways.plain(requests)
@@ -216,7 +226,7 @@ def time_pipeline(
     warm_up = replace(queries[0], history=queries[0].history[:1])
     with ray_session(num_cpus=2):
         build = TimedBuild(note, warm_up)
-        predictions = predict(examples, dataset, source, SIDES, ways.free, build)
+        predictions = predict(examples, dataset, source, SIDES, ways.recommender.config, build)
         pipeline_s = time.time() - float(note.read_text())
     num_tokens = sum(prediction.output.num_tokens for prediction in predictions)
     plain_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
@@ -234,16 +244,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pipeline-users", type=int, default=96, help="0 leaves Ray Data out")
     arguments = parser.parse_args()
+    os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it then
     with tempfile.TemporaryDirectory() as folder:
         source = make_model(Path(folder) / "model")
         ways = Ways(source, *make_questions(arguments.users))
         seconds = time_rounds(ways, arguments.rounds)
+        print(json.dumps(seconds), file=sys.stderr)
         pipeline = {}
         if arguments.pipeline_users:
             pipeline = time_pipeline(source, ways, arguments.pipeline_users, Path(folder))
     ratios = {
         "batch_over_plain": seconds["plain"] / seconds["free"],
         "constrained_over_free": seconds["free"] / seconds["constrained"],
+        "cost_of_candidate_logprobs": seconds["scored"] / seconds["constrained"] - 1,
         "two_sided_over_in_turn": seconds["in_turn"] / seconds["free"],
         "prefill_shared_over_instruction_first": seconds["prefill_shared_first"]
         / seconds["prefill_instruction_first"],

@@ -95,7 +95,7 @@ class Questions:
                 self._named(row, "history"),
                 self._named(row, "candidates"),
             )
-            for row in self.rows.take(numbers).to_pylist()
+            for row in self.rows.take(list(numbers)).to_pylist()
         ]
 
     def _named(self, row: dict[str, Any], column: str) -> tuple[str, ...]:
