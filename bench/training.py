@@ -418,7 +418,9 @@ def measure(
             out = folder / "values.json"
             arguments = ["--vocabulary", str(vocabulary), "--steps", str(steps), "--out", str(out)]
             run_process(python, "--time", system, *arguments)
-            found[system].append(json.loads(out.read_text()))
+            values = json.loads(out.read_text())
+            print(f"{vocabulary:,} {system}: {json.dumps(values)}", file=sys.stderr)
+            found[system].append(values)
     return found
 
 

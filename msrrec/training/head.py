@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-_CHUNK_ELEMENTS, _CHUNK_ELEMENTS_ON_GPU = 2**25, 2**27
+_CHUNK_ELEMENTS, _CHUNK_ELEMENTS_ON_GPU = 2**24, 2**27
 """Logits held at once, of two bytes in bfloat16, and as many probabilities."""
 _LEAST_ROWS = 64
 """Of a chunk: fewer would read the weight too often."""

@@ -38,7 +38,7 @@ def norm_ratio(ours: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("rows", "vocabulary"), [(37, 50), (280, 128_256)])
 def test_loss_and_gradient_equal_those_of_plain_logits(rows: int, vocabulary: int) -> None:
-    hidden, weight, targets, shares = make(rows, vocabulary)  # the second in two chunks
+    hidden, weight, targets, shares = make(rows, vocabulary)  # the second in three chunks
     loss, spans, expected = reference(hidden, weight, targets, shares)
     hidden.requires_grad_()
     ours, our_spans = head_loss(hidden, weight, targets, shares, ALPHA, BETA)
