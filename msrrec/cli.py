@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ import typer
 from pydantic_core import PydanticUndefined
 
 from msrrec import log
+from msrrec.baselines import BASELINES
 from msrrec.config import Config, RunConfig, load_config
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.stages import Summary, run_stage
@@ -48,7 +50,7 @@ ModelDir = Annotated[
     typer.Option(
         "--model",
         help="Folder made by `msrrec train`, a base model's, `embedded`; evaluate also takes the "
-        "baselines `random` and `popularity`.",
+        "name of a baseline, such as `popularity`.",
     ),
 ]
 
@@ -265,6 +267,43 @@ def score(
     settings["references"] = references
     record = f"{evaluation.rstrip('/')}/score"
     emit(run_stage("score", record, settings, work, overwrite=overwrite))
+
+
+@app.command(epilog=settings_help("baselines", "inference", "evaluate", "model", "ray"))
+def compare(
+    dataset: DatasetDir,
+    out: OutDir,
+    systems: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas between, in the order of the table: "
+            + ", ".join(BASELINES)
+            + "."
+        ),
+    ],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Any list of systems on the same frozen examples: one table, intervals, paired tests.
+
+    Each is run once: its result is found again by the hash of system, settings and data. A failing
+    one is shown in the table, leaves the rest, and makes the exit code 1.
+    """
+    names = [name.strip() for name in systems.split(",") if name.strip()]
+    run = resolve(config, overrides, dry_run, dataset=dataset, systems=names)
+    from msrrec.cluster import ray_session
+    from msrrec.data.dataset import Dataset
+    from msrrec.evaluation.compare import compare as compare_systems
+
+    def session() -> AbstractContextManager[None]:
+        return ray_session(run.ray.address, run.ray.num_cpus)
+
+    summary = compare_systems(Dataset.load(dataset), names, out, run, session, overwrite=overwrite)
+    emit(summary)
+    if summary["failures"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from msrrec import schema, storage
-from msrrec.baselines import BASELINES
+from msrrec.baselines import BASELINES, build_baseline
+from msrrec.baselines.interface import choose
 from msrrec.baselines.popularity import count_buyers
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
@@ -139,11 +140,14 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         ConfigError: If there is no baseline of that name.
         DataError: If the split has no examples.
     """
-    if name not in BASELINES:
-        raise ConfigError(f"baseline {name!r}: unknown; expected one of {', '.join(BASELINES)}")
     examples = _examples(dataset, config)
     seed = config.inference.seed
-    choices = BASELINES[name](dataset, examples, seed)
+    baseline = build_baseline(name, config)
+    begin = time.monotonic()
+    facts = baseline.fit(dataset, fit_folder(out))
+    scores = baseline.score(examples)
+    seconds = round(time.monotonic() - begin, 2)
+    choices = choose(examples, scores, seed)
     rows = [
         {
             "example_id": example.example_id,
@@ -153,11 +157,17 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
             schema.ITEM_ID: choice,
             "num_tokens": 0,
             "seed": seed,
+            "candidate_scores": found,
         }
-        for example, choice in zip(examples, choices, strict=True)
+        for example, choice, found in zip(examples, choices, scores, strict=True)
     ]
     evaluation = Evaluation(name, "baseline", examples, {name: rows})
-    return _write(evaluation, dataset, out, config, {})
+    return _write(evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}})
+
+
+def fit_folder(out: str) -> str:
+    """Where a baseline keeps its work, beside the evaluation, whose folder is replaced whole."""
+    return f"{out.rstrip('/')}.fit"
 
 
 def _examples(dataset: Dataset, config: RunConfig) -> list[Example]:
@@ -292,7 +302,7 @@ def _write(
         "audit": checks,
         "paired": _paired(evaluation),
         **extra,
-        "config": config.model_dump(mode="json", include={"inference", "evaluate"}),
+        "config": config.model_dump(mode="json", include={"inference", "evaluate", "baselines"}),
     }
     with storage.atomic_folder(out) as folder:
         for variant, rows in evaluation.rows.items():
@@ -307,7 +317,7 @@ def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     buyers = count_buyers(dataset.examples("train"))
     found = {}
     for variant, rows in evaluation.rows.items():
-        scores = [row.get("candidate_logprobs") for row in rows]
+        scores = [row.get("candidate_scores", row.get("candidate_logprobs")) for row in rows]
         metrics = ranking.rank_metrics(evaluation.examples, _choices(rows), buyers, scores)
         found[variant] = metrics | {
             "reasoning": reasoning_metrics(dataset, evaluation.examples, rows),
