@@ -80,6 +80,13 @@ def delete_file(path: str) -> None:
         filesystem.delete_file(inner)
 
 
+def delete_folder(path: str) -> None:
+    """Remove a folder and all in it where there is one."""
+    filesystem, inner = resolve(path)
+    if filesystem.get_file_info(inner).type == fs.FileType.Directory:
+        filesystem.delete_dir(inner)
+
+
 def read_json(path: str) -> Any:
     """A JSON file.
 

@@ -49,6 +49,16 @@ class Entry:
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
+def _sequential(place: str, **options: Any) -> Entry:
+    return Entry(
+        f"sequential.{place}",
+        options,
+        ("trials", "max_epochs", "patience", "batch_size", "history_length"),
+        ("purchases", *(f"sequential.{name}" for name in ("rows", "loss", "trainer", "system"))),
+        needs_ray=True,
+    )
+
+
 BASELINES: dict[str, Entry] = {
     "random": Entry("random:Random"),
     "popularity": Entry("popularity:Popularity"),
@@ -58,6 +68,10 @@ BASELINES: dict[str, Entry] = {
     "bm25-mean": Entry("bm25:Bm25", {"uses": "mean"}),
     "embedding-last": Entry("embedding:Embedding", {"uses": "last"}, ("embedding_model",)),
     "embedding-mean": Entry("embedding:Embedding", {"uses": "mean"}, ("embedding_model",)),
+    "caser": _sequential("caser:Caser"),
+    "gru4rec": _sequential("gru4rec:Gru4Rec"),
+    "sasrec": _sequential("sasrec:SasRec"),
+    "sasrec-binary": _sequential("sasrec:SasRec", loss="binary"),
 }
 
 

@@ -159,11 +159,20 @@ def _evaluate(
     logger.info("compare: %s", system.name)
     try:
         run_stage("compare", folder, settings, lambda: system.evaluate(folder), overwrite=overwrite)
-    except MsrRecError as error:
-        logger.error("compare: %s failed: %s", system.name, error)
-        done.failures[system.name] = str(error)
+    except _failures() as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        logger.error("compare: %s failed: %s", system.name, lines[0])
+        done.failures[system.name] = lines[0]
     else:
         done.results[system.name] = folder
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What ends one system and no more: bad settings, lost workers, engines, memory, disk."""
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    return MsrRecError, RayError, TrainingFailedError, RuntimeError, MemoryError, OSError
 
 
 def render_table(

@@ -162,7 +162,9 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         for example, choice, found in zip(examples, choices, scores, strict=True)
     ]
     evaluation = Evaluation(name, "baseline", examples, {name: rows})
-    return _write(evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}})
+    summary = _write(evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}})
+    storage.delete_folder(fit_folder(out))
+    return summary
 
 
 def fit_folder(out: str) -> str:
