@@ -85,6 +85,12 @@ def emit(summary: Summary) -> None:
     print(json.dumps(summary, ensure_ascii=False))
 
 
+def teacher_keys(config: RunConfig) -> dict[str, str]:
+    """The API keys of the teachers that the environment has, by its names for them."""
+    names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
 def with_ray(config: RunConfig, work: Callable[[], Summary]) -> Callable[[], Summary]:
     """Work that runs on a cluster, started only when the work is not finished already."""
 
@@ -158,9 +164,7 @@ def synthesize(
         from msrrec.data.dataset import Dataset
         from msrrec.synthesis.synthesize import synthesize
 
-        names = {endpoint.api_key_env for endpoint in run.teacher.endpoints}
-        keys = {name: os.environ[name] for name in names if os.environ.get(name)}
-        return synthesize(Dataset.load(dataset), out, run, keys)
+        return synthesize(Dataset.load(dataset), out, run, teacher_keys(run))
 
     settings = dataset_settings(dataset) | run.model_dump(
         mode="json", include={"teacher": True, "synthesis": True, "model": {"answer_format"}}
@@ -269,7 +273,9 @@ def score(
     emit(run_stage("score", record, settings, work, overwrite=overwrite))
 
 
-@app.command(epilog=settings_help("baselines", "inference", "evaluate", "model", "ray"))
+@app.command(
+    epilog=settings_help("baselines", "inference", "evaluate", "model", "train", "teacher", "ray")
+)
 def compare(
     dataset: DatasetDir,
     out: OutDir,
@@ -281,6 +287,10 @@ def compare(
             + "."
         ),
     ],
+    reasoning: Annotated[
+        str | None,
+        typer.Option(help="Folder made by `msrrec synthesize`, for msrrec trained on the spot."),
+    ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
@@ -292,15 +302,17 @@ def compare(
     one is shown in the table, leaves the rest, and makes the exit code 1.
     """
     names = [name.strip() for name in systems.split(",") if name.strip()]
-    run = resolve(config, overrides, dry_run, dataset=dataset, systems=names)
+    run = resolve(config, overrides, dry_run, dataset=dataset, systems=names, reasoning=reasoning)
     from msrrec.cluster import ray_session
     from msrrec.data.dataset import Dataset
     from msrrec.evaluation.compare import compare as compare_systems
+    from msrrec.evaluation.systems import Run
 
     def session() -> AbstractContextManager[None]:
         return ray_session(run.ray.address, run.ray.num_cpus)
 
-    summary = compare_systems(Dataset.load(dataset), names, out, run, session, overwrite=overwrite)
+    shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
+    summary = compare_systems(names, shared, session, overwrite=overwrite)
     emit(summary)
     if summary["failures"]:
         raise typer.Exit(1)

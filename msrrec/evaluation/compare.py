@@ -15,35 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msrrec import log, storage
-from msrrec.baselines import BASELINES
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
-from msrrec.evaluation.evaluate import evaluate_baseline
 from msrrec.evaluation.report import load_result, write_report
+from msrrec.evaluation.systems import Run, System, find_systems
 from msrrec.stages import Summary, run_stage, versions
 
 logger = logging.getLogger(__name__)
 
 TABLE = "report/table.md"
 SYSTEMS = "systems"
-
-
-@dataclass(frozen=True)
-class System:
-    """One row of the table that is to be.
-
-    Attributes:
-        name: What the table calls it.
-        settings: All that decides its result beside the dataset; JSON values only.
-        evaluate: Evaluates it into a folder.
-        needs_ray: Whether Ray must be running for that.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    evaluate: Callable[[str], Summary]
-    needs_ray: bool = False
 
 
 @dataclass
@@ -55,10 +37,8 @@ class Comparison:
 
 
 def compare(
-    dataset: Dataset,
     names: Sequence[str],
-    out: str,
-    config: RunConfig,
+    run: Run,
     session: Callable[[], AbstractContextManager[None]],
     *,
     overwrite: bool = False,
@@ -66,10 +46,9 @@ def compare(
     """Evaluate what is not evaluated yet, and write page, JSON and Markdown table of all.
 
     Args:
-        dataset: From ``msrrec prepare``.
-        names: Systems in the order of the table; the last is what the others are held against.
-        out: Folder of everything.
-        config: Its sections are each used by the systems that need them.
+        names: Systems in the order of the table. The others are held against the last fused one,
+            or else the last.
+        run: What they all share.
         session: Opens Ray; entered only for a system that needs it and has no result.
         overwrite: Evaluate again what is finished.
 
@@ -77,7 +56,8 @@ def compare(
         ConfigError: If a name is unknown, doubled, or there is none.
         MsrRecError: If no system gives a result: the first one's failure.
     """
-    systems = find_systems(names, dataset, config)
+    dataset, out = run.dataset, run.out
+    systems = find_systems(names, run)
     done = Comparison()
     with ExitStack() as stack, log.Progress("compare", len(systems), "systems", 0.0) as progress:
         opened = False
@@ -95,52 +75,9 @@ def compare(
     results = [load_result(folder) for folder in done.results.values()]
     summary = write_report(results, out, done.failures)
     report = storage.read_json(storage.join(out, "report/results.json"))
-    text = render_table(report, dataset, names, config)
+    text = render_table(report, dataset, names, run.config)
     storage.write_bytes(storage.join(out, TABLE), text.encode("utf-8", errors="replace"))
     return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
-
-
-def find_systems(names: Sequence[str], dataset: Dataset, config: RunConfig) -> list[System]:
-    """The systems of some names.
-
-    Raises:
-        ConfigError: If a name is unknown, doubled, or there is none.
-    """
-    systems = [_find(name, dataset, config) for name in names]
-    found = [system.name for system in systems]
-    doubled = sorted({name for name in found if found.count(name) > 1})
-    if doubled or not systems:
-        what = f"found {doubled[0]!r} twice" if doubled else "found none"
-        raise ConfigError(f"--systems: {what}; expected names such as popularity,sasrec, each once")
-    return systems
-
-
-def _find(name: str, dataset: Dataset, config: RunConfig) -> System:
-    if name in BASELINES:
-        return _baseline(name, dataset, config)
-    raise ConfigError(f"--systems: {name!r} is unknown; expected some of {', '.join(BASELINES)}")
-
-
-def _baseline(name: str, dataset: Dataset, config: RunConfig) -> System:
-    entry = BASELINES[name]
-    settings = {
-        "system": name,
-        "code": entry.code_hash(),
-        "seed": config.inference.seed,
-        "evaluate": _users(config),
-        "baselines": config.baselines.model_dump(mode="json", include=set(entry.settings)),
-    }
-    return System(
-        name,
-        settings,
-        lambda out: evaluate_baseline(dataset, name, out, config),
-        needs_ray=entry.needs_ray,
-    )
-
-
-def _users(config: RunConfig) -> dict[str, Any]:
-    """Who is evaluated, and on which order of candidates."""
-    return config.evaluate.model_dump(include={"split", "num_users", "permutation"})
 
 
 def _folder(out: str, system: System, dataset: Dataset) -> str:

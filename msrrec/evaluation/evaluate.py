@@ -57,7 +57,7 @@ class Evaluation:
 
     Attributes:
         system: What tables call it.
-        kind: ``baseline``, ``base`` or ``trained``.
+        kind: ``baseline``, ``api``, ``base`` or ``trained``.
         rows: Rows of ``schema.PREDICTIONS`` a variant, in the order of the examples.
     """
 
@@ -115,7 +115,7 @@ def evaluate(
         extra["fusion"] = fusion_table(examples, outputs, decisions["fused"])
         extra["fusion"]["study"] = fusion_study(examples, outputs, gate)
         extra["fusion"]["gate"] = asdict(gate) if gate else None
-    return _write(evaluation, dataset, out, config, extra)
+    return write_evaluation(evaluation, dataset, out, config, extra)
 
 
 def evaluate_system(
@@ -162,7 +162,9 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         for example, choice, found in zip(examples, choices, scores, strict=True)
     ]
     evaluation = Evaluation(name, "baseline", examples, {name: rows})
-    summary = _write(evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}})
+    summary = write_evaluation(
+        evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}}
+    )
     storage.delete_folder(fit_folder(out))
     return summary
 
@@ -281,7 +283,7 @@ def _choices(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
     return [row[schema.ITEM_ID] for row in rows]
 
 
-def _write(
+def write_evaluation(
     evaluation: Evaluation, dataset: Dataset, out: str, config: RunConfig, extra: dict[str, Any]
 ) -> Summary:
     """All files at once, or none."""

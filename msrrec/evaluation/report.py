@@ -29,7 +29,7 @@ RESULTS = "report/results.json"
 
 _SUMMARY = ("label", "system", "variant", "num_users", "hit_ratio", "valid_ratio", "paired")
 """What the command prints of each row; results.json has all of it."""
-_KINDS = ("baseline", "base", "trained")
+_KINDS = ("baseline", "api", "base", "trained")
 
 
 @dataclass(frozen=True)

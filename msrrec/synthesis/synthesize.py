@@ -176,6 +176,27 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
     return questions
 
 
+def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
+    """The first answer to every question of a run that has one, by example id.
+
+    Args:
+        dataset: As ``synthesize`` had it.
+        out: The folder that ``synthesize`` wrote.
+        config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
+    """
+    questions = build_questions(dataset, config)
+    samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
+    found: dict[str, Record] = {}
+    for path in list_journal(storage.join(out, FOLDER)):
+        for record in iter_records(path):
+            question = questions.get(record.example_id) if record else None
+            if record is None or question is None or record.attempt != 0:
+                continue
+            if record.prompt_hash == question.prompt_hash and record.sampling in samplings:
+                found.setdefault(record.example_id, record)
+    return found
+
+
 def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:
     """A row for every answer in the journal, judged by Ray Data where it is asked for now.
 

@@ -11,6 +11,7 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.compare import compare
 from msrrec.evaluation.evaluate import fit_folder
+from msrrec.evaluation.systems import Run
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -68,7 +69,7 @@ def test_a_trained_system_stands_in_the_table_and_leaves_no_work_behind(
     from msrrec.cluster import ray_session
 
     out = tmp_path / "out"
-    summary = compare(dataset, ["popularity", "gru4rec"], str(out), CONFIG, ray_session)
+    summary = compare(["popularity", "gru4rec"], Run(dataset, str(out), CONFIG), ray_session)
     row = summary["systems"][1]
     assert row["system"] == "gru4rec"
     assert row["hit_ratio"]["value"] > 0.9

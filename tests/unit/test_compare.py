@@ -9,9 +9,13 @@ import pytest
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
-from msrrec.evaluation import compare as comparison
+from msrrec.evaluation import evaluate as evaluation
+from msrrec.evaluation import systems as comparison
+from msrrec.evaluation import teacher
 from msrrec.evaluation.compare import compare
-from tests.unit.test_report import NASTY, NUM_USERS, write_dataset
+from msrrec.evaluation.systems import Run
+from msrrec.synthesis.journal import Record, Sampling
+from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
 
 
 @contextlib.contextmanager
@@ -22,7 +26,8 @@ def no_ray() -> Iterator[None]:
 
 def run(folder: Path, names: str, config: RunConfig | None = None) -> dict[str, Any]:
     dataset = Dataset.load(str(folder / "dataset"))
-    return compare(dataset, names.split(","), str(folder / "out"), config or RunConfig(), no_ray)
+    shared = Run(dataset, str(folder / "out"), config or RunConfig())
+    return compare(names.split(","), shared, no_ray)
 
 
 @pytest.fixture
@@ -99,3 +104,70 @@ def test_text_from_shops_stays_text_in_the_table(folder: Path) -> None:
     table = (folder / "out" / "report" / "table.md").read_text()
     assert NASTY not in table
     assert table.startswith("# Systems on Home &lt;script&gt;")
+
+
+def test_a_models_folder_and_the_backbone_are_systems_in_the_modes_they_know(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "predict", predict_here)
+    plain, model = folder / "plain", folder / "model"
+    for path, has_reasoning in ((plain, False), (model, True)):
+        (path / "merged").mkdir(parents=True)
+        (path / "merged" / "config.json").write_text("{}")
+        settings = {"kind": "msrrec", "answer_format": "number_title", "domain": "Home"}
+        settings["train"] = {"reasoning": has_reasoning}  # type: ignore[assignment]
+        (path / "config.json").write_text(json.dumps(settings))
+    base = folder / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    names = ["backbone", f"Plain={plain}", f"Ours={model}"]
+    config = RunConfig.model_validate({"model": {"name_or_path": str(base)}})
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), config)
+    rows = compare(names, shared, contextlib.nullcontext)["systems"]
+    assert [(row["system"], row["variant"]) for row in rows] == [
+        ("backbone zero-shot", "full"),
+        ("Plain", "direct"),
+        *[("Ours", mode) for mode in ("user", "item", "full", "fused")],
+    ]
+    assert rows[-1]["paired"] is None  # the fused row is what others are held against
+    assert rows[2]["hit_ratio"]["value"] == 1.0
+
+
+def test_msrrec_trained_on_the_spot_needs_reasoning(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="needs --reasoning"):
+        run(folder, "msrrec")
+
+
+def record(example_id: str, text: str) -> Record:
+    sampling = Sampling("some-model", 0.6, 4096)
+    usage = {"completion_tokens": 7}
+    return Record(example_id, 0, "", sampling, text, None, "stop", usage, "some-model", 0.1, 1, 0)
+
+
+def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RunConfig] = []
+
+    def synthesize(dataset: Dataset, out: str, config: RunConfig, keys: Any) -> dict[str, Any]:
+        asked.append(config)
+        return {"calls": 3}
+
+    def answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
+        titles = {e.example_id: dataset.titles(e.candidates) for e in dataset.examples("test")}
+        slot = titles["e00"].index(f"Right {NASTY}") + 1
+        return {
+            "e00": record("e00", f"[reasoning_start]\nx\n[reasoning_end]\n({slot}) {NASTY}"),
+            "e01": record("e01", "I can't say."),
+        }
+
+    monkeypatch.setattr(teacher, "synthesize", synthesize)
+    monkeypatch.setattr(teacher, "first_answers", answers)
+    config = RunConfig.model_validate({"synthesis": {"tau": 5, "attempts": 9}})
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), config)
+    (row,) = compare(["teacher"], shared, contextlib.nullcontext)["systems"]
+    (used,) = asked
+    assert (used.synthesis.split, used.synthesis.tau, used.synthesis.attempts) == ("test", None, 1)
+    assert row["system"] == "some-model zero-shot"
+    assert row["valid_ratio"]["value"] == pytest.approx(1 / NUM_USERS)  # the rest count as misses
+    assert row["hit_ratio"]["value"] == pytest.approx(1 / NUM_USERS)
