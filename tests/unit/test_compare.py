@@ -157,7 +157,7 @@ def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answ
         titles = {e.example_id: dataset.titles(e.candidates) for e in dataset.examples("test")}
         slot = titles["e00"].index(f"Right {NASTY}") + 1
         return {
-            "e00": record("e00", f"[reasoning_start]\nx\n[reasoning_end]\n({slot}) {NASTY}"),
+            "e00": record("e00", f"[reasoning_start]\nx\n[reasoning_end]\n({slot}) Right {NASTY}"),
             "e01": record("e01", "I can't say."),
         }
 
