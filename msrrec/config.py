@@ -144,6 +144,8 @@ class SynthesisConfig(Config):
     """Examples to ask about, in order; 0 takes all."""
     split: Literal["train", "validation", "test"] = "train"
     """train to teach from; test for the references that reasonings are scored against."""
+    prompt: Literal["chain", "plain"] = "chain"
+    """chain: the five steps; plain: reasoning without named steps, from which no path is kept."""
 
 
 class ModelConfig(Config):

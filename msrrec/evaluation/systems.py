@@ -18,7 +18,7 @@ from msrrec.demo import without_reasoning
 from msrrec.errors import ConfigError
 from msrrec.evaluation.audit import hash_weights
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
-from msrrec.evaluation.teacher import evaluate_teacher
+from msrrec.evaluation.teacher import Prompt, evaluate_teacher
 from msrrec.inference.recommender import Mode
 from msrrec.models import locate_model, read_settings
 from msrrec.stages import Summary, run_stage
@@ -186,24 +186,26 @@ def _train_and_evaluate(
     return evaluate(run.dataset, folder, out, run.config, _modes(folder), name=label)
 
 
-def _teacher(run: Run) -> System:
+def _teacher(label: str, prompt: Prompt, run: Run) -> System:
     settings = {
-        "system": "teacher",
+        "system": label,
+        "prompt": prompt,
         "evaluate": run.users,
         **run.sections("teacher"),
         "answer_format": run.config.model.answer_format,
     }
-    return System("teacher zero-shot", settings, partial(_ask_teacher, run), True)
+    return System(label, settings, partial(_ask_teacher, prompt, run), True)
 
 
-def _ask_teacher(run: Run, out: str) -> Summary:
-    answers = storage.join(run.out, ANSWERS)
-    return evaluate_teacher(run.dataset, out, answers, run.config, run.keys)
+def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
+    answers = storage.join(run.out, ANSWERS, prompt)
+    return evaluate_teacher(run.dataset, out, answers, run.config, run.keys, prompt)
 
 
 MAKERS: dict[str, Callable[[Run], System]] = {
     "backbone": _backbone,
-    "teacher": _teacher,
+    "teacher": partial(_teacher, "teacher zero-shot", "chain"),
+    "recsaver": partial(_teacher, "RecSAVER", "plain"),
     "msrrec": lambda run: _trained("MSR-Rec", run, run.config),
     "msrrec-without-reasoning": lambda run: _trained(
         "MSR-Rec w/o reason", run, without_reasoning(run.config)

@@ -21,7 +21,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, serve_offline_teacher
 from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
-from msrrec.reasoning.prompts import render_prompt, render_reasoning
+from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_reasoning
 from msrrec.synthesis.calls import Assignment, Crew, Question, ask_all, spending_of, standing_of
 from msrrec.synthesis.journal import (
     FOLDER,
@@ -159,13 +159,11 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
     questions: Questions = {}
     for example in examples:
         candidates = tuple(dataset.titles(example.candidates))
-        prompt = render_prompt(
-            "full",
-            dataset.domain,
-            dataset.titles(example.history),
-            candidates,
-            config.model.answer_format,
-        )
+        history, form = dataset.titles(example.history), config.model.answer_format
+        if config.synthesis.prompt == "plain":
+            prompt = render_plain_prompt(dataset.domain, history, candidates, form)
+        else:
+            prompt = render_prompt("full", dataset.domain, history, candidates, form)
         questions[example.example_id] = Question(
             example.example_id,
             prompt,

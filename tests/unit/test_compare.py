@@ -14,6 +14,7 @@ from msrrec.evaluation import systems as comparison
 from msrrec.evaluation import teacher
 from msrrec.evaluation.compare import compare
 from msrrec.evaluation.systems import Run
+from msrrec.evaluation.teacher import read_choice
 from msrrec.synthesis.journal import Record, Sampling
 from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
 
@@ -171,3 +172,33 @@ def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answ
     assert row["system"] == "some-model zero-shot"
     assert row["valid_ratio"]["value"] == pytest.approx(1 / NUM_USERS)  # the rest count as misses
     assert row["hit_ratio"]["value"] == pytest.approx(1 / NUM_USERS)
+
+
+def test_recsaver_asks_the_same_teacher_plainly(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def synthesize(dataset: Dataset, out: str, config: RunConfig, keys: Any) -> dict[str, Any]:
+        asked.append(config.synthesis.prompt)
+        return {"calls": 1}
+
+    monkeypatch.setattr(teacher, "synthesize", synthesize)
+    monkeypatch.setattr(teacher, "first_answers", lambda *_: {"e00": record("e00", "(1) Bad")})
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
+    (row,) = compare(["recsaver"], shared, contextlib.nullcontext)["systems"]
+    assert asked == ["plain"]
+    assert row["system"] == "RecSAVER (some-model)"
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("[reasoning_start]\nx\n[reasoning_end]\n(2) Blue", 1),
+        ("I think of lamps.\n\nRed", 0),
+        ("[reasoning_start]\nx\n[reasoning_end]\nGreen", None),
+        ("", None),
+    ],
+)
+def test_a_teachers_choice_is_its_answer_or_its_last_line(text: str, index: int | None) -> None:
+    assert read_choice(record("e", text), ["Red", "Blue"]) == index
