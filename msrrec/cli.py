@@ -204,7 +204,7 @@ def train(
     emit(run_stage("train", out, settings, with_ray(run, work), overwrite=overwrite))
 
 
-@app.command(epilog=settings_help("inference", "evaluate", "model", "ray"))
+@app.command(epilog=settings_help("inference", "evaluate", "baselines", "model", "ray"))
 def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
@@ -229,9 +229,8 @@ def evaluate(
 
         return evaluate_system(Dataset.load(dataset), model, out, run, variants, name=name)
 
-    settings = dataset_settings(dataset) | run.model_dump(
-        mode="json", include={"inference", "evaluate", "model"}
-    )
+    sections = {"inference", "evaluate", "model"} | ({"baselines"} if model in BASELINES else set())
+    settings = dataset_settings(dataset) | run.model_dump(mode="json", include=sections)
     settings |= {"model_dir": model, "variants": list(variants), "name": name}
     emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
 

@@ -171,6 +171,7 @@ def build_report(
         cases=_cases(main, results),
         histogram=histogram(main.metrics.get("fusion", {}).get("perplexity")),
         curves=_curves(results),
+        fits=[r for r in results if r.metrics.get("fit", {}).get("sequential")],
         speeds=[r for r in results if "speed" in r.metrics],
     )
     storage.write_bytes(out, page.encode("utf-8", errors="replace"))

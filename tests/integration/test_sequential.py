@@ -77,3 +77,5 @@ def test_a_trained_system_stands_in_the_table_and_leaves_no_work_behind(
     assert not Path(fit_folder(str(folder))).exists()
     metrics = storage.read_json(str(folder / "report" / "metrics.json"))
     assert len(metrics["fit"]["trials"]) == 3
+    page = (out / "report" / "index.html").read_text()
+    assert "gru4rec: the best of 3 settings by MRR on validation" in page
