@@ -159,9 +159,13 @@ def _line(row: Mapping[str, Any]) -> str:
         f"{paired['difference']:+.4f} [{paired['low']:+.3f}, {paired['high']:+.3f}]"
         if paired
         else "–",
-        f"{paired['p_adjusted']:.4f}" if paired else "–",
+        _p_value(paired["p_adjusted"]) if paired else "–",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _interval(share: Mapping[str, float] | None) -> str:

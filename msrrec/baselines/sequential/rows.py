@@ -5,6 +5,7 @@ Shapes: R = rows, T = ``length``. Code 0 is padding, on the right; items count f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,12 @@ class Purchases:
         """Events that have one before them."""
         return int(np.maximum(self.lengths - 1, 0).sum())
 
+    @cached_property
+    def owned(self) -> IntArray:
+        """Keys of what each user bought, ascending, to look users' items up in."""
+        users = np.repeat(np.arange(1, len(self.lengths) + 1), self.lengths)
+        return np.unique(owner_keys(users, self.items))
+
     def rows(self, length: int, rng: np.random.Generator) -> Rows:
         """Each event but a user's first as a target, exactly once.
 
@@ -69,6 +76,11 @@ class Purchases:
             np.where(inside, self.items[flat], 0),
             np.where(inside, self.items[np.minimum(flat + 1, last)], 0),
         )
+
+
+def owner_keys(users: IntArray, items: IntArray) -> IntArray:
+    """One number for a user code and an item code."""
+    return np.asarray(users << 32 | items)
 
 
 def pad_right(sequences: Sequence[Sequence[int]], length: int) -> IntArray:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
-from msrrec.baselines.sequential.rows import Purchases, Rows
+from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
 from msrrec.errors import ModelError
 
 IntArray = NDArray[np.int64]
@@ -194,11 +194,9 @@ def draw_negatives(
 
     A user who bought everything gets any item.
     """
-    owners = np.repeat(np.arange(1, len(purchases.lengths) + 1), purchases.lengths)
-    bought = np.unique(owners * num_items + purchases.items - 1)
     negatives = rng.integers(num_items, size=len(users))
     for _ in range(100):  # enough for anybody but those who bought nearly everything
-        again = np.flatnonzero(np.isin(users * num_items + negatives, bought))
+        again = np.flatnonzero(np.isin(owner_keys(users, negatives + 1), purchases.owned))
         if not len(again):
             break
         negatives[again] = rng.integers(num_items, size=len(again))
