@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ import typer
 from pydantic_core import PydanticUndefined
 
 from msrrec import log
+from msrrec.baselines import BASELINES
 from msrrec.config import Config, RunConfig, load_config
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.stages import Summary, run_stage
@@ -51,7 +53,7 @@ ModelDir = Annotated[
     typer.Option(
         "--model",
         help="Folder made by `msrrec train`, a base model's, `embedded`; evaluate also takes the "
-        "baselines `random` and `popularity`.",
+        "name of a baseline, such as `popularity`.",
     ),
 ]
 
@@ -84,6 +86,12 @@ def resolve(
 def emit(summary: Summary) -> None:
     """The one line of stdout."""
     print(json.dumps(summary, ensure_ascii=False))
+
+
+def teacher_keys(config: RunConfig) -> dict[str, str]:
+    """The API keys of the teachers that the environment has, by its names for them."""
+    names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def with_ray(config: RunConfig, work: Callable[[], Summary]) -> Callable[[], Summary]:
@@ -159,9 +167,7 @@ def synthesize(
         from msrrec.data.dataset import Dataset
         from msrrec.synthesis.synthesize import synthesize
 
-        names = {endpoint.api_key_env for endpoint in run.teacher.endpoints}
-        keys = {name: os.environ[name] for name in names if os.environ.get(name)}
-        return synthesize(Dataset.load(dataset), out, run, keys)
+        return synthesize(Dataset.load(dataset), out, run, teacher_keys(run))
 
     settings = dataset_settings(dataset) | run.model_dump(
         mode="json", include={"teacher": True, "synthesis": True, "model": {"answer_format"}}
@@ -201,7 +207,7 @@ def train(
     emit(run_stage("train", out, settings, with_ray(run, work), overwrite=overwrite))
 
 
-@app.command(epilog=settings_help("inference", "evaluate", "model", "ray"))
+@app.command(epilog=settings_help("inference", "evaluate", "baselines", "model", "ray"))
 def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
@@ -226,9 +232,8 @@ def evaluate(
 
         return evaluate_system(Dataset.load(dataset), model, out, run, variants, name=name)
 
-    settings = dataset_settings(dataset) | run.model_dump(
-        mode="json", include={"inference", "evaluate", "model"}
-    )
+    sections = {"inference", "evaluate", "model"} | ({"baselines"} if model in BASELINES else set())
+    settings = dataset_settings(dataset) | run.model_dump(mode="json", include=sections)
     settings |= {"model_dir": model, "variants": list(variants), "name": name}
     emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
 
@@ -268,6 +273,51 @@ def score(
     settings["references"] = references
     record = f"{evaluation.rstrip('/')}/score"
     emit(run_stage("score", record, settings, work, overwrite=overwrite))
+
+
+@app.command(
+    epilog=settings_help("baselines", "inference", "evaluate", "model", "train", "teacher", "ray")
+)
+def compare(
+    dataset: DatasetDir,
+    out: OutDir,
+    systems: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas between, in the order of the table: "
+            + ", ".join(BASELINES)
+            + "."
+        ),
+    ],
+    reasoning: Annotated[
+        str | None,
+        typer.Option(help="Folder made by `msrrec synthesize`, for msrrec trained on the spot."),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Any list of systems on the same frozen examples: one table, intervals, paired tests.
+
+    Each is run once: its result is found again by the hash of system, settings and data. A failing
+    one is shown in the table, leaves the rest, and makes the exit code 1.
+    """
+    names = [name.strip() for name in systems.split(",") if name.strip()]
+    run = resolve(config, overrides, dry_run, dataset=dataset, systems=names, reasoning=reasoning)
+    from msrrec.cluster import ray_session
+    from msrrec.data.dataset import Dataset
+    from msrrec.evaluation.compare import compare as compare_systems
+    from msrrec.evaluation.systems import Run
+
+    def session() -> AbstractContextManager[None]:
+        return ray_session(run.ray.address, run.ray.num_cpus)
+
+    shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
+    summary = compare_systems(names, shared, session, overwrite=overwrite)
+    emit(summary)
+    if summary["failures"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -144,6 +144,8 @@ class SynthesisConfig(Config):
     """Examples to ask about, in order; 0 takes all."""
     split: Literal["train", "validation", "test"] = "train"
     """train to teach from; test for the references that reasonings are scored against."""
+    prompt: Literal["chain", "plain"] = "chain"
+    """chain: the five steps; plain: reasoning without named steps, from which no path is kept."""
 
 
 class ModelConfig(Config):
@@ -305,6 +307,25 @@ class EvaluateConfig(Config):
         return self
 
 
+class BaselinesConfig(Config):
+    """The systems to compare with that learn or need a model."""
+
+    trials: int = Field(default=4, ge=1)
+    """Settings tried by each sequential system, its usual ones first; validation chooses."""
+    max_epochs: int = Field(default=200, ge=1)
+    """Passes over the training events, at most."""
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a better validation figure after which a trial ends."""
+    batch_size: int = Field(default=1024, ge=1)
+    """Supervised events of one step, about."""
+    history_length: int = Field(default=10, ge=1)
+    """Latest events that a sequential system sees."""
+    num_workers: int = Field(default=1, ge=1)
+    """Ray Train workers; they share the trials among them."""
+    embedding_model: str | None = None
+    """Sentence-embedding model of the embedding systems: a folder or a hub name."""
+
+
 class JudgeConfig(Config):
     """The language model that marks reasonings, behind an OpenAI-compatible API.
 
@@ -388,6 +409,7 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
     judge: JudgeConfig = JudgeConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()

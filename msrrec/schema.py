@@ -95,13 +95,15 @@ PREDICTIONS = pa.schema(
         pa.field("perplexity_output", pa.float64()),
         pa.field("perplexity_unconditional", pa.float64()),
         pa.field("candidate_logprobs", pa.list_(pa.float64())),
+        pa.field("candidate_scores", pa.list_(pa.float64())),
     ]
 )
 """``<variant>.parquet``. ``item_id`` is null where the output is invalid; ``side`` is the side that
 wrote it, which for the fused variant says who won. ``perplexity`` is of the reasoning given the
 prompt, ``perplexity_output`` of reasoning and answer, ``perplexity_unconditional`` of the reasoning
 without the prompt. ``candidate_logprobs`` has the log-likelihood of each candidate's title after
-the reasoning, in the frozen order. Null where it was not measured."""
+the reasoning, in the frozen order; ``candidate_scores`` has a baseline's scores of them. Null where
+it was not measured."""
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,30 @@
 """The candidate that most training users bought."""
 
-import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from msrrec.baselines.interface import Facts
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.schema import Example
 
 
-def choose_popular(dataset: Dataset, examples: Sequence[Example], seed: int) -> list[str]:
-    """The candidate with the most buyers in the training split, one an example.
+class Popularity:
+    """Scores are the buyers of the training split."""
 
-    Ties, among them items that nobody bought in training, fall to a fixed random order of the
-    items, so that neither ids nor slots decide.
-    """
-    counts = count_buyers(dataset.examples("train"))
+    def __init__(self, config: RunConfig) -> None:
+        del config
+        self._buyers: Counter[str] = Counter()
 
-    def rank(item_id: str) -> tuple[int, float]:
-        return counts[item_id], random.Random(f"{seed}:{item_id}").random()
+    def fit(self, dataset: Dataset, folder: str) -> Facts:
+        """Count."""
+        del folder
+        self._buyers = count_buyers(dataset.examples("train"))
+        return {}
 
-    return [max(example.candidates, key=rank) for example in examples]
+    def score(self, examples: Sequence[Example]) -> list[list[float]]:
+        """Buyers of each candidate."""
+        return [[float(self._buyers[item]) for item in e.candidates] for e in examples]
 
 
 def count_buyers(examples: Sequence[Example]) -> Counter[str]:

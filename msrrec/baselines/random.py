@@ -3,11 +3,26 @@
 import random
 from collections.abc import Sequence
 
+from msrrec.baselines.interface import Facts
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.schema import Example
 
 
-def choose_random(dataset: Dataset, examples: Sequence[Example], seed: int) -> list[str]:
-    """One candidate an example, uniform, decided by the seed and the example id alone."""
-    del dataset  # the same signature for all baselines
-    return [random.Random(f"{seed}:{e.example_id}").choice(e.candidates) for e in examples]
+class Random:
+    """Uniform scores, decided by the seed and the example id alone."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._seed = config.inference.seed
+
+    def fit(self, dataset: Dataset, folder: str) -> Facts:
+        """Nothing to learn."""
+        del dataset, folder
+        return {}
+
+    def score(self, examples: Sequence[Example]) -> list[list[float]]:
+        """One number in [0, 1) a candidate."""
+        draws = (random.Random(f"{self._seed}:{e.example_id}") for e in examples)
+        return [
+            [draw.random() for _ in e.candidates] for e, draw in zip(examples, draws, strict=True)
+        ]

@@ -24,7 +24,7 @@ from typing import Any
 
 from msrrec.data.dataset import Dataset
 from msrrec.errors import EngineError
-from msrrec.reasoning.parsing import Prompt, parse_prompt
+from msrrec.reasoning.parsing import Prompt, parse_plain_prompt, parse_prompt
 from msrrec.reasoning.prompts import render_answer, render_output, render_reasoning
 from msrrec.reasoning.titles import clean_title, normalize_title
 from msrrec.schema import Item
@@ -83,17 +83,23 @@ class OfflineTeacher:
         Another seed picks another of the candidates that are equally good, and other mistakes.
 
         Returns:
-            None for a text that is no prompt of the full chain.
+            None for a text that is neither a prompt of the full chain nor a plain one.
         """
-        parsed = parse_prompt(prompt)
-        if parsed is None or parsed.side != "full" or not (parsed.history and parsed.candidates):
+        plain, parsed = parse_plain_prompt(prompt), parse_prompt(prompt)
+        parsed = plain or (parsed if parsed and parsed.side == "full" else None)
+        if parsed is None or not (parsed.history and parsed.candidates):
             return None
         digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
         rng = random.Random(digest)
         opinion = self._by_category(parsed) if self._has_categories else self._by_words(parsed)
         best = opinion.ranking[0]
         choice = best[seed % len(best)]
-        reasoning = render_reasoning("full", write_steps(parsed.candidates, opinion, choice))
+        steps = write_steps(parsed.candidates, opinion, choice)
+        if plain:
+            reasoning = f"{steps[0]} {steps[2]}\n"
+            answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+            return render_output(reasoning, answer), "stop"
+        reasoning = render_reasoning("full", steps)
         answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
         draw = rng.random()
         if draw < _INCOMPLETE:

@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from msrrec import schema, storage
-from msrrec.baselines import BASELINES
+from msrrec.baselines import BASELINES, build_baseline
+from msrrec.baselines.interface import choose
 from msrrec.baselines.popularity import count_buyers
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
@@ -64,7 +65,7 @@ class Evaluation:
 
     Attributes:
         system: What tables call it.
-        kind: ``baseline``, ``base`` or ``trained``.
+        kind: ``baseline``, ``api``, ``base`` or ``trained``.
         rows: Rows of ``schema.PREDICTIONS`` a variant, in the order of the examples.
         refused: ``example_id``, ``side`` and ``error`` of every sample that was refused.
         samples: Rows of ``schema.PREDICTIONS`` of samples beyond the first of a side.
@@ -134,7 +135,7 @@ def evaluate(
         voters = _with_samples(outputs, predictions)
         extra["fusion"]["study"] = fusion_study(examples, voters, gate)
         extra["fusion"]["gate"] = asdict(gate) if gate else None
-    summary = _write(evaluation, dataset, out, config, extra)
+    summary = write_evaluation(evaluation, dataset, out, config, extra)
     journal.delete()
     return summary
 
@@ -161,11 +162,14 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         ConfigError: If there is no baseline of that name.
         DataError: If the split has no examples.
     """
-    if name not in BASELINES:
-        raise ConfigError(f"baseline {name!r}: unknown; expected one of {', '.join(BASELINES)}")
     examples = _examples(dataset, config)
     seed = config.inference.seed
-    choices = BASELINES[name](dataset, examples, seed)
+    baseline = build_baseline(name, config)
+    begin = time.monotonic()
+    facts = baseline.fit(dataset, fit_folder(out))
+    scores = baseline.score(examples)
+    seconds = round(time.monotonic() - begin, 2)
+    choices = choose(examples, scores, seed)
     rows = [
         {
             "example_id": example.example_id,
@@ -175,11 +179,21 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
             schema.ITEM_ID: choice,
             "num_tokens": 0,
             "seed": seed,
+            "candidate_scores": found,
         }
-        for example, choice in zip(examples, choices, strict=True)
+        for example, choice, found in zip(examples, choices, scores, strict=True)
     ]
     evaluation = Evaluation(name, "baseline", examples, {name: rows})
-    return _write(evaluation, dataset, out, config, {})
+    summary = write_evaluation(
+        evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}}
+    )
+    storage.delete_folder(fit_folder(out))
+    return summary
+
+
+def fit_folder(out: str) -> str:
+    """Where a baseline keeps its work, beside the evaluation, whose folder is replaced whole."""
+    return f"{out.rstrip('/')}.fit"
 
 
 def _examples(dataset: Dataset, config: RunConfig) -> list[Example]:
@@ -340,7 +354,7 @@ def _choices(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
     return [row[schema.ITEM_ID] for row in rows]
 
 
-def _write(
+def write_evaluation(
     evaluation: Evaluation, dataset: Dataset, out: str, config: RunConfig, extra: dict[str, Any]
 ) -> Summary:
     """All files at once, or none."""
@@ -363,7 +377,7 @@ def _write(
         "audit": checks,
         "paired": _paired(evaluation),
         **extra,
-        "config": config.model_dump(mode="json", include={"inference", "evaluate"}),
+        "config": config.model_dump(mode="json", include={"inference", "evaluate", "baselines"}),
     }
     with storage.atomic_folder(out) as folder:
         for variant, rows in evaluation.rows.items():
@@ -384,7 +398,7 @@ def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     buyers = count_buyers(dataset.examples("train"))
     found = {}
     for variant, rows in evaluation.rows.items():
-        scores = [row.get("candidate_logprobs") for row in rows]
+        scores = [row.get("candidate_scores", row.get("candidate_logprobs")) for row in rows]
         metrics = ranking.rank_metrics(evaluation.examples, _choices(rows), buyers, scores)
         found[variant] = metrics | {
             "reasoning": reasoning_metrics(dataset, evaluation.examples, rows),

@@ -28,7 +28,7 @@ RESULTS = "report/results.json"
 
 _SUMMARY = ("label", "system", "variant", "num_users", "hit_ratio", "valid_ratio", "paired")
 """What the command prints of each row; results.json has all of it."""
-_KINDS = ("baseline", "base", "trained")
+_KINDS = ("baseline", "api", "base", "trained")
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,21 @@ def report_folder(folder: str) -> dict[str, Any]:
     Raises:
         DataError: If there is none.
     """
+    return write_report(load_results(folder), folder)
+
+
+def write_report(
+    results: Sequence[SystemResult], folder: str, failures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Page and JSON in ``DIR/report`` from some evaluations, and the summary of both.
+
+    Args:
+        results: In the order of the table.
+        folder: Where to write.
+        failures: Systems without a result, and why.
+    """
     page = storage.join(folder, PAGE)
-    report = build_report(load_results(folder), page)
+    report = build_report(results, page, failures)
     storage.write_json(storage.join(folder, RESULTS), report)
     systems = [{name: row[name] for name in _SUMMARY} for row in report["systems"]]
     return {
@@ -122,7 +135,9 @@ def load_result(path: str) -> SystemResult:
     return SystemResult(path, metrics, _training(metrics), reasoning)
 
 
-def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
+def build_report(
+    results: Sequence[SystemResult], out: str, failures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write the page of some results, in their order; its table's rows and its findings.
 
     The row that others are compared with is the last ``fused`` one, or else the last row, and of
@@ -137,11 +152,12 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     headline = next((r for r in reversed(rows) if r["variant"] == "fused"), rows[-1])
     _compare(rows, headline, {result.path: result for result in results})
     main = next(result for result in results if result.path == headline["path"])
-    findings = _findings(rows, headline)
+    findings = _findings(rows, headline) + _limits(rows, headline, results)
     checks = _checks(results)
     page = render_page(
         "evaluation/report.html",
         rows=rows,
+        failures=failures or {},
         headline=headline,
         main=main.metrics,
         reasoning=main.reasoning,
@@ -158,6 +174,7 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
         cases=_cases(main, results),
         histogram=histogram(main.metrics.get("fusion", {}).get("perplexity")),
         curves=_curves(results),
+        fits=[r for r in results if r.metrics.get("fit", {}).get("sequential")],
         speeds=[r for r in results if "speed" in r.metrics],
     )
     storage.write_bytes(out, page)
@@ -165,6 +182,7 @@ def build_report(results: Sequence[SystemResult], out: str) -> dict[str, Any]:
     warnings = [f"{check['name']}: {check['text']}" for check in checks if not check["ok"]]
     return {
         "systems": shown,
+        "failures": dict(failures or {}),
         "findings": findings,
         "warnings": warnings,
         "seeds": seeds,
@@ -299,6 +317,66 @@ def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) ->
             "candidate; the rest count as misses."
         )
     return findings
+
+
+_CONTROLS = ("popularity", "item-knn")
+"""What a system trained on item ids has to beat."""
+
+
+def _limits(
+    rows: Sequence[Mapping[str, Any]],
+    headline: Mapping[str, Any],
+    results: Sequence[SystemResult],
+) -> list[str]:
+    """How many targets no training user bought, and which trained baselines that holds back."""
+    found = {result.path: result for result in results}
+    metrics = found[headline["path"]].metrics["variants"][headline["variant"]]
+    cold = _cold_share(metrics)
+    if cold is None:
+        return []
+    told = [
+        f"{percent(cold)} of the targets are cold: no training user bought them, so a system that "
+        "learns from item ids alone can't know them."
+    ]
+    same = [row for row in rows if row["key"] == headline["key"]]
+    controls = [row for row in same if row["system"] in _CONTROLS]
+    for row in same:
+        if not found[row["path"]].metrics.get("fit", {}).get("sequential"):
+            continue
+        for control in controls:
+            told += _against_control(found[row["path"]], found[control["path"]])
+    return told
+
+
+def _against_control(trained: SystemResult, control: SystemResult) -> list[str]:
+    """Nothing where a trained baseline is above a control, else how far from that it is."""
+    ours, its = (r.metrics["variants"][r.system] for r in (trained, control))
+    paired = mcnemar(_hits(trained, trained.system), _hits(control, control.system))
+    if paired.difference > 0 and paired.p_value < SIGNIFICANT:
+        return []
+    verdict = "is below" if paired.p_value < SIGNIFICANT else "is not shown to be above"
+    fit = trained.metrics["fit"]
+    return [
+        f"{trained.system} {verdict} {control.system} ({ours['hit_ratio']['value']:.4f} against "
+        f"{its['hit_ratio']['value']:.4f}, p = {paired.p_value:.3f}). On targets that somebody "
+        f"bought in training it is {_warm(ours)} against {_warm(its)}; it learned from "
+        f"{fit['events_per_item']:.1f} events an item."
+    ]
+
+
+def _cold_share(metrics: Mapping[str, Any]) -> float | None:
+    if not metrics["popularity"]:
+        return None
+    nobody = metrics["popularity"]["rows"][0]
+    return float(nobody["num_users"] / max(metrics["num_users"], 1))
+
+
+def _warm(metrics: Mapping[str, Any]) -> str:
+    """HitRatio@1 over the users whose target was bought in training."""
+    warm = [row for row in metrics["popularity"]["rows"] if row["low"] and row["num_users"]]
+    users = sum(row["num_users"] for row in warm)
+    hits = sum(row["num_users"] * row["hit_ratio"]["value"] for row in warm)
+    return f"{hits / users:.4f}" if users else "unknown"
 
 
 def _verdict(paired: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from msrrec.reasoning.prompts import (
     AnswerFormat,
     Side,
     render_instruction,
+    render_plain_instruction,
 )
 from msrrec.reasoning.titles import (
     REASONING_END,
@@ -129,6 +130,18 @@ def parse_prompt(prompt: str) -> Prompt | None:
         instruction = render_instruction(side, answer_format)
         if prompt.endswith("\n" + instruction):
             return _parse_context(prompt.removesuffix(instruction), side, answer_format)
+    return None
+
+
+def parse_plain_prompt(prompt: str) -> Prompt | None:
+    """The inverse of ``render_plain_prompt``; None for any other text.
+
+    Its side is ``direct``: it names no steps.
+    """
+    for answer_format in get_args(AnswerFormat):
+        instruction = render_plain_instruction(answer_format)
+        if prompt.endswith("\n" + instruction):
+            return _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
     return None
 
 

@@ -91,6 +91,25 @@ def render_prompt(
     return context + render_instruction(side, answer_format)
 
 
+def render_plain_prompt(
+    domain: str,
+    history: Sequence[str],
+    candidates: Sequence[str],
+    answer_format: AnswerFormat = "title",
+) -> str:
+    """The prompt of RecSAVER as a baseline: it asks for reasoning and names no steps of it."""
+    return render_context(domain, history, candidates) + render_plain_instruction(answer_format)
+
+
+def render_plain_instruction(answer_format: AnswerFormat = "title") -> str:
+    """What a model is asked that reasons as it likes."""
+    return (
+        "Reason step by step about the user's taste, then recommend the next purchase.\n"
+        f"Write the reasoning between {REASONING_START} and {REASONING_END}, "
+        f"then {_ANSWERS[answer_format]}"
+    )
+
+
 def render_reasoning(side: Side, steps: Sequence[str]) -> str:
     """The reasoning text between the markers: one line a step.
 

@@ -21,7 +21,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, serve_offline_teacher
 from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
-from msrrec.reasoning.prompts import render_prompt, render_reasoning
+from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_reasoning
 from msrrec.synthesis.calls import Assignment, Crew, Question, ask_all, spending_of, standing_of
 from msrrec.synthesis.card import write_card
 from msrrec.synthesis.journal import (
@@ -165,12 +165,13 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
     questions: Questions = {}
     for example in examples:
         history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
-        later = later_of.get(example.user_id, ())
+        later, form = later_of.get(example.user_id, ()), config.model.answer_format
         if shows_later((*history, *candidates), later):
             continue
-        prompt = render_prompt(
-            "full", dataset.domain, history, candidates, config.model.answer_format
-        )
+        if config.synthesis.prompt == "plain":
+            prompt = render_plain_prompt(dataset.domain, history, candidates, form)
+        else:
+            prompt = render_prompt("full", dataset.domain, history, candidates, form)
         questions[example.example_id] = Question(
             example.example_id,
             prompt,
@@ -186,6 +187,27 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
             "users who buy other things later; check the order of their events"
         )
     return questions
+
+
+def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
+    """The first answer to every question of a run that has one, by example id.
+
+    Args:
+        dataset: As ``synthesize`` had it.
+        out: The folder that ``synthesize`` wrote.
+        config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
+    """
+    questions = build_questions(dataset, config)
+    samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
+    found: dict[str, Record] = {}
+    for path in list_journal(storage.join(out, FOLDER)):
+        for record in iter_records(path):
+            question = questions.get(record.example_id) if record else None
+            if record is None or question is None or record.attempt != 0:
+                continue
+            if record.prompt_hash == question.prompt_hash and record.sampling in samplings:
+                found.setdefault(record.example_id, record)
+    return found
 
 
 def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:

@@ -1,22 +1,32 @@
+import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
-from msrrec.baselines import BASELINES
-from msrrec.baselines.popularity import choose_popular, count_buyers
-from msrrec.baselines.random import choose_random
+import numpy as np
+import pytest
+
+from msrrec.baselines import BASELINES, build_baseline
+from msrrec.baselines import embedding as embedding_module
+from msrrec.baselines.interface import choose, mean_reciprocal_rank
+from msrrec.baselines.popularity import count_buyers
+from msrrec.baselines.purchases import training_purchases
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.schema import Example, Split
+from msrrec.errors import ConfigError, DataError
+from msrrec.schema import Example, Item, Split
 
 
 @dataclass(frozen=True)
-class TrainOnly(Dataset):
+class InMemory(Dataset):
     """A dataset in memory whose test split must not be looked at."""
 
     train: tuple[Example, ...] = ()
+    validation: tuple[Example, ...] = ()
 
     def examples(self, split: Split, limit: int = 0) -> list[Example]:
-        assert split == "train"
-        return list(self.train)
+        assert split != "test"
+        return list(self.train if split == "train" else self.validation)
 
 
 def example(
@@ -31,48 +41,173 @@ TRAIN = (
     example("u2", ("a", "a"), "c"),
     example("u3", ("d",), "a"),
 )
+TITLES = {
+    "a": "Red oak lamp",
+    "b": "Red oak table",
+    "c": "Blue lamp",
+    "d": "Tin mug",
+    "x": "Something else",
+    "z": "A last thing",
+}
+
+
+def world(
+    validation: tuple[Example, ...] = (), categories: dict[str, tuple[str, ...]] | None = None
+) -> InMemory:
+    paths = categories or {}
+    items = {i: Item(i, title, paths.get(i, ())) for i, title in TITLES.items()}
+    return InMemory("memory", {}, items, TRAIN, validation)
+
+
+def scores(name: str, dataset: Dataset, asked: list[Example], seed: int = 0) -> list[list[float]]:
+    config = RunConfig.model_validate({"inference": {"seed": seed}})
+    baseline = build_baseline(name, config)
+    baseline.fit(dataset, "")
+    return baseline.score(asked)
 
 
 def test_buyers_count_once_in_histories_and_targets() -> None:
     assert count_buyers(TRAIN) == Counter({"a": 3, "c": 2, "b": 1, "d": 1})
 
 
-def test_the_most_bought_candidate_is_chosen_wherever_it_stands() -> None:
-    dataset = TrainOnly("", {}, {}, TRAIN)
-    asked = [
-        example("t1", ("x",), "b", ("b", "c", "d", "z")),
-        example("t2", ("x",), "b", ("z", "d", "c", "b")),
-        example("t3", ("x",), "z", ("z", "d")),
-    ]
-    assert choose_popular(dataset, asked, 0) == ["c", "c", "d"]
+def test_the_most_bought_candidate_has_the_highest_score() -> None:
+    asked = [example("t", ("x",), "b", ("b", "c", "d", "z"))]
+    assert scores("popularity", world(), asked) == [[1.0, 2.0, 1.0, 0.0]]
+
+
+def test_the_highest_score_is_chosen_wherever_it_stands() -> None:
+    asked = [example("t1", ("x",), "b", ("b", "c")), example("t2", ("x",), "b", ("c", "b"))]
+    assert choose(asked, [[1.0, 2.0], [2.0, 1.0]], 0) == ["c", "c"]
 
 
 def test_ties_follow_the_seed_and_not_the_slot() -> None:
-    dataset = TrainOnly("", {}, {}, TRAIN)
     names = tuple(f"unknown-{n}" for n in range(6))
     forward = [example("t", ("x",), names[0], names)]
     backward = [example("t", ("x",), names[0], names[::-1])]
-    chosen = {seed: choose_popular(dataset, forward, seed) for seed in range(20)}
-    assert chosen == {seed: choose_popular(dataset, backward, seed) for seed in range(20)}
+    chosen = {seed: choose(forward, [[0.0] * 6], seed) for seed in range(20)}
+    assert chosen == {seed: choose(backward, [[0.0] * 6], seed) for seed in range(20)}
     assert len({item for (item,) in chosen.values()}) > 2
 
 
 def test_random_choices_are_uniform_over_slots_and_repeatable() -> None:
-    dataset = TrainOnly("", {}, {})
     names = tuple("abcdef")
     asked = [Example(f"e{n}", f"u{n}", ("x",), "a", names) for n in range(6000)]
-    chosen = choose_random(dataset, asked, 0)
-    assert chosen == choose_random(dataset, asked, 0)
-    assert chosen != choose_random(dataset, asked, 1)
+    found = scores("random", world(), asked)
+    assert found == scores("random", world(), asked)
+    assert found != scores("random", world(), asked, seed=1)
     # 1000 each are expected; five standard deviations are 144.
-    assert all(abs(count - 1000) < 144 for count in Counter(chosen).values())
+    assert all(abs(n - 1000) < 144 for n in Counter(choose(asked, found, 0)).values())
 
 
-def test_a_random_choice_does_not_depend_on_the_examples_around_it() -> None:
-    dataset = TrainOnly("", {}, {})
+def test_a_random_score_does_not_depend_on_the_examples_around_it() -> None:
     asked = [Example(f"e{n}", f"u{n}", ("x",), "a", ("a", "b", "c")) for n in range(50)]
-    assert choose_random(dataset, asked[::-1], 3) == choose_random(dataset, asked, 3)[::-1]
+    assert scores("random", world(), asked[::-1]) == scores("random", world(), asked)[::-1]
 
 
-def test_both_are_known_by_name() -> None:
-    assert set(BASELINES) == {"random", "popularity"}
+def test_the_mean_reciprocal_rank_counts_ties_against_the_target() -> None:
+    asked = [example("t1", ("x",), "b", ("b", "c", "d")), example("t2", ("x",), "b", ("c", "b"))]
+    # ranks 1 and, tied with c, 2
+    assert mean_reciprocal_rank(asked, [[3.0, 2.0, 1.0], [1.0, 1.0]]) == pytest.approx(0.75)
+
+
+def test_training_purchases_are_put_together_from_overlapping_windows() -> None:
+    windows = (
+        example("u1", ("a", "b"), "c"),
+        example("u1", ("b", "c"), "d"),  # the history is cut to two events
+        example("u2", ("d",), "a"),
+    )
+    held_out = (example("u1", ("c", "d"), "x"), example("u3", ("z",), "x"))
+    dataset = InMemory("memory", {}, {}, windows, held_out)
+    assert training_purchases(dataset) == {
+        "u1": ("a", "b", "c", "d"),
+        "u2": ("d", "a"),
+        "u3": ("z",),  # no training example: what stands before the validation target
+    }
+
+
+def test_events_that_the_dataset_lacks_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    manifest = {"num_interactions": 100, "num_users": 3}
+    training_purchases(InMemory("memory", manifest, {}, TRAIN))
+    assert "holds 8 of 94 training events" in caplog.text
+
+
+def test_item_knn_adds_the_cosines_to_the_history() -> None:
+    # Buyers: a by three users, c by two, b and d by one. No shrinkage puts b before c, so 0 stays.
+    dataset = world((example("u3", ("a",), "b", ("c", "b")),))
+    found = scores("item-knn", dataset, [example("t", ("a", "b"), "c", ("c", "d", "z", "a"))])
+    a_c, b_c, a_d, a_b = 2 / math.sqrt(6), 1 / math.sqrt(2), 1 / math.sqrt(3), 1 / math.sqrt(3)
+    assert found[0] == pytest.approx([a_c + b_c, a_d, 0.0, a_b])
+
+
+def test_item_knn_takes_the_shrinkage_that_validation_prefers() -> None:
+    # Sixteen users of a and c, one of b and d: both cosines are 1, and shrinkage favours the many.
+    many = tuple(example(f"m{n}", ("a",), "c") for n in range(16))
+    once = (example("o", ("b",), "d"),)
+    asked = (example("o", ("a", "b"), "c", ("d", "c")),)
+    items = {i: Item(i, title) for i, title in TITLES.items()}
+    baseline = build_baseline("item-knn", RunConfig())
+    facts = baseline.fit(InMemory("memory", {}, items, many + once, asked), "")
+    assert facts["shrinkage"] > 0
+    assert facts["validation_mrr"] == 1.0
+    (found,) = baseline.score(asked)
+    assert found == pytest.approx([1 / (1 + facts["shrinkage"]), 16 / (16 + facts["shrinkage"])])
+
+
+def test_same_category_is_the_shared_part_of_the_paths() -> None:
+    paths = {
+        "a": ("Home", "Lamps"),
+        "b": ("Home", "Tables"),
+        "c": ("Home", "Lamps"),
+        "d": ("Toys",),
+    }
+    asked = [example("t", ("a", "b"), "c", ("c", "d", "z"))]
+    # c shares all of a's path and half of b's; d and the item without categories share nothing.
+    assert scores("category", world(categories=paths), asked) == [[0.75, 0.0, 0.0]]
+
+
+def test_same_category_needs_categories() -> None:
+    with pytest.raises(DataError, match="no item has categories"):
+        scores("category", world(), [])
+
+
+def test_bm25_weighs_shared_words_by_their_rarity() -> None:
+    # Six titles of 3, 3, 2, 2, 2 and 3 words, 2.5 on average; `red` and `oak` stand in two of them.
+    idf = math.log(1 + (6 - 2 + 0.5) / (2 + 0.5))
+    norm = 1 + 1.5 * (1 - 0.75 + 0.75 * 3 / 2.5)
+    both = 2 * idf * 2.5 / norm
+    asked = [example("t", ("d", "a"), "b", ("b", "x"))]
+    assert scores("bm25-last", world(), asked)[0] == pytest.approx([both, 0.0])
+    assert scores("bm25-mean", world(), asked)[0] == pytest.approx([both / 2, 0.0])
+
+
+def test_embeddings_are_compared_by_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = {"a": (1, 0), "b": (0.6, 0.8), "c": (0, 1), "d": (0, -1), "x": (1, 0), "z": (1, 0)}
+    monkeypatch.setattr(
+        embedding_module, "encode", lambda model, titles: np.array(list(vectors.values()))
+    )
+    asked = [example("t", ("c", "b"), "a", ("a", "d"))]
+    config = RunConfig.model_validate({"baselines": {"embedding_model": "m"}})
+    found = {}
+    for name in ("embedding-last", "embedding-mean"):
+        baseline = build_baseline(name, config)
+        baseline.fit(world(), "")
+        found[name] = baseline.score(asked)[0]
+    assert found["embedding-last"] == pytest.approx([0.6, -0.8])
+    assert found["embedding-mean"] == pytest.approx([0.3, -0.9])
+
+
+def test_embeddings_need_a_model() -> None:
+    with pytest.raises(ConfigError, match="embedding_model is not set"):
+        build_baseline("embedding-last", RunConfig())
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'best': unknown; expected one of random, popularity"):
+        build_baseline("best", RunConfig())
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_code_of_every_baseline_has_a_hash(name: str) -> None:
+    found: dict[str, Any] = {other: BASELINES[other].code_hash() for other in BASELINES}
+    same = [other for other in found if found[other] == found[name]]
+    assert {BASELINES[other].place for other in same} == {BASELINES[name].place}

@@ -8,8 +8,15 @@ import pytest
 
 from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, complete
-from msrrec.reasoning.parsing import Chain, parse_answer, parse_chain, split_output
-from msrrec.reasoning.prompts import render_prompt
+from msrrec.reasoning.parsing import (
+    Chain,
+    parse_answer,
+    parse_chain,
+    parse_plain_prompt,
+    parse_prompt,
+    split_output,
+)
+from msrrec.reasoning.prompts import render_plain_prompt, render_prompt
 from msrrec.schema import EXAMPLES, Item
 from msrrec.storage import write_table
 
@@ -178,3 +185,18 @@ def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
         status, body = complete(teacher, good | bad)
         assert status == 400
         assert "expected model 'offline-teacher'" in body["error"]["message"]
+
+
+def test_a_plain_prompt_is_answered_without_steps_and_reads_back() -> None:
+    prompt = render_plain_prompt("Home", ["Red Lamp"], ["Blue Lamp", "Tin Mug"], "number_title")
+    parsed = parse_plain_prompt(prompt)
+    assert parsed is not None
+    assert (parsed.history, parsed.candidates) == (("Red Lamp",), ("Blue Lamp", "Tin Mug"))
+    assert parse_prompt(prompt) is None
+    items = {str(n): Item(str(n), t) for n, t in enumerate(("Red Lamp", "Blue Lamp", "Tin Mug"))}
+    categories = {"0": ("Lamps",), "1": ("Lamps",), "2": ("Mugs",)}
+    items = {i: Item(i, item.title, categories[i]) for i, item in items.items()}
+    answer = OfflineTeacher(Dataset("", {}, items)).answer(prompt)
+    assert answer is not None
+    assert parse_answer(split_output(answer[0]).answer, parsed.candidates) == 0
+    assert "Step" not in answer[0]

@@ -1,0 +1,264 @@
+"""SASRec, GRU4Rec and Caser beside RecBole 1.2.1: the same figures, and the time of an epoch.
+
+    python -m bench.sequential --work DIR parity --interactions FILE --seeds 3
+    python -m bench.sequential --work DIR speed --rounds 3
+
+The first call makes RecBole's own environment in ``DIR/recbole``: its pins are older than ours, and
+the parts of it that want an old Ray stay outside. Both sides get one thread, the same events,
+leave-one-out split, histories of 10, learning rate and early stopping by MRR@10 over the whole
+catalogue. ``speed`` takes turns within one run and keeps each side's best epoch, in CPU seconds.
+"""
+
+import argparse
+import json
+import logging
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from msrrec.baselines.sequential.caser import Caser
+from msrrec.baselines.sequential.gru4rec import Gru4Rec
+from msrrec.baselines.sequential.rows import Purchases
+from msrrec.baselines.sequential.sasrec import SasRec
+from msrrec.baselines.sequential.system import encode_histories
+from msrrec.baselines.sequential.trainer import Network, Schedule, train_epoch, train_trial
+from msrrec.evaluation.ranking import hr_at_k, ndcg_at_k
+
+logger = logging.getLogger("msrrec.bench")
+
+SYSTEMS = {"SASRec": SasRec, "GRU4Rec": Gru4Rec, "Caser": Caser}
+PACKAGES = (
+    "torch==2.13.0",
+    "numpy==1.26.4",
+    "pandas==2.2.3",
+    "scipy",
+    "scikit-learn",
+    "tqdm",
+    "pyyaml",
+    "tabulate",
+    "texttable",
+    "psutil",
+    "colorlog==4.7.2",
+    "colorama==0.4.4",
+)
+LENGTH, BATCH_SIZE, PATIENCE, MAX_EPOCHS = 10, 2048, 10, 300
+"""RecBole's defaults but for the length, on both sides."""
+CUTOFF = 10
+SIZES = {"1,500 users": (1_500, 5_678, 9_755), "100,000 interactions": (9_000, 9_000, 100_000)}
+"""Users, items and events."""
+
+Sequences = list[list[int]]
+
+
+def make_environment(work: Path) -> str:
+    """The Python of RecBole's environment, made where it is missing."""
+    folder = work / "recbole"
+    python = str(folder / "bin" / "python")
+    if not (folder / "made").exists():
+        logger.info("bench: making RecBole's environment in %s", folder)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *PACKAGES], check=True)
+        subprocess.run([*install, "--no-deps", "recbole==1.2.1"], check=True)
+        (folder / "made").touch()
+    return python
+
+
+def ask_recbole(python: str, job: dict[str, Any]) -> dict[str, Any]:
+    """What RecBole's half says of a job."""
+    script = str(Path(__file__).with_name("recbole_side.py"))
+    done = subprocess.run(
+        [python, script, json.dumps(job)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"bench: RecBole ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def write_events(sequences: Sequences, work: Path, name: str) -> None:
+    """All events in RecBole's format; their order in a sequence is their time."""
+    folder = work / "data" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    lines += [
+        f"{u}\t{item}\t{k}" for u, codes in enumerate(sequences) for k, item in enumerate(codes)
+    ]
+    (folder / f"{name}.inter").write_text("\n".join(lines))
+
+
+def read_events(path: str, k_core: int) -> Sequences:
+    """Item codes from 1, user by user and oldest first, of the k-core of an interactions file."""
+    events = pl.read_csv(path).sort("user_id", "timestamp", maintain_order=True)
+    while True:
+        kept = events.filter(
+            (pl.len().over("user_id") >= k_core) & (pl.len().over("item_id") >= k_core)
+        )
+        if len(kept) == len(events):
+            break
+        events = kept
+    codes = events.with_columns(pl.col("item_id").rank("dense").cast(pl.Int64))
+    return codes.group_by("user_id", maintain_order=True).agg("item_id")["item_id"].to_list()
+
+
+def make_events(num_users: int, num_items: int, num_events: int) -> Sequences:
+    """Users of at least 5 events with items of a skewed popularity; every item is bought."""
+    rng = np.random.default_rng(0)
+    lengths = 5 + rng.multinomial(num_events - 5 * num_users, np.full(num_users, 1 / num_users))
+    weights = 1 / np.arange(1, num_items + 1) ** 0.6
+    drawn = 1 + rng.choice(num_items, num_events, p=weights / weights.sum())
+    drawn[rng.permutation(num_events)[:num_items]] = np.arange(1, num_items + 1)
+    return [part.tolist() for part in np.split(drawn, np.cumsum(lengths)[:-1])]
+
+
+def build(name: str, sequences: Sequences, seed: int) -> Network:
+    """An untrained network of the usual settings."""
+    torch.manual_seed(seed)
+    system: Any = SYSTEMS[name]
+    network: Network = system.network(
+        max(map(max, sequences)), len(sequences), LENGTH, system.usual
+    )
+    return network
+
+
+def target_ranks(network: Network, sequences: Sequences, held_out: int) -> list[int]:
+    """Ranks among all items of the event ``held_out`` from the end, after all before it."""
+    histories = [codes[:-held_out] for codes in sequences]
+    users = list(range(1, len(sequences) + 1))
+    states = encode_histories(network, histories, users, LENGTH)
+    with torch.inference_mode():
+        scores = states @ network.table.T
+        targets = torch.tensor([codes[-held_out] - 1 for codes in sequences])
+        own = scores.gather(1, targets[:, None])
+        return [int(n) for n in (scores >= own).sum(1)]
+
+
+def fit_ours(name: str, sequences: Sequences, seed: int) -> dict[str, float]:
+    """Our test figures, trained as RecBole trains."""
+    system: Any = SYSTEMS[name]
+    schedule = Schedule(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, seed)
+    network = build(name, sequences, seed)
+
+    def validate(current: Network) -> float:
+        ranks = target_ranks(current, sequences, 2)
+        return mean(1 / rank if rank <= CUTOFF else 0.0 for rank in ranks)
+
+    purchases = Purchases([codes[:-2] for codes in sequences])
+    fitted = train_trial(network, purchases, system.usual, schedule, validate)
+    network.load_state_dict(fitted.state)
+    ranks = target_ranks(network, sequences, 1)
+    logger.info("bench: ours, %s, seed %d: best of %d epochs", name, seed, len(fitted.epoch_s))
+    return {
+        "recall@10": round(mean(hr_at_k(ranks, CUTOFF)), 4),
+        "ndcg@10": round(mean(ndcg_at_k(ranks, CUTOFF)), 4),
+    }
+
+
+def recbole_job(work: Path, name: str, model: str, seed: int) -> dict[str, Any]:
+    """What both kinds of jobs for RecBole share."""
+    return {
+        "folder": str((work / "data").absolute()),
+        "name": name,
+        "model": model,
+        "seed": seed,
+        "length": LENGTH,
+        "learning_rate": SYSTEMS[model].usual.learning_rate,
+        "batch_size": BATCH_SIZE,
+        "threads": 1,
+    }
+
+
+def parity(arguments: argparse.Namespace) -> None:
+    """Recall@10 and NDCG@10 of both sides over seeds, a line of JSON a model."""
+    python = make_environment(arguments.work)
+    sequences = read_events(arguments.interactions, arguments.k_core)
+    write_events(sequences, arguments.work, "parity")
+    for model in arguments.models:
+        found: dict[str, list[dict[str, float]]] = {"ours": [], "recbole": []}
+        for seed in range(arguments.seeds):
+            found["ours"].append(fit_ours(model, sequences, seed))
+            job = recbole_job(arguments.work, "parity", model, seed)
+            job |= {"max_epochs": MAX_EPOCHS, "patience": PATIENCE}
+            found["recbole"].append(ask_recbole(python, job))
+            logger.info("bench: %s, seed %d: %s", model, seed, {k: v[-1] for k, v in found.items()})
+        print(json.dumps({"model": model, **compare_seeds(found)}), flush=True)
+
+
+def compare_seeds(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Means of both sides, RecBole's spread, and whether our mean reaches into it."""
+    told: dict[str, Any] = {}
+    for metric in ("recall@10", "ndcg@10"):
+        ours, theirs = ([run[metric] for run in found[side]] for side in ("ours", "recbole"))
+        told[metric] = {
+            "ours": round(mean(ours), 4),
+            "recbole": round(mean(theirs), 4),
+            "recbole_range": [min(theirs), max(theirs)],
+            "reached": mean(ours) >= min(theirs),
+        }
+    return told
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """CPU seconds of an epoch on both sides, a line of JSON a model and size."""
+    python = make_environment(arguments.work)
+    for title, size in SIZES.items():
+        sequences, epochs = make_events(*size), 3 if size[2] < 20_000 else 1
+        write_events(sequences, arguments.work, "speed")
+        for model in arguments.models:
+            best = {"ours": math.inf, "recbole": math.inf}
+            for _ in range(arguments.rounds):
+                job = recbole_job(arguments.work, "speed", model, 0) | {"epochs": epochs}
+                best["recbole"] = min(best["recbole"], *ask_recbole(python, job)["cpu_s"])
+                best["ours"] = min(best["ours"], *time_ours(model, sequences))
+            ratio = round(best["recbole"] / best["ours"], 2)
+            seconds = {side: round(value, 3) for side, value in best.items()}
+            print(
+                json.dumps({"size": title, "model": model, **seconds, "times": ratio}), flush=True
+            )
+
+
+def time_ours(name: str, sequences: Sequences) -> list[float]:
+    """CPU seconds of three epochs."""
+    network = build(name, sequences, 0)
+    purchases = Purchases([codes[:-2] for codes in sequences])
+    schedule = Schedule(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, 0)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(3):
+        begin = time.process_time()
+        train_epoch(network, purchases, schedule, optimizer, rng)
+        found.append(time.process_time() - begin)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-sequential"))
+    parser.add_argument("--models", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("parity")
+    one.add_argument("--interactions", required=True, help="CSV: user_id, item_id, timestamp")
+    one.add_argument("--k-core", type=int, default=5)
+    one.add_argument("--seeds", type=int, default=3)
+    one.set_defaults(run=parity)
+    other = commands.add_parser("speed")
+    other.add_argument("--rounds", type=int, default=3)
+    other.set_defaults(run=speed)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(1)
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Users' purchases as rows of item codes in which every position is supervised.
+
+Shapes: R = rows, T = ``length``. Code 0 is padding, on the right; items count from 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One epoch's rows.
+
+    Attributes:
+        users: Shape (R,). User codes, from 1.
+        inputs: Shape (R, T).
+        targets: Shape (R, T). What follows each input; 0 where nothing does.
+    """
+
+    users: IntArray
+    inputs: IntArray
+    targets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+class Purchases:
+    """Every user's training events as codes, to be cut into rows."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Keep the sequences in one array; sequence n belongs to user code n + 1."""
+        self.items = np.array([code for codes in sequences for code in codes], dtype=np.int64)
+        self.lengths = np.array([len(codes) for codes in sequences], dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def num_targets(self) -> int:
+        """Events that have one before them."""
+        return int(np.maximum(self.lengths - 1, 0).sum())
+
+    @cached_property
+    def owned(self) -> IntArray:
+        """Keys of what each user bought, ascending, to look users' items up in."""
+        users = np.repeat(np.arange(1, len(self.lengths) + 1), self.lengths)
+        return np.unique(owner_keys(users, self.items))
+
+    def rows(self, length: int, rng: np.random.Generator) -> Rows:
+        """Each event but a user's first as a target, exactly once.
+
+        A user of at most ``length`` targets is one row. A longer sequence is cut into rows at a
+        random place, so that over the epochs each event is predicted from short and long histories.
+        """
+        num_targets = np.maximum(self.lengths - 1, 0)
+        first = np.where(
+            num_targets > length, rng.integers(1, length + 1, len(num_targets)), length
+        )
+        first = np.minimum(first, num_targets)
+        num_rows = (num_targets > 0) + -(-(num_targets - first) // length)
+        users = np.repeat(np.arange(len(num_rows)), num_rows)
+        nth = np.arange(len(users)) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows)
+        begins = np.where(nth == 0, 0, first[users] + (nth - 1) * length)
+        ends = np.minimum(first[users] + nth * length, num_targets[users])
+        places = begins[:, None] + np.arange(length)
+        inside = places < ends[:, None]
+        flat = np.where(inside, self.starts[users][:, None] + places, 0)
+        last = max(len(self.items) - 1, 0)
+        return Rows(
+            users + 1,
+            np.where(inside, self.items[flat], 0),
+            np.where(inside, self.items[np.minimum(flat + 1, last)], 0),
+        )
+
+
+def owner_keys(users: IntArray, items: IntArray) -> IntArray:
+    """One number for a user code and an item code."""
+    return np.asarray(users << 32 | items)
+
+
+def pad_right(sequences: Sequence[Sequence[int]], length: int) -> IntArray:
+    """The last ``length`` codes of each sequence, then zeros; shape (R, T)."""
+    padded = np.zeros((len(sequences), length), dtype=np.int64)
+    for row, codes in zip(padded, sequences, strict=True):
+        latest = codes[-length:]
+        row[: len(latest)] = latest
+    return padded

@@ -1,0 +1,203 @@
+"""The training of one network with one trial's settings, up to its best epoch on validation."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
+from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
+from msrrec.errors import ModelError
+
+IntArray = NDArray[np.int64]
+State = dict[str, torch.Tensor]
+
+
+class Network(torch.nn.Module):
+    """What a system file defines: states of the histories, and one table of item vectors.
+
+    Attributes:
+        items: Vectors of codes 0 (padding) to V.
+    """
+
+    items: torch.nn.Embedding
+
+    def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
+        """States (B, T, D): the one at t follows from inputs up to t alone."""
+        raise NotImplementedError
+
+    @property
+    def table(self) -> torch.Tensor:
+        """Vectors of the items, (V, D); row v has the item of code v + 1."""
+        return self.items.weight[1:]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One choice of settings."""
+
+    learning_rate: float
+    dropout: float
+    size: int
+    """Of an item's vector."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all trials share.
+
+    Attributes:
+        length: Latest events that the network sees.
+        batch_size: Supervised positions of a step, about.
+    """
+
+    length: int
+    batch_size: int
+    max_epochs: int
+    patience: int
+    seed: int
+    loss: Literal["softmax", "binary"] = "softmax"
+
+
+@dataclass
+class Fitted:
+    """A trained trial.
+
+    Attributes:
+        figure: The best validation figure, which ``epoch`` (from 1) had.
+        state: The network's weights then.
+        epoch_s: Seconds of training of each epoch, validation left out.
+    """
+
+    trial: Trial
+    figure: float = float("-inf")
+    epoch: int = 0
+    state: State = field(default_factory=dict)
+    epoch_s: list[float] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """What a report tells of it."""
+        return {
+            **asdict(self.trial),
+            "validation": self.figure,
+            "best_epoch": self.epoch,
+            "epochs": len(self.epoch_s),
+            "epoch_s": round(float(np.median(self.epoch_s)), 4) if self.epoch_s else None,
+        }
+
+
+def train_trial(
+    network: Network,
+    purchases: Purchases,
+    trial: Trial,
+    schedule: Schedule,
+    validate: Callable[[Network], float],
+    tell: Callable[[str], None] = lambda note: None,
+) -> Fitted:
+    """Train until validation has not improved for ``patience`` epochs.
+
+    Args:
+        network: On its device; left with the weights of the last epoch.
+        purchases: Of all users.
+        trial: Its settings.
+        schedule: What all trials share.
+        validate: A figure of the network as it is, higher is better.
+        tell: Called after every epoch.
+
+    Raises:
+        ModelError: If the loss is not a number.
+    """
+    rng = np.random.default_rng(schedule.seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=trial.learning_rate, fused=True)
+    fitted = Fitted(trial)
+    for epoch in range(1, schedule.max_epochs + 1):
+        begin = time.perf_counter()
+        loss = train_epoch(network, purchases, schedule, optimizer, rng)
+        fitted.epoch_s.append(time.perf_counter() - begin)
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"{type(network).__name__} with {trial}: the loss is {loss} in epoch {epoch}; "
+                "expected a finite one"
+            )
+        figure = validate(network)
+        if figure > fitted.figure:
+            state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            fitted.figure, fitted.epoch, fitted.state = figure, epoch, state
+        tell(f"loss {loss:.3f}, validation {figure:.4f}, best {fitted.figure:.4f}")
+        if epoch - fitted.epoch >= schedule.patience:
+            break
+    return fitted
+
+
+def train_epoch(
+    network: Network,
+    purchases: Purchases,
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+) -> float:
+    """One pass over all events; the mean loss of a supervised position."""
+    network.train()
+    rows = purchases.rows(schedule.length, rng)
+    total, device = 0.0, network.items.weight.device
+    for batch in iter_batches(rows, schedule.batch_size, rng):
+        mask = batch.targets > 0
+        targets = batch.targets[mask] - 1
+        inputs, users = torch.from_numpy(batch.inputs), torch.from_numpy(batch.users)
+        states_BTD = network(inputs.to(device), users.to(device))
+        states_ND = states_BTD[torch.from_numpy(mask).to(device)]
+        targets_N = torch.from_numpy(targets).to(device)
+        if schedule.loss == "binary":
+            owners = np.broadcast_to(batch.users[:, None], mask.shape)[mask]
+            negatives = draw_negatives(owners, purchases, network.items.num_embeddings - 1, rng)
+            negatives_N = torch.from_numpy(negatives).to(device)
+            loss = binary_loss(states_ND, network.table, targets_N, negatives_N)
+        else:
+            loss = softmax_loss(states_ND, network.table, targets_N)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += float(loss.detach()) * len(targets)
+    return total / purchases.num_targets
+
+
+def iter_batches(rows: Rows, batch_size: int, rng: np.random.Generator) -> Any:
+    """Shuffled rows in batches of about ``batch_size`` targets, cut to their longest row.
+
+    Rows of alike length stand together, so that little is padding; which ones and in what order is
+    random.
+    """
+    lengths = (rows.targets > 0).sum(1)
+    order = rng.permutation(len(rows))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    ends = np.cumsum(lengths[order])
+    num_batches = max(1, round(int(ends[-1]) / batch_size))
+    places = np.searchsorted(ends, np.arange(1, num_batches) * (ends[-1] / num_batches))
+    batches = np.split(order, places)
+    for n in rng.permutation(num_batches):
+        chosen = batches[n]
+        if len(chosen):
+            width = int(lengths[chosen].max())
+            yield Rows(
+                rows.users[chosen], rows.inputs[chosen, :width], rows.targets[chosen, :width]
+            )
+
+
+def draw_negatives(
+    users: IntArray, purchases: Purchases, num_items: int, rng: np.random.Generator
+) -> IntArray:
+    """A uniform row of the item table for each user code, which the user did not buy in training.
+
+    A user who bought everything gets any item.
+    """
+    negatives = rng.integers(num_items, size=len(users))
+    for _ in range(100):  # enough for anybody but those who bought nearly everything
+        again = np.flatnonzero(np.isin(owner_keys(users, negatives + 1), purchases.owned))
+        if not len(again):
+            break
+        negatives[again] = rng.integers(num_items, size=len(again))
+    return negatives

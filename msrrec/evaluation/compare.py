@@ -1,0 +1,206 @@
+"""Any list of systems on one dataset: each evaluated once, then one table of all.
+
+A system's folder is named after the hash of all that decides its result, so an unchanged system is
+never run again and a changed one runs alone. A system that fails is told in the table and leaves
+the rest.
+"""
+
+import hashlib
+import json
+import logging
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from msrrec import log, storage
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError, MsrRecError
+from msrrec.evaluation.report import load_result, write_report
+from msrrec.evaluation.systems import Run, System, find_systems
+from msrrec.stages import Summary, run_stage, versions
+
+logger = logging.getLogger(__name__)
+
+TABLE = "report/table.md"
+SYSTEMS = "systems"
+
+
+@dataclass
+class Comparison:
+    """What came of the systems so far: folders of results, and sentences of failures, by name."""
+
+    results: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def compare(
+    names: Sequence[str],
+    run: Run,
+    session: Callable[[], AbstractContextManager[None]],
+    *,
+    overwrite: bool = False,
+) -> Summary:
+    """Evaluate what is not evaluated yet, and write page, JSON and Markdown table of all.
+
+    Args:
+        names: Systems in the order of the table. The others are held against the last fused one,
+            or else the last.
+        run: What they all share.
+        session: Opens Ray; entered only for a system that needs it and has no result.
+        overwrite: Evaluate again what is finished.
+
+    Raises:
+        ConfigError: If a name is unknown, doubled, or there is none.
+        MsrRecError: If no system gives a result: the first one's failure.
+    """
+    dataset, out = run.dataset, run.out
+    systems = find_systems(names, run)
+    done = Comparison()
+    with ExitStack() as stack, log.Progress("compare", len(systems), "systems", 0.0) as progress:
+        opened = False
+        for system in systems:
+            folder = _folder(out, system, dataset)
+            is_new = overwrite or not storage.exists(storage.join(folder, storage.RECORD))
+            if is_new and system.needs_ray and not opened:
+                stack.enter_context(session())
+                opened = True
+            _evaluate(system, folder, done, dataset, overwrite)
+            progress.advance(note=system.name)
+    if not done.results:
+        name, sentence = next(iter(done.failures.items()))
+        raise ConfigError(f"no system gave a result; the first, {name}: {sentence}")
+    results = [load_result(folder) for folder in done.results.values()]
+    summary = write_report(results, out, done.failures)
+    report = storage.read_json(storage.join(out, "report/results.json"))
+    text = render_table(report, dataset, names, run.config)
+    storage.write_bytes(storage.join(out, TABLE), text.encode("utf-8", errors="replace"))
+    return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
+
+
+def _folder(out: str, system: System, dataset: Dataset) -> str:
+    """Where a system's result lies: its name, and the hash of system, config and data."""
+    parts = json.dumps([dict(system.settings), dataset.fingerprint], sort_keys=True)
+    digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
+    slug = "".join(c if c.isalnum() or c in "-._" else "-" for c in system.name.lower())
+    return storage.join(out, SYSTEMS, f"{slug}-{digest}")
+
+
+def _evaluate(
+    system: System, folder: str, done: Comparison, dataset: Dataset, overwrite: bool
+) -> None:
+    """Run one system, or take what it found before; its failure is kept and not raised."""
+    settings = {**system.settings, "dataset_fingerprint": dataset.fingerprint}
+    logger.info("compare: %s", system.name)
+    try:
+        run_stage("compare", folder, settings, lambda: system.evaluate(folder), overwrite=overwrite)
+    except _failures() as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        logger.error("compare: %s failed: %s", system.name, lines[0])
+        done.failures[system.name] = lines[0]
+    else:
+        done.results[system.name] = folder
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What ends one system and no more: bad settings, lost workers, engines, memory, disk."""
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    return MsrRecError, RayError, TrainingFailedError, RuntimeError, MemoryError, OSError
+
+
+def render_table(
+    report: Mapping[str, Any], dataset: Dataset, names: Sequence[str], config: RunConfig
+) -> str:
+    """The table as Markdown, with what reproduces it: command, seeds and versions.
+
+    Args:
+        report: As ``results.json`` holds it.
+        dataset: The one compared on.
+        names: Of ``--systems``.
+        config: Of the run; settings that differ from the defaults are in the command.
+    """
+    rows = report["systems"]
+    lines = [
+        f"# Systems on {_cell(dataset.domain)}",
+        "",
+        "| system | HitRatio@1 | ValidRatio | MRR | difference | p (Holm) |",
+        "|---|---|---|---|---|---|",
+        *(_line(row) for row in rows),
+        *(f"| {_cell(n)} | failed: {_cell(s)} | | | | |" for n, s in report["failures"].items()),
+        "",
+        "95% intervals in brackets. Difference: the row that the others are held against, minus "
+        "this one, on the same users; exact McNemar tests, corrected over all rows.",
+        "",
+        *(f"- {_cell(finding)}" for finding in report["findings"]),
+        *(f"- Check failed: {_cell(warning)}" for warning in report["warnings"]),
+        "",
+        f"    {_prepare_command(dataset)}",
+        f"    {_command(names, config)}",
+        "",
+        f"Dataset {dataset.fingerprint[:16]}, seed {config.inference.seed}; "
+        + ", ".join(f"{name} {version}" for name, version in versions().items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    paired, ranking = row["paired"], row["ranking"]
+    cells = (
+        _cell(row["label"]),
+        _interval(row["hit_ratio"]),
+        _interval(row["valid_ratio"]),
+        _interval(ranking["mrr"]) if ranking else "–",
+        f"{paired['difference']:+.4f} [{paired['low']:+.3f}, {paired['high']:+.3f}]"
+        if paired
+        else "–",
+        _p_value(paired["p_adjusted"]) if paired else "–",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _interval(share: Mapping[str, float] | None) -> str:
+    if share is None:
+        return "–"
+    return f"{share['value']:.4f} [{share['low']:.3f}, {share['high']:.3f}]"
+
+
+def _cell(text: str) -> str:
+    """Text in one cell: one line, no bars, no markup."""
+    cleaned = " ".join(text.split()).replace("|", "/")
+    return cleaned.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _command(names: Sequence[str], config: RunConfig) -> str:
+    systems = ["--systems", ",".join(names)]
+    words = ["msrrec", "compare", "--dataset", "DATASET", "--out", "OUT", *systems]
+    return shlex.join([*words, *_overrides(config.model_dump(mode="json"))])
+
+
+def _prepare_command(dataset: Dataset) -> str:
+    """The command line that made the dataset."""
+    manifest = dataset.manifest
+    words = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", "DATASET"]
+    if manifest.get("inputs"):
+        words += ["--interactions", "FILE", "--items", "FILE"]
+    return shlex.join([*words, *_overrides({"data": manifest.get("config", {})})])
+
+
+def _overrides(chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every setting that is not the default, as the command line takes it."""
+    defaults = RunConfig().model_dump(mode="json")
+    return [
+        f"{section}.{key}={json.dumps(value)}"
+        for section, values in chosen.items()
+        for key, value in values.items()
+        if value != defaults[section].get(key)
+    ]

@@ -1,0 +1,214 @@
+"""What ``msrrec compare`` can run, by name: baselines, models, their ablations, and teachers.
+
+Each system says what decides its result and how it is evaluated into a folder; the rest is
+``compare``'s.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from msrrec import storage
+from msrrec.baselines import BASELINES
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.demo import without_reasoning
+from msrrec.errors import ConfigError
+from msrrec.evaluation.audit import hash_weights
+from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
+from msrrec.evaluation.teacher import Prompt, evaluate_teacher
+from msrrec.inference.recommender import Mode
+from msrrec.models import locate_model, read_settings
+from msrrec.stages import Summary, run_stage
+
+MODELS, ANSWERS = "models", "teacher"
+"""Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table that is to be.
+
+    Attributes:
+        name: What the table calls it.
+        settings: All that decides its result beside the dataset; JSON values only.
+        evaluate: Evaluates it into a folder.
+        needs_ray: Whether Ray must be running for that.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    evaluate: Callable[[str], Summary]
+    needs_ray: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all systems of a comparison share.
+
+    Attributes:
+        out: Folder of everything.
+        reasoning: Folder of ``msrrec synthesize``, for systems that learn from it on the spot.
+        keys: API keys by the names of their environment variables.
+    """
+
+    dataset: Dataset
+    out: str
+    config: RunConfig
+    reasoning: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def users(self) -> dict[str, Any]:
+        """Who is evaluated, and on which order of candidates."""
+        return self.config.evaluate.model_dump(include={"split", "num_users", "permutation"})
+
+    def sections(self, *names: str) -> dict[str, Any]:
+        """Some sections of the settings."""
+        return self.config.model_dump(mode="json", include=set(names))
+
+
+def find_systems(names: Sequence[str], run: Run) -> list[System]:
+    """The systems of some names.
+
+    Raises:
+        ConfigError: If a name is unknown, doubled, lacks what it needs, or there is none.
+    """
+    systems = [_find(name, run) for name in names]
+    found = [system.name for system in systems]
+    doubled = sorted({name for name in found if found.count(name) > 1})
+    if doubled or not systems:
+        what = f"found {doubled[0]!r} twice" if doubled else "found none"
+        raise ConfigError(f"--systems: {what}; expected names such as popularity,sasrec, each once")
+    return systems
+
+
+def _find(name: str, run: Run) -> System:
+    if name in BASELINES:
+        return _baseline(name, run)
+    if name in MAKERS:
+        return MAKERS[name](run)
+    label, equals, folder = name.partition("=")
+    if equals and label and folder:
+        return _model(label, folder, run)
+    known = ", ".join((*BASELINES, *MAKERS))
+    raise ConfigError(
+        f"--systems: {name!r} is unknown; expected some of {known}, or NAME=FOLDER of a model"
+    )
+
+
+def _baseline(name: str, run: Run) -> System:
+    entry, config = BASELINES[name], run.config
+    settings = {
+        "system": name,
+        "code": entry.code_hash(),
+        "seed": config.inference.seed,
+        "evaluate": run.users,
+        "baselines": config.baselines.model_dump(mode="json", include=set(entry.settings)),
+    }
+    work = partial(_evaluate_baseline, name, run)
+    return System(name, settings, work, needs_ray=entry.needs_ray)
+
+
+def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
+    return evaluate_baseline(run.dataset, name, out, run.config)
+
+
+def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = None) -> System:
+    """A trained model's folder in the modes that it was trained for, or a base model zero-shot."""
+    source = locate_model(folder, run.config.model)
+    settings = {
+        "system": "model",
+        "model_dir": folder,
+        "weights": hash_weights(source),
+        "revision": source.revision,
+        "modes": list(modes or _modes(folder)),
+        "evaluate": run.users,
+        **run.sections("inference"),
+        "answer_format": source.answer_format,
+    }
+    return System(label, settings, partial(_evaluate_model, label, folder, run, modes), True)
+
+
+def _evaluate_model(
+    label: str, folder: str, run: Run, modes: Sequence[Mode] | None, out: str
+) -> Summary:
+    chosen = modes or _modes(folder)
+    return evaluate(run.dataset, folder, out, run.config, chosen, name=label)
+
+
+def _modes(folder: str) -> tuple[Mode, ...]:
+    settings = read_settings(Path(folder))
+    if settings is None:
+        return ("full",)
+    has_reasoning = settings.get("train", {}).get("reasoning", True)
+    return ("user", "item", "full", "fused") if has_reasoning else ("direct",)
+
+
+def _backbone(run: Run) -> System:
+    return _model("backbone zero-shot", run.config.model.name_or_path, run, ("full",))
+
+
+def _trained(label: str, run: Run, config: RunConfig) -> System:
+    """MSR-Rec, trained on the spot where no folder of these settings is."""
+    reasoning = run.reasoning if config.train.reasoning else None
+    if config.train.reasoning and reasoning is None:
+        raise ConfigError(
+            "--systems: msrrec is trained on the spot and needs --reasoning, the folder made by "
+            "`msrrec synthesize`; or name a trained model as NAME=FOLDER"
+        )
+    settings = {
+        "system": label,
+        "reasoning": reasoning,
+        "evaluate": run.users,
+        **run.sections("inference"),
+        **config.model_dump(mode="json", include={"model", "train"}),
+    }
+    return System(
+        label, settings, partial(_train_and_evaluate, label, run, config, reasoning), True
+    )
+
+
+def _train_and_evaluate(
+    label: str, run: Run, config: RunConfig, reasoning: str | None, out: str
+) -> Summary:
+    from msrrec.training.loop import train  # torch and Ray Train
+
+    folder = storage.join(run.out, MODELS, out.rstrip("/").rsplit("/", 1)[1])
+    settings = {
+        "dataset_fingerprint": run.dataset.fingerprint,
+        "reasoning": reasoning,
+        **config.model_dump(mode="json", include={"model", "train"}),
+    }
+    run_stage("train", folder, settings, lambda: train(run.dataset, reasoning, folder, config))
+    return evaluate(run.dataset, folder, out, run.config, _modes(folder), name=label)
+
+
+def _teacher(label: str, prompt: Prompt, run: Run) -> System:
+    settings = {
+        "system": label,
+        "prompt": prompt,
+        "evaluate": run.users,
+        **run.sections("teacher"),
+        "answer_format": run.config.model.answer_format,
+    }
+    return System(label, settings, partial(_ask_teacher, prompt, run), True)
+
+
+def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
+    answers = storage.join(run.out, ANSWERS, prompt)
+    return evaluate_teacher(run.dataset, out, answers, run.config, run.keys, prompt)
+
+
+MAKERS: dict[str, Callable[[Run], System]] = {
+    "backbone": _backbone,
+    "teacher": partial(_teacher, "teacher zero-shot", "chain"),
+    "recsaver": partial(_teacher, "RecSAVER", "plain"),
+    "msrrec": lambda run: _trained("MSR-Rec", run, run.config),
+    "msrrec-without-reasoning": lambda run: _trained(
+        "MSR-Rec w/o reason", run, without_reasoning(run.config)
+    ),
+}
+"""Systems with a language model."""

@@ -1,0 +1,204 @@
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError
+from msrrec.evaluation import evaluate as evaluation
+from msrrec.evaluation import systems as comparison
+from msrrec.evaluation import teacher
+from msrrec.evaluation.compare import compare
+from msrrec.evaluation.systems import Run
+from msrrec.evaluation.teacher import read_choice
+from msrrec.synthesis.journal import Record, Sampling
+from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
+
+
+@contextlib.contextmanager
+def no_ray() -> Iterator[None]:
+    raise AssertionError("none of these systems needs Ray")
+    yield
+
+
+def run(folder: Path, names: str, config: RunConfig | None = None) -> dict[str, Any]:
+    dataset = Dataset.load(str(folder / "dataset"))
+    shared = Run(dataset, str(folder / "out"), config or RunConfig())
+    return compare(names.split(","), shared, no_ray)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "dataset")
+    return tmp_path
+
+
+def test_one_table_has_every_system_with_intervals_and_tests(folder: Path) -> None:
+    summary = run(folder, "random,popularity")
+    assert [row["system"] for row in summary["systems"]] == ["random", "popularity"]
+    table = (folder / "out" / "report" / "table.md").read_text()
+    # The target is in everybody's training example and the wrong items in none.
+    assert "| popularity | 1.0000 [0.758, 1.000] |" in table
+    assert "--systems random,popularity" in table
+    assert "0.0% of the targets are cold" in table
+    results = json.loads((folder / "out" / "report" / "results.json").read_text())
+    assert results["systems"][0]["paired"]["p_adjusted"] <= 1
+    assert results["systems"][1]["paired"] is None  # the last is what others are held against
+    assert results["systems"][0]["num_users"] == NUM_USERS
+
+
+def test_a_failing_system_is_told_and_leaves_the_rest(folder: Path) -> None:
+    summary = run(folder, "category,random,embedding-last")
+    assert [row["system"] for row in summary["systems"]] == ["random"]
+    assert set(summary["failures"]) == {"category", "embedding-last"}
+    table = (folder / "out" / "report" / "table.md").read_text()
+    page = (folder / "out" / "report" / "index.html").read_text()
+    for text in (table, page):
+        assert "no item has categories" in text
+        assert "baselines.embedding_model is not set" in text
+
+
+def test_where_all_fail_the_first_sentence_is_raised(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the first, category: .* no item has categories"):
+        run(folder, "category")
+
+
+def test_only_a_changed_system_runs_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    evaluate = comparison.evaluate_baseline
+
+    def count(dataset: Dataset, name: str, out: str, config: RunConfig) -> dict[str, Any]:
+        ran.append(name)
+        return evaluate(dataset, name, out, config)
+
+    monkeypatch.setattr(comparison, "evaluate_baseline", count)
+    first = run(folder, "random,popularity")
+    assert run(folder, "random,popularity") == first
+    run(folder, "popularity,random,bm25-last")
+    assert ran == ["random", "popularity", "bm25-last"]
+    # A setting that no system here uses changes nothing; the seed changes all.
+    run(folder, "random", RunConfig.model_validate({"baselines": {"trials": 9}}))
+    assert len(ran) == 3
+    run(folder, "random", RunConfig.model_validate({"inference": {"seed": 1}}))
+    assert ran[3:] == ["random"]
+    monkeypatch.setattr(comparison.BASELINES["popularity"].__class__, "code_hash", lambda self: "x")
+    run(folder, "popularity")
+    assert ran[4:] == ["popularity"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [("best", "'best' is unknown"), ("random,random", "found 'random' twice"), ("", "unknown")],
+)
+def test_names_that_say_nothing_are_refused(folder: Path, names: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run(folder, names)
+    assert not (folder / "out").exists()
+
+
+def test_text_from_shops_stays_text_in_the_table(folder: Path) -> None:
+    run(folder, "random")
+    table = (folder / "out" / "report" / "table.md").read_text()
+    assert NASTY not in table
+    assert table.startswith("# Systems on Home &lt;script&gt;")
+
+
+def test_a_models_folder_and_the_backbone_are_systems_in_the_modes_they_know(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "predict", predict_here)
+    plain, model = folder / "plain", folder / "model"
+    for path, has_reasoning in ((plain, False), (model, True)):
+        (path / "merged").mkdir(parents=True)
+        (path / "merged" / "config.json").write_text("{}")
+        settings = {"kind": "msrrec", "answer_format": "number_title", "domain": "Home"}
+        settings["train"] = {"reasoning": has_reasoning}  # type: ignore[assignment]
+        (path / "config.json").write_text(json.dumps(settings))
+    base = folder / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    names = ["backbone", f"Plain={plain}", f"Ours={model}"]
+    config = RunConfig.model_validate({"model": {"name_or_path": str(base)}})
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), config)
+    rows = compare(names, shared, contextlib.nullcontext)["systems"]
+    assert [(row["system"], row["variant"]) for row in rows] == [
+        ("backbone zero-shot", "full"),
+        ("Plain", "direct"),
+        *[("Ours", mode) for mode in ("user", "item", "full", "fused")],
+    ]
+    assert rows[-1]["paired"] is None  # the fused row is what others are held against
+    assert rows[2]["hit_ratio"]["value"] == 1.0
+
+
+def test_msrrec_trained_on_the_spot_needs_reasoning(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="needs --reasoning"):
+        run(folder, "msrrec")
+
+
+def record(example_id: str, text: str) -> Record:
+    sampling = Sampling("some-model", 0.6, 4096)
+    usage = {"completion_tokens": 7}
+    return Record(example_id, 0, "", sampling, text, None, "stop", usage, "some-model", 0.1, 1, 0)
+
+
+def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RunConfig] = []
+
+    def synthesize(dataset: Dataset, out: str, config: RunConfig, keys: Any) -> dict[str, Any]:
+        asked.append(config)
+        return {"calls": 3}
+
+    def answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
+        titles = {e.example_id: dataset.titles(e.candidates) for e in dataset.examples("test")}
+        slot = titles["e00"].index(f"Right {NASTY}") + 1
+        return {
+            "e00": record("e00", f"[reasoning_start]\nx\n[reasoning_end]\n({slot}) Right {NASTY}"),
+            "e01": record("e01", "I can't say."),
+        }
+
+    monkeypatch.setattr(teacher, "synthesize", synthesize)
+    monkeypatch.setattr(teacher, "first_answers", answers)
+    config = RunConfig.model_validate({"synthesis": {"tau": 5, "attempts": 9}})
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), config)
+    (row,) = compare(["teacher"], shared, contextlib.nullcontext)["systems"]
+    (used,) = asked
+    assert (used.synthesis.split, used.synthesis.tau, used.synthesis.attempts) == ("test", None, 1)
+    assert row["system"] == "some-model zero-shot"
+    assert row["valid_ratio"]["value"] == pytest.approx(1 / NUM_USERS)  # the rest count as misses
+    assert row["hit_ratio"]["value"] == pytest.approx(1 / NUM_USERS)
+
+
+def test_recsaver_asks_the_same_teacher_plainly(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def synthesize(dataset: Dataset, out: str, config: RunConfig, keys: Any) -> dict[str, Any]:
+        asked.append(config.synthesis.prompt)
+        return {"calls": 1}
+
+    monkeypatch.setattr(teacher, "synthesize", synthesize)
+    monkeypatch.setattr(teacher, "first_answers", lambda *_: {"e00": record("e00", "(1) Bad")})
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
+    (row,) = compare(["recsaver"], shared, contextlib.nullcontext)["systems"]
+    assert asked == ["plain"]
+    assert row["system"] == "RecSAVER (some-model)"
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("[reasoning_start]\nx\n[reasoning_end]\n(2) Blue", 1),
+        ("I think of lamps.\n\nRed", 0),
+        ("[reasoning_start]\nx\n[reasoning_end]\nGreen", None),
+        ("", None),
+    ],
+)
+def test_a_teachers_choice_is_its_answer_or_its_last_line(text: str, index: int | None) -> None:
+    assert read_choice(record("e", text), ["Red", "Blue"]) == index
