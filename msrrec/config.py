@@ -195,6 +195,13 @@ class TrainConfig(Config):
     """Scale of the LoRA update, divided by the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the LoRA matrices."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass: much less memory, a third more work."""
+    compile: bool = False
+    """Compile the layers with torch.compile, which takes minutes at the start."""
+    attention: Literal["auto", "blocked", "sdpa", "varlen"] = "auto"
+    """What computes attention: auto takes the fastest; blocked is made for processors, varlen is
+    torch's flash attention over packed rows on GPUs, sdpa works everywhere."""
     max_seq_len: int = Field(default=2048, ge=64)
     """Longest example in tokens; the oldest history goes first, the output is never cut."""
     num_workers: int = Field(default=1, ge=1)
