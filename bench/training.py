@@ -27,6 +27,7 @@ times ours and plain on a GPU for Llama-3-8B's shape with random weights.
 """
 
 import argparse
+import gc
 import json
 import os
 import site
@@ -547,6 +548,8 @@ def main() -> None:
     if args.gpu:
         for system in args.systems if args.systems != SYSTEMS else ("ours", "plain"):
             time_on_gpu(system, args.examples, args.steps, args.checkpointing)
+            gc.collect()  # the model is in reference cycles
+            torch.cuda.empty_cache()
         return None
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

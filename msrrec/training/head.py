@@ -52,10 +52,14 @@ class _HeadLosses(torch.autograd.Function):
     ) -> torch.Tensor:
         grad_SE = torch.empty_like(hidden_SE)
         losses_S = hidden_SE.new_empty(len(targets_S), dtype=torch.float32)
-        rows = _rows_of_chunk(weight_VE)
+        rows = min(len(targets_S), _rows_of_chunk(weight_VE))
+        logits, grads = hidden_SE.new_empty((2, rows, len(weight_VE)))  # again for every chunk
         for start in range(0, len(targets_S), rows):
             chunk = slice(start, start + rows)
-            losses_S[chunk], grad_CV = _chunk(hidden_SE[chunk] @ weight_VE.t(), targets_S[chunk])
+            targets_C = targets_S[chunk]
+            logits_CV, grad_CV = logits[: len(targets_C)], grads[: len(targets_C)]
+            torch.mm(hidden_SE[chunk], weight_VE.t(), out=logits_CV)
+            losses_S[chunk] = _differentiate(logits_CV, targets_C, grad_CV)
             torch.mm(grad_CV, weight_VE, out=grad_SE[chunk])
         ctx.save_for_backward(grad_SE)
         return losses_S
@@ -71,17 +75,19 @@ def _rows_of_chunk(weight_VE: torch.Tensor) -> int:
     return max(_LEAST_ROWS, elements // len(weight_VE))
 
 
-def _chunk(logits_CV: torch.Tensor, targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of each row, float32, and its gradient in the type of the logits.
+def _differentiate(
+    logits_CV: torch.Tensor, targets_C: torch.Tensor, grad_CV: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of each row, (C,) in float32; its gradient is written into ``grad_CV``.
 
     The target's gradient, p - 1, is minus the sum of all other probabilities where p is large: in
     bfloat16 the difference itself would lose all its digits.
     """
-    grad_CV = logits_CV.softmax(-1)
+    torch.softmax(logits_CV, -1, out=grad_CV)
     places = torch.arange(len(targets_C), device=targets_C.device), targets_C
     target_C = grad_CV[places].float()
     grad_CV[places] = 0
     others_C = torch.where(target_C < 0.5, 1 - target_C, grad_CV.sum(-1).float())
     grad_CV[places] = -others_C.to(grad_CV.dtype)
     least = torch.finfo(torch.float32).tiny
-    return torch.log1p(others_C / target_C.clamp(min=least)), grad_CV
+    return torch.log1p(others_C / target_C.clamp(min=least))

@@ -45,6 +45,7 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
+    "initializer_range": 0.5,  # far from even attention, so that positions and masks matter
 }
 FAST = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
@@ -61,7 +62,14 @@ PLAIN = {
     "gemma: packed, but other norms": lambda: GemmaForCausalLM(GemmaConfig(**SHAPE)),
     "gpt2: no gates, learned positions": lambda: GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=40, n_embd=16, n_layer=2, n_head=2, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0
+            vocab_size=40,
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            attn_pdrop=0,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            initializer_range=0.5,
         )
     ),
     "mistral: sliding window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)),
@@ -74,11 +82,11 @@ def make_base(name: str = "llama") -> Any:
 
 
 def make_examples() -> ExampleSet:
-    """Seven examples of different lengths, every third behaviour-only."""
+    """Seven examples of 11 to 167 tokens, every third behaviour-only."""
     rng = np.random.default_rng(0)
     encoded = []
     for n in range(7):
-        spans = (5 + 3 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
+        spans = (5 + 25 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
         ids = rng.integers(0, 40, sum(spans)).tolist()
         encoded.append(Encoded(ids, np.repeat([0, 1, 2], spans).tolist(), 0))
     return ExampleSet.collect(encoded)
@@ -107,9 +115,18 @@ def gradient(learner: Learner, batch: np.ndarray[Any, Any] = BATCH) -> torch.Ten
     return torch.cat([learner._gradient(weight).flatten() for weight in learner.weights])
 
 
-def reference(name: str, **settings: Any) -> tuple[float, torch.Tensor]:
+def freeze_in(dtype: torch.dtype, model: Any) -> Any:
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(dtype)
+    return model
+
+
+def reference(
+    name: str, dtype: torch.dtype = torch.float32, *, bfloat16: bool = False
+) -> tuple[float, torch.Tensor]:
     """Loss and gradient of the readable loss on a padded batch, by transformers and PEFT alone."""
-    model = make_model(TrainConfig(**settings), name)
+    model = freeze_in(dtype, make_model(TrainConfig(), name))
     rows = [make_examples()[index] for index in BATCH]
     shape = len(rows), max(len(ids) for ids, _ in rows)
     ids_BT, segments_BT, mask_BT = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
@@ -117,7 +134,8 @@ def reference(name: str, **settings: Any) -> tuple[float, torch.Tensor]:
         ids_BT[n, : len(ids)] = torch.from_numpy(ids)
         segments_BT[n, : len(ids)] = torch.from_numpy(segments)
         mask_BT[n, : len(ids)] = 1
-    logits = model(input_ids=ids_BT, attention_mask=mask_BT).logits
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = model(input_ids=ids_BT, attention_mask=mask_BT).logits
     loss = weighted_loss(logits, ids_BT, segments_BT, 0.7, 0.3)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return loss.item(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
@@ -138,21 +156,18 @@ def test_the_gradient_is_that_of_the_reference_loss_on_a_padded_batch(
 
 @pytest.mark.parametrize("name", ["llama", "llama, biases", "llama, tied head", "qwen3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_in_bfloat16_give_nearly_the_gradient_of_float32(
+def test_products_in_bfloat16_are_as_close_to_float32_as_those_of_autocast(
     name: str, dtype: torch.dtype
 ) -> None:
-    """Whatever the type that the frozen weights come in."""
-    _, expected = reference(name)
-    config = TrainConfig(lora_dropout=0.0, micro_batch_size=3)
-    model = make_model(config, name)
-    for weight in model.parameters():
-        if not weight.requires_grad:
-            weight.data = weight.data.to(dtype)
-    learner = Learner(model, config, bfloat16=True)
+    """Within a half, and whatever the type that the frozen weights come in."""
+    _, exact = reference(name)
+    _, rounded = reference(name, dtype, bfloat16=True)
+    config = TrainConfig(micro_batch_size=3)
+    learner = Learner(freeze_in(dtype, make_model(config, name)), config, bfloat16=True)
     assert learner.head is not None
     ours = gradient(learner)
     assert ours.dtype == torch.float32
-    assert (ours - expected).norm() < 0.05 * expected.norm()
+    assert (ours - exact).norm() < 1.5 * (rounded - exact).norm()
 
 
 def test_dropout_and_partial_lora_take_the_plain_way() -> None:
