@@ -1,21 +1,54 @@
 """What a run needs to go on after a restart: adapter, optimizer, step, and the metrics so far.
 
-Learning rate, order of examples and dropout follow from the step, so nothing else is kept.
+Learning rate, order of examples and dropout follow from the step, so nothing else is kept. The
+checkpoints of a run lie in its folder, one a step, each written aside and renamed: whatever kills
+the run, those that have their name are whole, and the latest is where it goes on.
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from msrrec import storage
 from msrrec.training.learner import Learner
 
 METRICS = "metrics.jsonl"
 _TRAINER = "trainer.pt"
+_NAME = "step-{:08d}"
+_KEPT = 2
 
 Row = dict[str, Any]
 """One line of ``metrics.jsonl``."""
+
+
+def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[Row]) -> None:
+    """Put a checkpoint into a run's folder and remove those that no one needs any more."""
+    with storage.atomic_folder(str(run / _NAME.format(steps_done))) as aside:
+        save_checkpoint(aside, learner, steps_done, rows)
+        for file in Path(aside).iterdir():
+            _to_disk(file)
+    for outdated in find_checkpoints(run)[:-_KEPT]:
+        shutil.rmtree(outdated)
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints of a run, the latest last."""
+    return sorted(folder for folder in run.glob("step-*") if folder.suffix == "")
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Steps done when a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def remove_halves(run: Path) -> None:
+    """Remove what runs that were killed while they wrote have left behind."""
+    for half in run.glob("step-*.partial"):
+        shutil.rmtree(half)
 
 
 def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[Row]) -> None:
@@ -42,3 +75,12 @@ def read_metrics(folder: str) -> list[Row]:
     """The lines of a folder's ``metrics.jsonl``."""
     text = (Path(folder) / METRICS).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def _to_disk(file: Path) -> None:
+    """A name must not outlive its content when a node loses power."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,7 +19,7 @@ from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.models import ModelSource, locate_base
-from msrrec.training.checkpoint import read_metrics
+from msrrec.training.checkpoint import find_checkpoints, read_metrics, steps_of
 from msrrec.training.examples import ExampleSet, build_examples, load_paths
 from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
 from msrrec.training.model import load_tokenizer
@@ -123,22 +123,34 @@ def prepare_examples(
 
 
 def fit(job: Job, examples: ExampleSet, folder: Path, *, on_gpu: bool) -> str:
-    """Train on Ray and return the folder of the last checkpoint.
-
-    Idle threads sleep, as spinning ones slow a step sevenfold where other programs want the cores.
+    """Train on Ray, where anything is left to do, and return the folder of the last checkpoint.
 
     Raises:
         MsrRecError: What a worker raised for the user.
     """
+    run = folder / CHECKPOINTS / run_name(job, examples)
+    run.mkdir(parents=True, exist_ok=True)
+    done = [steps_of(checkpoint) for checkpoint in find_checkpoints(run)]
+    if not done or done[-1] < num_steps(len(examples), job.config):
+        run_workers(job, examples, run, on_gpu=on_gpu)
+    return str(find_checkpoints(run)[-1])
+
+
+def run_workers(job: Job, examples: ExampleSet, run: Path, *, on_gpu: bool) -> None:
+    """Let Ray Train's workers do all steps that are left, again wherever workers are lost.
+
+    Checkpoints are the run's own and not Ray Train's, whose list of them is written in place and
+    misses one that was reported just before a kill. Idle threads sleep, as spinning ones slow a
+    step sevenfold where other programs want the cores.
+    """
     config = job.config
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"job": job, "examples": ray.put(examples)},
+        train_loop_config={"job": job, "examples": ray.put(examples), "run": str(run)},
         scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
         run_config=ray.train.RunConfig(
-            name=run_name(job, examples),
-            storage_path=str(folder / CHECKPOINTS),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            name=run.name,
+            storage_path=str(run.parent),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
@@ -149,7 +161,8 @@ def fit(job: Job, examples: ExampleSet, folder: Path, *, on_gpu: bool) -> str:
     except ray.train.TrainingFailedError as error:
         raise_for_user(getattr(error, "worker_failures", {}).values())
         raise
-    return str(result.checkpoint.path)
+    if result.return_value is not None:
+        raise result.return_value
 
 
 def raise_for_user(failures: Iterable[BaseException]) -> None:
