@@ -17,6 +17,7 @@ from msrrec import storage
 from msrrec.training.learner import Learner
 
 METRICS = "metrics.jsonl"
+VALIDATION_LOSS = "validation_loss"
 _TRAINER = "trainer.pt"
 _NAME = "step-{:08d}"
 _KEPT = 2
@@ -31,8 +32,10 @@ def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[Row
         save_checkpoint(aside, learner, steps_done, rows)
         for file in Path(aside).iterdir():
             _to_disk(file)
+    best = best_step(rows)
     for outdated in find_checkpoints(run)[:-_KEPT]:
-        shutil.rmtree(outdated)
+        if steps_of(outdated) != best:
+            shutil.rmtree(outdated)
 
 
 def find_checkpoints(run: Path) -> list[Path]:
@@ -43,6 +46,19 @@ def find_checkpoints(run: Path) -> list[Path]:
 def steps_of(checkpoint: Path) -> int:
     """Steps done when a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def best_step(rows: list[Row]) -> int | None:
+    """The step with the least validation loss, the first of equals; None without any."""
+    losses = {row["step"]: row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row}
+    return min(losses, key=lambda step: losses[step]) if losses else None
+
+
+def is_stalled(rows: list[Row], patience: int) -> bool:
+    """Whether the last ``patience`` validations have brought no lower loss; never for 0."""
+    steps = [row["step"] for row in rows if VALIDATION_LOSS in row]
+    best = best_step(rows)
+    return patience > 0 and best is not None and len(steps) - 1 - steps.index(best) >= patience
 
 
 def remove_halves(run: Path) -> None:
@@ -56,8 +72,7 @@ def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[R
     learner.model.save_pretrained(folder, save_embedding_layers=False)
     state = {"optimizer": learner.optimizer.state_dict(), "steps_done": steps_done}
     torch.save(state, Path(folder) / _TRAINER)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (Path(folder) / METRICS).write_text(lines, encoding="utf-8")
+    write_metrics(folder, rows)
 
 
 def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[Row]]:
@@ -75,6 +90,12 @@ def read_metrics(folder: str) -> list[Row]:
     """The lines of a folder's ``metrics.jsonl``."""
     text = (Path(folder) / METRICS).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def write_metrics(folder: str, rows: list[Row]) -> None:
+    """A folder's ``metrics.jsonl``, renamed into its place."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    storage.write_bytes(storage.join(folder, METRICS), lines.encode())
 
 
 def _to_disk(file: Path) -> None:

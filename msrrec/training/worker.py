@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from msrrec.config import TrainConfig
 from msrrec.errors import DataError, MsrRecError
 from msrrec.models import ModelSource
 from msrrec.training.checkpoint import (
+    VALIDATION_LOSS,
     Row,
     find_checkpoints,
+    is_stalled,
     keep_checkpoint,
     load_checkpoint,
     remove_halves,
@@ -77,39 +80,64 @@ def run_worker(settings: dict[str, Any]) -> MsrRecError | None:
         and an exception would make Ray Train start them again for nothing.
     """
     job: Job = settings["job"]
-    examples: ExampleSet = ray.get(settings["examples"])
-    run = Path(settings["run"])
+    examples, validation = ray.get(settings["examples"])
     learner = build_learner(job)
     log.setup(logging.INFO if learner.rank == 0 else logging.WARNING)
-    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each worker there
+    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each start of each worker there
+    run = Path(settings["run"])
     done, rows = restore(learner, run)
     try:
-        run_steps(learner, examples, run, done, rows)
+        for number in run_steps(learner, examples, validation, done, rows):
+            if learner.rank == 0:
+                keep_checkpoint(run, learner, number, rows)
     except MsrRecError as error:
         return error
     return None
 
 
 def run_steps(
-    learner: Learner, examples: ExampleSet, run: Path, done: int, rows: list[Row]
-) -> None:
-    """Every step that is not done yet; metrics are added to ``rows``."""
-    config = learner.config
+    learner: Learner,
+    examples: ExampleSet,
+    validation: ExampleSet | None,
+    done: int,
+    rows: list[Row],
+) -> Iterator[int]:
+    """Do every step that is left, until validation stalls.
+
+    Args:
+        learner: As it was after the steps done.
+        examples: To learn from.
+        validation: None where there is none to be done.
+        done: Steps.
+        rows: Metrics so far; more are added.
+
+    Yields:
+        The 1-based number of each step after which a checkpoint is due.
+    """
+    config, meter = learner.config, Meter()
     total = num_steps(len(examples), config)
     batches = itertools.islice(iter_batches(len(examples), config), done, None)
-    meter = Meter()
     with log.Progress("train", total - done, "steps") as progress:
-        for step, (epoch, batch) in enumerate(batches, done):
-            rate, begin = learning_rate(step, total, config), time.monotonic()
-            result = learner.step(step, examples, batch, rate)
+        for number, (epoch, batch) in enumerate(batches, done + 1):
+            rate, begin = learning_rate(number - 1, total, config), time.monotonic()
+            result = learner.step(number - 1, examples, batch, rate)
             meter.add(result, time.monotonic() - begin)
-            is_last = step + 1 == total
-            if is_last or (step + 1) % config.log_every_steps == 0:
-                rows.append(meter.read(step=step + 1, epoch=epoch, learning_rate=rate))
+            place: Row = {"step": number, "epoch": epoch, "learning_rate": rate}
+            if validation and is_due(number, total, config.validate_every_steps):
+                place[VALIDATION_LOSS] = round(learner.mean_loss(validation), 6)
+            if VALIDATION_LOSS in place or is_due(number, total, config.log_every_steps):
+                rows.append(meter.read(**place))
             progress.advance(note=describe(rows))
-            is_due = is_last or (step + 1) % config.checkpoint_every_steps == 0
-            if is_due and learner.rank == 0:
-                keep_checkpoint(run, learner, step + 1, rows)
+            if VALIDATION_LOSS in place or is_due(number, total, config.checkpoint_every_steps):
+                yield number
+            if is_stalled(rows, config.patience):
+                logger.info("train: stops after step %d: validation stalls", number)
+                return
+
+
+def is_due(number: int, total: int, every: int) -> bool:
+    """Whether what is done every so many steps, and after the last, is done after this one."""
+    return number == total or number % every == 0
 
 
 def build_learner(job: Job) -> Learner:
@@ -164,11 +192,10 @@ def describe(rows: list[Row]) -> str:
     if not rows:
         return ""
     row = rows[-1]
-    reasoning = "" if row["loss_rea"] is None else f" loss_rea {row['loss_rea']:.3f}"
-    return (
-        f"loss {row['loss']:.3f}{reasoning} loss_rec {row['loss_rec']:.3f}, "
-        f"{row['tokens_per_s']:,.0f} tokens/s"
-    )
+    names = ("loss", "loss_rea", "loss_rec", VALIDATION_LOSS)
+    losses = " ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    memory = f"{row['memory_bytes'] / 2**30:.1f} GiB"
+    return f"{losses}, {row['tokens_per_s']:,.0f} tokens/s, {memory}"
 
 
 def memory_bytes() -> int:

@@ -36,7 +36,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         }
         for n in range(7)
     ]
-    storage.write_table(f"{folder}/train.parquet", pa.Table.from_pylist(rows, schema.EXAMPLES))
+    for split in ("train", "validation"):
+        table = pa.Table.from_pylist(rows, schema.EXAMPLES)
+        storage.write_table(f"{folder}/{split}.parquet", table)
+        rows = rows[:3]
     return Dataset(folder, {"domain": "Home", "fingerprint": "abc"}, items)
 
 
@@ -154,3 +157,33 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         train(dataset, reasoning, out, make_config(str(tmp_path)))
     assert not (tmp_path / "none").exists()
+
+
+def test_training_stops_when_validation_stalls_and_the_best_is_the_model(
+    tmp_path: Path, base: str, dataset: Dataset
+) -> None:
+    from msrrec.training.checkpoint import read_metrics
+    from msrrec.training.loop import train
+
+    config = make_config(
+        base,
+        "train.reasoning=false",
+        "train.num_epochs=10",
+        "train.learning_rate=1e-30",  # nothing is learned, so no validation is better
+        "train.validate_every_steps=2",
+        "train.patience=3",
+        "train.keep=best",
+        "train.export_merged=false",
+    )
+    summary = train(dataset, None, str(tmp_path), config)
+    assert (summary["steps"], summary["kept_step"]) == (8, 2)
+    losses = {r["step"]: r.get("validation_loss") for r in read_metrics(str(tmp_path))}
+    assert [step for step, loss in losses.items() if loss] == [2, 4, 6, 8]
+    assert set(losses.values()) == {None, summary["validation_loss"]}
+    (run,) = tmp_path.glob("checkpoints/run-*")
+    kept = {step: run / f"step-{step:08d}" / "adapter_model.safetensors" for step in (2, 6, 8)}
+    assert sorted(run.glob("step-*")) == [file.parent for file in kept.values()]
+    exported = tmp_path / "adapter" / "adapter_model.safetensors"
+    assert exported.read_bytes() == kept[2].read_bytes()
+    (tmp_path / "config.json").unlink()  # as if it was killed while it wrote the model
+    assert train(dataset, None, str(tmp_path), config) == summary
