@@ -212,6 +212,16 @@ class TrainConfig(Config):
     """Unset: where the cluster has one."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
+    validate_every_steps: int = Field(default=0, ge=0)
+    """Optimizer steps between losses on validation examples; 0: never, as the paper trains all
+    epochs and keeps the last."""
+    validation_examples: int = Field(default=256, ge=0)
+    """Validation examples whose purchase alone is asked for, the first of the split; 0 takes
+    all."""
+    keep: Literal["last", "best"] = "last"
+    """Which checkpoint becomes the model: the last, or the one with the least validation loss."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after so many validations in a row without a lower loss; 0: never."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimizer steps between lines of metrics.jsonl."""
     max_failures: int = Field(default=2, ge=0)
@@ -227,6 +237,11 @@ class TrainConfig(Config):
             raise ValueError(
                 f"global_batch_size ({self.global_batch_size}) must be a multiple of "
                 f"num_workers ({self.num_workers})"
+            )
+        if self.validate_every_steps == 0 and (self.keep == "best" or self.patience):
+            raise ValueError(
+                f"keep={self.keep} and patience={self.patience} need validate_every_steps, which "
+                "is 0"
             )
         if self.alpha == 0 and self.beta == 0:
             raise ValueError("alpha and beta are both 0, so there is no loss")

@@ -1,21 +1,70 @@
 """What a run needs to go on after a restart: adapter, optimizer, step, and the metrics so far.
 
-Learning rate, order of examples and dropout follow from the step, so nothing else is kept.
+Learning rate, order of examples and dropout follow from the step, so nothing else is kept. The
+checkpoints of a run lie in its folder, one a step, each written aside and renamed: whatever kills
+the run, those that have their name are whole, and the latest is where it goes on.
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from msrrec import storage
 from msrrec.training.learner import Learner
 
 METRICS = "metrics.jsonl"
+VALIDATION_LOSS = "validation_loss"
 _TRAINER = "trainer.pt"
+_NAME = "step-{:08d}"
+_KEPT = 2
 
 Row = dict[str, Any]
 """One line of ``metrics.jsonl``."""
+
+
+def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[Row]) -> None:
+    """Put a checkpoint into a run's folder and remove those that no one needs any more."""
+    with storage.atomic_folder(str(run / _NAME.format(steps_done))) as aside:
+        save_checkpoint(aside, learner, steps_done, rows)
+        for file in Path(aside).iterdir():
+            _to_disk(file)
+    best = best_step(rows)
+    for outdated in find_checkpoints(run)[:-_KEPT]:
+        if steps_of(outdated) != best:
+            shutil.rmtree(outdated)
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints of a run, the latest last."""
+    return sorted(folder for folder in run.glob("step-*") if folder.suffix == "")
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Steps done when a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def best_step(rows: list[Row]) -> int | None:
+    """The step with the least validation loss, the first of equals; None without any."""
+    losses = {row["step"]: row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row}
+    return min(losses, key=lambda step: losses[step]) if losses else None
+
+
+def is_stalled(rows: list[Row], patience: int) -> bool:
+    """Whether the last ``patience`` validations have brought no lower loss; never for 0."""
+    steps = [row["step"] for row in rows if VALIDATION_LOSS in row]
+    best = best_step(rows)
+    return patience > 0 and best is not None and len(steps) - 1 - steps.index(best) >= patience
+
+
+def remove_halves(run: Path) -> None:
+    """Remove what runs that were killed while they wrote have left behind."""
+    for half in run.glob("step-*.partial"):
+        shutil.rmtree(half)
 
 
 def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[Row]) -> None:
@@ -23,8 +72,7 @@ def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[R
     learner.model.save_pretrained(folder, save_embedding_layers=False)
     state = {"optimizer": learner.optimizer.state_dict(), "steps_done": steps_done}
     torch.save(state, Path(folder) / _TRAINER)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (Path(folder) / METRICS).write_text(lines, encoding="utf-8")
+    write_metrics(folder, rows)
 
 
 def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[Row]]:
@@ -42,3 +90,18 @@ def read_metrics(folder: str) -> list[Row]:
     """The lines of a folder's ``metrics.jsonl``."""
     text = (Path(folder) / METRICS).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def write_metrics(folder: str, rows: list[Row]) -> None:
+    """A folder's ``metrics.jsonl``, renamed into its place."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    storage.write_bytes(storage.join(folder, METRICS), lines.encode())
+
+
+def _to_disk(file: Path) -> None:
+    """A name must not outlive its content when a node loses power."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

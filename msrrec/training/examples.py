@@ -147,6 +147,30 @@ def build_examples(
     return ExampleSet.collect(encode_all())
 
 
+def build_validation(
+    dataset: Dataset, tokenizer: Any, config: TrainConfig, answer_format: AnswerFormat
+) -> ExampleSet:
+    """The first examples of the validation split, behaviour-only: no teacher has seen them.
+
+    Raises:
+        DataError: If one does not fit with the latest history title alone, or there is none.
+    """
+    examples = dataset.examples("validation", config.validation_examples)
+    if not examples:
+        raise DataError(
+            f"{dataset.path}/validation.parquet: holds no examples; prepare with more users, or "
+            "set train.validate_every_steps=0"
+        )
+    max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
+
+    def encode(example: Example) -> Encoded:
+        query = _query(dataset, example)
+        answer = _answer(query, example, answer_format)
+        return encode_example(tokenizer, query, "direct", (), answer, answer_format, max_tokens)
+
+    return ExampleSet.collect(map(encode, examples))
+
+
 def _without_later(dataset: Dataset, examples: Sequence[Example]) -> list[Example]:
     """The examples that show no validation or test item of their user, as repeated purchases do."""
     later = later_titles(dataset)

@@ -10,7 +10,7 @@ import torch
 from msrrec import storage
 from msrrec.errors import DataError
 from msrrec.models import MODEL_CONFIG, ModelSource, read_settings, write_settings
-from msrrec.training.checkpoint import METRICS
+from msrrec.training.checkpoint import Row, write_metrics
 from msrrec.training.model import Dtype, load_base, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def begin_folder(out: str) -> Path:
 
 def export_model(
     folder: Path,
-    checkpoint: str,
+    checkpoint: Path,
+    rows: list[Row],
     source: ModelSource,
     dtype: Dtype,
     settings: dict[str, Any],
@@ -54,7 +55,8 @@ def export_model(
 
     Args:
         folder: From ``begin_folder``.
-        checkpoint: Folder of the last checkpoint.
+        checkpoint: The one to make the model of.
+        rows: All metrics of the run.
         source: The base model.
         dtype: Of the merged weights, as configured.
         settings: For ``config.json``.
@@ -64,14 +66,14 @@ def export_model(
     tokenizer = load_tokenizer(source)
     with storage.atomic_folder(str(folder / "adapter")) as adapter:
         for name in _FILES:
-            shutil.copy(Path(checkpoint) / name, adapter)
+            shutil.copy(checkpoint / name, adapter)
         tokenizer.save_pretrained(adapter)
     if merged:
         with storage.atomic_folder(str(folder / "merged")) as aside:
-            model = merge(source, checkpoint, dtype, on_gpu=on_gpu)
+            model = merge(source, str(checkpoint), dtype, on_gpu=on_gpu)
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
-    shutil.copy(Path(checkpoint) / METRICS, folder)
+    write_metrics(str(folder), rows)
     write_settings(folder, settings)
     logger.info("train: wrote %s", folder)
 

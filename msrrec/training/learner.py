@@ -4,9 +4,11 @@ Gradients are summed, not averaged, and the loss is divided by the examples of t
 step is the same for any micro-batch size, any number of workers and an uneven last batch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed
@@ -120,19 +122,36 @@ class Learner:
         """Leave the gradient of the mean loss of a global batch in every weight."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=False)
-        mine = share_of_worker(batch, examples.lengths, self.rank, self.world_size)
-        size = self.config.micro_batch_size if self.packs else 1
         sums_3 = torch.zeros(3, device=self.device)  # examples with reasoning, loss_rea, loss_rec
-        for start in range(0, len(mine), size):
-            packed = pack(
-                [examples[i] for i in mine[start : start + size]], self.device, self.grain
-            )
+        for packed in self._micro_batches(examples, batch):
             sums_3 += self._backward(packed, len(batch))
         self._sum_over_workers(sums_3)
         return self._result(sums_3, batch, examples.lengths)
 
+    @torch.no_grad()
+    def mean_loss(self, examples: ExampleSet) -> float:
+        """Eq. 2 on examples that nothing is learned from, their mean; the same on every worker."""
+        self.model.eval()
+        total = torch.zeros(1, device=self.device)
+        for packed in self._micro_batches(examples, np.arange(len(examples))):
+            total += self._losses(packed)[0]
+        if self.world_size > 1:
+            distributed.all_reduce(total)
+        return float(total) / len(examples)
+
+    def _micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
+        """What this worker sees of a global batch."""
+        mine = share_of_worker(batch, examples.lengths, self.rank, self.world_size)
+        size = self.config.micro_batch_size if self.packs else 1
+        for start in range(0, len(mine), size):
+            some = [examples[i] for i in mine[start : start + size]]
+            yield pack(some, self.device, self.grain)
+
+    def _losses(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._loss(packed) if self.head is None else self._fast_loss(packed)
+
     def _backward(self, packed: Packed, num_examples: int) -> torch.Tensor:
-        loss, spans_2 = self._loss(packed) if self.head is None else self._fast_loss(packed)
+        loss, spans_2 = self._losses(packed)
         (loss / num_examples).backward()  # type: ignore[no-untyped-call]
         return torch.cat([packed.shares[0].sum()[None], spans_2])
 

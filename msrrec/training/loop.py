@@ -19,8 +19,16 @@ from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.models import ModelSource, locate_base
-from msrrec.training.checkpoint import read_metrics
-from msrrec.training.examples import ExampleSet, build_examples, load_paths
+from msrrec.training.checkpoint import (
+    VALIDATION_LOSS,
+    Row,
+    best_step,
+    find_checkpoints,
+    is_stalled,
+    read_metrics,
+    steps_of,
+)
+from msrrec.training.examples import ExampleSet, build_examples, build_validation, load_paths
 from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
 from msrrec.training.model import load_tokenizer
 from msrrec.training.schedule import num_steps
@@ -35,6 +43,7 @@ _NO_EFFECT = {
     "log_every_steps",
     "max_failures",
     "export_merged",
+    "keep",
     "gradient_checkpointing",
     "compile",
     "attention",
@@ -64,19 +73,31 @@ def train(
     on_gpu = check_cluster(config.train)
     source = locate_base(config.model)
     examples = prepare_examples(dataset, reasoning_dir, source, config)
+    validation = None
+    if config.train.validate_every_steps:
+        validation = build_validation(
+            dataset, load_tokenizer(source), config.train, source.answer_format
+        )
     folder = begin_folder(out)
     job = Job(source, config.model.dtype, config.train)
-    checkpoint = fit(job, examples, folder, on_gpu=on_gpu)
+    last = fit(job, examples, validation, folder, on_gpu=on_gpu)
+    rows = read_metrics(str(last))
+    kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
     export_model(
         folder,
-        checkpoint,
+        next(
+            checkpoint
+            for checkpoint in find_checkpoints(last.parent)
+            if steps_of(checkpoint) == kept
+        ),
+        rows,
         source,
         config.model.dtype,
         describe_model(dataset, config),
         merged=config.train.export_merged,
         on_gpu=on_gpu,
     )
-    return summarize(out, examples, config.train, read_metrics(checkpoint))
+    return summarize(out, examples, rows) | {"steps": steps_of(last), "kept_step": kept}
 
 
 def check_cluster(config: TrainConfig) -> bool:
@@ -122,23 +143,52 @@ def prepare_examples(
     return examples
 
 
-def fit(job: Job, examples: ExampleSet, folder: Path, *, on_gpu: bool) -> str:
-    """Train on Ray and return the folder of the last checkpoint.
-
-    Idle threads sleep, as spinning ones slow a step sevenfold where other programs want the cores.
+def fit(
+    job: Job, examples: ExampleSet, validation: ExampleSet | None, folder: Path, *, on_gpu: bool
+) -> Path:
+    """Train on Ray, where anything is left to do, and return the last checkpoint.
 
     Raises:
         MsrRecError: What a worker raised for the user.
     """
+    run = folder / CHECKPOINTS / run_name(job, examples, validation)
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoints = find_checkpoints(run)
+    if not checkpoints or not is_finished(checkpoints[-1], len(examples), job.config):
+        run_workers(job, (examples, validation), run, on_gpu=on_gpu)
+    return find_checkpoints(run)[-1]
+
+
+def is_finished(checkpoint: Path, num_examples: int, config: TrainConfig) -> bool:
+    """Whether a run ends with this checkpoint."""
+    if steps_of(checkpoint) == num_steps(num_examples, config):
+        return True
+    return is_stalled(read_metrics(str(checkpoint)), config.patience)
+
+
+def run_workers(
+    job: Job, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
+) -> None:
+    """Let Ray Train's workers do all steps that are left, again wherever workers are lost.
+
+    Checkpoints are the run's own and not Ray Train's, whose list of them is written in place and
+    misses one that was reported just before a kill. Idle threads sleep, as spinning ones slow a
+    step sevenfold where other programs want the cores.
+
+    Args:
+        job: For every worker.
+        examples: To learn from, and to validate on.
+        run: The run's folder.
+        on_gpu: Whether workers get GPUs.
+    """
     config = job.config
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"job": job, "examples": ray.put(examples)},
+        train_loop_config={"job": job, "examples": ray.put(examples), "run": str(run)},
         scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
         run_config=ray.train.RunConfig(
-            name=run_name(job, examples),
-            storage_path=str(folder / CHECKPOINTS),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            name=run.name,
+            storage_path=str(run.parent),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
@@ -149,7 +199,8 @@ def fit(job: Job, examples: ExampleSet, folder: Path, *, on_gpu: bool) -> str:
     except ray.train.TrainingFailedError as error:
         raise_for_user(getattr(error, "worker_failures", {}).values())
         raise
-    return str(result.checkpoint.path)
+    if result.return_value is not None:
+        raise result.return_value
 
 
 def raise_for_user(failures: Iterable[BaseException]) -> None:
@@ -160,12 +211,13 @@ def raise_for_user(failures: Iterable[BaseException]) -> None:
             raise cause
 
 
-def run_name(job: Job, examples: ExampleSet) -> str:
+def run_name(job: Job, examples: ExampleSet, validation: ExampleSet | None) -> str:
     """A name that differs whenever data, base model or a setting with an effect does."""
     settings = job.config.model_dump(mode="json", exclude=_NO_EFFECT)
     base = Path(job.source.path)
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.glob("*"))
-    parts = [settings, job.source.path, job.source.revision, job.dtype, files, examples.fingerprint]
+    data = [part and part.fingerprint for part in (examples, validation)]
+    parts = [settings, job.source.path, job.source.revision, job.dtype, files, data]
     return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
@@ -183,11 +235,10 @@ def describe_model(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def summarize(
-    out: str, examples: ExampleSet, config: TrainConfig, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The summary of a finished run."""
+def summarize(out: str, examples: ExampleSet, rows: list[Row]) -> dict[str, Any]:
+    """The counts of a finished run and its last metrics."""
     last = rows[-1]
+    losses = [row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row]
     return {
         "model": out,
         "num_examples": len(examples),
@@ -195,9 +246,9 @@ def summarize(
         "num_behaviour_only": len(examples) - examples.num_reasoning,
         "num_shortened": examples.num_shortened,
         "num_tokens": int(examples.lengths.sum()),
-        "steps": num_steps(len(examples), config),
         "loss": last["loss"],
         "loss_rea": last["loss_rea"],
         "loss_rec": last["loss_rec"],
+        "validation_loss": min(losses, default=None),
         "tokens_per_s": last["tokens_per_s"],
     }

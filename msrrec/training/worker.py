@@ -4,20 +4,31 @@ import itertools
 import logging
 import os
 import resource
-import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 
 from msrrec import log
 from msrrec.config import TrainConfig
+from msrrec.errors import DataError, MsrRecError
 from msrrec.models import ModelSource
-from msrrec.training.checkpoint import Row, load_checkpoint, save_checkpoint
+from msrrec.training.checkpoint import (
+    VALIDATION_LOSS,
+    Row,
+    find_checkpoints,
+    is_stalled,
+    keep_checkpoint,
+    load_checkpoint,
+    remove_halves,
+)
 from msrrec.training.examples import ExampleSet
 from msrrec.training.learner import Learner, StepResult
 from msrrec.training.model import Dtype, add_lora, load_base, multiplies_in_bfloat16
@@ -40,48 +51,93 @@ class Meter:
     """Averages over the steps between two lines of ``metrics.jsonl``."""
 
     results: list[StepResult] = field(default_factory=list)
-    begin: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
 
-    def add(self, result: StepResult) -> None:
-        """Count a step."""
+    def add(self, result: StepResult, seconds: float) -> None:
+        """Count a step and the time that it took."""
         self.results.append(result)
+        self.seconds += seconds
 
     def read(self, **place: Any) -> Row:
         """One line, after which counting begins anew; ``place`` holds step, epoch and the like."""
-        seconds = time.monotonic() - self.begin
         row = place | {
             "loss": _mean([r.loss for r in self.results]),
             "loss_rea": _mean([r.loss_rea for r in self.results if r.loss_rea is not None]),
             "loss_rec": _mean([r.loss_rec for r in self.results]),
-            "tokens_per_s": round(sum(r.num_tokens for r in self.results) / seconds, 1),
-            "examples_per_s": round(sum(r.num_examples for r in self.results) / seconds, 2),
+            "tokens_per_s": round(sum(r.num_tokens for r in self.results) / self.seconds, 1),
+            "examples_per_s": round(sum(r.num_examples for r in self.results) / self.seconds, 2),
             "memory_bytes": memory_bytes(),
         }
-        self.results, self.begin = [], time.monotonic()
+        self.results, self.seconds = [], 0.0
         return row
 
 
-def run_worker(settings: dict[str, Any]) -> None:
-    """Ray Train's ``train_loop_per_worker``: from the last checkpoint to the last step."""
+def run_worker(settings: dict[str, Any]) -> MsrRecError | None:
+    """Ray Train's ``train_loop_per_worker``: from the last checkpoint to the last step.
+
+    Returns:
+        What no restart can mend, such as a diverging loss. All workers meet it at the same step,
+        and an exception would make Ray Train start them again for nothing.
+    """
     job: Job = settings["job"]
-    examples: ExampleSet = ray.get(settings["examples"])
+    examples, validation = ray.get(settings["examples"])
     learner = build_learner(job)
     log.setup(logging.INFO if learner.rank == 0 else logging.WARNING)
-    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each worker there
-    done, rows = restore(learner)
-    total = num_steps(len(examples), job.config)
-    batches = itertools.islice(iter_batches(len(examples), job.config), done, None)
-    meter = Meter()
+    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each start of each worker there
+    run = Path(settings["run"])
+    done, rows = restore(learner, run)
+    try:
+        for number in run_steps(learner, examples, validation, done, rows):
+            if learner.rank == 0:
+                keep_checkpoint(run, learner, number, rows)
+    except MsrRecError as error:
+        return error
+    return None
+
+
+def run_steps(
+    learner: Learner,
+    examples: ExampleSet,
+    validation: ExampleSet | None,
+    done: int,
+    rows: list[Row],
+) -> Iterator[int]:
+    """Do every step that is left, until validation stalls.
+
+    Args:
+        learner: As it was after the steps done.
+        examples: To learn from.
+        validation: None where there is none to be done.
+        done: Steps.
+        rows: Metrics so far; more are added.
+
+    Yields:
+        The 1-based number of each step after which a checkpoint is due.
+    """
+    config, meter = learner.config, Meter()
+    total = num_steps(len(examples), config)
+    batches = itertools.islice(iter_batches(len(examples), config), done, None)
     with log.Progress("train", total - done, "steps") as progress:
-        for step, (epoch, batch) in enumerate(batches, done):
-            rate = learning_rate(step, total, job.config)
-            meter.add(learner.step(step, examples, batch, rate))
-            is_last = step + 1 == total
-            if is_last or (step + 1) % job.config.log_every_steps == 0:
-                rows.append(meter.read(step=step + 1, epoch=epoch, learning_rate=rate))
+        for number, (epoch, batch) in enumerate(batches, done + 1):
+            rate, begin = learning_rate(number - 1, total, config), time.monotonic()
+            result = learner.step(number - 1, examples, batch, rate)
+            meter.add(result, time.monotonic() - begin)
+            place: Row = {"step": number, "epoch": epoch, "learning_rate": rate}
+            if validation and is_due(number, total, config.validate_every_steps):
+                place[VALIDATION_LOSS] = round(learner.mean_loss(validation), 6)
+            if VALIDATION_LOSS in place or is_due(number, total, config.log_every_steps):
+                rows.append(meter.read(**place))
             progress.advance(note=describe(rows))
-            if is_last or (step + 1) % job.config.checkpoint_every_steps == 0:
-                report(learner, step + 1, rows)
+            if VALIDATION_LOSS in place or is_due(number, total, config.checkpoint_every_steps):
+                yield number
+            if is_stalled(rows, config.patience):
+                logger.info("train: stops after step %d: validation stalls", number)
+                return
+
+
+def is_due(number: int, total: int, every: int) -> bool:
+    """Whether what is done every so many steps, and after the last, is done after this one."""
+    return number == total or number % every == 0
 
 
 def build_learner(job: Job) -> Learner:
@@ -109,27 +165,26 @@ def cores_per_worker(num_workers: int) -> int:
     return max(1, min(int(counted), os.cpu_count() or 1) // num_workers)
 
 
-def restore(learner: Learner) -> tuple[int, list[Row]]:
-    """Steps done and metrics so far: of the run's last checkpoint, or none."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+def restore(learner: Learner, run: Path) -> tuple[int, list[Row]]:
+    """Steps done and metrics so far: of the run's last checkpoint, or none.
+
+    Raises:
+        DataError: If this node does not see the run's folder.
+    """
+    if not run.is_dir():
+        raise DataError(
+            f"{run}: not there on node {ray.util.get_node_ip_address()}; expected a folder that "
+            "all nodes share; choose such an --out"
+        )
+    if learner.rank == 0:
+        remove_halves(run)
+    names = [folder.name for folder in find_checkpoints(run)]
+    latest = ray.train.collective.broadcast_from_rank_zero(names[-1] if names else None)
+    if latest is None:
         return 0, []
-    with checkpoint.as_directory() as folder:
-        done, rows = load_checkpoint(folder, learner)
+    done, rows = load_checkpoint(str(run / latest), learner)
     logger.info("train: goes on after step %d", done)
     return done, rows
-
-
-def report(learner: Learner, steps_done: int, rows: list[Row]) -> None:
-    """Hand a checkpoint to Ray Train; all workers wait here for one another."""
-    metrics = {"step": steps_done, **({"loss": rows[-1]["loss"]} if rows else {})}
-    if learner.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(folder, learner, steps_done, rows)
-        checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"step-{steps_done:08d}")
 
 
 def describe(rows: list[Row]) -> str:
@@ -137,11 +192,10 @@ def describe(rows: list[Row]) -> str:
     if not rows:
         return ""
     row = rows[-1]
-    reasoning = "" if row["loss_rea"] is None else f" loss_rea {row['loss_rea']:.3f}"
-    return (
-        f"loss {row['loss']:.3f}{reasoning} loss_rec {row['loss_rec']:.3f}, "
-        f"{row['tokens_per_s']:,.0f} tokens/s"
-    )
+    names = ("loss", "loss_rea", "loss_rec", VALIDATION_LOSS)
+    losses = " ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    memory = f"{row['memory_bytes'] / 2**30:.1f} GiB"
+    return f"{losses}, {row['tokens_per_s']:,.0f} tokens/s, {memory}"
 
 
 def memory_bytes() -> int:

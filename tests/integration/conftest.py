@@ -8,6 +8,7 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.models import EMBEDDED_DIR, ModelSource
+from tests.stand_in_training import save_base
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import VllmEngine
@@ -37,6 +38,14 @@ def save_untrained(folder: Path) -> None:
     tokenizer = train_tokenizer(["Red Lamp, Blue Shoe and Oak Table.\n"] * 100)
     tokenizer.save_pretrained(folder)
     build_model(tokenizer).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a base model that trains in a second."""
+    folder = str(tmp_path_factory.mktemp("base"))
+    save_base(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

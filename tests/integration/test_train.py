@@ -8,46 +8,16 @@ import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
-from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError, ModelError
 from msrrec.models import locate_model
 from msrrec.schema import Item
+from tests.stand_in_training import adapter_weights, make_config, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
 WORDS = ("Oak", "Blue", "Tin", "Soft", "Tall", "Old", "Red")
 THINGS = ("Lamp", "Kettle", "Shelf", "Mug", "Drill", "Chair", "Clock")
-STEPS = ["Likes {t}.", "(1) is a thing.", "(1) fits.", "(1)", "{t}, as it fits."]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Llama of two small layers with random weights."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from msrrec.backbone.corpus import iter_documents, make_words
-    from msrrec.backbone.tokenizer import train_tokenizer
-
-    stream = iter_documents(0, make_words(0, []))
-    texts = ["".join(text for text, _ in next(stream)) for _ in range(300)]
-    tokenizer = train_tokenizer(texts)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    folder = str(tmp_path_factory.mktemp("base"))
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +36,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         }
         for n in range(7)
     ]
-    storage.write_table(f"{folder}/train.parquet", pa.Table.from_pylist(rows, schema.EXAMPLES))
+    for split in ("train", "validation"):
+        table = pa.Table.from_pylist(rows, schema.EXAMPLES)
+        storage.write_table(f"{folder}/{split}.parquet", table)
+        rows = rows[:3]
     return Dataset(folder, {"domain": "Home", "fingerprint": "abc"}, items)
 
 
@@ -74,38 +47,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def reasoning(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> str:
     """Paths of the first five users."""
     folder = str(tmp_path_factory.mktemp("reasoning"))
-    rows = [
-        {
-            "example_id": e.example_id,
-            "steps": [s.format(t=dataset.items[e.target].title) for s in STEPS],
-            "reasoning": "",
-            "item_id": e.target,
-            "model": "offline",
-        }
-        for e in dataset.examples("train")[:5]
-    ]
-    storage.write_table(f"{folder}/paths.parquet", pa.Table.from_pylist(rows, schema.PATHS))
+    write_paths(folder, dataset, 5)
     return folder
-
-
-def make_config(base: str, *overrides: str) -> RunConfig:
-    settings = [
-        f"model.name_or_path={base}",
-        "model.dtype=float32",
-        "train.num_epochs=2",
-        "train.global_batch_size=4",
-        "train.micro_batch_size=2",
-        "train.log_every_steps=1",
-        "train.checkpoint_every_steps=2",
-        "train.max_failures=0",
-    ]
-    return load_config(None, [*settings, *overrides])
-
-
-def adapter_weights(out: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return dict(load_file(out / "adapter" / "adapter_model.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +157,33 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         train(dataset, reasoning, out, make_config(str(tmp_path)))
     assert not (tmp_path / "none").exists()
+
+
+def test_training_stops_when_validation_stalls_and_the_best_is_the_model(
+    tmp_path: Path, base: str, dataset: Dataset
+) -> None:
+    from msrrec.training.checkpoint import read_metrics
+    from msrrec.training.loop import train
+
+    config = make_config(
+        base,
+        "train.reasoning=false",
+        "train.num_epochs=10",
+        "train.learning_rate=1e-30",  # nothing is learned, so no validation is better
+        "train.validate_every_steps=2",
+        "train.patience=3",
+        "train.keep=best",
+        "train.export_merged=false",
+    )
+    summary = train(dataset, None, str(tmp_path), config)
+    assert (summary["steps"], summary["kept_step"]) == (8, 2)
+    losses = {r["step"]: r.get("validation_loss") for r in read_metrics(str(tmp_path))}
+    assert [step for step, loss in losses.items() if loss] == [2, 4, 6, 8]
+    assert set(losses.values()) == {None, summary["validation_loss"]}
+    (run,) = tmp_path.glob("checkpoints/run-*")
+    kept = {step: run / f"step-{step:08d}" / "adapter_model.safetensors" for step in (2, 6, 8)}
+    assert sorted(run.glob("step-*")) == [file.parent for file in kept.values()]
+    exported = tmp_path / "adapter" / "adapter_model.safetensors"
+    assert exported.read_bytes() == kept[2].read_bytes()
+    (tmp_path / "config.json").unlink()  # as if it was killed while it wrote the model
+    assert train(dataset, None, str(tmp_path), config) == summary

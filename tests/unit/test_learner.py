@@ -304,3 +304,14 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_on_a_cosine() -> None:
     assert rates[6] == pytest.approx(0.5)  # half of the 8 steps after it
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[9] < 0.05
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2: no gates, learned positions"])
+def test_validation_gives_the_loss_without_dropout_and_changes_nothing(name: str) -> None:
+    examples = make_examples()
+    plain, dropping = (make_learner(name=name, lora_dropout=p) for p in (0.0, 0.5))
+    before = [weight.clone() for weight in dropping.weights]
+    expected = plain.sum_gradients(examples, np.arange(len(examples))).loss
+    assert dropping.mean_loss(examples) == pytest.approx(expected, rel=1e-6)
+    assert all(weight.grad is None for weight in dropping.weights)
+    assert all(torch.equal(a, b) for a, b in zip(before, dropping.weights, strict=True))

@@ -1,0 +1,151 @@
+"""Whatever is killed while it trains, the adapter is that of an undisturbed run."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psutil
+import pytest
+
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ModelError
+from msrrec.training.checkpoint import find_checkpoints, read_metrics
+from msrrec.training.loop import train
+from tests.stand_in_dataset import write_dataset
+from tests.stand_in_training import make_config, settings_for, write_paths
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
+
+NUM_STEPS = 300
+SETTINGS = (
+    "train.num_epochs=100",
+    "train.num_workers=2",
+    "train.checkpoint_every_steps=7",
+    "train.lora_dropout=0.1",
+    "train.export_merged=false",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Eleven users, so three batches of four an epoch, the last of them smaller."""
+    return write_dataset(tmp_path_factory.mktemp("dataset"), 11)
+
+
+@pytest.fixture(scope="module")
+def reasoning(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> str:
+    folder = str(tmp_path_factory.mktemp("reasoning"))
+    write_paths(folder, dataset, 6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    ray_local: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    base: str,
+    dataset: Dataset,
+    reasoning: str,
+) -> bytes:
+    """The adapter of a run that nothing happens to."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(dataset, reasoning, str(out), make_config(base, *SETTINGS))
+    return adapter_file(out)
+
+
+def adapter_file(out: Path) -> bytes:
+    return (out / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def checkpoints_of(out: Path) -> list[Path]:
+    return [c for run in out.glob("checkpoints/run-*") for c in find_checkpoints(run)]
+
+
+def workers(of: psutil.Process) -> Iterator[psutil.Process]:
+    """The training workers among the descendants of a process."""
+    for process in of.children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                yield process
+        except psutil.NoSuchProcess:
+            continue
+
+
+def wait_until(happens: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def latest_metrics(out: Path) -> list[dict[str, Any]]:
+    """Of the last checkpoint; the next may remove it while it is read."""
+    while True:
+        try:
+            return read_metrics(str(checkpoints_of(out)[-1]))
+        except FileNotFoundError:
+            continue
+
+
+def test_a_killed_worker_is_replaced_and_goes_on(
+    tmp_path: Path, base: str, dataset: Dataset, reasoning: str, undisturbed: bytes
+) -> None:
+    kept: list[dict[str, Any]] = []
+
+    def kill() -> None:
+        wait_until(lambda: checkpoints_of(tmp_path))
+        next(iter(workers(psutil.Process()))).send_signal(signal.SIGKILL)
+        kept.extend(latest_metrics(tmp_path))
+
+    killer = Thread(target=kill)
+    killer.start()
+    summary = train(
+        dataset, reasoning, str(tmp_path), make_config(base, *SETTINGS, "train.max_failures=1")
+    )
+    killer.join()
+    assert adapter_file(tmp_path) == undisturbed
+    assert 7 <= len(kept) < summary["steps"] == NUM_STEPS
+    # their times too, so those steps were not done again
+    assert read_metrics(str(tmp_path))[: len(kept)] == kept
+    assert [c.name for c in checkpoints_of(tmp_path)] == ["step-00000294", "step-00000300"]
+
+
+def test_a_killed_driver_is_started_again_and_goes_on(
+    tmp_path: Path, base: str, dataset: Dataset, reasoning: str, undisturbed: bytes
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "msrrec", "train", "--dataset", dataset.path]
+    command += ["--reasoning", reasoning, "--out", str(tmp_path), f"ray.address={address}"]
+    command += settings_for(base, *SETTINGS)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as driver:
+        wait_until(lambda: checkpoints_of(tmp_path))
+        driver.kill()
+    wait_until(lambda: not list(workers(psutil.Process())))
+    half = checkpoints_of(tmp_path)[-1].with_suffix(".0.partial")
+    half.mkdir()  # as if it was killed while it wrote
+    kept = latest_metrics(tmp_path)
+    done = subprocess.run(command, capture_output=True, check=True)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert adapter_file(tmp_path) == undisturbed
+    assert 7 <= len(kept) < summary["steps"] == NUM_STEPS
+    assert read_metrics(str(tmp_path))[: len(kept)] == kept
+    assert not half.exists()
+
+
+def test_a_diverging_loss_ends_the_run_at_once(
+    tmp_path: Path, base: str, dataset: Dataset, reasoning: str
+) -> None:
+    config = make_config(
+        base, "train.learning_rate=1e30", "train.max_failures=1000", "train.num_workers=2"
+    )
+    with pytest.raises(ModelError, match=r"^step \d+: the loss is nan; .*lower train\.learning"):
+        train(dataset, reasoning, str(tmp_path), config)
+    assert not (tmp_path / "adapter").exists()
