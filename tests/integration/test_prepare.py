@@ -53,6 +53,7 @@ def test_the_dataset_is_complete_and_consistent(tmp_path: Path) -> None:
         "manifest.json",
         "test.parquet",
         "train.parquet",
+        "users.parquet",
         "validation.parquet",
     ]
     raw = pd.concat(pd.read_csv(p) for p in sorted(Path(events).iterdir()))

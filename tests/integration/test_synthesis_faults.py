@@ -248,7 +248,7 @@ def test_five_kills_lose_no_answer_and_repeat_at_most_those_in_flight(
             else:
                 life.close()
                 life.enter_context(running(server, server.port))
-        assert driver.wait(60) == 0
+        assert driver.wait(150) == 0
     answered = good_answers(server)
     assert len(answered) == NUM_EXAMPLES
     assert answered.total() - NUM_EXAMPLES <= len(moments) * IN_FLIGHT, moments
@@ -259,7 +259,7 @@ def test_five_kills_lose_no_answer_and_repeat_at_most_those_in_flight(
 
 
 def wait_until(happens: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 150  # a driver starts slowly where other programs want the cores
     while not happens():
         assert driver.poll() is None
         assert time.monotonic() < end
