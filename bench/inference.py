@@ -61,7 +61,7 @@ def make_model(folder: Path) -> ModelSource:
 
 
 def make_questions(num_users: int) -> tuple[Dataset, list[Example]]:
-    """Users with ten purchases and six candidates; titles as long as Amazon's, 60 characters."""
+    """Users with ten purchases and six candidates; titles about as long as Amazon's."""
     catalogue = make_catalogue(0)
     following = catalogue[1:] + catalogue[:1]
     items = {
