@@ -61,8 +61,13 @@ def make_model(folder: Path) -> ModelSource:
 
 
 def make_questions(num_users: int) -> tuple[Dataset, list[Example]]:
-    """Users with ten purchases and six candidates, titles of the embedded world."""
-    items = {item.item_id: item for item in make_catalogue(0)}
+    """Users with ten purchases and six candidates; titles about as long as Amazon's."""
+    catalogue = make_catalogue(0)
+    following = catalogue[1:] + catalogue[:1]
+    items = {
+        item.item_id: replace(item, title=f"{item.title}, {other.title}")
+        for item, other in zip(catalogue, following, strict=True)
+    }
     rng = random.Random(0)
     examples = []
     for n in range(num_users):
@@ -115,13 +120,18 @@ class Ways:
             source, recommender.config, SIDES, self.questions, lambda *_: recommender
         )
 
-    def plain(self, requests: list[GenerationRequest], max_tokens: int = NUM_NEW) -> list[Any]:
-        """``vllm.LLM.generate`` as anyone would call it, with the log-probabilities asked for."""
+    def plain(
+        self,
+        requests: list[GenerationRequest],
+        max_tokens: int = NUM_NEW,
+        logprobs: int | None = 0,
+    ) -> list[Any]:
+        """``vllm.LLM.generate`` as anyone would call it; 0: of each sampled token."""
         from vllm import SamplingParams
 
         params = [
             SamplingParams(
-                temperature=r.temperature, seed=r.seed, max_tokens=max_tokens, logprobs=0
+                temperature=r.temperature, seed=r.seed, max_tokens=max_tokens, logprobs=logprobs
             )
             for r in requests
         ]
@@ -141,7 +151,7 @@ class Ways:
 
         for side in SIDES:
             requests = self.instruction_first(side)
-            outputs = self.plain(requests)
+            outputs = self.plain(requests, logprobs=None)
             whole = [
                 {"prompt_token_ids": [*request.prompt_ids, *output.outputs[0].token_ids]}
                 for request, output in zip(requests, outputs, strict=True)
