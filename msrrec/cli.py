@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic_core import PydanticUndefined
@@ -20,6 +20,9 @@ from msrrec.baselines import BASELINES
 from msrrec.config import Config, RunConfig, load_config
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.stages import Summary, run_stage
+
+if TYPE_CHECKING:
+    from msrrec.inference.fusion import SideOutput
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -350,6 +353,8 @@ def recommend(
     result = recommender.recommend(
         [title.strip() for title in history.split("|")], titles, domain=domain, mode=chosen_mode
     )
+    if result.index is None:
+        logger.warning("recommend: no output names exactly one of the candidates")
     emit(
         {
             "item": None if result.index is None else titles[result.index],
@@ -358,8 +363,18 @@ def recommend(
             "agreement": result.agreement,
             "reasoning": result.chosen.reasoning if result.chosen else None,
             "perplexity": result.chosen.perplexity if result.chosen else None,
+            "ranking": rank_titles(titles, result.chosen) if result.chosen else None,
         }
     )
+
+
+def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[dict[str, Any]] | None:
+    """All candidates with their probability, likeliest first; None where it was not measured."""
+    from msrrec.inference.fusion import candidate_probabilities
+
+    shares = zip(titles, candidate_probabilities(chosen), strict=False)
+    ranked = sorted(shares, key=lambda pair: -pair[1])
+    return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
 @app.command(epilog=settings_help("serve", "inference", "ray"))

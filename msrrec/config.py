@@ -197,6 +197,13 @@ class TrainConfig(Config):
     """Scale of the LoRA update, divided by the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the LoRA matrices."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass: much less memory, a third more work."""
+    compile: bool = False
+    """Compile the layers with torch.compile, which takes minutes at the start."""
+    attention: Literal["auto", "blocked", "sdpa", "varlen"] = "auto"
+    """What computes attention: auto takes the fastest; blocked is made for processors, varlen is
+    torch's flash attention over packed rows on GPUs, sdpa works everywhere."""
     max_seq_len: int = Field(default=2048, ge=64)
     """Longest example in tokens; the oldest history goes first, the output is never cut."""
     num_workers: int = Field(default=1, ge=1)
@@ -235,6 +242,18 @@ class InferenceConfig(Config):
     """Nucleus sampling."""
     max_new_tokens: int = Field(default=1024, ge=8)
     """Longest output in tokens."""
+    constrained: bool = False
+    """Whether the title after the reasoning can only be one of the candidates; false decodes freely
+    as the paper does, and titles that are no candidate count as misses."""
+    num_samples: int = Field(default=1, ge=1)
+    """Samples of each side in batch inference; the first is the recommendation, all of them vote in
+    the study of fusion rules."""
+    candidate_logprobs: bool = False
+    """Also the log-likelihood of every candidate after the reasoning, which ranks them all; costs
+    as many more tokens as all titles have. Not in the service."""
+    unconditional_perplexity: bool = False
+    """Also the perplexity of the reasoning without its prompt; costs as many tokens as the
+    reasoning has. Not in the service."""
     max_model_len: int | None = Field(default=None, ge=64)
     """Prompt and output together; unset: what the model allows, at most 4,096."""
     seed: int = Field(default=0, ge=0)
@@ -245,6 +264,11 @@ class InferenceConfig(Config):
     """vLLM replicas in batch inference."""
     vllm_kwargs: dict[str, Any] = {}
     """Passed to vLLM under its own names."""
+
+    @property
+    def binds_outputs(self) -> bool:
+        """Whether any output is kept to given answers."""
+        return self.constrained or self.candidate_logprobs or self.unconditional_perplexity
 
 
 class EvaluateConfig(Config):
@@ -257,6 +281,11 @@ class EvaluateConfig(Config):
     permutation: int = Field(default=0, ge=0)
     """Another number than 0 shuffles every candidate list by it: how often the choices then change
     shows what they owe to positions."""
+    negatives: Literal["frozen", "uniform", "popular", "category"] = "frozen"
+    """Candidates beside the target: those of the dataset; or drawn anew, always the same ones:
+    uniformly, by training purchases, or from the target's narrowest category with enough items."""
+    num_negatives: int | None = Field(default=None, ge=1)
+    """Of sets that are drawn anew; unset: as many as the dataset's have."""
     gate: str | None = None
     """Folder of the same model's evaluation on validation: the study of fusion rules then has a
     gate fitted there."""
@@ -268,6 +297,14 @@ class EvaluateConfig(Config):
     gptscore_model: str | None = None
     """Causal language model of gptscore_logprob: a folder, a hub name or ``embedded``; unset: no
     such score."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        if self.num_negatives is not None and self.negatives == "frozen":
+            raise ValueError(
+                f"num_negatives ({self.num_negatives}) needs negatives=uniform, popular or category"
+            )
+        return self
 
 
 class BaselinesConfig(Config):

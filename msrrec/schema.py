@@ -45,6 +45,14 @@ EXAMPLES = pa.schema(
 )
 """``train|validation|test.parquet``. History oldest first; item ids throughout."""
 
+USERS = pa.schema(
+    [
+        pa.field(USER_ID, pa.string(), nullable=False),
+        pa.field("items", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""``users.parquet``: every event of every user, oldest first, which examples show only in part."""
+
 PATHS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
@@ -52,9 +60,17 @@ PATHS = pa.schema(
         pa.field("reasoning", pa.string(), nullable=False),
         pa.field(ITEM_ID, pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
+        pa.field("served_model", pa.string()),
+        pa.field("teacher", pa.string()),
+        pa.field("prompt_hash", pa.string()),
+        pa.field("attempt", pa.int64()),
+        pa.field("answered_at_s", pa.float64()),
+        pa.field("journal", pa.string()),
     ]
 )
-"""``paths.parquet``: the kept reasoning paths, five steps each, and the teacher that wrote them."""
+"""``paths.parquet``: the kept reasoning paths, five steps each, and where each came from: the model
+asked for and the one that answered, the teacher, the prompt, the number of the sample, Unix
+seconds, and file and line of the journal."""
 
 VERDICTS = pa.schema(
     [

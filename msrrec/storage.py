@@ -81,7 +81,7 @@ def delete_file(path: str) -> None:
 
 
 def delete_folder(path: str) -> None:
-    """Remove a folder and all in it where there is one."""
+    """Remove a folder with all that is in it, where there is one."""
     filesystem, inner = resolve(path)
     if filesystem.get_file_info(inner).type == fs.FileType.Directory:
         filesystem.delete_dir(inner)

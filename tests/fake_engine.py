@@ -42,6 +42,10 @@ class FakeEngine:
         for request in requests:
             prompt = self.tokenizer.decode(request.prompt_ids)
             self.prompts.append(prompt)
+            if request.choice and not request.choice.closing:  # a text to be scored
+                (ids,) = request.choice.answers
+                generations.append(Generation(ids, (-0.5,) * len(ids), "stop", -0.25))
+                continue
             ids = tuple(self.tokenizer.encode(self.answer(prompt, request.seed)))
             generations.append(Generation(ids, (-0.5,) * len(ids), "stop"))
         return generations
@@ -72,6 +76,22 @@ def build_broken(source: ModelSource, config: InferenceConfig) -> Recommender:
     from msrrec.errors import EngineError
 
     raise EngineError("fake: the weights are a picture of weights")
+
+
+def build_slow(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """A tenth of a second a prompt, so that a run can be killed in its middle."""
+    import time
+
+    def answer(prompt: str, seed: int) -> str:
+        time.sleep(0.1)
+        return answer_by_seed(prompt, seed)
+
+    return recommender(FakeEngine(answer), config)
+
+
+def build_cramped(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """An engine with no room for any prompt."""
+    return recommender(FakeEngine(answer_by_seed, max_model_len=100), config)
 
 
 def build_deadly(source: ModelSource, config: InferenceConfig) -> Recommender:

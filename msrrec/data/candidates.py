@@ -1,8 +1,10 @@
-"""Frozen candidate sets: the target and negatives that its user never touched in any split.
+"""Candidate sets: the target and negatives that its user never touched in any split.
 
 Two items whose titles count as equal are one thing to a reader, so a negative also differs in title
 from everything the user touched and from the other candidates.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +14,44 @@ from msrrec.errors import DataError
 
 IntArray = NDArray[np.int64]
 
+Propose = Callable[[IntArray, np.random.Generator], IntArray]
+"""A way to draw: one item for each target, in an array of the same shape."""
+
+_MAX_PROPOSALS = 64
+"""Redraws after which what is left to draw is drawn uniformly: a way may know too few items."""
+
 
 class CandidateSampler:
-    """Draws negatives uniformly from the catalogue."""
+    """Draws negatives from the catalogue, uniformly where nothing else is asked for."""
 
-    def __init__(self, sequences: Sequences, titles: IntArray, num_negatives: int) -> None:
+    def __init__(
+        self,
+        sequences: Sequences,
+        titles: IntArray,
+        num_negatives: int,
+        propose: Propose | None = None,
+    ) -> None:
         """Index what each user touched.
 
         Args:
             sequences: All events of the users.
             titles: Shape (I,). Code of each item's title, the same for titles that count as equal.
             num_negatives: Of each candidate set.
+            propose: Another way to draw than uniformly.
         """
+        self._propose = propose or self._uniformly
         self._titles, self._num_negatives = titles, num_negatives
         self._num_titles = int(titles.max(initial=-1)) + 1
         touched = self._key(sequences.users, sequences.items)
         self._touched = np.unique(touched)
         self._items = sequences.items
 
-    def check(self, user_ids: list[str]) -> None:
+    def check(self, user_ids: list[str], setting: str = "data.num_negatives") -> None:
         """See that every user leaves enough items to draw from.
+
+        Args:
+            user_ids: In the order of the sequences.
+            setting: What decides the number of negatives.
 
         Raises:
             DataError: If one does not; names the user.
@@ -43,7 +63,7 @@ class CandidateSampler:
             raise DataError(
                 f"user {user_ids[user]!r}: leaves {left[user]} of {self._num_titles} items with "
                 f"titles of their own to draw from; expected at least {self._num_negatives}, so "
-                "lower data.num_negatives or raise data.num_users"
+                f"lower {setting} or raise data.num_users"
             )
 
     def draw(self, cuts: Cuts, rng: np.random.Generator) -> IntArray:
@@ -54,25 +74,34 @@ class CandidateSampler:
         """
         num_examples, width = len(cuts.targets), self._num_negatives + 1
         slots = rng.permutation(np.arange(num_examples) % width)
-        negatives = self._draw_negatives(cuts.users, rng)
+        targets = self._items[cuts.targets]
+        negatives = self._draw_negatives(cuts.users, targets, rng)
         candidates = np.empty((num_examples, width), dtype=np.int64)
         is_target = np.arange(width) == slots[:, None]
-        candidates[is_target] = self._items[cuts.targets]
+        candidates[is_target] = targets
         candidates[~is_target] = negatives.ravel()
         return candidates
 
-    def _draw_negatives(self, users: IntArray, rng: np.random.Generator) -> IntArray:
+    def _draw_negatives(
+        self, users: IntArray, targets: IntArray, rng: np.random.Generator
+    ) -> IntArray:
         """Draw all, and again those touched or equal to an earlier column, until there are none."""
-        shape = (len(users), self._num_negatives)
-        negatives = rng.integers(len(self._titles), size=shape)
+        targets = np.repeat(targets[:, None], self._num_negatives, axis=1)
+        negatives = self._propose(targets, rng)
         open_rows = np.arange(len(users))
+        num_draws = 0
         while len(open_rows):
             rejected = self._rejected(users[open_rows], negatives[open_rows])
+            num_draws += 1
+            propose = self._propose if num_draws <= _MAX_PROPOSALS else self._uniformly
             redrawn = negatives[open_rows]
-            redrawn[rejected] = rng.integers(len(self._titles), size=int(rejected.sum()))
+            redrawn[rejected] = propose(targets[open_rows][rejected], rng)
             negatives[open_rows] = redrawn
             open_rows = open_rows[rejected.any(axis=1)]
         return negatives
+
+    def _uniformly(self, targets: IntArray, rng: np.random.Generator) -> IntArray:
+        return rng.integers(len(self._titles), size=targets.shape)
 
     def _rejected(self, users: IntArray, negatives: IntArray) -> NDArray[np.bool_]:
         rejected = self._is_touched(users[:, None], negatives)

@@ -9,6 +9,9 @@ from msrrec.errors import DataError
 from msrrec.schema import Example, Item, Split
 from msrrec.storage import MANIFEST
 
+ITEMS_FILE = "items.parquet"
+USERS_FILE = "users.parquet"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -41,7 +44,7 @@ class Dataset:
                 f"{path}: schema version {manifest.get('schema_version')!r}; expected "
                 f"{schema.SCHEMA_VERSION}; run `msrrec prepare` again"
             )
-        table = storage.read_table(storage.join(path, "items.parquet"), schema.ITEMS)
+        table = storage.read_table(storage.join(path, ITEMS_FILE), schema.ITEMS)
         items = {
             row[schema.ITEM_ID]: Item(
                 row[schema.ITEM_ID],
@@ -90,6 +93,21 @@ class Dataset:
                         "which items.parquet lacks"
                     )
         return examples
+
+    def events(self) -> dict[str, list[str]]:
+        """All items of each user, oldest first, by user id.
+
+        Raises:
+            DataError: If the dataset was prepared without them.
+        """
+        path = storage.join(self.path, USERS_FILE)
+        if not storage.exists(path):
+            raise DataError(
+                f"{path}: missing, so nobody knows what users bought before the history that is "
+                "shown; run `msrrec prepare` again"
+            )
+        table = storage.read_table(path, schema.USERS)
+        return dict(zip(*table.to_pydict().values(), strict=True))
 
     def titles(self, item_ids: Iterable[str]) -> list[str]:
         """The titles of items, in order."""

@@ -21,6 +21,7 @@ from msrrec import schema, storage
 from msrrec.config import DataConfig
 from msrrec.data import sequences, sources
 from msrrec.data.candidates import CandidateSampler
+from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
 from msrrec.data.kcore import distinct_rows, k_core
 from msrrec.data.sequences import Sequences
 from msrrec.data.sources import Inputs
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 IntArray = NDArray[np.int64]
 
-ITEMS_FILE = "items.parquet"
 _GENERIC_NAMES = {"interactions", "ratings", "reviews", "events", "train", "data", "u"}
 _AMAZON_AFFIXES = re.compile(r"^(?:reviews|ratings|meta)_|_\d+$|\.\d+core$")
 _EXTENSIONS = re.compile(r"(?:\.(?:csv|json|jsonl|ndjson|parquet|dat|data))?(?:\.gz)?$")
@@ -251,7 +251,7 @@ def _load_catalogue(inputs: Inputs, item_ids: pa.Array, records: pa.Table) -> pa
 def _build_examples(
     seqs: Sequences, user_ids: list[str], catalogue: pa.Table, config: DataConfig
 ) -> dict[str, pa.Table]:
-    """The table of each split, by file name."""
+    """The table of each split and that of all events, by file name."""
     keys = catalogue[sources.TITLE_KEY].combine_chunks().dictionary_encode()
     titles = keys.indices.to_numpy().astype(np.int64)
     sampler = CandidateSampler(seqs, titles, config.num_negatives)
@@ -274,6 +274,10 @@ def _build_examples(
             ),
         ]
         tables[f"{split}.parquet"] = pa.table(columns, schema=schema.EXAMPLES)
+    events = pa.ListArray.from_arrays(
+        seqs.starts.astype(np.int32), item_ids.take(pa.array(seqs.items))
+    )
+    tables[USERS_FILE] = pa.table([user_ids, events], schema=schema.USERS)
     return tables
 
 

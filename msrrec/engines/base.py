@@ -6,6 +6,25 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class AnswerChoice:
+    """What an output must end in: one of some answers, after reasoning as free as ever.
+
+    Attributes:
+        closing: Token ids that end the reasoning, written for a model that does not do so itself;
+            none where the prompt ends in them.
+        answers: Token ids of each, all different, the end token left out.
+    """
+
+    closing: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Room for the longest ending, the end token included."""
+        return len(self.closing) + max(map(len, self.answers)) + 1
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """One sample of one prompt.
 
@@ -15,6 +34,7 @@ class GenerationRequest:
         max_new_tokens: Longest output.
         temperature: Of sampling; 0 is greedy.
         top_p: Nucleus.
+        choice: What the output must end in; None leaves it free.
     """
 
     prompt_ids: tuple[int, ...]
@@ -22,6 +42,7 @@ class GenerationRequest:
     max_new_tokens: int
     temperature: float
     top_p: float = 1.0
+    choice: AnswerChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -30,13 +51,16 @@ class Generation:
 
     Attributes:
         token_ids: Generated tokens, the end token left out.
-        token_logprobs: Natural log-probability of each at temperature 1, same length.
+        token_logprobs: Natural log-probability of each at temperature 1, same length; the model's
+            own, whatever it was kept to.
         finish_reason: ``stop`` when the model ended, ``length`` when it was cut.
+        end_logprob: Of the end token; None where there is none.
     """
 
     token_ids: tuple[int, ...]
     token_logprobs: tuple[float, ...]
     finish_reason: str
+    end_logprob: float | None = None
 
 
 class Engine(Protocol):

@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ CPU_KV_CACHE_BYTES = 1 << 30
 
 CPU_BLOCK_SIZE = 32
 """Tokens a block of the prefix cache; vLLM's 128 on CPUs would miss most shared prefixes."""
+
+_ANSWER_PROCESSOR = "msrrec.engines.answer_processor:AnswerProcessor"
+ANSWERS = "msrrec_answers"
+"""Of ``SamplingParams.extra_args``: a request's ``AnswerChoice``, for the ``AnswerProcessor``."""
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -123,7 +128,7 @@ class AsyncVllmEngine:
                     if piece.token_ids:
                         yield Generation(piece.token_ids, piece.token_logprobs, "")
                     if output.finished:
-                        yield Generation(tuple(ids), tuple(logprobs), piece.finish_reason)
+                        yield replace(piece, token_ids=tuple(ids), token_logprobs=tuple(logprobs))
         except (VLLMError, ValueError) as error:
             raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
 
@@ -181,7 +186,11 @@ def engine_options(
         options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
     if not on_gpu:
         options |= _cpu_options(model_config, max_model_len)
-    return options | config.vllm_kwargs
+    options |= config.vllm_kwargs
+    if config.binds_outputs:
+        given = config.vllm_kwargs.get("logits_processors") or ()
+        options["logits_processors"] = [*given, _ANSWER_PROCESSOR]
+    return options
 
 
 def engine_resources(
@@ -282,6 +291,11 @@ def _prepare(
             f"{source.path}: no readable model ({_first_line(error)}); expected config, tokenizer "
             "and weights in the Hugging Face format"
         ) from error
+    if config.binds_outputs and tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{source.path}: its tokenizer has no end token, which must follow every answer; "
+            "expected one, or inference.constrained=false and no likelihoods"
+        )
     return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
 
 
@@ -302,6 +316,7 @@ def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    choice = request.choice
     return SamplingParams(
         temperature=request.temperature,
         top_p=request.top_p,
@@ -310,6 +325,7 @@ def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any
         logprobs=0,  # of the sampled token alone, raw: before temperature and top-p
         detokenize=False,  # done once, with the answer in view, by read_generation
         output_kind=RequestOutputKind.DELTA if as_deltas else RequestOutputKind.FINAL_ONLY,
+        extra_args={ANSWERS: asdict(choice)} if choice else None,
     )
 
 
@@ -320,7 +336,7 @@ def _generation(output: Any) -> Generation:
         float(entry[token_id].logprob) for token_id, entry in zip(ids, output.logprobs, strict=True)
     )
     if output.finish_reason == "stop":
-        ids, logprobs = ids[:-1], logprobs[:-1]
+        return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1])
     return Generation(ids, logprobs, output.finish_reason or "")
 
 

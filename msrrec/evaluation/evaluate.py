@@ -4,9 +4,10 @@ Every system ends in the same files: ``predictions/<variant>.parquet`` with one 
 ``report/metrics.json`` with all that the report shows.
 """
 
+import json
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from msrrec.baselines.interface import choose
 from msrrec.baselines.popularity import count_buyers
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.negatives import draw_candidates
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
@@ -29,7 +31,7 @@ from msrrec.evaluation.consistency import permute
 from msrrec.evaluation.reasoning import reasoning_metrics
 from msrrec.evaluation.statistics import mcnemar
 from msrrec.evaluation.study import fusion_study, load_gate
-from msrrec.inference.batch import BuildRecommender, Prediction, predict
+from msrrec.inference.batch import BuildRecommender, Prediction, open_journal, predict
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of
 from msrrec.models import ModelSource, locate_model
@@ -43,7 +45,13 @@ KIND = "msrrec-evaluation"
 NO_SIDE = "none"
 """The ``side`` of a fused row where neither side was valid."""
 
+SAMPLES = "predictions/samples.parquet"
+"""Samples beyond the first of a side, columns as in a variant's file; where there are any."""
+DEAD_LETTERS = "predictions/dead_letters.jsonl"
+"""The samples that were refused, and why; where there are any."""
+
 _MAX_ERRORS = 20
+_DECIDES_EXAMPLES = {"split", "permutation", "negatives", "num_negatives"}
 
 _NOBODY = SideOutput(NO_SIDE, "", "", None, None, 0)
 
@@ -59,12 +67,16 @@ class Evaluation:
         system: What tables call it.
         kind: ``baseline``, ``api``, ``base`` or ``trained``.
         rows: Rows of ``schema.PREDICTIONS`` a variant, in the order of the examples.
+        refused: ``example_id``, ``side`` and ``error`` of every sample that was refused.
+        samples: Rows of ``schema.PREDICTIONS`` of samples beyond the first of a side.
     """
 
     system: str
     kind: str
     examples: list[Example]
     rows: Mapping[Any, list[dict[str, Any]]]
+    refused: Sequence[dict[str, Any]] = ()
+    samples: Sequence[dict[str, Any]] = ()
 
 
 def evaluate(
@@ -80,7 +92,8 @@ def evaluate(
     """Generate the sides that the variants need, in one engine start, and score each variant.
 
     Returns the summary; ``metrics.json`` has the rest. ``name`` is what tables call the system;
-    ``build`` makes each actor's recommender.
+    ``build`` makes each actor's recommender. Outputs are kept in ``<out>.journal`` until the end,
+    so a killed run goes on where it ended.
 
     Raises:
         ModelError: If the folder holds no model.
@@ -95,27 +108,36 @@ def evaluate(
     examples = _examples(dataset, config)
     gate = load_gate(config.evaluate.gate, dataset) if config.evaluate.gate else None
     sides = tuple(dict.fromkeys(side for variant in variants for side in sides_of(variant)))
+    model = _describe(source, model_dir)
+    journal = open_journal(
+        f"{out.rstrip('/')}.journal", _identity(dataset, model, sides, config), config.inference
+    )
     begin = time.monotonic()
-    predictions = predict(examples, dataset, source, sides, config.inference, build)
+    predictions = predict(examples, dataset, source, sides, config.inference, build, journal)
     seconds = time.monotonic() - begin
-    outputs = _by_example(predictions, len(sides))
+    outputs = _by_example([p for p in predictions if p.sample == 0], len(sides))
     decisions = {v: [Recommender.decide(v, both) for both in outputs] for v in variants}
-    seeds = {(p.example_id, p.output.side): p.seed for p in predictions}
+    seeds = {(p.example_id, p.output.side): p.seed for p in predictions if p.sample == 0}
     rows = {v: _rows(v, examples, outputs, decisions[v], seeds) for v in variants}
     kind = "base" if source.domain is None else "trained"
-    evaluation = Evaluation(name or source.name, kind, examples, rows)
+    refused = _refused(predictions)
+    samples = _sample_rows(examples, predictions)
+    evaluation = Evaluation(name or source.name, kind, examples, rows, refused, samples)
     extra: dict[str, Any] = {
-        "model": _describe(source, model_dir),
-        "errors": _errors(predictions),
+        "model": model,
+        "errors": {"num_refused": len(refused), "first": refused[:_MAX_ERRORS]},
         "speed": _speed(predictions, seconds),
         "sides": {side: _side_metrics([o[side] for o in outputs]) for side in sides},
         "cases": pick_cases(dataset, examples, outputs, decisions),
     }
     if "fused" in variants:
         extra["fusion"] = fusion_table(examples, outputs, decisions["fused"])
-        extra["fusion"]["study"] = fusion_study(examples, outputs, gate)
+        voters = _with_samples(outputs, predictions)
+        extra["fusion"]["study"] = fusion_study(examples, voters, gate)
         extra["fusion"]["gate"] = asdict(gate) if gate else None
-    return write_evaluation(evaluation, dataset, out, config, extra)
+    summary = write_evaluation(evaluation, dataset, out, config, extra)
+    journal.delete()
+    return summary
 
 
 def evaluate_system(
@@ -175,13 +197,17 @@ def fit_folder(out: str) -> str:
 
 
 def _examples(dataset: Dataset, config: RunConfig) -> list[Example]:
-    examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
+    settings = config.evaluate
+    if settings.negatives == "frozen":
+        examples = dataset.examples(settings.split, settings.num_users)
+    else:
+        drawn = draw_candidates(dataset, settings.split, settings.negatives, settings.num_negatives)
+        examples = drawn[: settings.num_users or None]
     if not examples:
         raise DataError(
-            f"{dataset.path}: the {config.evaluate.split} split has no examples; "
-            "expected at least one"
+            f"{dataset.path}: the {settings.split} split has no examples; expected at least one"
         )
-    return permute(examples, config.evaluate.permutation)
+    return permute(examples, settings.permutation)
 
 
 def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outputs]:
@@ -191,6 +217,42 @@ def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outpu
         {output.side: output for output in outputs[n : n + num_sides]}  # type: ignore[misc]
         for n in range(0, len(outputs), num_sides)
     ]
+
+
+def _with_samples(
+    outputs: Sequence[Outputs], predictions: Sequence[Prediction]
+) -> list[dict[Any, SideOutput]]:
+    """The sides of each example, and further samples under names of their own, which can vote."""
+    further: dict[str, dict[str, SideOutput]] = defaultdict(dict)
+    for p in predictions:
+        if p.sample:
+            further[p.example_id][f"{p.output.side}#{p.sample}"] = p.output
+    ids = dict.fromkeys(p.example_id for p in predictions)
+    return [{**both, **further[key]} for both, key in zip(outputs, ids, strict=True)]
+
+
+def _sample_rows(
+    examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> list[dict[str, Any]]:
+    """The samples beyond the first of a side."""
+    candidates = {example.example_id: example.candidates for example in examples}
+    return [
+        _row(p.example_id, candidates[p.example_id], p.output.index, p.output, p.seed)
+        for p in predictions
+        if p.sample
+    ]
+
+
+def _row(
+    example_id: str, candidates: Sequence[str], index: int | None, told: SideOutput, seed: int
+) -> dict[str, Any]:
+    """A row of ``schema.PREDICTIONS``."""
+    return {
+        "example_id": example_id,
+        schema.ITEM_ID: None if index is None else candidates[index],
+        "seed": seed,
+        **{name: value for name, value in vars(told).items() if name != "index"},
+    }
 
 
 def _rows(
@@ -204,15 +266,8 @@ def _rows(
     rows = []
     for example, both, decision in zip(examples, outputs, decisions, strict=True):
         told = decision.chosen or (both[variant] if variant != "fused" else _NOBODY)
-        item_id = None if decision.index is None else example.candidates[decision.index]
-        rows.append(
-            {
-                "example_id": example.example_id,
-                schema.ITEM_ID: item_id,
-                "seed": seeds.get((example.example_id, told.side), 0),
-                **{name: value for name, value in vars(told).items() if name != "index"},
-            }
-        )
+        seed = seeds.get((example.example_id, told.side), 0)
+        rows.append(_row(example.example_id, example.candidates, decision.index, told, seed))
     return rows
 
 
@@ -227,26 +282,42 @@ def _describe(source: ModelSource, model_dir: str) -> dict[str, Any]:
     }
 
 
-def _errors(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """How many samples were refused, and the first of them."""
-    refused = [p for p in predictions if p.error is not None]
+def _identity(
+    dataset: Dataset, model: Mapping[str, Any], sides: Sequence[Side], config: RunConfig
+) -> dict[str, Any]:
+    """What decides the outputs beside the settings of inference; more users leave it as it is."""
+    evaluate = config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES)
+    return {
+        "dataset_fingerprint": dataset.fingerprint,
+        "model": dict(model),
+        "sides": list(sides),
+        "evaluate": evaluate,
+    }
+
+
+def _refused(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The samples that were refused, and why."""
+    refused = [
+        {"example_id": p.example_id, "side": p.output.side, "error": p.error}
+        for p in predictions
+        if p.error is not None
+    ]
     if refused:
         logger.warning(
-            "%d of %d samples were refused and count as misses; the first: %s",
+            "%d of %d samples were refused and count as misses, see %s; the first: %s",
             len(refused),
             len(predictions),
-            refused[0].error,
+            DEAD_LETTERS,
+            refused[0]["error"],
         )
-    shown = [
-        {"example_id": p.example_id, "side": p.output.side, "error": p.error}
-        for p in refused[:_MAX_ERRORS]
-    ]
-    return {"num_refused": len(refused), "first": shown}
+    return refused
 
 
 def _speed(predictions: Sequence[Prediction], seconds: float) -> dict[str, float]:
-    tokens = sum(p.output.num_tokens for p in predictions)
+    """Of this run; what an earlier one had finished is counted apart."""
+    tokens = sum(p.output.num_tokens for p in predictions if not p.is_resumed)
     return {
+        "num_resumed": sum(p.is_resumed for p in predictions),
         "wall_s": round(seconds, 2),
         "num_tokens": tokens,
         "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
@@ -297,7 +368,7 @@ def write_evaluation(
         "kind": KIND,
         "system": evaluation.system,
         "system_kind": evaluation.kind,
-        "dataset": _where(dataset),
+        "dataset": _where(dataset, config),
         "split": config.evaluate.split,
         "num_users": len(examples),
         "num_candidates": dict(sorted(Counter(len(e.candidates) for e in examples).items())),
@@ -312,6 +383,12 @@ def write_evaluation(
         for variant, rows in evaluation.rows.items():
             table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
             storage.write_table(storage.join(folder, "predictions", f"{variant}.parquet"), table)
+        if evaluation.samples:
+            table = pa.Table.from_pylist(evaluation.samples, schema=schema.PREDICTIONS)
+            storage.write_table(storage.join(folder, SAMPLES), table)
+        if evaluation.refused:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.refused)
+            storage.write_bytes(storage.join(folder, DEAD_LETTERS), "".join(lines).encode())
         storage.write_json(storage.join(folder, METRICS), metrics)
     return _summary(metrics, out)
 
@@ -330,9 +407,15 @@ def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def _where(dataset: Dataset) -> dict[str, str]:
-    path = dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute())
-    return {"path": path, "domain": dataset.domain, "fingerprint": dataset.fingerprint}
+def _where(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+    """What was evaluated on; two evaluations are comparable where this is the same."""
+    return {
+        "path": dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute()),
+        "domain": dataset.domain,
+        "fingerprint": dataset.fingerprint,
+        "negatives": config.evaluate.negatives,
+        "num_negatives": config.evaluate.num_negatives,
+    }
 
 
 def _summary(metrics: Mapping[str, Any], out: str) -> Summary:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msrrec.page import svg_points
+
 _CURVES = ("loss", "loss_rea", "loss_rec")
 
 
@@ -38,7 +40,7 @@ def _steps(xs: Sequence[float], values: Sequence[float], top: float) -> str:
         height = 200 - 190 * value / top
         points += [(xs[n], height), (xs[n + 1], height)]
     points.append((xs[-1], 200.0))
-    return _points(points)
+    return svg_points(points)
 
 
 def training_curve(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -57,12 +59,8 @@ def training_curve(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     last = max(step for points in found.values() for step, _ in points)
     top = max(loss for points in found.values() for _, loss in points) or 1.0
     lines = {
-        name: _points([(600 * step / last, 200 - 195 * loss / top) for step, loss in points])
+        name: svg_points([(600 * step / last, 200 - 195 * loss / top) for step, loss in points])
         for name, points in found.items()
     }
     ends = {name: points[-1][1] for name, points in found.items()}
     return {"lines": lines, "ends": ends, "last": last, "top": top}
-
-
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

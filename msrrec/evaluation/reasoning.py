@@ -11,7 +11,8 @@ from typing import Any, get_args
 from msrrec import schema
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.statistics import mean_interval, wilson
-from msrrec.reasoning.parsing import Chain, parse_chain, parse_recommendation
+from msrrec.reasoning.choice import parse_recommendation
+from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.reasoning.prompts import STEPS, Side
 from msrrec.reasoning.titles import find_titles, normalize_title
 from msrrec.schema import Example

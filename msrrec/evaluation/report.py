@@ -1,7 +1,6 @@
 """One self-contained HTML page, and JSON, from any number of evaluations.
 
-All text from models and shops reaches the page through Jinja's autoescaping; the page loads nothing
-from anywhere and runs no script.
+How pages are made, and why nothing in them can run, is in ``page``.
 """
 
 import json
@@ -10,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pyarrow import fs
 
 from msrrec import schema, storage
@@ -23,6 +21,7 @@ from msrrec.evaluation.plots import axis_top, histogram, training_curve
 from msrrec.evaluation.ranking import unpack_bits
 from msrrec.evaluation.score import SCORES
 from msrrec.evaluation.statistics import SIGNIFICANT, detectable_difference, holm, mcnemar
+from msrrec.page import percent, render_page
 
 PAGE = "report/index.html"
 RESULTS = "report/results.json"
@@ -59,10 +58,13 @@ class SystemResult:
         return bool(self.metrics["config"]["evaluate"]["permutation"])
 
     @property
-    def users(self) -> tuple[str, str, int]:
+    def users(self) -> tuple[str | int, ...]:
         """What two results must share to be compared user by user."""
-        metrics = self.metrics
-        return metrics["dataset"]["fingerprint"], metrics["split"], metrics["num_users"]
+        metrics, dataset = self.metrics, self.metrics["dataset"]
+        shared = (dataset["fingerprint"], metrics["split"], metrics["num_users"])
+        if dataset.get("negatives", "frozen") == "frozen":
+            return shared
+        return (*shared, dataset["negatives"], dataset["num_negatives"] or 0)
 
 
 def report_folder(folder: str) -> dict[str, Any]:
@@ -152,7 +154,8 @@ def build_report(
     main = next(result for result in results if result.path == headline["path"])
     findings = _findings(rows, headline) + _limits(rows, headline, results)
     checks = _checks(results)
-    page = _template().render(
+    page = render_page(
+        "evaluation/report.html",
         rows=rows,
         failures=failures or {},
         headline=headline,
@@ -174,7 +177,7 @@ def build_report(
         fits=[r for r in results if r.metrics.get("fit", {}).get("sequential")],
         speeds=[r for r in results if "speed" in r.metrics],
     )
-    storage.write_bytes(out, page.encode("utf-8", errors="replace"))
+    storage.write_bytes(out, page)
     shown = [{k: v for k, v in row.items() if k not in ("path", "key")} for row in rows]
     warnings = [f"{check['name']}: {check['text']}" for check in checks if not check["ok"]]
     return {
@@ -299,9 +302,9 @@ def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) ->
     """What the figures allow to be said, and what they don't."""
     hit, chance, label = headline["hit_ratio"], headline["chance"], headline["label"]
     findings = [
-        f"{label} names the item that came next for {_percent(hit['value'])} of "
-        f"{headline['num_users']:,} users ({_percent(hit['low'])} to {_percent(hit['high'])}); "
-        f"chance is {_percent(chance)}. {_against_chance(hit, chance)}"
+        f"{label} names the item that came next for {percent(hit['value'])} of "
+        f"{headline['num_users']:,} users ({percent(hit['low'])} to {percent(hit['high'])}); "
+        f"chance is {percent(chance)}. {_against_chance(hit, chance)}"
     ]
     groups: dict[str, list[str]] = {}
     for row in rows:
@@ -310,7 +313,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any]) ->
     findings += [f"{verdict} {', '.join(labels)}." for verdict, labels in sorted(groups.items())]
     if headline["valid_ratio"]["value"] < VALID_BAR:
         findings.append(
-            f"Only {_percent(headline['valid_ratio']['value'])} of its answers name exactly one "
+            f"Only {percent(headline['valid_ratio']['value'])} of its answers name exactly one "
             "candidate; the rest count as misses."
         )
     return findings
@@ -332,7 +335,7 @@ def _limits(
     if cold is None:
         return []
     told = [
-        f"{_percent(cold)} of the targets are cold: no training user bought them, so a system that "
+        f"{percent(cold)} of the targets are cold: no training user bought them, so a system that "
         "learns from item ids alone can't know them."
     ]
     same = [row for row in rows if row["key"] == headline["key"]]
@@ -389,10 +392,6 @@ def _against_chance(hit: Mapping[str, float], chance: float) -> str:
     if hit["high"] < chance:
         return "That is worse than chance: look for an error before anything else."
     return "That can't be told from chance on this many users."
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
 
 
 def _slots(slots: Mapping[str, Any]) -> dict[str, Any]:
@@ -493,15 +492,3 @@ def _backbone_rows(base: SystemResult) -> dict[str, dict[str, Any]]:
         return {}
     rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
     return {row["example_id"]: {"system": base.system, **row} for row in rows}
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("msrrec.evaluation", package_path=""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    return environment.get_template("report.html")

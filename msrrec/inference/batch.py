@@ -1,13 +1,16 @@
 """Batch inference through Ray Data: one dataset, and so one engine start, for all sides.
 
-The stage is a plain class that Ray Data runs in actors; Ray itself is imported where it is used.
+Only row numbers travel through the pipeline: titles are read in place from two Arrow tables, and
+outputs are kept batch by batch in a journal where there is one, so a killed run goes on where it
+ended. The stage is a plain class that Ray Data runs in actors; Ray itself is imported where it is
+used.
 """
 
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ from msrrec.engines.vllm import engine_resources
 from msrrec.errors import DataError, EngineError, MsrRecError
 from msrrec.inference.decoding import Query, request_seed
 from msrrec.inference.fusion import SideOutput
+from msrrec.inference.journal import OutputJournal
 from msrrec.inference.recommender import Recommender
 from msrrec.log import Progress, setup
 from msrrec.models import ModelSource
@@ -35,14 +39,6 @@ BuildRecommender = Callable[[ModelSource, InferenceConfig], Recommender]
 _MAX_ACTOR_RESTARTS = 1
 """A lost machine is replaced; a row that ends its engine twice ends the run and not the week."""
 
-_QUERIES = pa.schema(
-    [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("domain", pa.string(), nullable=False),
-        pa.field("history", pa.list_(pa.string()), nullable=False),
-        pa.field("candidates", pa.list_(pa.string()), nullable=False),
-    ]
-)
 _OUTPUTS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
@@ -52,12 +48,58 @@ _OUTPUTS = pa.schema(
         pa.field("index", pa.int64()),
         pa.field("perplexity", pa.float64()),
         pa.field("num_tokens", pa.int64(), nullable=False),
+        pa.field("perplexity_output", pa.float64()),
+        pa.field("perplexity_unconditional", pa.float64()),
+        pa.field("candidate_logprobs", pa.list_(pa.float64())),
+        pa.field("sample", pa.int64(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("error", pa.string()),
         pa.field("failure", pa.string()),
     ]
 )
 """``error`` says why an example was refused, ``failure`` why its engine could not work at all."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked, in tables that workers read in place.
+
+    Attributes:
+        rows: ``example_id``, ``history`` and ``candidates``, items as places in ``titles``.
+        titles: Of all items.
+    """
+
+    domain: str
+    rows: pa.Table
+    titles: pa.Array
+
+    @classmethod
+    def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "Questions":
+        """The questions of examples."""
+        places = {item_id: n for n, item_id in enumerate(dataset.items)}
+        items = pa.list_(pa.int32())
+        rows = {
+            "example_id": pa.array([example.example_id for example in examples], pa.string()),
+            "history": pa.array([[places[i] for i in e.history] for e in examples], items),
+            "candidates": pa.array([[places[i] for i in e.candidates] for e in examples], items),
+        }
+        titles = pa.array((item.title for item in dataset.items.values()), pa.large_string())
+        return cls(dataset.domain, pa.table(rows), titles)
+
+    def take(self, numbers: Sequence[int]) -> list[Query]:
+        """The questions with these row numbers."""
+        return [
+            Query(
+                row["example_id"],
+                self.domain,
+                self._named(row, "history"),
+                self._named(row, "candidates"),
+            )
+            for row in self.rows.take(list(numbers)).to_pylist()
+        ]
+
+    def _named(self, row: dict[str, Any], column: str) -> tuple[str, ...]:
+        return tuple(self.titles.take(row[column]).to_pylist())
 
 
 @dataclass(frozen=True)
@@ -68,16 +110,24 @@ class Prediction:
         output: What the side said; invalid and empty where the example was refused.
         seed: The sample's seed.
         error: Why the example was refused, or None.
+        sample: Which of several samples of this side, from 0.
+        is_resumed: Whether an earlier run had finished it.
     """
 
     example_id: str
     output: SideOutput
     seed: int
     error: str | None = None
+    sample: int = 0
+    is_resumed: bool = field(default=False, compare=False)
+
+
+_Key = tuple[str, int, str]
+"""Example, sample and side."""
 
 
 class RecommendStage:
-    """A Ray Data stage: rows of titles in, one row a side out.
+    """A Ray Data stage: row numbers of questions in, one row a sample and side out.
 
     An engine that can't start or fails is told in a row too: Ray would bury an exception under its
     own, and print them all.
@@ -88,11 +138,14 @@ class RecommendStage:
         source: ModelSource,
         config: InferenceConfig,
         sides: Sequence[Side],
+        questions: "Questions | ray.ObjectRef[Questions]",
         build: BuildRecommender = Recommender.from_source,
     ) -> None:
         """Start the engine, once an actor."""
         setup()
         self._sides, self._seed = tuple(sides), config.seed
+        self._num_samples = config.num_samples
+        self._questions = _fetch(questions)
         self._recommender: Recommender | None = None
         self._failure = ""
         try:
@@ -104,20 +157,53 @@ class RecommendStage:
         """The outputs of a batch; a refused example becomes rows that say why."""
         if self._recommender is None:
             return _failure(self._failure)
-        queries = [
-            Query(row["example_id"], row["domain"], tuple(row["history"]), tuple(row["candidates"]))
-            for row in batch.to_pylist()
+        samples = [
+            (replace(query, key=query.key + _suffix(n)), n)
+            for query in self._questions.take(batch["id"].to_pylist())
+            for n in range(self._num_samples)
         ]
         try:
-            results = self._recommender.generate_each(queries, self._sides)
+            results = self._recommender.generate_each([q for q, _ in samples], self._sides)
         except EngineError as error:
             return _failure(str(error))
         rows = [
-            _output_row(query.key, side, output, request_seed(self._seed, query.key, side))
-            for query, result in zip(queries, results, strict=True)
+            _output_row(side, output)
+            | {
+                "example_id": query.key.removesuffix(_suffix(sample)),
+                "sample": sample,
+                "seed": request_seed(self._seed, query.key, side),
+            }
+            for (query, sample), result in zip(samples, results, strict=True)
             for side, output in result.items()
         ]
         return pa.Table.from_pylist(rows, schema=_OUTPUTS)
+
+
+def _suffix(sample: int) -> str:
+    """What the key of a further sample ends in, so that its seed differs."""
+    return f"#{sample}" if sample else ""
+
+
+def _fetch(questions: "Questions | ray.ObjectRef[Questions]") -> Questions:
+    """The questions, from Ray's object store where they are there."""
+    if isinstance(questions, Questions):
+        return questions
+    import ray
+
+    found: Questions = ray.get(questions)
+    return found
+
+
+def open_journal(folder: str, identity: dict[str, Any], config: InferenceConfig) -> OutputJournal:
+    """A journal for ``predict``.
+
+    Args:
+        folder: Where.
+        identity: What decides the outputs beside the config: weights, examples, sides.
+        config: Settings of inference.
+    """
+    settings = config.model_dump(mode="json", exclude={"batch_size", "num_engines"})
+    return OutputJournal(folder, identity | {"inference": settings}, _OUTPUTS)
 
 
 def predict(
@@ -127,66 +213,85 @@ def predict(
     sides: Sequence[Side],
     config: InferenceConfig,
     build: BuildRecommender = Recommender.from_source,
+    journal: OutputJournal | None = None,
 ) -> list[Prediction]:
-    """Every side of every example, in the order of the examples and then of the sides.
+    """Every side of every example, in the order of the examples, then the samples, then the sides.
 
     The result does not depend on batches, engines or their order: each sample has its own seed.
-    ``build`` makes the recommender of each actor.
+
+    Args:
+        examples: What to ask about; their ids differ.
+        dataset: Where their titles are.
+        source: The weights.
+        sides: What to generate, in one engine start.
+        config: How.
+        build: Makes the recommender of each actor.
+        journal: Keeps outputs as they are finished; examples whose outputs are in it already are
+            not asked about.
 
     Raises:
         ConfigError: If the cluster is too small for ``num_engines``.
         EngineError: If an engine can't start or fails.
     """
-    if not examples:
-        return []
-    found: dict[tuple[str, str], Prediction] = {}
-    outputs = _pipeline(_query_tables(examples, dataset, config), source, sides, config, build)
+    found: dict[_Key, Prediction] = {}
+    for table in journal.read() if journal else ():
+        found |= _predictions(table, is_resumed=True)
+    finished = {example_id for example_id, _, _ in found}
+    pending = [example for example in examples if example.example_id not in finished]
     with Progress("recommend", len(examples), "users") as progress:
-        for table in _batches(outputs, source):
-            for row in table.to_pylist():
-                prediction = _prediction(row)
-                found[prediction.example_id, prediction.output.side] = prediction
-            progress.advance(table.num_rows // len(sides))
-    return [found[example.example_id, side] for example in examples for side in sides]
+        progress.advance(len(examples) - len(pending))
+        for table in _generate(pending, dataset, source, sides, config, build):
+            if journal:
+                journal.append(table)
+            found |= _predictions(table)
+            progress.advance(table.num_rows // len(sides) // config.num_samples)
+    return [
+        found[example.example_id, sample, side]
+        for example in examples
+        for sample in range(config.num_samples)
+        for side in sides
+    ]
 
 
-def _query_tables(
-    examples: Sequence[Example], dataset: Dataset, config: InferenceConfig
-) -> Iterator[pa.Table]:
-    """The titles of the examples, one table a batch; each engine gets at least one."""
-    batch_size = min(config.batch_size, math.ceil(len(examples) / config.num_engines))
-    for start in range(0, len(examples), batch_size):
-        rows = [
-            {
-                "example_id": example.example_id,
-                "domain": dataset.domain,
-                "history": dataset.titles(example.history),
-                "candidates": dataset.titles(example.candidates),
-            }
-            for example in examples[start : start + batch_size]
-        ]
-        yield pa.Table.from_pylist(rows, schema=_QUERIES)
-
-
-def _pipeline(
-    tables: Iterable[pa.Table],
+def _generate(
+    examples: Sequence[Example],
+    dataset: Dataset,
     source: ModelSource,
     sides: Sequence[Side],
     config: InferenceConfig,
     build: BuildRecommender,
+) -> Iterator[pa.Table]:
+    """Tables of outputs, each with all sides of its examples, as they are finished."""
+    if not examples:
+        return
+    import ray
+
+    questions = ray.put(Questions.collect(examples, dataset))
+    arguments = (_absolute(source), config, tuple(sides), questions, build)
+    yield from _batches(_pipeline(len(examples), arguments, config), source)
+
+
+def num_batches(num_examples: int, config: InferenceConfig) -> int:
+    """Batches of at most ``batch_size`` examples; each engine gets at least one."""
+    least = min(config.num_engines, num_examples)
+    return max(math.ceil(num_examples / config.batch_size), least)
+
+
+def _pipeline(
+    num_examples: int, arguments: tuple[Any, ...], config: InferenceConfig
 ) -> "ray.data.Dataset":
     """The dataset of outputs, not yet executed."""
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
 
-    batches = list(tables)
-    num_engines = min(config.num_engines, len(batches))
+    batches = num_batches(num_examples, config)
+    num_engines = min(config.num_engines, batches)
     with warnings.catch_warnings():
         # Restarts have no named parameter in this release, and users can't change it.
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        return ray.data.from_arrow(batches).map_batches(
+        return ray.data.range(num_examples, override_num_blocks=batches).map_batches(
             RecommendStage,
-            fn_constructor_args=(_absolute(source), config, tuple(sides), build),
+            fn_constructor_args=arguments,
             batch_size=None,  # a block is a batch already
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=num_engines),
@@ -229,46 +334,31 @@ def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Ta
 
 
 def _failure(reason: str) -> pa.Table:
-    row = {
-        "example_id": "",
-        "side": "",
-        "text": "",
-        "reasoning": "",
-        "num_tokens": 0,
-        "seed": 0,
-        "failure": reason,
-    }
-    return pa.Table.from_pylist([row], schema=_OUTPUTS)
+    row = {**_output_row("direct", DataError(reason)), "failure": reason}
+    return pa.Table.from_pylist([row | {"example_id": "", "sample": 0, "seed": 0}], schema=_OUTPUTS)
 
 
-def _output_row(
-    example_id: str, side: Side, output: SideOutput | DataError, seed: int
-) -> dict[str, Any]:
-    is_refused = isinstance(output, DataError)
-    told = SideOutput(side, "", "", None, None, 0) if isinstance(output, DataError) else output
-    return {
-        "example_id": example_id,
-        "side": side,
-        "text": told.text,
-        "reasoning": told.reasoning,
-        "index": told.index,
-        "perplexity": told.perplexity,
-        "num_tokens": told.num_tokens,
-        "seed": seed,
-        "error": str(output) if is_refused else None,
-    }
+def _output_row(side: Side, output: SideOutput | DataError) -> dict[str, Any]:
+    if isinstance(output, DataError):
+        return vars(SideOutput(side, "", "", None, None, 0)) | {"error": str(output)}
+    return vars(output) | {"error": None}
 
 
-def _prediction(row: dict[str, Any]) -> Prediction:
-    output = SideOutput(
-        side=row["side"],
-        text=row["text"],
-        reasoning=row["reasoning"],
-        index=row["index"],
-        perplexity=row["perplexity"],
-        num_tokens=row["num_tokens"],
-    )
-    return Prediction(row["example_id"], output, row["seed"], row["error"])
+_SIDE_FIELDS = [column.name for column in fields(SideOutput)]
+
+
+def _predictions(table: pa.Table, is_resumed: bool = False) -> dict[_Key, Prediction]:
+    """The rows of a table of outputs, by example, sample and side."""
+    found = {}
+    for row in table.to_pylist():
+        output = SideOutput(**{name: row[name] for name in _SIDE_FIELDS})
+        if output.candidate_logprobs is not None:
+            output = replace(output, candidate_logprobs=tuple(output.candidate_logprobs))
+        prediction = Prediction(
+            row["example_id"], output, row["seed"], row["error"], row["sample"], is_resumed
+        )
+        found[prediction.example_id, prediction.sample, output.side] = prediction
+    return found
 
 
 def _last_line(error: BaseException) -> str:

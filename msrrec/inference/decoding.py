@@ -9,12 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msrrec.engines.base import Generation
+from msrrec.engines.base import AnswerChoice, Generation
 from msrrec.errors import DataError
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.perplexity import perplexity
 from msrrec.reasoning.parsing import parse_answer, split_output
-from msrrec.reasoning.prompts import OUTPUT_PREFIX, AnswerFormat, Side, render_prompt
+from msrrec.reasoning.prompts import (
+    OUTPUT_PREFIX,
+    AnswerFormat,
+    Side,
+    render_answer,
+    render_prompt,
+    render_recommendation,
+)
 from msrrec.reasoning.titles import REASONING_END, clean_title, normalize_title
 
 _SLOT = "\N{WHITE VERTICAL RECTANGLE}prompt\N{WHITE VERTICAL RECTANGLE}"
@@ -86,6 +93,22 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
+def encode_closing(tokenizer: Any) -> list[int]:
+    """Token ids of the end marker and what stands between it and the answer."""
+    return list(tokenizer.encode(render_recommendation(""), add_special_tokens=False))
+
+
+def encode_choice(
+    tokenizer: Any, candidates: Sequence[str], answer_format: AnswerFormat
+) -> AnswerChoice:
+    """What an output that names a candidate ends in, spelled as in training."""
+    answers = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
+    return AnswerChoice(
+        tuple(encode_closing(tokenizer)),
+        tuple(tuple(encode_text(tokenizer, answer)) for answer in answers),
+    )
+
+
 def fit_prompt(
     tokenizer: Any, side: Side, query: Query, answer_format: AnswerFormat, max_tokens: int
 ) -> tuple[list[int], int]:
@@ -129,16 +152,30 @@ def request_seed(seed: int, key: str, side: Side) -> int:
 
 
 def read_generation(
-    tokenizer: Any, side: Side, candidates: Sequence[str], generation: Generation
+    tokenizer: Any,
+    side: Side,
+    candidates: Sequence[str],
+    generation: Generation,
+    exact_format: AnswerFormat | None = None,
 ) -> SideOutput:
-    """What a side said: its reasoning, its candidate, and the reasoning's perplexity."""
+    """What a side said: its reasoning, its candidate, and its perplexities.
+
+    Args:
+        tokenizer: Of the model.
+        side: Which chain.
+        candidates: Titles in the frozen order.
+        generation: What the engine returned.
+        exact_format: Of the answers that the output was kept to; None where it was free. An answer
+            that is one of them to the letter is that candidate, whatever else it could be read as.
+    """
     ids = list(generation.token_ids)
     written = str(tokenizer.decode(ids, skip_special_tokens=True))
     text = OUTPUT_PREFIX + written
     output = split_output(text)
-    index = parse_answer(output.answer, candidates) if output.answer else None
-    count = count_reasoning_tokens(tokenizer, ids, written)
-    scored = generation.token_logprobs[:count]
+    index = _find_exact(output.answer, candidates, exact_format) if exact_format else None
+    if index is None and output.answer:
+        index = parse_answer(output.answer, candidates)
+    scored = generation.token_logprobs[: len(reasoning_ids(tokenizer, generation))]
     return SideOutput(
         side=side,
         text=text,
@@ -146,7 +183,22 @@ def read_generation(
         index=index,
         perplexity=perplexity(scored) if scored else None,
         num_tokens=len(ids),
+        perplexity_output=perplexity(generation.token_logprobs) if ids else None,
     )
+
+
+def reasoning_ids(tokenizer: Any, generation: Generation) -> tuple[int, ...]:
+    """The tokens of an output before its end marker."""
+    written = str(tokenizer.decode(list(generation.token_ids), skip_special_tokens=True))
+    count = count_reasoning_tokens(tokenizer, generation.token_ids, written)
+    return generation.token_ids[:count]
+
+
+def _find_exact(
+    answer: str | None, candidates: Sequence[str], answer_format: AnswerFormat
+) -> int | None:
+    rendered = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
+    return next((n for n, known in enumerate(rendered) if known == answer), None)
 
 
 def count_reasoning_tokens(tokenizer: Any, token_ids: Sequence[int], written: str) -> int:

@@ -86,6 +86,15 @@ def confidence_margin(side: SideOutput) -> float:
     return best - second if second > -math.inf else math.inf
 
 
+def candidate_probabilities(side: SideOutput) -> tuple[float, ...]:
+    """The candidates' likelihoods as shares of their sum; empty where they were not measured."""
+    if not side.candidate_logprobs:
+        return ()
+    best = max(side.candidate_logprobs)
+    weights = [math.exp(value - best) for value in side.candidate_logprobs]
+    return tuple(weight / math.fsum(weights) for weight in weights)
+
+
 def by_vote(others: Iterable[SideOutput]) -> ItemWins:
     """The item that more of all outputs name, the two sides and ``others``; a tie is Eq. 3's."""
     votes = Counter(output.index for output in others if output.is_valid)

@@ -1,6 +1,7 @@
 """The recommender that evaluation, the command line and the service all use."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from msrrec.config import InferenceConfig
@@ -9,15 +10,21 @@ from msrrec.errors import DataError
 from msrrec.inference.decoding import (
     Query,
     check_query,
+    encode_choice,
     fit_prompt,
     read_generation,
+    reasoning_ids,
     request_seed,
 )
 from msrrec.inference.fusion import Recommendation, SideOutput, fuse
+from msrrec.inference.scoring import Written, candidate_logprobs, unconditional_perplexities
 from msrrec.reasoning.prompts import AnswerFormat, Side
 
 if TYPE_CHECKING:
     from msrrec.models import ModelSource
+
+_Pending = tuple[int, Side, GenerationRequest]
+"""The place of a query, and what is asked about it."""
 
 Mode = Literal["fused", "user", "item", "full", "direct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -95,6 +102,10 @@ class Recommender:
         """
         check_query(query)
         max_new = min(self.config.max_new_tokens, self.max_model_len // 2)
+        choice = None
+        if self.config.constrained:
+            choice = encode_choice(self.tokenizer, query.candidates, self.answer_format)
+            max_new = max(max_new, choice.num_tokens)
         room = self.max_model_len - max_new
         ids, _ = fit_prompt(self.tokenizer, side, query, self.answer_format, room)
         return GenerationRequest(
@@ -103,11 +114,13 @@ class Recommender:
             max_new_tokens=max_new,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
+            choice=choice,
         )
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
         """What a side's generation says."""
-        return read_generation(self.tokenizer, side, query.candidates, generation)
+        exact_format = self.answer_format if self.config.constrained else None
+        return read_generation(self.tokenizer, side, query.candidates, generation, exact_format)
 
     @staticmethod
     def decide(mode: Mode, outputs: Mapping[Side, SideOutput]) -> Recommendation:
@@ -148,19 +161,45 @@ class Recommender:
         if self.engine is None:
             raise ValueError("this recommender has no engine; use Recommender.from_pretrained")
         results: list[dict[Side, SideOutput | DataError]] = [{} for _ in queries]
-        pending: list[tuple[int, Side]] = []
-        requests: list[GenerationRequest] = []
+        pending: list[_Pending] = []
         for n, query in enumerate(queries):
             for side in sides:
                 try:
-                    requests.append(self.build_request(query, side))
-                    pending.append((n, side))
+                    pending.append((n, side, self.build_request(query, side)))
                 except DataError as error:
                     results[n][side] = error
-        generations = self.engine.generate(requests)
-        for (n, side), generation in zip(pending, generations, strict=True):
-            results[n][side] = self.read(queries[n], side, generation)
+        generations = self.engine.generate([request for _, _, request in pending])
+        outputs = self._read_all(queries, pending, generations)
+        for (n, side, _), output in zip(pending, outputs, strict=True):
+            results[n][side] = output
         return results
+
+    def _read_all(
+        self, queries: Sequence[Query], pending: Sequence[_Pending], generations: list[Generation]
+    ) -> list[SideOutput]:
+        """What the generations say, with the further figures that the config asks for."""
+        assert self.engine is not None
+        asked = list(zip(pending, generations, strict=True))
+        outputs = [self.read(queries[n], side, generation) for (n, side, _), generation in asked]
+        if not (self.config.candidate_logprobs or self.config.unconditional_perplexity):
+            return outputs
+        written = [
+            Written(queries[n], request, reasoning_ids(self.tokenizer, generation))
+            for (n, _, request), generation in asked
+        ]
+        if self.config.candidate_logprobs:
+            scores = candidate_logprobs(self.engine, written, self.answer_format)
+            outputs = [
+                replace(output, candidate_logprobs=found)
+                for output, found in zip(outputs, scores, strict=True)
+            ]
+        if self.config.unconditional_perplexity:
+            values = unconditional_perplexities(self.engine, written)
+            outputs = [
+                replace(output, perplexity_unconditional=value)
+                for output, value in zip(outputs, values, strict=True)
+            ]
+        return outputs
 
     def recommend(
         self,

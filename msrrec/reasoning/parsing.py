@@ -4,7 +4,7 @@ Nothing here raises on any text: a bad completion is data, and its reason is cou
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
@@ -19,26 +19,55 @@ from msrrec.reasoning.prompts import (
 from msrrec.reasoning.titles import (
     REASONING_END,
     REASONING_START,
-    find_titles,
-    fold_text,
     match_title,
-    normalize_title,
-    strip_number,
 )
 
 Reason = Literal["empty", "malformed", "incomplete", "not_a_candidate", "ambiguous"]
 
-_THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINK_END = re.compile(r"</think>", re.IGNORECASE)  # some templates give the model the opening tag
-_DECORATION = r"[ \t>#*_`~\-–—•]*"
-_END = r"[\s*_`]*[:.)\-–—]+[\s*_`]*"
-_TAIL = rf"(?:{_END}|[\s*_`]*(?:\s|$))"
-_BY_STEP = re.compile(
-    rf"^{_DECORATION}step\s*([1-9])\b[\s*_`]*[:.)\-–—]*[\s*_`]*", re.IGNORECASE | re.MULTILINE
+_THOUGHTS = "think|thinking|thoughts?|scratchpad|reasoning"
+_THINK = re.compile(rf"<({_THOUGHTS})>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_THINK_END = re.compile(rf"</(?:{_THOUGHTS})>", re.IGNORECASE)  # a template may hold the first tag
+_THINK_TAG = re.compile(rf"</?(?:{_THOUGHTS})>", re.IGNORECASE)
+_FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*\w{0,20}[ \t]*$", re.MULTILINE)
+
+_HEAD_CHARS = 160
+"""A heading is looked for in so many characters of a line, so no text takes longer than its
+length."""
+_PREAMBLE_CHARS = 200
+"""What may stand before a bare list for it to be the chain, and not a list at the end of prose."""
+_DECORATION = r"[ \t>#*_`~|\[(\-–—•]*"
+_SEPARATOR = r"[ \t*_`~:.)\]|\-–—：、．]*"
+_END = r"[ \t*_`~|)\]]*[:.\-–—：|]+[ \t*_`~]*"
+_TAIL = rf"(?:{_END}|[ \t*_`~]*(?:\s|$))"
+_DIGITS = (
+    {str(n): n for n in range(1, 10)}
+    | {c: n for n, c in enumerate("①②③④⑤", 1)}
+    | {c: n for n, c in enumerate("一二三四五", 1)}
+    | {word: n for n, word in enumerate(("one", "two", "three", "four", "five"), 1)}
+    | {roman: n for n, roman in enumerate(("i", "ii", "iii", "iv", "v"), 1)}
 )
-_BY_NUMBER = re.compile(rf"^{_DECORATION}([1-9]\d?)\s*[.):](?=\s|\*){_DECORATION}", re.MULTILINE)
-_QUOTED = re.compile(r'"([^"\n]+)"|“([^”\n]+)”|\*\*([^*\n]+)\*\*')
-_LISTED = re.compile(r"\((\d{1,3})\)")
+_NUMERAL = r"(?:[1-9](?!\d)|[①-⑤一二三四五]|(?:one|two|three|four|five|i{1,3}|iv|v)\b)"
+_STEP_WORDS = (
+    "step|schritt|étape|etape|paso|passo|stap|krok|steg|шаг|крок|adım|bước|langkah|"
+    "步骤|步驟|ステップ|手順|단계"
+)
+_BY_STEP = re.compile(
+    rf"{_DECORATION}(?:(?:{_STEP_WORDS})[ \t.#*_]{{0,4}}({_NUMERAL})(?:\s?/\s?\d)?"
+    rf"|第\s?({_NUMERAL})\s?步|([1-5])\s?단계){_SEPARATOR}",
+    re.IGNORECASE,
+)
+_BY_NUMBER = re.compile(
+    rf"[ \t>#*_`~|\-–—•]*(?:([1-9])(?:\ufe0f?\u20e3|\d?[ \t]?[.):．、](?=\s|\*|$))"
+    rf"|([①-⑤])|((?:i{{1,3}}|iv|v)\b)[.)](?=\s)){_DECORATION}",
+    re.IGNORECASE,
+)
+_INLINE_STEP = re.compile(rf"(?<!\w)step[ ]?([1-9])[ ]?[:.)\-–—]{_DECORATION}", re.IGNORECASE)
+_LABEL = re.compile(r"[ \t>#*_`~|]*([^:\n：]{1,60})(?:[:：][ \t*_`~|]*|\n)")
+_LABEL_WORDS = re.compile(
+    r"(?:a|and|best|brief|candidates?|choice|chosen|explanation|final|for|from|history|how|"
+    r"identification|items?|of|on|option|purchase|product|rationale|reason|reasoning|recommended|s|"
+    r"selected|selection|step|summari[sz]ed|summary|the|to|top|users?|with)"
+)
 _NUMBERED_TITLE = re.compile(r"\((\d+)\) ?(.*)")
 
 
@@ -131,71 +160,69 @@ def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Pro
     )
 
 
+@dataclass(frozen=True)
+class Completion:
+    """A teacher's text as read: its chain or why there is none, and what it names at the end.
+
+    Attributes:
+        answer: The text after the end marker; None when that never came.
+    """
+
+    chain: Chain | ParseFailure
+    answer: str | None
+
+
 def parse_chain(text: str, side: Side = "full") -> Chain | ParseFailure:
     """The steps of a chain, or why not; the inverse of ``render_reasoning``.
 
-    Headings may be ``Step 1.``, a Markdown heading, bold, the step's name alone or plain numbering;
-    reasoning in ``<think>`` and everything outside the markers is left out.
+    Headings may be ``Step 1.``, a Markdown heading, bold, the step's name alone or plain numbering,
+    in several languages. Everything outside the markers is left out, and so is what stands in
+    ``<think>``, unless the whole chain stands there and no step outside.
     """
+    return parse_completion(text, side).chain
+
+
+def parse_completion(text: str, side: Side = "full") -> Completion:
+    """A chain as ``parse_chain`` reads it, and the answer beside it."""
     names = STEPS[side]
-    exact = _parse_rendered(split_output(text).reasoning, names)
+    output = split_output(text)
+    exact = _parse_rendered(output.reasoning, names)
     if exact:
-        return Chain(exact)
-    text = split_output(_strip_thinking(text)).reasoning
+        return Completion(Chain(exact), output.answer)
+    outside = strip_thinking(text)
+    output = split_output(outside)
+    chain = _read_steps(output.reasoning, names)
+    if isinstance(chain, ParseFailure) and chain.reason in ("empty", "malformed"):
+        *thoughts, rest = _THINK_END.split(text)
+        inside = split_output(_THINK_TAG.sub("\n", "\n".join(thoughts) if thoughts else rest))
+        thought = _read_steps(inside.reasoning, names)
+        if isinstance(thought, Chain):
+            return Completion(thought, inside.answer or outside.strip() or None)
+    return Completion(chain, output.answer)
+
+
+def strip_thinking(text: str) -> str:
+    """The text without the model's own thinking."""
+    return _THINK_END.split(_THINK.sub("", text))[-1]
+
+
+def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
     if not text.strip():
         return ParseFailure("empty")
-    found = [_cut(text, _named_headings(text, names), names)]
-    found += [_cut(text, list(_BY_STEP.finditer(text)), names)]
+    is_code = bool(_FENCE.search(text)) or text.lstrip()[:1] == "{"
+    text = _FENCE.sub("", text)
+    lines = list(_iter_heads(text))
+    readings = [_named_headings(lines, names), _step_headings(lines), _inline_steps(text, names)]
+    found = [_cut(text, headings, names) for headings in readings if len(headings) > 1]
     if not any(found):  # numbers alone mean little: only a list of exactly as many counts
-        found += [_cut(text, _number_run(text, len(names)), names)]
+        found.append(_cut(text, _number_run(lines, len(names)), names))
     bodies = max(found, key=lambda bodies: sum(map(bool, bodies.values())))
     if not bodies:
-        return ParseFailure("malformed", "no steps found")
+        return ParseFailure("malformed", "code" if is_code else "no steps found")
     missing = [n for n in range(1, len(names) + 1) if not bodies.get(n)]
     if missing:
         return ParseFailure("incomplete", f"step {missing[0]}")
     return Chain(tuple(bodies[n] for n in range(1, len(names) + 1)))
-
-
-def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFailure:
-    """The 0-based index of the candidate that the recommending step names, or why not.
-
-    In order: its first line or sentence is a title; it begins with one and goes on after a full
-    stop, a dash or the like; exactly one quoted or bold text is one; it begins with one at all;
-    exactly one is mentioned; exactly one list number such as ``(3)`` is, and no title.
-    """
-    step = step.strip()
-    first_line = step.splitlines()[0] if step else ""
-    for form in (first_line, re.split(r"(?<=[.!?])\s", first_line)[0]):
-        index = match_title(form, candidates)
-        if index is not None:
-            return index
-    found = find_titles(step, candidates)
-    begun = [i for i in found if _begins_with(step, candidates[i])]
-    ended = [i for i in begun if _begins_with(step, candidates[i], r"\W*[.:;,!?()–—\-\"'”*]")]
-    quoted = {
-        match_title(next(filter(None, groups)), candidates) for groups in _QUOTED.findall(step)
-    } - {None}
-    for indices in (ended, quoted, begun, found):
-        if len(indices) == 1:
-            return next(i for i in indices if i is not None)
-    if found:
-        return ParseFailure("ambiguous", f"{len(found)} candidates named")
-    numbers = {int(number) for number in _LISTED.findall(step)}
-    if len(numbers) == 1 and 1 <= min(numbers) <= len(candidates):
-        return min(numbers) - 1
-    return ParseFailure("not_a_candidate")
-
-
-def _begins_with(step: str, candidate: str, then: str = r"(?!\w)") -> bool:
-    """Whether the step's first words are the candidate's title, followed by a pattern."""
-    title = re.escape(normalize_title(candidate))
-    return bool(re.match(rf"\W*{title}{then}", fold_text(strip_number(step))))
-
-
-def _strip_thinking(text: str) -> str:
-    """The text without the model's own thinking."""
-    return _THINK_END.split(_THINK.sub("", text))[-1]
 
 
 def _parse_rendered(reasoning: str, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -209,44 +236,119 @@ def _parse_rendered(reasoning: str, names: Sequence[str]) -> tuple[str, ...] | N
     return tuple(steps) if whole and all(map(str.strip, steps)) else None
 
 
-def _named_headings(text: str, names: Sequence[str]) -> list[re.Match[str]]:
+@dataclass(frozen=True)
+class _Heading:
+    """A step's heading: its 1-based number, where it starts, and where the body begins."""
+
+    number: int
+    start: int
+    end: int
+
+
+def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
+    """Where each line starts, and its first characters."""
+    start = 0
+    for line in text.split("\n"):
+        yield start, line[:_HEAD_CHARS]
+        start += len(line) + 1
+
+
+def _named_headings(lines: Sequence[tuple[int, str]], names: Sequence[str]) -> list[_Heading]:
     """Lines that begin with a step's name: numbered, or set off from what follows."""
-    either = "|".join(re.escape(name) for name in names)
-    numbering = r"\(?(?:step\s*[1-9]|[1-9])\)?[\s*_`]*[:.)\-–—]*[\s*_`]*"
+    either = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in names)
+    numbering = rf"\(?(?:(?:{_STEP_WORDS})\s?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
     pattern = re.compile(
-        rf"^{_DECORATION}(?:{numbering}(?P<n>{either}){_TAIL}"
-        rf"|(?P<s>{either})(?:{_END}|[ \t*_`]*$|[*_`]+))",
-        re.IGNORECASE | re.MULTILINE,
+        rf"{_DECORATION}(?:{numbering}(?:final )?(?P<n>{either}){_TAIL}"
+        rf"|(?:final )?(?P<s>{either})(?:{_END}|[ \t*_`~]*$|[*_`]+))",
+        re.IGNORECASE,
     )
-    return list(pattern.finditer(text)) if names else []
+    lower = [_squeeze(name) for name in names]
+    found = [(start, pattern.match(head)) for start, head in lines] if names else []
+    return [
+        _Heading(
+            lower.index(_squeeze(match.group("n") or match.group("s"))) + 1,
+            start,
+            start + match.end(),
+        )
+        for start, match in found
+        if match
+    ]
 
 
-def _number_run(text: str, length: int) -> list[re.Match[str]]:
-    """Plain numbering 1, 2, 3 … of just this length; numbers of nested lists are passed over."""
-    run: list[re.Match[str]] = []
-    for match in _BY_NUMBER.finditer(text):
+def _squeeze(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).lower()
+
+
+def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
+    """Lines that begin with the word for a step and its number."""
+    return [
+        _Heading(_numeral(match), start, start + match.end())
+        for start, head in lines
+        if (match := _BY_STEP.match(head))
+    ]
+
+
+def _inline_steps(text: str, names: Sequence[str]) -> list[_Heading]:
+    """``Step 1: … Step 2: …`` within one paragraph, all in their order; else none."""
+    run: list[_Heading] = []
+    for match in _INLINE_STEP.finditer(text):
         if int(match.group(1)) == len(run) + 1:
-            run.append(match)
-    return run if len(run) <= length else []
+            run.append(_Heading(len(run) + 1, match.start(), match.end()))
+    return run if len(run) == len(names) else []
 
 
-def _cut(text: str, headings: list[re.Match[str]], names: Sequence[str]) -> dict[int, str]:
-    """Step number to body. The first heading of a step counts; later ones belong to the text."""
-    lower = [name.lower() for name in names]
-    starts: dict[int, re.Match[str]] = {}
-    for match in headings:
-        label = next(filter(None, match.groups())).lower()
-        number = lower.index(label) + 1 if label in lower else int(label)
-        if number not in starts and number <= len(names):
-            starts[number] = match
-    ordered = sorted(starts.items(), key=lambda pair: pair[1].start())
-    ends = [*(match.start() for _, match in ordered), len(text)][1:]
+def _number_run(lines: Sequence[tuple[int, str]], length: int) -> list[_Heading]:
+    """Plain numbering 1, 2, 3 … of just this length; numbers of nested lists are passed over."""
+    run: list[_Heading] = []
+    for start, head in lines:
+        match = _BY_NUMBER.match(head)
+        if match and _numeral(match) == len(run) + 1:
+            run.append(_Heading(len(run) + 1, start, start + match.end()))
+    is_list = 2 <= len(run) <= length and run[0].start <= _PREAMBLE_CHARS
+    return run if is_list else []
+
+
+def _numeral(match: re.Match[str]) -> int:
+    return _DIGITS[next(filter(None, match.groups())).lower()]
+
+
+def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[int, str]:
+    """Step number to body.
+
+    The first heading of a step counts; later ones belong to the text, but a chain that begins again
+    after its last step ends there.
+    """
+    starts: dict[int, _Heading] = {}
+    for heading in headings:
+        if heading.number <= len(names):
+            starts.setdefault(heading.number, heading)
+    ordered = sorted(starts.values(), key=lambda heading: heading.start)
+    if not ordered:
+        return {}
+    again = (
+        heading.start
+        for heading in headings
+        if heading.number == ordered[0].number and heading.start > ordered[-1].start
+    )
+    ends = [*(heading.start for heading in ordered[1:]), next(again, len(text))]
     return {
-        number: _strip_name(text[match.end() : end], names[number - 1])
-        for (number, match), end in zip(ordered, ends, strict=True)
+        heading.number: _strip_name(text[heading.end : end], names[heading.number - 1])
+        for heading, end in zip(ordered, ends, strict=True)
     }
 
 
 def _strip_name(body: str, name: str) -> str:
-    """The body without the step's name, where plain numbering left it in front."""
-    return re.sub(rf"^{_DECORATION}{re.escape(name)}{_TAIL}", "", body, flags=re.IGNORECASE).strip()
+    """The body without the step's name, or a label in words like it, in front."""
+    body = body.strip()
+    pattern = rf"\A{_DECORATION}{re.escape(name)}(?:{_TAIL}|[ \t*_`~]*\n)"
+    body = (
+        re.sub(pattern, "", body[:_HEAD_CHARS], count=1, flags=re.IGNORECASE) + body[_HEAD_CHARS:]
+    )
+    label = _LABEL.match(body[:_HEAD_CHARS])
+    words = re.findall(r"\w+", label.group(1).lower()) if label else []
+    stems = {word[:5] for word in name.lower().split()}
+    is_label = all(_LABEL_WORDS.fullmatch(word) or word[:5] in stems for word in words)
+    if label and is_label and any(word[:5] in stems for word in words) and body[label.end() :]:
+        body = body[label.end() :]
+    body = body.strip().rstrip("|").rstrip()
+    return body.strip("*").strip() if body.count("**") % 2 else body  # the heading was all bold

@@ -5,6 +5,7 @@ share their longest possible prefix and the engine's prefix cache pays for it on
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -28,6 +29,7 @@ STEPS: dict[Side, tuple[str, ...]] = {
 """The steps of each chain: the teacher's five (paper, Figure 3) and the two short ones of
 inference (Figure 5). ``direct`` recommends without reasoning."""
 
+_MARKERS = re.compile(r"(?<!\[)\[+(reasoning_start|reasoning_end)\]+")
 _FROM_FULL: dict[Side, tuple[int, ...]] = {"user": (0, 2, 4), "item": (1, 2, 4)}
 
 _TASKS: dict[str, str] = {
@@ -128,12 +130,8 @@ def render_reasoning(side: Side, steps: Sequence[str]) -> str:
 
 
 def defuse(step: str) -> str:
-    """A step's text on one line, chain markers without their brackets."""
-    text = " ".join(step.split())
-    while REASONING_START in text or REASONING_END in text:  # removals can join another marker
-        text = text.replace(REASONING_START, "reasoning_start")
-        text = text.replace(REASONING_END, "reasoning_end")
-    return text
+    """A step's text on one line, chain markers without their brackets, however many."""
+    return _MARKERS.sub(r"\1", " ".join(step.split()))
 
 
 def project_steps(side: Side, steps: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 REASONING_START = "[reasoning_start]"
 REASONING_END = "[reasoning_end]"
@@ -18,7 +19,10 @@ _MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c in "‘’‚‛′`´"})
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
-_NUMBER = re.compile(r"^\s*[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
+_NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Chinese and Japanese
+_MIN_CUT_CHARS = 8
+_SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
 def clean_title(title: str) -> str:
@@ -51,13 +55,19 @@ def normalize_title(text: str) -> str:
 
     A title of punctuation alone stays as it is, so it still differs from another one.
     """
+    return _normalize(text[: 8 * MAX_TITLE_CHARS])  # all that clean_title reads
+
+
+@lru_cache(maxsize=8192)
+def _normalize(text: str) -> str:
     text = unicodedata.normalize("NFKC", clean_title(text)).translate(_QUOTES).casefold()
     return text.strip(_EDGES) or text
 
 
 def strip_number(text: str) -> str:
     """The text without one leading list number: ``(3) Lamp``, ``3. Lamp`` and ``3) Lamp``."""
-    return _NUMBER.sub("", text, count=1)
+    match = _NUMBER.match(text.lstrip())
+    return text.lstrip()[match.end() :] if match else text
 
 
 def match_title(text: str, candidates: Sequence[str]) -> int | None:
@@ -80,8 +90,45 @@ def match_title(text: str, candidates: Sequence[str]) -> int | None:
 
 def _leading_number(text: str) -> int:
     """The list number that ``strip_number`` drops; 0 for none."""
-    match = _NUMBER.match(text)
+    match = _NUMBER.match(text.lstrip())
     return int("".join(c for c in match.group() if c.isdigit())) if match else 0
+
+
+def match_short_title(text: str, candidates: Sequence[str]) -> int | None:
+    """The 0-based index of the one candidate that a shortened title can stand for, or None.
+
+    It is the title up to its subtitle, or its first words (at least two), or its first characters
+    and an ellipsis, or at least three of its words in their order. Teachers shorten so in prose;
+    what a student answers is held to ``match_title``.
+    """
+    form = normalize_title(strip_number(text))
+    words = re.findall(r"\w+", form)
+    is_cut = text.rstrip(" \"'”’*_)]").endswith(("...", "…"))
+    hits = [
+        i
+        for i, title in enumerate(candidates)
+        if words and (_is_short(form, words, title) or (is_cut and _begins(title, form)))
+    ]
+    return hits[0] if len(hits) == 1 else None
+
+
+def _begins(title: str, form: str) -> bool:
+    return len(form) >= _MIN_CUT_CHARS and normalize_title(title).startswith(form)
+
+
+def _is_short(form: str, words: Sequence[str], title: str) -> bool:
+    if form == main_title(title):
+        return True
+    whole = re.findall(r"\w+", normalize_title(title))
+    if whole[: len(words)] == words:
+        return len(words) >= 2
+    rest = iter(whole)
+    return len(words) >= 3 and all(word in rest for word in words)
+
+
+def main_title(title: str) -> str:
+    """The normalised title without its subtitle, series or edition."""
+    return _SUBTITLE.split(normalize_title(title), maxsplit=1)[0]
 
 
 def fold_text(text: str) -> str:
@@ -90,18 +137,54 @@ def fold_text(text: str) -> str:
     return " ".join(plain.split()).casefold()
 
 
-def find_titles(text: str, candidates: Sequence[str]) -> list[int]:
+def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
     """The candidates that prose mentions, in the order of the list.
 
     A mention stands between word boundaries. A candidate whose title lies inside another
     candidate's counts only where it occurs outside that longer title.
+
+    Args:
+        text: The prose.
+        candidates: Titles.
+        short: Whether a title's part before its subtitle counts too, where it has at least three
+            words and no other candidate begins with it.
     """
     plain = fold_text(text)
-    found: list[int] = []
-    for i in sorted(range(len(candidates)), key=lambda i: -len(normalize_title(candidates[i]))):
-        title = normalize_title(candidates[i])
-        pattern = rf"(?<!\w){re.escape(title)}(?!\w)"
-        if title and re.search(pattern, plain):
-            found.append(i)
-            plain = re.sub(pattern, "\0", plain)
+    forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
+    if short:
+        forms += [
+            (main, i)
+            for i, title in enumerate(candidates)
+            if len((main := main_title(title)).split()) >= 3
+            and not any(whole.startswith(main) for whole, other in forms if other != i)
+        ]
+    found: set[int] = set()
+    for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
+        plain, count = replace_mentions(plain, form, "\0")
+        found |= {i} if count else set()
     return sorted(found)
+
+
+def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
+    """Folded text with something else where a normalised title stands, and how often it did.
+
+    A mention does not begin or end within a word, which scripts without spaces don't have.
+    """
+    parts: list[str] = []
+    start = 0
+    place = plain.find(form) if form else -1
+    while place >= 0:
+        end = place + len(form)
+        if _joins(plain[max(place - 1, 0) : place], form[0]) or _joins(
+            form[-1], plain[end : end + 1]
+        ):
+            place = plain.find(form, place + 1)
+            continue
+        parts.append(plain[start:place])
+        start, place = end, plain.find(form, end)
+    return by.join([*parts, plain[start:]]), len(parts)
+
+
+def _joins(left: str, right: str) -> bool:
+    """Whether two neighbours are one word."""
+    return all((c.isalnum() or c == "_") and not _UNSPACED.match(c) for c in (left, right))

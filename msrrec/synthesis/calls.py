@@ -44,6 +44,8 @@ class Question:
     Attributes:
         candidates: Titles in the frozen order.
         target: 0-based index of what the user did buy; never part of the prompt.
+        history: Titles that the prompt shows beside them.
+        later: Titles that the user bought in validation and test; in no prompt and no path.
     """
 
     example_id: str
@@ -51,6 +53,12 @@ class Question:
     prompt_hash: str
     candidates: tuple[str, ...]
     target: int
+    history: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+    def judge(self, record: Record) -> Verdict:
+        """What becomes of an answer to it."""
+        return judge(record, self.candidates, self.target, self.history, self.later)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def standing_of(verdict: Verdict) -> Standing:
     """Whether a verdict makes a path, may be mended by another sample, or stands."""
     if verdict.ruling == "kept":
         return "valid"
-    return "settled" if verdict.ruling == "inconsistent" else "unread"
+    return "unread" if verdict.is_retryable else "settled"
 
 
 def spending_of(record: Record) -> Spending:
@@ -181,7 +189,7 @@ class Caller:
         self._writing.add(asyncio.current_task())
         await self._journal.append(record)
         self._writing.discard(asyncio.current_task())
-        verdict = judge(record, question.candidates, question.target)
+        verdict = question.judge(record)
         return Outcome(ask, standing_of(verdict), spending=spending_of(record))
 
 
@@ -302,7 +310,7 @@ class Crew:
                 ask = (record.example_id, record.attempt) if record else None
                 question = self._questions[ask[0]] if ask in asks and ask else None
                 if record and question and record.prompt_hash == question.prompt_hash:
-                    verdict = judge(record, question.candidates, question.target)
+                    verdict = question.judge(record)
                     assert ask is not None
                     found[ask] = Outcome(ask, standing_of(verdict), spending=spending_of(record))
         return list(found.values())

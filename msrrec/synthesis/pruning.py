@@ -7,27 +7,33 @@ without any call.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
+    Completion,
     ParseFailure,
     Reason,
     parse_answer,
-    parse_chain,
-    parse_recommendation,
-    split_output,
+    parse_completion,
+    strip_thinking,
 )
 from msrrec.reasoning.prompts import defuse
-from msrrec.reasoning.titles import REASONING_END
+from msrrec.reasoning.titles import REASONING_END, fold_text, match_title
 from msrrec.synthesis.journal import Record
+from msrrec.synthesis.leakage import find_leak
 
-Ruling = Literal["kept", "inconsistent", "truncated", "refused"] | Reason
+Ruling = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
 
+_MAX_TITLES = 2
+"""Steps that may be nothing but a title; more of them are a list, not reasoning."""
+
+_OPENING_CHARS = 200
 _REFUSAL = re.compile(
-    r"\W*(?:i'?m sorry|i am sorry|sorry,|i apologi[sz]e|i can'?t |i cannot |i'm unable|i am unable|"
-    r"as an ai\b)",
-    re.IGNORECASE,
+    r"\W{0,9}(?:i'?m (?:very |really |so )?sorry|i am sorry|sorry,|i apologi[sz]e|i can'?t |"
+    r"i cannot |i'm (?:unable|not able)|i am (?:unable|not able)|as an ai\b|抱歉|很抱歉|对不起|"
+    r"lo siento|je suis désolé|es tut mir leid|申し訳|죄송|извините)"
 )
 
 
@@ -47,9 +53,24 @@ class Verdict:
     steps: tuple[str, ...] = ()
     index: int | None = None
 
+    @property
+    def is_retryable(self) -> bool:
+        """Whether another sample may be asked for.
 
-def judge(record: Record, candidates: Sequence[str], target: int) -> Verdict:
-    """Completeness, then consistency.
+        Only where the answer could not be read. One that was read is never asked again: whether it
+        is kept depends on what the user bought, and asking until it fits would select by that.
+        """
+        return self.ruling not in ("kept", "inconsistent", "leaked")
+
+
+def judge(
+    record: Record,
+    candidates: Sequence[str],
+    target: int,
+    history: Sequence[str] = (),
+    later: Sequence[str] = (),
+) -> Verdict:
+    """Completeness, then consistency, then that nothing is told which the teacher can't know.
 
     The chain is read from the answer. Where that has no steps at all, it is looked for in the
     reasoning content, as some servers put the whole output there; what a reasoning model merely
@@ -59,29 +80,56 @@ def judge(record: Record, candidates: Sequence[str], target: int) -> Verdict:
         record: The answer.
         candidates: Titles in the frozen order.
         target: 0-based index of what the user did buy.
+        history: Titles that the prompt shows.
+        later: Titles of the user's held-out items.
     """
-    text = record.text
-    chain = parse_chain(text)
-    if not isinstance(chain, Chain) and chain.reason in ("empty", "malformed"):
-        thought = parse_chain(record.reasoning_content or "")
-        if isinstance(thought, Chain):
-            text, chain = record.reasoning_content or "", thought
+    text, read = _read(record)
     if record.finish_reason == "content_filter":
         return Verdict("refused", "content filter")
     if record.finish_reason == "length" and REASONING_END not in text:
         return Verdict("truncated", f"{record.sampling.max_tokens} tokens")
-    if isinstance(chain, ParseFailure):
-        if chain.reason == "malformed" and _REFUSAL.match(text):
+    if isinstance(read.chain, ParseFailure):
+        opening = fold_text(strip_thinking(text)[:_OPENING_CHARS])
+        if read.chain.reason == "malformed" and _REFUSAL.match(opening):
             return Verdict("refused")
-        return Verdict(chain.reason, chain.detail)
-    steps = tuple(defuse(step) for step in chain.steps)
-    choice = parse_recommendation(chain.steps[-1], candidates)
+        return Verdict(read.chain.reason, read.chain.detail)
+    steps = tuple(defuse(step) for step in read.chain.steps)
+    shown = (*candidates, *history)
+    if sum(match_title(step, shown) is not None for step in steps[:-1]) > _MAX_TITLES:
+        return Verdict("malformed", "a list of titles", steps)
+    choice = parse_recommendation(read.chain.steps[-1], candidates)
     if isinstance(choice, ParseFailure):
         return Verdict(choice.reason, choice.detail, steps)
-    answer = split_output(text).answer
-    named = parse_answer(answer, candidates) if answer else None
+    named = parse_answer(read.answer, candidates) if read.answer else None
     if named is not None and named != choice:
         return Verdict("inconsistent", "step 5 and answer differ", steps, choice)
     if choice != target:
         return Verdict("inconsistent", "not the target", steps, choice)
-    return Verdict("kept", "", steps, choice)
+    leak = find_leak(steps, candidates, target, history, later)
+    return Verdict("leaked", leak, steps, choice) if leak else Verdict("kept", "", steps, choice)
+
+
+def provenance(record: Record) -> dict[str, Any]:
+    """Where an answer came from, in the columns of ``paths.parquet`` but its place in the journal.
+
+    What the record does not hold is None.
+    """
+    return {
+        "model": record.sampling.model,
+        "served_model": record.served_model,
+        "teacher": getattr(record, "teacher", None) or None,
+        "prompt_hash": record.prompt_hash,
+        "attempt": record.attempt,
+        "answered_at_s": record.answered_at_s,
+    }
+
+
+def _read(record: Record) -> tuple[str, Completion]:
+    """The text that counts, as it arrived and as read."""
+    read = parse_completion(record.text)
+    if isinstance(read.chain, ParseFailure) and read.chain.reason in ("empty", "malformed"):
+        thought = record.reasoning_content or ""
+        inside = parse_completion(thought)
+        if isinstance(inside.chain, Chain):
+            return thought, Completion(inside.chain, inside.answer or record.text or None)
+    return record.text, read

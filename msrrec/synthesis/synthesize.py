@@ -8,8 +8,9 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
 from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_reasoning
 from msrrec.synthesis.calls import Assignment, Crew, Question, ask_all, spending_of, standing_of
+from msrrec.synthesis.card import write_card
 from msrrec.synthesis.journal import (
     FOLDER,
     Record,
@@ -32,9 +34,10 @@ from msrrec.synthesis.journal import (
     iter_records,
     list_journal,
 )
+from msrrec.synthesis.leakage import later_titles, shows_later
 from msrrec.synthesis.money import CAPS, build_budget, estimate
 from msrrec.synthesis.plan import Ask, Plan, Quota, Spending, Standing
-from msrrec.synthesis.pruning import judge
+from msrrec.synthesis.pruning import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,8 @@ def synthesize(
 
     Args:
         dataset: Its training examples are asked about, or another split's.
-        out: Folder for ``journal/``, ``paths.parquet``, ``verdicts.parquet`` and ``summary.json``.
+        out: Folder for ``journal/``, ``paths.parquet``, ``verdicts.parquet``, ``card.html``,
+            ``card.json`` and ``summary.json``.
         config: Sections ``teacher``, ``synthesis``, ``inference`` and ``model.answer_format`` are
             used.
         keys: API keys by the names that ``teacher.api_key_env`` gives them.
@@ -147,7 +151,9 @@ def _most_in_flight(config: RunConfig) -> int:
 def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
     """The prompts of the split's examples by example id, in their order.
 
-    Only its own examples: what a user bought later is in no prompt.
+    Only its own examples: what a user bought later is in no prompt. Of training examples those are
+    left out whose history or candidates show what the user bought in validation or test, as after a
+    repeated purchase.
     """
     split = config.synthesis.split
     examples = dataset.examples(split, config.synthesis.num_examples)
@@ -156,20 +162,28 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
             f"{dataset.path}: the {split} split has no examples; expected at least one; prepare it "
             "with data.train_examples_per_user above 0 and users of at least 4 events"
         )
+    later_of = later_titles(dataset) if split == "train" else {}
     questions: Questions = {}
     for example in examples:
-        candidates = tuple(dataset.titles(example.candidates))
-        history, form = dataset.titles(example.history), config.model.answer_format
-        if config.synthesis.prompt == "plain":
-            prompt = render_plain_prompt(dataset.domain, history, candidates, form)
-        else:
-            prompt = render_prompt("full", dataset.domain, history, candidates, form)
+        history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
+        later = later_of.get(example.user_id, ())
+        if shows_later((*history, *candidates), later):
+            continue
+        render = _RENDER[config.synthesis.prompt]
+        prompt = render(dataset.domain, history, candidates, config.model.answer_format)
         questions[example.example_id] = Question(
             example.example_id,
             prompt,
             hash_prompt(prompt),
-            candidates,
+            tuple(candidates),
             example.candidates.index(example.target),
+            tuple(history),
+            later,
+        )
+    if not questions:
+        raise DataError(
+            f"{dataset.path}: every training prompt shows a held-out item of its user; expected "
+            "users who buy other things later; check the order of their events"
         )
     return questions
 
@@ -193,6 +207,13 @@ def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Re
             if record.prompt_hash == question.prompt_hash and record.sampling in samplings:
                 found.setdefault(record.example_id, record)
     return found
+
+
+_RENDER: dict[str, Callable[..., str]] = {
+    "chain": partial(render_prompt, "full"),
+    "plain": render_plain_prompt,
+}
+"""By ``synthesis.prompt``."""
 
 
 def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:
@@ -228,7 +249,8 @@ def _judge_file(file: int, path: str, questions: Questions, samplings: Samplings
         is_known = question is not None and record.prompt_hash == question.prompt_hash
         is_asked = is_known and record.sampling in samplings
         verdict = _judge_record(record, question) if is_asked and question else _NOT_ASKED
-        yield {"file": file, "line": line, **verdict, **_account(record)}
+        place = {"file": file, "line": line, "journal": f"{path.rsplit('/', 1)[-1]}:{line + 1}"}
+        yield {**place, **verdict, **_account(record)}
 
 
 _NOT_ASKED: Row = {
@@ -241,7 +263,7 @@ _NOT_ASKED: Row = {
 
 
 def _judge_record(record: Record, question: Question) -> Row:
-    verdict = judge(record, question.candidates, question.target)
+    verdict = question.judge(record)
     return {
         "ruling": verdict.ruling,
         "standing": standing_of(verdict),
@@ -255,9 +277,7 @@ def _account(record: Record) -> Row:
     """What a card or a bill needs of an answer."""
     return {
         "example_id": record.example_id,
-        "attempt": record.attempt,
-        "model": record.sampling.model,
-        "teacher": record.teacher,
+        **provenance(record),
         "run": record.run,
         "prompt_tokens": int(record.usage.get("prompt_tokens", 0)),
         "completion_tokens": int(record.usage.get("completion_tokens", 0)),
@@ -356,7 +376,7 @@ def _write(
     config: RunConfig,
     figures: dict[str, Any],
 ) -> dict[str, Any]:
-    """Paths, verdicts and, last, the summary."""
+    """Paths, verdicts, the card and, last, the summary."""
     valid = _first_valid(rows)
     kept = _within(valid, config.synthesis.tau, _quotas(dataset, config))
     if not kept:
@@ -374,6 +394,7 @@ def _write(
         "teachers": dict(Counter(row["teacher"] for row in rows)),
         "dataset_fingerprint": dataset.fingerprint,
         "examples": len(questions),
+        "left_out": len(dataset.examples("train", config.synthesis.num_examples)) - len(questions),
         "tau": config.synthesis.tau,
         "calls": len(rows),
         "kept": len(kept),
@@ -385,6 +406,7 @@ def _write(
         "cost": _cost(rows),
         **figures,
     }
+    write_card(out, dataset, questions, rows, storage.join(out, FOLDER), summary)
     storage.write_json(storage.join(out, "summary.json"), summary)
     return summary
 
@@ -422,13 +444,12 @@ def _within(valid: list[Row], tau: int | None, quotas: list[Quota]) -> list[Row]
 
 def _paths(kept: list[Row], item_of: dict[str, str]) -> pa.Table:
     rows = [
-        {
-            "example_id": row["example_id"],
-            "steps": list(row["steps"]),
+        row
+        | {
             "reasoning": render_reasoning("full", row["steps"]),
             schema.ITEM_ID: item_of[row["example_id"]],
-            "model": row["model"],
         }
         for row in kept
     ]
-    return pa.Table.from_pylist(rows, schema=schema.PATHS)
+    paths = [{name: row[name] for name in schema.PATHS.names} for row in rows]
+    return pa.Table.from_pylist(paths, schema=schema.PATHS)

@@ -5,6 +5,7 @@ so the border between their losses never falls inside a token.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from msrrec import schema, storage
 from msrrec.config import TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, encode_text, fit_prompt
+from msrrec.inference.decoding import Query, encode_closing, encode_text, fit_prompt
 from msrrec.log import Progress
 from msrrec.reasoning.prompts import (
     AnswerFormat,
@@ -24,11 +25,13 @@ from msrrec.reasoning.prompts import (
     project_steps,
     render_answer,
     render_reasoning,
-    render_recommendation,
 )
 from msrrec.schema import Example
+from msrrec.synthesis.leakage import later_titles, shows_later
 from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
 from msrrec.training.packing import Pair
+
+logger = logging.getLogger(__name__)
 
 Steps = tuple[str, ...]
 
@@ -122,9 +125,12 @@ def build_examples(
     Raises:
         DataError: If an example does not fit with the latest history title alone, or there is none.
     """
-    examples = dataset.examples("train")
+    examples = _without_later(dataset, dataset.examples("train"))
     if not examples:
-        raise DataError(f"{dataset.path}/train.parquet: holds no examples; prepare with more users")
+        raise DataError(
+            f"{dataset.path}/train.parquet: holds no examples that show no later "
+            "purchase of their user; prepare with more users"
+        )
     max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
 
     def encode_all() -> Iterator[Encoded]:
@@ -139,6 +145,21 @@ def build_examples(
                 progress.advance()
 
     return ExampleSet.collect(encode_all())
+
+
+def _without_later(dataset: Dataset, examples: Sequence[Example]) -> list[Example]:
+    """The examples that show no validation or test item of their user, as repeated purchases do."""
+    later = later_titles(dataset)
+    kept = [
+        example
+        for example in examples
+        if not shows_later(
+            dataset.titles((*example.history, *example.candidates)), later.get(example.user_id, ())
+        )
+    ]
+    if len(kept) < len(examples):
+        logger.info("train: left out %d examples that show later ones", len(examples) - len(kept))
+    return kept
 
 
 def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Steps]:
@@ -207,9 +228,8 @@ def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
 
     The answer names a stranger's title, in which nothing becomes a special token.
     """
-    marker = render_recommendation(answer).removesuffix(answer)
     return [
-        *tokenizer.encode(marker, add_special_tokens=False),
+        *encode_closing(tokenizer),
         *encode_text(tokenizer, answer),
         tokenizer.eos_token_id,
     ]

@@ -13,8 +13,10 @@ from torch import distributed
 
 from msrrec.config import TrainConfig
 from msrrec.errors import ModelError
-from msrrec.training.attention import use_packed_attention
+from msrrec.training.attention import fastest_kernel, use_packed_attention
 from msrrec.training.examples import ExampleSet
+from msrrec.training.fast import head_weight, use_fast_layers
+from msrrec.training.head import head_loss
 from msrrec.training.loss import packed_loss
 from msrrec.training.packing import COARSE, EXACT, Packed, pack
 from msrrec.training.schedule import Batch, share_of_worker
@@ -62,12 +64,30 @@ class Learner:
         self.model, self.config, self.bfloat16 = model, config, bfloat16
         self.rank, self.world_size = rank, world_size
         self.device = next(model.parameters()).device
-        self.packs = use_packed_attention(model.get_base_model())
+        self._prepare(model.get_base_model())
         self.grain = COARSE if self.packs and self.device.type == "cpu" else EXACT
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.weights, lr=config.learning_rate, weight_decay=config.weight_decay
         )
+
+    def _prepare(self, base: Any) -> None:
+        """Choose the shortest way through this model: packed rows and fast layers where it can."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        dtype = torch.bfloat16 if self.bfloat16 else base.get_output_embeddings().weight.dtype
+        kernel = self.config.attention
+        kernel = fastest_kernel(self.device, dtype) if kernel == "auto" else kernel
+        self.packs = use_packed_attention(base, kernel)
+        self.head = None
+        if self.packs and use_fast_layers(base, kernel, dtype):
+            self.head = head_weight(base, dtype)
+        if self.config.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.config.compile:
+            for module in base.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.compile(dynamic=True)
 
     def step(
         self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float
@@ -112,25 +132,36 @@ class Learner:
         return self._result(sums_3, batch, examples.lengths)
 
     def _backward(self, packed: Packed, num_examples: int) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            logits_SV = self._logits(packed)
-        loss, spans_2 = packed_loss(
-            logits_SV, packed.targets, packed.shares, self.config.alpha, self.config.beta
-        )
+        loss, spans_2 = self._loss(packed) if self.head is None else self._fast_loss(packed)
         (loss / num_examples).backward()  # type: ignore[no-untyped-call]
         return torch.cat([packed.shares[0].sum()[None], spans_2])
 
-    def _logits(self, packed: Packed) -> torch.Tensor:
-        """The logits that predict supervised tokens; no other position reaches the vocabulary."""
-        lengths = {"sequence_lengths": packed.lengths} if self.packs else {}
-        outputs = self.model.get_base_model()(
+    def _fast_loss(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """Through the fast layers and the fused head, for the models that they fit."""
+        outputs = self.model.get_base_model().get_decoder()(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
-            logits_to_keep=packed.rows,
-            **lengths,
+            lengths=packed.lengths,
+            starts=packed.starts,
+            tails=packed.tails,
         )
-        logits: torch.Tensor = outputs.logits[0]
-        return logits
+        assert self.head is not None
+        hidden_SE = outputs.last_hidden_state[0, packed.rows_of_tails].to(self.head.dtype)
+        alpha, beta = self.config.alpha, self.config.beta
+        return head_loss(hidden_SE, self.head, packed.targets, packed.shares, alpha, beta)
+
+    def _loss(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """Through any model; only positions that predict supervised tokens reach the vocabulary."""
+        lengths = {"sequence_lengths": packed.lengths} if self.packs else {}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            outputs = self.model.get_base_model()(
+                input_ids=packed.input_ids,
+                position_ids=packed.position_ids,
+                logits_to_keep=packed.rows,
+                **lengths,
+            )
+        alpha, beta = self.config.alpha, self.config.beta
+        return packed_loss(outputs.logits[0], packed.targets, packed.shares, alpha, beta)
 
     def _sum_over_workers(self, sums: torch.Tensor) -> None:
         """Add up gradients and sums of all workers, in one message."""

@@ -35,6 +35,9 @@ _NO_EFFECT = {
     "log_every_steps",
     "max_failures",
     "export_merged",
+    "gradient_checkpointing",
+    "compile",
+    "attention",
 }
 """Settings that leave the result alone, so that a run may go on with others."""
 

@@ -19,13 +19,18 @@ Pair = tuple[NDArray[np.int32], NDArray[np.int8]]
 
 @dataclass(frozen=True)
 class Packed:
-    """A row of examples. T = its tokens, S = those that are supervised.
+    """A row of examples. T = its tokens, S = those that are supervised, K = those of all tails.
+
+    The tail of an example begins at the first place whose logits are needed.
 
     Attributes:
         input_ids: (1, T).
         position_ids: (1, T). 0 at the beginning of every example.
         lengths: Tokens of each example, in order; they sum to T.
+        starts: First token of each example's tail; its length where nothing is supervised.
+        tails: (K,). Places of all tails.
         rows: (S,). Places whose logits are needed: each just before a supervised token.
+        rows_of_tails: (S,). The same places, counted within the tails.
         targets: (S,). Those supervised tokens.
         shares: (2, S), float32. See ``loss.packed_loss``.
     """
@@ -33,7 +38,10 @@ class Packed:
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     lengths: tuple[int, ...]
+    starts: tuple[int, ...]
+    tails: torch.Tensor
     rows: torch.Tensor
+    rows_of_tails: torch.Tensor
     targets: torch.Tensor
     shares: torch.Tensor
 
@@ -47,15 +55,16 @@ class Grain:
     """
 
     example: int = 1
-    """Tokens of one example; its own causal attention keeps the added ones from being seen."""
+    """Tokens of one example and of its tail; its own causal attention keeps the added ones from
+    being seen."""
     row: int = 1
     """Tokens of a row; the added ones are an example of their own."""
     supervised: int = 1
-    """Supervised tokens of a row; the added ones have no share in any loss."""
+    """Supervised tokens of a row; the added ones repeat the last and have no share in any loss."""
 
 
 EXACT = Grain()
-COARSE = Grain(example=32, row=512, supervised=128)
+COARSE = Grain(example=32, row=128, supervised=32)
 
 
 def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu", grain: Grain = EXACT) -> Packed:
@@ -69,15 +78,20 @@ def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu", grain: Grain
     segments = np.concatenate([segments for _, segments in padded])
     shares = np.concatenate([span_shares(segments) for _, segments in padded], axis=1)
     supervised = np.flatnonzero(segments != NOT_SUPERVISED)
-    idle = np.zeros(_lack(len(supervised), grain.supervised), supervised.dtype)
-    supervised = np.concatenate([supervised, idle])  # the first token of all, which has no share
+    starts = tuple(_start_of_tail(segments, grain.example) for _, segments in padded)
+    tails = np.flatnonzero(_positions(lengths) >= np.repeat(starts, lengths))
+    idle = _lack(len(supervised), grain.supervised)
+    targets, rows = (np.pad(x, (0, idle), "edge") for x in (ids[supervised], supervised - 1))
     return Packed(
         input_ids=_tensor(ids, torch.int64, device)[None],
         position_ids=_tensor(_positions(lengths), torch.int64, device)[None],
         lengths=lengths,
-        rows=_tensor(np.maximum(supervised - 1, 0), torch.int64, device),
-        targets=_tensor(ids[supervised], torch.int64, device),
-        shares=_tensor(shares[:, supervised], torch.float32, device),
+        starts=starts,
+        tails=_tensor(tails, torch.int64, device),
+        rows=_tensor(rows, torch.int64, device),
+        rows_of_tails=_tensor(np.searchsorted(tails, rows), torch.int64, device),
+        targets=_tensor(targets, torch.int64, device),
+        shares=_tensor(np.pad(shares[:, supervised], ((0, 0), (0, idle))), torch.float32, device),
     )
 
 
@@ -93,6 +107,12 @@ def span_shares(segments: NDArray[np.int8]) -> NDArray[np.float64]:
     spans = np.stack([segments == REASONING, segments == RECOMMENDATION])
     shares: NDArray[np.float64] = spans / np.maximum(spans.sum(axis=1, keepdims=True), 1)
     return shares
+
+
+def _start_of_tail(segments: NDArray[np.int8], multiple: int) -> int:
+    """The place before the first supervised token, rounded down; the length without any."""
+    supervised = np.flatnonzero(segments != NOT_SUPERVISED)
+    return int(supervised[0] - 1) // multiple * multiple if len(supervised) else len(segments)
 
 
 def _pad(pair: Pair, count: int) -> Pair:

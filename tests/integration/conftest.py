@@ -41,7 +41,7 @@ def save_untrained(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def vllm_engine(embedded_source: ModelSource) -> "VllmEngine":
-    """The one real engine, in this process; temperature 0.7 and short outputs."""
+    """The one real engine, in this process; requests may bind their outputs to answers."""
     from msrrec.engines.vllm import VllmEngine
 
-    return VllmEngine(embedded_source, InferenceConfig(max_new_tokens=48))
+    return VllmEngine(embedded_source, InferenceConfig(max_new_tokens=48, constrained=True))

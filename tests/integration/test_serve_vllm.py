@@ -26,6 +26,7 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
     from serve.app import running
 
     overrides = ["serve.port=0", "serve.share_engine=true", "inference.max_new_tokens=48"]
+    overrides += ["inference.constrained=true"]
     with (
         running(embedded_source.path, load_config(None, overrides)) as url,
         httpx.Client(base_url=url, timeout=60) as client,
@@ -43,7 +44,8 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
         assert side["num_tokens"] <= 48
         assert (side["perplexity"] is None) == (side["num_tokens"] == 0)
         assert side["perplexity"] is None or side["perplexity"] >= 1
-        assert side["valid"] == (side["index"] is not None)
+        assert side["valid"]
+        assert BODY["candidates"][side["index"]] == side["item"]
 
 
 def test_a_folder_that_is_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -160,8 +160,10 @@ def config_for(url: str, *overrides: str) -> RunConfig:
 
 
 def kept_in(out: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = storage.read_table(
-        str(out / "paths.parquet"), schema.PATHS
+    """The paths, without the server, its name for the model, the time and the line of each."""
+    table = storage.read_table(str(out / "paths.parquet"), schema.PATHS)
+    rows: list[dict[str, Any]] = table.drop_columns(
+        ["served_model", "teacher", "answered_at_s", "journal"]
     ).to_pylist()
     return rows
 

@@ -19,7 +19,8 @@ from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, serve_on_loopback
 from msrrec.errors import DataError, EngineError
 from msrrec.models import ModelSource
-from msrrec.reasoning.parsing import Chain, parse_chain, parse_recommendation
+from msrrec.reasoning.choice import parse_recommendation
+from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.synthesis.journal import iter_records, list_journal
 from msrrec.synthesis.synthesize import build_questions, synthesize
 from tests.stand_in_dataset import write_dataset

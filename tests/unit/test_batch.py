@@ -5,7 +5,7 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.inference.batch import _QUERIES, RecommendStage, _absolute, _query_tables
+from msrrec.inference.batch import Questions, RecommendStage, _absolute, num_batches
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
 from tests.fake_engine import SOURCE, build_broken, build_fake
@@ -13,17 +13,31 @@ from tests.fake_engine import SOURCE, build_broken, build_fake
 CANDIDATES = ["Green Tea", "Wool Hat", "Glass Vase"]
 
 
-def batch(*histories: list[str]) -> pa.Table:
-    rows = [
-        {"example_id": f"u{n}", "domain": "Home", "history": history, "candidates": CANDIDATES}
+ITEMS = {name: Item(name, name) for name in (*CANDIDATES, "Red Lamp", "Blue Shoe")}
+ITEMS["blank"] = Item("blank", " ")
+
+
+def ask(*histories: tuple[str, ...]) -> Questions:
+    examples = [
+        Example(f"u{n}", f"u{n}", history, CANDIDATES[0], tuple(CANDIDATES))
         for n, history in enumerate(histories)
     ]
-    return pa.Table.from_pylist(rows, schema=_QUERIES)
+    return Questions.collect(examples, Dataset("/data", {"domain": "Home"}, ITEMS))
+
+
+def test_questions_are_the_titles_of_the_rows_asked_for() -> None:
+    questions = ask(("Red Lamp",), ("Blue Shoe", "Red Lamp"), ("Wool Hat",))
+    found = questions.take([2, 1])
+    assert [query.key for query in found] == ["u2", "u1"]
+    assert [query.history for query in found] == [("Wool Hat",), ("Blue Shoe", "Red Lamp")]
+    assert found[0].candidates == tuple(CANDIDATES)
+    assert found[0].domain == "Home"
 
 
 def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
-    stage = RecommendStage(SOURCE, InferenceConfig(), ("user", "item"), build_fake)
-    rows = stage(batch(["Red Lamp"], [" "])).to_pylist()
+    questions = ask(("Red Lamp",), ("blank",))
+    stage = RecommendStage(SOURCE, InferenceConfig(), ("user", "item"), questions, build_fake)
+    rows = stage(pa.table({"id": [0, 1]})).to_pylist()
     assert [(row["example_id"], row["side"]) for row in rows] == [
         ("u0", "user"),
         ("u0", "item"),
@@ -36,24 +50,30 @@ def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
     assert rows[3]["index"] is None
 
 
+def test_several_samples_of_a_side_have_seeds_of_their_own() -> None:
+    config = InferenceConfig(num_samples=3)
+    stage = RecommendStage(SOURCE, config, ("user",), ask(("Red Lamp",)), build_fake)
+    rows = stage(pa.table({"id": [0]})).to_pylist()
+    assert [(row["example_id"], row["sample"]) for row in rows] == [("u0", 0), ("u0", 1), ("u0", 2)]
+    assert len({row["seed"] for row in rows}) == 3
+    alone = RecommendStage(SOURCE, InferenceConfig(), ("user",), ask(("Red Lamp",)), build_fake)
+    assert alone(pa.table({"id": [0]})).to_pylist() == rows[:1]
+
+
 def test_an_engine_that_cannot_start_is_told_in_a_row() -> None:
-    stage = RecommendStage(SOURCE, InferenceConfig(), ("user",), build_broken)
-    rows = stage(batch(["Red Lamp"])).to_pylist()
+    questions = ask(("Red Lamp",))
+    stage = RecommendStage(SOURCE, InferenceConfig(), ("user",), questions, build_broken)
+    rows = stage(pa.table({"id": [0]})).to_pylist()
     assert [row["failure"] for row in rows] == ["fake: the weights are a picture of weights"]
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "num_engines", "sizes"),
-    [(4, 1, [4, 4, 2]), (256, 1, [10]), (256, 2, [5, 5]), (256, 3, [4, 4, 2]), (3, 50, [1] * 10)],
+    ("batch_size", "num_engines", "expected"),
+    [(4, 1, 3), (256, 1, 1), (256, 2, 2), (256, 3, 3), (3, 50, 10)],
 )
-def test_every_engine_gets_work(batch_size: int, num_engines: int, sizes: list[int]) -> None:
-    items = {name: Item(name, name) for name in ("h", "a", "b")}
-    dataset = Dataset("/data", {"domain": "Home"}, items)
-    examples = [Example(f"e{n}", f"u{n}", ("h",), "a", ("a", "b")) for n in range(10)]
+def test_every_engine_gets_work(batch_size: int, num_engines: int, expected: int) -> None:
     config = InferenceConfig(batch_size=batch_size, num_engines=num_engines)
-    tables = list(_query_tables(examples, dataset, config))
-    assert [table.num_rows for table in tables] == sizes
-    assert pa.concat_tables(tables)["example_id"].to_pylist() == [f"e{n}" for n in range(10)]
+    assert num_batches(10, config) == expected
 
 
 def test_folders_become_absolute_and_hub_names_stay(

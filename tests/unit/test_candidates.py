@@ -70,3 +70,17 @@ def test_items_of_one_title_count_once() -> None:
     sampler = CandidateSampler(sequences, np.array([0, 1, 2, 3, 4, 4, 4, 4, 4]), 2)
     with pytest.raises(DataError, match="leaves 1 of 5"):
         sampler.check(["ann"])
+
+
+def test_a_way_to_draw_that_knows_too_few_items_is_helped_out() -> None:
+    # The user touched items 0 to 2; the way knows only 2 and 3, and four negatives are asked for.
+    sequences = Sequences(np.arange(3), np.array([0, 3]))
+    titles = np.arange(8)
+    sampler = CandidateSampler(
+        sequences, titles, 4, lambda t, rng: rng.integers(2, 4, size=t.shape)
+    )
+    cuts = cut_sequences(sequences, 10, 1)["test"]
+    (drawn,) = sampler.draw(cuts, np.random.default_rng(0))
+    assert len(set(drawn)) == 5
+    assert {2, 3} <= set(drawn)  # 2 is the target
+    assert not {0, 1} & set(drawn)

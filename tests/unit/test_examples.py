@@ -153,6 +153,15 @@ def test_users_without_a_path_train_on_their_purchase_alone(tmp_path: Path, toke
     assert sides_trained(dataset, tokenizer, reasoning=False) == [direct] * 3
 
 
+def test_examples_that_show_a_later_purchase_are_left_out(tmp_path: Path, tokenizer: Any) -> None:
+    dataset = make_dataset(tmp_path)
+    rows = [vars(example) for example in dataset.examples("train")]
+    shown = rows[1]["history"][0]
+    later = {**rows[1], "example_id": "later", "target": shown}
+    storage.write_table(f"{tmp_path}/test.parquet", pa.Table.from_pylist([later], schema.EXAMPLES))
+    assert sides_trained(dataset, tokenizer) == [("direct", False)] * 2
+
+
 def write_path(folder: Path, **changes: Any) -> None:
     row = {
         "example_id": "u1",

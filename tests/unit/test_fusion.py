@@ -1,8 +1,11 @@
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 
 from msrrec import SideOutput, fuse
+from msrrec.inference.fusion import candidate_probabilities
 
 
 def side(name: str, index: int | None, perplexity: float | None = None) -> SideOutput:
@@ -64,3 +67,9 @@ def test_fusion_never_invents_an_item() -> None:
         fused = fuse(side("user", u, pu), side("item", i, pi))
         assert (fused.index is None) == (u is None and i is None)
         assert fused.index in {u, i}
+
+
+def test_likelihoods_become_shares_of_their_sum() -> None:
+    scored = replace(side("user", 0), candidate_logprobs=(-1000.0, -1000.0 + math.log(3)))
+    assert candidate_probabilities(scored) == pytest.approx((0.25, 0.75))
+    assert candidate_probabilities(side("user", 0)) == ()

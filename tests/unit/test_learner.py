@@ -1,13 +1,27 @@
 """An optimizer step is the same whatever the packing, the workers and the restarts."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from msrrec.config import TrainConfig
 from msrrec.errors import ModelError
@@ -23,40 +37,76 @@ BATCH = np.array([4, 0, 6, 2, 5])
 torch.set_num_threads(1)  # models this small only lose by more, above all on a busy machine
 
 
-def make_base() -> Any:
-    torch.manual_seed(1)
-    return LlamaForCausalLM(
-        LlamaConfig(
+SHAPE: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.5,  # far from even attention, so that positions and masks matter
+}
+FAST = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
+    "llama, tied head": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
+    "llama, biases": lambda: LlamaForCausalLM(
+        LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True)
+    ),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=None)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)),
+}
+PLAIN = {
+    "gemma2: soft-capping, sliding window": lambda: Gemma2ForCausalLM(Gemma2Config(**SHAPE)),
+    "gemma: packed, but other norms": lambda: GemmaForCausalLM(GemmaConfig(**SHAPE)),
+    "gpt2: no gates, learned positions": lambda: GPT2LMHeadModel(
+        GPT2Config(
             vocab_size=40,
-            hidden_size=16,
-            intermediate_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            attn_pdrop=0,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            initializer_range=0.5,
         )
-    )
+    ),
+    "mistral: sliding window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)),
+}
+
+
+def make_base(name: str = "llama") -> Any:
+    torch.manual_seed(1)
+    return (FAST | PLAIN)[name]()
 
 
 def make_examples() -> ExampleSet:
-    """Seven examples of different lengths, every third behaviour-only."""
+    """Seven examples of 11 to 167 tokens, every third behaviour-only."""
     rng = np.random.default_rng(0)
     encoded = []
     for n in range(7):
-        spans = (5 + 3 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
+        spans = (5 + 25 * n, 0 if n % 3 == 2 else 4 + n, 2 + n % 2)
         ids = rng.integers(0, 40, sum(spans)).tolist()
         encoded.append(Encoded(ids, np.repeat([0, 1, 2], spans).tolist(), 0))
     return ExampleSet.collect(encoded)
 
 
-def make_learner(rank: int = 0, world_size: int = 1, **settings: Any) -> Learner:
-    config = TrainConfig(**({"lora_dropout": 0.0, "learning_rate": 1e-2} | settings))
-    model = add_lora(make_base(), config)
+def make_model(config: TrainConfig, name: str = "llama") -> Any:
+    model = add_lora(make_base(name), config)
     with torch.no_grad():  # LoRA's B begins at zero, which would hide the gradient of A
         torch.manual_seed(2)
         for weight in model.parameters():
             if weight.requires_grad:
                 weight.normal_(std=0.1)
+    return model
+
+
+def make_learner(
+    rank: int = 0, world_size: int = 1, name: str = "llama", **settings: Any
+) -> Learner:
+    config = TrainConfig(**({"lora_dropout": 0.0, "learning_rate": 1e-2} | settings))
+    model = make_model(config, name)
     return Learner(model, config, bfloat16=False, rank=rank, world_size=world_size)
 
 
@@ -65,22 +115,91 @@ def gradient(learner: Learner, batch: np.ndarray[Any, Any] = BATCH) -> torch.Ten
     return torch.cat([learner._gradient(weight).flatten() for weight in learner.weights])
 
 
-def test_the_gradient_is_that_of_the_reference_loss_one_example_at_a_time() -> None:
-    learner, examples = make_learner(), make_examples()
-    expected = torch.zeros(sum(weight.numel() for weight in learner.weights))
-    mean = 0.0
-    plain = copy.deepcopy(learner.model)
-    plain.get_base_model().set_attn_implementation("eager")
-    weights = [weight for weight in plain.parameters() if weight.requires_grad]
-    for index in BATCH:
-        ids, segments = (torch.from_numpy(part).long()[None] for part in examples[index])
-        loss = weighted_loss(plain(input_ids=ids).logits, ids, segments, 0.7, 0.3) / len(BATCH)
-        mean += loss.item()
-        expected += torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
-    torch.testing.assert_close(gradient(learner), expected, atol=1e-6, rtol=1e-4)
-    result = learner.sum_gradients(examples, BATCH)
-    assert result.loss == pytest.approx(mean, abs=1e-5)
-    assert expected.abs().max() > 1e-3
+def freeze_in(dtype: torch.dtype, model: Any) -> Any:
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(dtype)
+    return model
+
+
+def reference(
+    name: str, dtype: torch.dtype = torch.float32, *, bfloat16: bool = False
+) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of the readable loss on a padded batch, by transformers and PEFT alone."""
+    model = freeze_in(dtype, make_model(TrainConfig(), name))
+    rows = [make_examples()[index] for index in BATCH]
+    shape = len(rows), max(len(ids) for ids, _ in rows)
+    ids_BT, segments_BT, mask_BT = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
+    for n, (ids, segments) in enumerate(rows):
+        ids_BT[n, : len(ids)] = torch.from_numpy(ids)
+        segments_BT[n, : len(ids)] = torch.from_numpy(segments)
+        mask_BT[n, : len(ids)] = 1
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = model(input_ids=ids_BT, attention_mask=mask_BT).logits
+    loss = weighted_loss(logits, ids_BT, segments_BT, 0.7, 0.3)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return loss.item(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"attention": "sdpa"}])
+@pytest.mark.parametrize("name", [*FAST, *PLAIN])
+def test_the_gradient_is_that_of_the_reference_loss_on_a_padded_batch(
+    name: str, settings: dict[str, Any]
+) -> None:
+    learner = make_learner(name=name, micro_batch_size=3, **settings)
+    assert (learner.head is not None) == (name in FAST)
+    loss, expected = reference(name)
+    assert_same(gradient(learner), expected)
+    assert learner.sum_gradients(make_examples(), BATCH).loss == pytest.approx(loss, abs=1e-5)
+    assert expected.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, biases", "llama, tied head", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_in_bfloat16_are_as_close_to_float32_as_those_of_autocast(
+    name: str, dtype: torch.dtype
+) -> None:
+    """Within a half, and whatever the type that the frozen weights come in."""
+    _, exact = reference(name)
+    _, rounded = reference(name, dtype, bfloat16=True)
+    config = TrainConfig(micro_batch_size=3)
+    learner = Learner(freeze_in(dtype, make_model(config, name)), config, bfloat16=True)
+    assert learner.head is not None
+    ours = gradient(learner)
+    assert ours.dtype == torch.float32
+    assert (ours - exact).norm() < 1.5 * (rounded - exact).norm()
+
+
+def test_dropout_and_partial_lora_take_the_plain_way() -> None:
+    assert make_learner(lora_dropout=0.1).head is None
+    from peft import LoraConfig, get_peft_model
+
+    base = get_peft_model(make_base(), LoraConfig(target_modules=["q_proj"]))
+    assert Learner(base, TrainConfig(), bfloat16=False).head is None
+
+
+def test_the_fast_layers_leave_names_and_files_to_peft() -> None:
+    plain = make_model(TrainConfig()).state_dict()
+    assert make_learner().model.state_dict().keys() == plain.keys()
+
+
+def test_what_follows_the_supervised_tokens_has_no_effect() -> None:
+    """Neither on the loss nor on any gradient; nor has the text of other examples."""
+    ids, segments = make_examples()[4]
+    longer = Encoded([*ids.tolist(), 3, 1, 2], [*segments.tolist(), 0, 0, 0], 0)
+    short = Encoded(ids.tolist(), segments.tolist(), 0)
+    results = []
+    for encoded in (short, longer):
+        learner = make_learner()
+        loss = learner.sum_gradients(ExampleSet.collect([encoded]), np.array([0])).loss
+        results.append((loss, torch.cat([w.grad.flatten() for w in learner.weights])))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    assert_same(results[1][1], results[0][1])
+
+
+def assert_same(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for rounding in float32."""
+    assert (ours - expected).norm() < 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 32])
@@ -118,9 +237,12 @@ def run(learner: Learner, begin: int, end: int, examples: ExampleSet) -> None:
         learner.step(step, examples, batch, learning_rate(step, total, config))
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path: Path, dropout: float
+) -> None:
     examples = make_examples()
-    settings = {"global_batch_size": 3, "num_epochs": 3, "lora_dropout": 0.2}
+    settings = {"global_batch_size": 3, "num_epochs": 3, "lora_dropout": dropout}
     undisturbed = make_learner(**settings)
     run(undisturbed, 0, 9, examples)
 

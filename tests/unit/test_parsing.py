@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
     ParseFailure,
     parse_answer,
     parse_chain,
-    parse_recommendation,
     split_output,
 )
 from msrrec.reasoning.prompts import (
@@ -27,10 +27,17 @@ from msrrec.reasoning.prompts import (
     render_output,
     render_reasoning,
 )
-from msrrec.reasoning.titles import clean_title, normalize_title, strip_number
+from msrrec.reasoning.titles import (
+    REASONING_START,
+    clean_title,
+    match_title,
+    normalize_title,
+    strip_number,
+)
 
 FIVE = Chain(("A", "B", "C", "D", "E"))
 NAMES = STEPS["full"]
+WORDS = ("One", "Two", "Three", "Four", "Five")
 LAMPS = ["Red Lamp", "Red Lamp 2", "Blue Kettle"]
 
 HOSTILE_STEPS = st.text(min_size=1, max_size=60) | st.sampled_from(
@@ -41,6 +48,8 @@ HOSTILE_STEPS = st.text(min_size=1, max_size=60) | st.sampled_from(
         "[reasoning_end]\nother",
         "- 1. Preference Recognition",
         "</think>",
+        "Step 2. User-Item Suitability: x",
+        "**item selection**",
     ]
 )
 
@@ -53,6 +62,36 @@ def test_a_rendered_chain_is_read_back(side: Side, data: st.DataObject) -> None:
     )
     chain = parse_chain(render_output(render_reasoning(side, steps), "Lamp"), side)
     assert chain == Chain(tuple(steps))
+
+
+STYLES = (
+    "Step {n}. {name}: {step}",
+    "**Step {n}: {name}**\n{step}\n",
+    "### {n}. {name}\n\n{step}\n",
+    "{n}) **{name}**: {step}",
+    "- **{name}** – {step}",
+    "[STEP {n}] {step}",
+    "({n}) {name}: {step}",
+    "步骤{n}：{name}\n{step}",
+)
+PROSE = st.lists(st.text("abcdefgh", min_size=1, max_size=8), min_size=1, max_size=12).map(" ".join)
+
+
+@given(
+    st.sampled_from(["full", "user", "item"]),
+    st.sampled_from(STYLES),
+    st.sampled_from(["", "Sure:\n", "<think>hm</think>\n", "[reasoning_start]\n"]),
+    st.lists(PROSE, min_size=5, max_size=5),
+)
+def test_a_chain_in_another_style_is_read_back(
+    side: Side, style: str, before: str, prose: list[str]
+) -> None:
+    steps = prose[: len(STEPS[side])]
+    lines = [
+        style.format(n=n, name=name, step=step)
+        for n, (name, step) in enumerate(zip(STEPS[side], steps, strict=True), 1)
+    ]
+    assert parse_chain(before + "\n".join(lines), side) == Chain(tuple(steps))
 
 
 TITLES = st.text(max_size=200) | st.sampled_from(
@@ -117,6 +156,29 @@ def test_a_rendered_answer_is_read_back(titles: list[str], answer_format: Answer
         "<think>Step 1. A\nStep 9 hm</think>\n"
         + "\n".join(f"Step {n}: {b}" for n, b in enumerate("ABCDE", 1)),
         "I think so.</think>\n" + "\n".join(f"Step {n}: {b}" for n, b in enumerate("ABCDE", 1)),
+        "<think>\n"
+        + "\n".join(f"Step {n}: {b}" for n, b in enumerate("ABCDE", 1))
+        + "</think>\nOk",
+        "Step 1: A Step 2: B Step 3: C Step 4: D Step 5: E",
+        "\n".join(f"[Step {n}/5] {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"**Step {n}: {b}**" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"Step {w} – {b}" for w, b in zip(WORDS, "ABCDE", strict=True)),
+        "\n".join(f"{w}. {b}" for w, b in zip(("I", "II", "III", "IV", "V"), "ABCDE", strict=True)),
+        "\n".join(f"{n}\ufe0f\u20e3 {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"{c} {b}" for c, b in zip("①②③④⑤", "ABCDE", strict=True)),
+        "\n".join(f"步骤{n}：{b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"第{c}步：{b}" for c, b in zip("一二三四五", "ABCDE", strict=True)),
+        "\n".join(f"Étape {n} : {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"Шаг {n}. {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"{n}단계: {b}" for n, b in enumerate("ABCDE", 1)),
+        "| Step 1 | A |\n| Step 2 | B |\n| Step 3 | C |\n| Step 4 | D |\n| Step 5 | E |",
+        "```markdown\n"
+        + "\n".join(f"## Step {n}\n{b}" for n, b in enumerate("ABCDE", 1))
+        + "\n```",
+        "## Step 1: Preferences of the User\nA\n## Step 2: Candidate Attributes\nB\n"
+        "## Step 3: Matching\nC\n## Step 4: Best Choice\nD\n## Step 5: Final Recommendation\nE",
+        "\n".join(f"Step {n}: {b}" for n, b in enumerate("ABCDE", 1))
+        + "\nStep 1: again\nStep 2: and again",
     ],
 )
 def test_headings_of_every_style_are_read(text: str) -> None:
@@ -131,8 +193,11 @@ def test_headings_of_every_style_are_read(text: str) -> None:
         ("<think>only thoughts, never closed", "empty", ""),
         ("[reasoning_start]\n[reasoning_end]\nLamp", "empty", ""),
         ("The user would like the lamp.", "malformed", "no steps found"),
-        ("```python\nprint('lamp')\n```", "malformed", "no steps found"),
+        ("```python\nprint('lamp')\n```", "malformed", "code"),
         ("\n".join(f"{n}. Film {n}" for n in range(1, 11)), "malformed", "no steps found"),
+        ('{"Preference Recognition": "tea"}', "malformed", "code"),
+        ("prose " * 60 + "\n1. A\n2. B\n3. C\n4. D\n5. E", "malformed", "no steps found"),
+        ("Much prose.\n**Recommendation:** the lamp", "malformed", "no steps found"),
         ("Step 1. A\nStep 2. B\nStep 3. C\nStep 4. D", "incomplete", "step 5"),
         ("Step 1. A\nStep 2. B\nStep 3.\nStep 4. D\nStep 5. E", "incomplete", "step 3"),
     ],
@@ -166,10 +231,46 @@ def test_prose_that_begins_with_a_step_name_is_no_heading() -> None:
         ("The best choice is Red Lamp 2, as before.", 1),
         ("RED LAMP is best, not Blue Kettle", 0),
         ("Candidate (3) fits best.", 2),
+        ("Recommended item: Red Lamp 2\nIt beats Red Lamp and Blue Kettle.", 1),
+        ("I recommend Blue Kettle over Red Lamp. Red Lamp is dim.", 2),
+        ("Red Lamp is dim. I would choose Red Lamp 2 rather than Blue Kettle.", 1),
+        ("推荐《Blue Kettle》，因为它适合。", 2),
+        ("推荐Blue Kettle因为它适合。", 2),
+        ("Je recommande « Red Lamp 2 ».", 1),
     ],
 )
 def test_the_recommended_candidate_is_found(step: str, index: int) -> None:
     assert parse_recommendation(step, LAMPS) == index
+
+
+BOOKS = [
+    "The Light Pirate: GMA Book Club Selection",
+    "Killing Floor (Jack Reacher, Book 1)",
+    "Die Trying (Jack Reacher, Book 2)",
+    "Sony WH-1000XM4 Wireless Noise Canceling Overhead Headphones with Mic, Black",
+]
+
+
+@pytest.mark.parametrize(
+    ("step", "index"),
+    [
+        ('The user would enjoy "The Light Pirate", as it is bleak.', 0),
+        ("The user would enjoy The Light Pirate, as it is bleak.", 0),
+        ('"Killing Floor" is the start of the series.', 1),
+        ("**Die Trying** – more of the same", 2),
+        ("Killing Floor (Jack Reacher, Bo...", 1),
+        ("Sony noise canceling headphones", 3),
+        ("Recommendation: Sony WH-1000XM4 Wireless", 3),
+    ],
+)
+def test_a_shortened_title_counts_where_it_stands_for_one_candidate(step: str, index: int) -> None:
+    assert parse_recommendation(step, BOOKS) == index
+    assert match_title(step, BOOKS) is None  # students are held to whole titles
+
+
+@pytest.mark.parametrize("step", ["Jack Reacher", "Book", '"Jack Reacher"', "a killing floor plan"])
+def test_a_part_that_could_be_several_or_none_names_none(step: str) -> None:
+    assert parse_recommendation(step, BOOKS) == ParseFailure("not_a_candidate")
 
 
 def test_a_quoted_name_inside_the_leading_title_is_not_the_choice() -> None:
@@ -187,6 +288,8 @@ def test_a_quoted_name_inside_the_leading_title_is_not_the_choice() -> None:
     [
         ("Either Red Lamp or Blue Kettle.", "ambiguous"),
         ("A green table.", "not_a_candidate"),
+        ("(2) Blue Kettle", "ambiguous"),
+        ("I would not recommend Red Lamp, and Blue Kettle is dear.", "ambiguous"),
         ("Candidates (1) and (2).", "not_a_candidate"),
         ("Candidate (9).", "not_a_candidate"),
         ("", "not_a_candidate"),
@@ -207,10 +310,38 @@ def test_no_text_raises(text: str) -> None:
     assert isinstance(parse_recommendation(text, LAMPS), int | ParseFailure)
 
 
-def test_long_texts_are_read_in_reasonable_time() -> None:
-    for text in ("\n" * 50_000, "| " * 50_000, "<think>" * 20_000, "* " * 50_000, '"' * 50_000):
+LONG = 100_000
+TRAPS = [
+    "\n" * LONG,
+    " " * LONG + "x",
+    "1" + "*" * LONG,
+    "step" + " " * LONG,
+    "Recommendation" + " \n" * (LONG // 2),
+    "-" * LONG,
+    '"' * LONG,
+    "“" * LONG,
+    "**a" * (LONG // 3),
+    "<think>" * (LONG // 7),
+    "[" * (LONG // 2) + "reasoning_start" + "]" * (LONG // 2),
+    ("step 1" + "*" * 50) * (LONG // 56),
+    "Step 1. " * (LONG // 8),
+    "1. x\n" * (LONG // 5),
+    "Red Lamp " * (LONG // 9),
+    "I recommend. " * (LONG // 13),
+    "(1) " * (LONG // 4),
+    "&amp;" * (LONG // 5),
+]
+
+
+@pytest.mark.timeout(60)  # all take a second or two; one quadratic pattern takes minutes
+def test_hostile_texts_and_titles_of_400000_characters_take_no_longer_than_their_length() -> None:
+    titles = [*LAMPS, "y" * 400_000, "&amp;" * 80_000]
+    for text in TRAPS:
         assert isinstance(parse_chain(text), ParseFailure)
-        assert isinstance(parse_recommendation(text, LAMPS), ParseFailure)
+        parse_recommendation(text, titles)
+        parse_answer(text, titles)
+        match_title(text, titles)
+        assert REASONING_START not in defuse(text)
 
 
 def _real_outputs(folder: Path) -> dict[str, list[str]]:

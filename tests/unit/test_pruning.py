@@ -58,6 +58,49 @@ def test_each_other_answer_is_dropped_for_one_reason(text: str, ruling: str, det
         assert (verdict.ruling, verdict.detail) == (ruling, detail)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["I’m really sorry, but no.", "抱歉，我无法回答。", "<think>no</think>As an AI I don't shop."],
+)
+def test_refusals_in_other_words_are_refusals(text: str) -> None:
+    assert judge(answer(text), TITLES, KETTLE).ruling == "refused"
+
+
+def test_a_list_of_titles_is_no_chain_even_if_its_fifth_is_the_target() -> None:
+    text = "1. Red Lamp\n2. Tent\n3. Old Pot\n4. Cup\n5. Blue Kettle"
+    verdict = judge(answer(text), TITLES, KETTLE, history=["Old Pot"])
+    assert (verdict.ruling, verdict.detail) == ("malformed", "a list of titles")
+
+
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        ("Since the user bought the Blue Kettle, it fits", "tells the target as bought"),
+        ("They love the Camp Stove", "names a held-out item"),
+        ("The correct answer is (2)", "speaks of a known answer"),
+    ],
+)
+def test_a_right_path_that_tells_what_it_cannot_know_is_leaked(said: str, detail: str) -> None:
+    text = GOOD.replace("likes tea", said)
+    verdict = judge(answer(text), TITLES, KETTLE, later=["Camp Stove"])
+    assert (verdict.ruling, verdict.detail) == ("leaked", detail)
+    assert judge(answer(text), TITLES, 0, later=["Camp Stove"]).ruling == "inconsistent"
+
+
+def test_only_answers_that_could_not_be_read_may_be_asked_again() -> None:
+    unread = [answer(""), answer("No."), answer(CHAIN, finish_reason="length")]
+    assert all(judge(record, TITLES, target).is_retryable for record in unread for target in (0, 1))
+    for target in (0, 1, 2):  # whatever was bought
+        assert not judge(answer(GOOD), TITLES, target).is_retryable
+    leaked = GOOD.replace("likes tea", "bought Blue Kettle")
+    assert not judge(answer(leaked), TITLES, KETTLE).is_retryable
+
+
+def test_an_answer_inside_the_thinking_does_not_count() -> None:
+    text = "<think>Maybe [reasoning_end]\n(3) Tent</think>\n" + GOOD
+    assert judge(answer(text), TITLES, KETTLE).ruling == "kept"
+
+
 def test_two_candidates_in_step_5_are_ambiguous() -> None:
     text = CHAIN.replace("(2) Blue Kettle. Tea.", "Both Red Lamp and Tent")
     verdict = judge(answer(text), TITLES, KETTLE)

@@ -215,3 +215,17 @@ def test_without_perplexities_there_is_no_histogram() -> None:
     sides = [{"user": side("user", 0, None), "item": side("item", 0, None)}]
     table = fusion_table(EXAMPLES[:1], sides, [fuse(s["user"], s["item"]) for s in sides])  # type: ignore[arg-type]
     assert table["perplexity"] == {"edges": [], "agree": [], "differ": []}
+
+
+@given(st.permutations(range(5)), st.lists(st.floats(-50, 0), min_size=5, max_size=5))
+def test_the_order_of_candidates_does_not_change_what_a_likelihood_ranking_is(
+    order: list[int], scores: list[float]
+) -> None:
+    titles = ("a", "b", "c", "d", "e")
+    moved = tuple(titles[n] for n in order)
+    for target in titles:
+        whole = rank_metrics([example("1", target, titles)], ["a"], scores=[scores])
+        again = rank_metrics(
+            [example("1", target, moved)], ["a"], scores=[[scores[n] for n in order]]
+        )
+        assert again["ranking"] == whole["ranking"]

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from msrrec.config import InferenceConfig
@@ -109,3 +111,41 @@ def test_an_invalid_output_recommends_nothing() -> None:
     silent = recommender(FakeEngine(lambda prompt, seed: "I would rather not say"))
     found = silent.recommend(["Steel Pan"], CANDIDATES, mode="full")
     assert (found.index, found.side, found.agreement) == (None, None, "none_valid")
+
+
+def test_candidates_are_scored_after_the_reasoning_and_only_where_asked_for() -> None:
+    engine = FakeEngine(choose_by_side)
+    plain = recommender(engine).generate([query("a")], ("user",))[0]["user"]
+    assert (plain.candidate_logprobs, plain.perplexity_unconditional) == (None, None)
+    config = InferenceConfig(candidate_logprobs=True, unconditional_perplexity=True)
+    engine = FakeEngine(choose_by_side)
+    both = recommender(engine, config).generate([query("a")], ("user", "item"))[0]
+    # Every token costs -0.5, the end token -0.25: "(1) Red Lamp" has 12 characters, the others 13.
+    assert both["user"].candidate_logprobs == pytest.approx((-6.25, -6.75, -6.75))
+    assert both["user"].perplexity_unconditional == pytest.approx(math.exp(0.5))
+    assert both["user"].index == 0
+    scored = engine.prompts[2:]
+    assert all(prompt.endswith("]\nBecause.\n[reasoning_end]\n") for prompt in scored[:6])
+    assert scored[:3] == [engine.prompts[0] + "Because.\n[reasoning_end]\n"] * 3
+    assert scored[6:] == ["[reasoning_start]\n"] * 2
+
+
+def test_a_constrained_request_has_room_for_its_longest_answer() -> None:
+    config = InferenceConfig(constrained=True, max_new_tokens=8)
+    engine = FakeEngine(choose_by_side)
+    request = recommender(engine, config).build_request(query("a"), "user")
+    assert request.choice is not None
+    answers = [engine.tokenizer.decode(ids) for ids in request.choice.answers]
+    assert answers == ["(1) Red Lamp", "(2) Blue Shoe", "(3) Oak Table"]
+    assert engine.tokenizer.decode(request.choice.closing) == "[reasoning_end]\n"
+    assert request.max_new_tokens == 16 + 13 + 1
+
+
+def test_an_answer_to_the_letter_is_its_candidate_where_outputs_are_bound() -> None:
+    # "(2) Lamp" could also be the second candidate by its number.
+    titles = ("(2) Lamp", "Lamp")
+    engine = FakeEngine(lambda prompt, seed: "Why\n[reasoning_end]\n(2) Lamp")
+    for constrained, index in ((True, 0), (False, None)):
+        bound = recommender(engine, InferenceConfig(constrained=constrained))
+        bound.answer_format = "title"
+        assert bound.generate([query("a", *titles)], ("user",))[0]["user"].index == index

@@ -70,6 +70,7 @@ def predict_here(
     sides: Sequence[Side],
     config: InferenceConfig,
     build: Any,
+    journal: Any,
 ) -> list[Prediction]:
     """Batch inference without Ray."""
     queries = [
@@ -265,6 +266,7 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
         "eq3": 12,
         "min": 12,
         "max": 12,
+        "eq3_output": 12,
         "oracle": 12,
     }
 

@@ -1,0 +1,281 @@
+"""Time batch inference beside plain vLLM, on one machine and in one run.
+
+    python -m bench.inference --users 24 --rounds 3
+
+The model has 8 layers of width 256, a vocabulary of 32,000 and random weights; outputs have 96
+tokens. All ways take turns, each with an empty prefix cache, and each keeps its best round. Times
+are CPU seconds of the process that generates, which has one thread; engines have started and are
+warm before the first round. ``pipeline`` alone is in wall seconds: ``predict`` through Ray Data
+from the moment at which its engine stands, and plain generation of the same prompts.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from msrrec.config import InferenceConfig
+from msrrec.data.dataset import Dataset
+from msrrec.data.world import make_catalogue
+from msrrec.engines.base import GenerationRequest
+from msrrec.engines.vllm import ENVIRONMENT, VllmEngine
+from msrrec.inference.batch import Questions, RecommendStage, predict
+from msrrec.inference.decoding import Query, encode_prompt
+from msrrec.inference.recommender import Recommender
+from msrrec.models import EMBEDDED_DIR, ModelSource
+from msrrec.reasoning.prompts import Side, render_context, render_instruction
+from msrrec.schema import Example
+
+NUM_NEW = 96
+VOCABULARY = 32_000
+SIDES: tuple[Side, Side] = ("user", "item")
+
+
+def make_model(folder: Path) -> ModelSource:
+    """A Llama with random weights and the embedded backbone's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_DIR)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return ModelSource("bench", str(folder), None, "number_title")
+
+
+def make_questions(num_users: int) -> tuple[Dataset, list[Example]]:
+    """Users with ten purchases and six candidates, titles of the embedded world."""
+    items = {item.item_id: item for item in make_catalogue(0)}
+    rng = random.Random(0)
+    examples = []
+    for n in range(num_users):
+        drawn = rng.sample(sorted(items), 16)
+        history, candidates = tuple(drawn[:10]), tuple(drawn[10:])
+        examples.append(Example(f"u{n}", f"u{n}", history, candidates[0], candidates))
+    return Dataset("bench", {"domain": "Marketplace", "fingerprint": ""}, items), examples
+
+
+def make_recommender(engine: VllmEngine, config: InferenceConfig) -> Recommender:
+    """A recommender around an engine that has started."""
+    return Recommender(
+        engine.tokenizer,
+        max_model_len=engine.max_model_len,
+        answer_format="number_title",
+        config=config,
+        engine=engine,
+    )
+
+
+class Ways:
+    """The ways to generate, around a plain engine and one whose outputs can be bound."""
+
+    def __init__(self, source: ModelSource, dataset: Dataset, examples: list[Example]) -> None:
+        free = InferenceConfig(max_new_tokens=NUM_NEW)
+        bound = free.model_copy(update={"constrained": True})
+        scored = bound.model_copy(update={"candidate_logprobs": True})
+        engine, binding = VllmEngine(source, free), VllmEngine(source, bound)
+        self.engines = (engine, binding)
+        self.llm, self.tokenizer = engine._llm, engine.tokenizer
+        self.questions = Questions.collect(examples, dataset)
+        self.queries = self.questions.take(range(len(examples)))
+        self.recommender = make_recommender(engine, free)
+        self.stages = {
+            name: self._stage(source, make_recommender(on, config))
+            for name, on, config in (
+                ("free", engine, free),
+                ("constrained", binding, bound),
+                ("scored", binding, scored),
+            )
+        }
+        self.requests = {
+            side: [self.recommender.build_request(query, side) for query in self.queries]
+            for side in SIDES
+        }
+        self.together = [r for pair in zip(*self.requests.values(), strict=True) for r in pair]
+
+    def _stage(self, source: ModelSource, recommender: Recommender) -> RecommendStage:
+        return RecommendStage(
+            source, recommender.config, SIDES, self.questions, lambda *_: recommender
+        )
+
+    def plain(self, requests: list[GenerationRequest], max_tokens: int = NUM_NEW) -> list[Any]:
+        """``vllm.LLM.generate`` as anyone would call it, with the log-probabilities asked for."""
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=r.temperature, seed=r.seed, max_tokens=max_tokens, logprobs=0
+            )
+            for r in requests
+        ]
+        prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+        return list(self.llm.generate(prompts, params, use_tqdm=False))
+
+    def ours(self, name: str) -> int:
+        """The stage of batch inference; how many tokens it wrote."""
+        import pyarrow as pa
+
+        rows = self.stages[name](pa.table({"id": list(range(len(self.queries)))}))
+        return int(sum(rows["num_tokens"].to_pylist()))
+
+    def in_turn(self) -> None:
+        """The plain way: a call a side, instruction first, then a second pass that scores."""
+        from vllm import SamplingParams
+
+        for side in SIDES:
+            requests = self.instruction_first(side)
+            outputs = self.plain(requests)
+            whole = [
+                {"prompt_token_ids": [*request.prompt_ids, *output.outputs[0].token_ids]}
+                for request, output in zip(requests, outputs, strict=True)
+            ]
+            scoring = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+            self.llm.generate(whole, scoring, use_tqdm=False)
+
+    def instruction_first(self, side: Side) -> list[GenerationRequest]:
+        """The same requests with the instruction in front of history and candidates."""
+        return [
+            replace(
+                request,
+                prompt_ids=tuple(encode_prompt(self.tokenizer, reversed_prompt(query, side))),
+            )
+            for query, request in zip(self.queries, self.requests[side], strict=True)
+        ]
+
+    def interleaved(self) -> list[GenerationRequest]:
+        """Both sides with the instruction first, those of a user beside each other."""
+        pairs = zip(*(self.instruction_first(side) for side in SIDES), strict=True)
+        return [request for pair in pairs for request in pair]
+
+
+def reversed_prompt(query: Query, side: Side) -> str:
+    """Instruction, then context."""
+    context = render_context(query.domain, query.history, query.candidates)
+    return f"{render_instruction(side, 'number_title')}\n{context}"
+
+
+def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:
+    """Best CPU seconds of each way."""
+    backwards = ways.interleaved()
+    runs: dict[str, Callable[[], Any]] = {
+        "plain": lambda: ways.plain(ways.together),
+        "free": lambda: ways.ours("free"),
+        "constrained": lambda: ways.ours("constrained"),
+        "scored": lambda: ways.ours("scored"),
+        "in_turn": ways.in_turn,
+        "prefill_shared_first": lambda: ways.plain(ways.together, 1),
+        "prefill_instruction_first": lambda: ways.plain(backwards, 1),
+    }
+    best = dict.fromkeys(runs, float("inf"))
+    for n in range(rounds + 1):
+        for name, run in runs.items():
+            for engine in ways.engines:
+                engine._llm.reset_prefix_cache()
+            begin = time.process_time()
+            run()
+            if n > 0:  # the first round warms up
+                best[name] = min(best[name], time.process_time() - begin)
+    return best
+
+
+class TimedBuild:
+    """Makes a warm recommender in Ray's actor, and notes when it stood and what plain vLLM took."""
+
+    def __init__(self, note: Path, warm_up: Query) -> None:
+        self._note, self._warm_up = str(note), warm_up
+
+    def __call__(self, source: ModelSource, config: InferenceConfig) -> Recommender:
+        """Called in the actor."""
+        recommender = Recommender.from_source(source, config)
+        recommender.generate([self._warm_up] * 8, SIDES)
+        Path(self._note).write_text(str(time.time()))
+        return recommender
+
+
+def time_pipeline(
+    source: ModelSource, ways: Ways, num_users: int, folder: Path
+) -> dict[str, float]:
+    """Wall seconds of ``predict`` after its engine stands, and of plain vLLM."""
+    from msrrec.cluster import ray_session
+
+    dataset, examples = make_questions(num_users)
+    queries = Questions.collect(examples, dataset).take(range(num_users))
+    requests = [ways.recommender.build_request(query, side) for query in queries for side in SIDES]
+    ways.llm.reset_prefix_cache()
+    begin = time.time()
+    outputs = ways.plain(requests)
+    plain_s = time.time() - begin
+    note = folder / "stood"
+    warm_up = replace(queries[0], history=queries[0].history[:1])
+    with ray_session(num_cpus=2):
+        build = TimedBuild(note, warm_up)
+        predictions = predict(examples, dataset, source, SIDES, ways.recommender.config, build)
+        pipeline_s = time.time() - float(note.read_text())
+    num_tokens = sum(prediction.output.num_tokens for prediction in predictions)
+    plain_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+    return {
+        "num_tokens": num_tokens,
+        "plain_tokens": plain_tokens,
+        "plain_s": plain_s,
+        "pipeline_s": pipeline_s,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pipeline-users", type=int, default=96, help="0 leaves Ray Data out")
+    arguments = parser.parse_args()
+    os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it then
+    with tempfile.TemporaryDirectory() as folder:
+        source = make_model(Path(folder) / "model")
+        ways = Ways(source, *make_questions(arguments.users))
+        seconds = time_rounds(ways, arguments.rounds)
+        print(json.dumps(seconds), file=sys.stderr)
+        pipeline = {}
+        if arguments.pipeline_users:
+            pipeline = time_pipeline(source, ways, arguments.pipeline_users, Path(folder))
+    ratios = {
+        "batch_over_plain": seconds["plain"] / seconds["free"],
+        "constrained_over_free": seconds["free"] / seconds["constrained"],
+        "cost_of_candidate_logprobs": seconds["scored"] / seconds["constrained"] - 1,
+        "two_sided_over_in_turn": seconds["in_turn"] / seconds["free"],
+        "prefill_shared_over_instruction_first": seconds["prefill_shared_first"]
+        / seconds["prefill_instruction_first"],
+    }
+    if pipeline:
+        ratios["pipeline_over_plain"] = (pipeline["num_tokens"] / pipeline["pipeline_s"]) / (
+            pipeline["plain_tokens"] / pipeline["plain_s"]
+        )
+    lengths = [len(request.prompt_ids) for request in ways.together]
+    report = {
+        "num_requests": len(ways.together),
+        "mean_prompt_tokens": sum(lengths) / len(lengths),
+        "num_new_tokens": NUM_NEW,
+        "cpu_s": seconds,
+        "pipeline": pipeline,
+        "ratios": ratios,
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Other candidate sets for the examples of a dataset: more negatives, or harder ones.
+
+The same exclusions as in the frozen sets hold, and the same dataset always gives the same sets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msrrec.data.candidates import CandidateSampler, Propose
+from msrrec.data.dataset import Dataset
+from msrrec.data.sequences import Cuts, Sequences
+from msrrec.reasoning.titles import normalize_title
+from msrrec.schema import Example
+
+Kind = Literal["uniform", "popular", "category"]
+KINDS: tuple[Kind, ...] = ("uniform", "popular", "category")
+
+_FROM_END = {"validation": 2, "test": 1}
+
+IntArray = NDArray[np.int64]
+
+
+def draw_candidates(
+    dataset: Dataset, split: Literal["validation", "test"], kind: Kind, num_negatives: int | None
+) -> list[Example]:
+    """The examples of a split with candidate sets drawn anew, target slots balanced.
+
+    Args:
+        dataset: With the events of its users.
+        split: Which examples.
+        kind: How negatives are drawn: all alike, by training purchases, or from the narrowest
+            category of the target that has three items a negative, where there is one.
+        num_negatives: Of each set; None: as many as the frozen sets have.
+
+    Raises:
+        DataError: If the dataset has no events, or a user leaves too few items.
+    """
+    examples = dataset.examples(split)
+    if num_negatives is None:
+        num_negatives = int(dataset.manifest["config"]["num_negatives"])
+    item_ids = list(dataset.items)
+    codes = {item_id: n for n, item_id in enumerate(item_ids)}
+    events = dataset.events()
+    items = np.array([codes[i] for user in events.values() for i in user], dtype=np.int64)
+    starts = np.cumsum([0, *map(len, events.values())])
+    sequences = Sequences(items, starts)
+    keys = [normalize_title(item.title) for item in dataset.items.values()]
+    titles = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    propose: Propose | None = None
+    if kind == "popular":
+        propose = _by_purchases(sequences, len(item_ids))
+    elif kind == "category":
+        propose = _by_category(dataset, 3 * num_negatives)
+    sampler = CandidateSampler(sequences, titles, num_negatives, propose)
+    sampler.check(list(events), "evaluate.num_negatives")
+    users = {user_id: n for n, user_id in enumerate(events)}
+    owners = np.array([users[example.user_id] for example in examples], dtype=np.int64)
+    targets = starts[owners + 1] - _FROM_END[split]
+    rng = np.random.default_rng([int(dataset.manifest["seed"]), 10 + KINDS.index(kind)])
+    drawn = sampler.draw(Cuts(owners, starts[owners], targets), rng)
+    return [
+        replace(example, candidates=tuple(item_ids[code] for code in row))
+        for example, row in zip(examples, drawn, strict=True)
+    ]
+
+
+def _by_purchases(sequences: Sequences, num_items: int) -> Propose:
+    """By how many training events an item has."""
+    is_training = np.ones(len(sequences.items), dtype=bool)
+    for held_out in _FROM_END.values():
+        is_training[sequences.starts[1:] - held_out] = False
+    bought = np.bincount(sequences.items[is_training], minlength=num_items)
+    ends = np.cumsum(bought)
+
+    def propose(targets: IntArray, rng: np.random.Generator) -> IntArray:
+        return np.searchsorted(ends, rng.integers(ends[-1], size=targets.shape), side="right")
+
+    return propose
+
+
+def _by_category(dataset: Dataset, least: int) -> Propose:
+    """From the narrowest category of the target that has ``least`` items; else from all items."""
+    members: dict[str, list[int]] = {}
+    for code, item in enumerate(dataset.items.values()):
+        for category in dict.fromkeys(item.categories):
+            members.setdefault(category, []).append(code)
+    pools = [list(range(len(dataset.items))), *members.values()]
+    numbers = {category: n for n, category in enumerate(members, 1)}
+    begins = np.cumsum([0, *map(len, pools)])
+    flat = np.concatenate([np.array(pool, dtype=np.int64) for pool in pools])
+    own = np.array(
+        [_narrowest(item.categories, members, numbers, least) for item in dataset.items.values()]
+    )
+
+    def propose(targets: IntArray, rng: np.random.Generator) -> IntArray:
+        pool = own[targets]
+        return np.asarray(flat[rng.integers(begins[pool], begins[pool + 1])])
+
+    return propose
+
+
+def _narrowest(
+    categories: Sequence[str],
+    members: dict[str, list[int]],
+    numbers: dict[str, int],
+    least: int,
+) -> int:
+    """The pool of an item: 0, which holds all items, where no category is large enough."""
+    fitting = (numbers[c] for c in reversed(categories) if len(members[c]) >= least)
+    return next(fitting, 0)

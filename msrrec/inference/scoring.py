@@ -1,0 +1,77 @@
+"""Likelihoods of texts that the model was given: candidates, and reasoning without its prompt.
+
+The engine writes each text as the one answer that its request allows, and says how likely it was.
+The prompt comes out of the prefix cache then; log-probabilities of prompt tokens would read it
+anew for every candidate.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from msrrec.engines.base import AnswerChoice, Engine, Generation, GenerationRequest
+from msrrec.inference.decoding import Query, encode_choice
+from msrrec.inference.perplexity import perplexity
+from msrrec.reasoning.prompts import OUTPUT_PREFIX, AnswerFormat
+
+
+@dataclass(frozen=True)
+class Written:
+    """The reasoning that a request brought forth."""
+
+    query: Query
+    request: GenerationRequest
+    reasoning_ids: tuple[int, ...]
+
+
+def candidate_logprobs(
+    engine: Engine, written: Sequence[Written], answer_format: AnswerFormat
+) -> list[tuple[float, ...]]:
+    """Log-likelihood of each candidate's answer, end token included, after each reasoning.
+
+    Reasoning that leaves no room for the answers in the model's length is cut at its end.
+    """
+    requests: list[GenerationRequest] = []
+    for one in written:
+        choice = encode_choice(engine.tokenizer, one.query.candidates, answer_format)
+        room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
+        reasoning = one.reasoning_ids[: max(room, 0)]
+        prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)
+        requests += [_dictate(prompt, answer) for answer in choice.answers]
+    scores = map(_log_likelihood, engine.generate(requests))
+    return [tuple(islice(scores, len(one.query.candidates))) for one in written]
+
+
+def unconditional_perplexities(engine: Engine, written: Sequence[Written]) -> list[float | None]:
+    """Perplexity of each reasoning without its prompt; None where there is no reasoning."""
+    beginning = _encode_beginning(engine.tokenizer)
+    requests = [_dictate(beginning, one.reasoning_ids) for one in written if one.reasoning_ids]
+    generations = iter(engine.generate(requests))
+    return [
+        perplexity(next(generations).token_logprobs) if one.reasoning_ids else None
+        for one in written
+    ]
+
+
+def _encode_beginning(tokenizer: Any) -> tuple[int, ...]:
+    """What stands before an output without a prompt: the beginning token and the start marker."""
+    text = (tokenizer.bos_token or "") + OUTPUT_PREFIX
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _dictate(prompt: tuple[int, ...], text: tuple[int, ...]) -> GenerationRequest:
+    """A request whose output can only be this text."""
+    return GenerationRequest(
+        prompt_ids=prompt,
+        seed=0,
+        max_new_tokens=len(text) + 1,
+        temperature=0.0,
+        choice=AnswerChoice((), (text,)),
+    )
+
+
+def _log_likelihood(generation: Generation) -> float:
+    assert generation.end_logprob is not None  # a dictated output always ends
+    return math.fsum((*generation.token_logprobs, generation.end_logprob))

@@ -1,0 +1,117 @@
+"""Which candidate a recommending step names, in prose as models write it.
+
+A student's answer is held to ``match_title`` alone; this one reads a teacher's sentences, which
+shorten titles, set them in quotes and compare them with others.
+"""
+
+import re
+from collections.abc import Sequence
+
+from msrrec.reasoning.parsing import ParseFailure
+from msrrec.reasoning.titles import (
+    find_titles,
+    fold_text,
+    match_short_title,
+    match_title,
+    normalize_title,
+    strip_number,
+)
+
+_QUOTED = re.compile(
+    r'"([^"\n]+)"|“([^“”\n]+)”|\*\*([^*\n]+)\*\*|«([^«»\n]+)»|「([^「」\n]+)」'
+    r"|『([^『』\n]+)』|《([^《》\n]+)》|(?<!\w)'([^'\n]+)'(?!\w)"
+)
+_LISTED = re.compile(r"\((\d{1,3})\)")
+_NAMING_LABEL = re.compile(
+    r"[^\w\n]*(?:\w+[ \t]+){0,4}(?:recommend\w*|answer|choice|selection|pick|item|candidate|"
+    r"product|option)\b[ \t*_]*(?:is\b)?[ \t*_]*[:：][ \t*_]*(?=\S)",
+    re.IGNORECASE,
+)
+_CHOOSING = re.compile(
+    r"\b(?:recommend\w*|choos\w+|chosen?|chose|select\w*|pick\w*|best|go with|opt for|winner)\b"
+    r"|推荐|推薦",
+    re.IGNORECASE,
+)
+_DENYING = re.compile(r"\b(?:never|neither|nor|cannot|\w+n['’]t)\b", re.IGNORECASE)
+_CONTRAST = re.compile(
+    r"\b(?:not|over|rather than|instead of|than|unlike|compared (?:to|with)|while|whereas|although|"
+    r"though|but)\b",
+    re.IGNORECASE,
+)
+_HEAD_CHARS = 200
+"""A label is looked for in so many characters of a line."""
+_MAX_NAMES = _MAX_SENTENCES = 50
+"""No step needs more, and a text of thousands would take as many comparisons."""
+
+
+def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFailure:
+    """The 0-based index of the candidate that the recommending step names, or why not.
+
+    In order: its first line or sentence is a title; it begins with one and goes on after a full
+    stop, a dash or the like; exactly one labelled, quoted or bold text is one; exactly one is in
+    the sentences that recommend; it begins with one at all; exactly one is mentioned; exactly one
+    list number such as ``(3)`` is, and no title. Titles may be shortened as in
+    ``match_short_title`` where they stand alone. A list number that is another candidate's makes
+    the step ambiguous.
+    """
+    step = step.strip()
+    index = _find_choice(step, candidates)
+    if isinstance(index, ParseFailure):
+        return index
+    listed = _LISTED.match(step.lstrip("\"'*_"))
+    number = int(listed.group(1)) if listed else index + 1
+    is_other = number != index + 1 and 1 <= number <= len(candidates)
+    if is_other and not normalize_title(candidates[index]).startswith(f"({number})"):
+        return ParseFailure("ambiguous", "number and title differ")
+    return index
+
+
+def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
+    first_line = step.splitlines()[0] if step else ""
+    for form in (first_line, re.split(r"(?<=[.!?])\s", first_line)[0]):
+        index = match_title(form, candidates)
+        if index is not None:
+            return index
+    found = find_titles(step, candidates, short=True)
+    begun = [i for i in found if _begins_with(step, candidates[i])]
+    ended = [i for i in begun if _begins_with(step, candidates[i], r"\W*[.:;,!?()–—\-\"'”*]")]
+    quoted = _named_apart(step, candidates)
+    recommended = _recommended(step, candidates)
+    for indices in (ended, quoted, recommended, begun, found):
+        if len(indices) == 1:
+            return indices[0]
+    if found:
+        return ParseFailure("ambiguous", f"{len(found)} candidates named")
+    numbers = {int(number) for number in _LISTED.findall(step)}
+    if len(numbers) == 1 and 1 <= min(numbers) <= len(candidates):
+        return min(numbers) - 1
+    return ParseFailure("not_a_candidate")
+
+
+def _named_apart(step: str, candidates: Sequence[str]) -> list[int]:
+    """Candidates whose title, or a short form of it, stands alone: labelled, quoted or in bold."""
+    heads = [line[:_HEAD_CHARS] for line in step.splitlines()]
+    labels = [(line, label) for line in heads if (label := _NAMING_LABEL.match(line))]
+    forms = [line[label.end() :] for line, label in labels]
+    forms += [next(filter(None, match.groups())) for match in _QUOTED.finditer(step)]
+    forms = list(dict.fromkeys(forms))[:_MAX_NAMES]
+    forms += [re.split(r"\s[-–—]\s|[:.]\s", form, maxsplit=1)[0] for form in (*forms, *heads[:1])]
+    found = {match_title(form, candidates) for form in forms} - {None}
+    found = found or {match_short_title(form, candidates) for form in forms} - {None}
+    return [index for index in found if index is not None]
+
+
+def _recommended(step: str, candidates: Sequence[str]) -> list[int]:
+    """Candidates in sentences that recommend, up to a word of contrast."""
+    found: set[int] = set()
+    for sentence in re.split(r"(?<=[.!?])\s+|\n", step)[:_MAX_SENTENCES]:
+        claim = _CONTRAST.split(sentence, maxsplit=1)[0]
+        if _CHOOSING.search(claim) and not _DENYING.search(claim):
+            found |= set(find_titles(claim, candidates))
+    return sorted(found)
+
+
+def _begins_with(step: str, candidate: str, then: str = r"(?!\w)") -> bool:
+    """Whether the step's first words are the candidate's title, followed by a pattern."""
+    title = re.escape(normalize_title(candidate))
+    return bool(re.match(rf"\W*{title}{then}", fold_text(strip_number(step))))

@@ -1,0 +1,93 @@
+"""The vocabulary projection and Eq. 1-2 in one, chunk by chunk of supervised rows.
+
+A chunk's probabilities become its gradient at once, so neither logits nor probabilities of other
+chunks are ever held, and the backward pass has nothing left to multiply.
+
+Shapes: S = supervised tokens, C = those of a chunk, E = hidden size, V = vocabulary.
+"""
+
+from typing import Any
+
+import torch
+
+_CHUNK_ELEMENTS, _CHUNK_ELEMENTS_ON_GPU = 2**24, 2**27
+"""Logits held at once, of two bytes in bfloat16, and as many probabilities."""
+_LEAST_ROWS = 64
+"""Of a chunk: fewer would read the weight too often."""
+
+
+def head_loss(
+    hidden_SE: torch.Tensor,
+    weight_VE: torch.Tensor,
+    targets_S: torch.Tensor,
+    shares_2S: torch.Tensor,
+    alpha: float,
+    beta: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``packed_loss`` gives on the logits ``hidden @ weight.T``, with the same gradient.
+
+    Args:
+        hidden_SE: (S, E). What the projection sees, in the type of its weight.
+        weight_VE: (V, E). Frozen; it may be the embedding's as well.
+        targets_S: (S,).
+        shares_2S: (2, S). As of ``packed_loss``.
+        alpha: Weight of the reasoning loss.
+        beta: Weight of the recommendation loss.
+
+    Returns:
+        The sum of the examples' losses, a scalar; and, detached, the sums of loss_rea and loss_rec,
+        shape (2,). Both in float32.
+    """
+    weights_S = alpha * shares_2S[0] + beta * shares_2S[1]
+    losses_S = _HeadLosses.apply(hidden_SE, weight_VE, targets_S)  # type: ignore[no-untyped-call]
+    return losses_S @ weights_S, shares_2S @ losses_S.detach()
+
+
+class _HeadLosses(torch.autograd.Function):
+    """Cross-entropy of each token, in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_SE: torch.Tensor, weight_VE: torch.Tensor, targets_S: torch.Tensor
+    ) -> torch.Tensor:
+        grad_SE = torch.empty_like(hidden_SE)
+        losses_S = hidden_SE.new_empty(len(targets_S), dtype=torch.float32)
+        rows = min(len(targets_S), _rows_of_chunk(weight_VE))
+        logits, grads = hidden_SE.new_empty((2, rows, len(weight_VE)))  # again for every chunk
+        for start in range(0, len(targets_S), rows):
+            chunk = slice(start, start + rows)
+            targets_C = targets_S[chunk]
+            logits_CV, grad_CV = logits[: len(targets_C)], grads[: len(targets_C)]
+            torch.mm(hidden_SE[chunk], weight_VE.t(), out=logits_CV)
+            losses_S[chunk] = _differentiate(logits_CV, targets_C, grad_CV)
+            torch.mm(grad_CV, weight_VE, out=grad_SE[chunk])
+        ctx.save_for_backward(grad_SE)
+        return losses_S
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (grad_SE,) = ctx.saved_tensors
+        return (grad_SE * grads[0][:, None]).to(grad_SE.dtype), None, None
+
+
+def _rows_of_chunk(weight_VE: torch.Tensor) -> int:
+    elements = _CHUNK_ELEMENTS if weight_VE.device.type == "cpu" else _CHUNK_ELEMENTS_ON_GPU
+    return max(_LEAST_ROWS, elements // len(weight_VE))
+
+
+def _differentiate(
+    logits_CV: torch.Tensor, targets_C: torch.Tensor, grad_CV: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of each row, (C,) in float32; its gradient is written into ``grad_CV``.
+
+    The target's gradient, p - 1, is minus the sum of all other probabilities where p is large: in
+    bfloat16 the difference itself would lose all its digits.
+    """
+    torch.softmax(logits_CV, -1, out=grad_CV)
+    places = torch.arange(len(targets_C), device=targets_C.device), targets_C
+    target_C = grad_CV[places].float()
+    grad_CV[places] = 0
+    others_C = torch.where(target_C < 0.5, 1 - target_C, grad_CV.sum(-1).float())
+    grad_CV[places] = -others_C.to(grad_CV.dtype)
+    least = torch.finfo(torch.float32).tiny
+    return torch.log1p(others_C / target_C.clamp(min=least))
