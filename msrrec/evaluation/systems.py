@@ -5,7 +5,7 @@ Each system says what decides its result and how it is evaluated into a folder; 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Run:
     @property
     def users(self) -> dict[str, Any]:
         """Who is evaluated, and on which order of candidates."""
-        return self.config.evaluate.model_dump(include={"split", "num_users", "permutation"})
+        names = {"split", "num_users", "permutation", "negatives", "num_negatives"}
+        return self.config.evaluate.model_dump(include=names)
 
     def sections(self, *names: str) -> dict[str, Any]:
         """Some sections of the settings."""
@@ -151,6 +152,12 @@ def _backbone(run: Run) -> System:
     return _model("backbone zero-shot", run.config.model.name_or_path, run, ("full",))
 
 
+def _constrained(run: Run) -> System:
+    inference = run.config.inference.model_copy(update={"constrained": True})
+    held = replace(run, config=run.config.model_copy(update={"inference": inference}))
+    return _model("backbone constrained", run.config.model.name_or_path, held, ("full",))
+
+
 def _trained(label: str, run: Run, config: RunConfig) -> System:
     """MSR-Rec, trained on the spot where no folder of these settings is."""
     reasoning = run.reasoning if config.train.reasoning else None
@@ -204,6 +211,7 @@ def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
 
 MAKERS: dict[str, Callable[[Run], System]] = {
     "backbone": _backbone,
+    "backbone-constrained": _constrained,
     "teacher": partial(_teacher, "teacher zero-shot", "chain"),
     "recsaver": partial(_teacher, "RecSAVER", "plain"),
     "msrrec": lambda run: _trained("MSR-Rec", run, run.config),

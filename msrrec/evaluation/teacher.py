@@ -46,13 +46,14 @@ def evaluate_teacher(
         prompt: chain for the five steps, plain for RecSAVER.
 
     Raises:
-        ConfigError: If candidates are to be permuted, which the journal does not know.
+        ConfigError: If other candidates or another order than the dataset's are asked for.
         EngineError: If every teacher refuses or can't be reached.
     """
-    if config.evaluate.permutation:
+    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
         raise ConfigError(
-            f"evaluate.permutation={config.evaluate.permutation}: the teacher is only asked in the "
-            "frozen order; expected 0"
+            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
+            f"{config.evaluate.negatives}: the teacher is only asked about the dataset's own "
+            "candidates; expected 0 and frozen"
         )
     asked = for_references(config)
     limits = {"tau_per_user": None, "tau_per_category": None}

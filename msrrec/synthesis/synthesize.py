@@ -8,8 +8,9 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +166,11 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
     questions: Questions = {}
     for example in examples:
         history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
-        later, form = later_of.get(example.user_id, ()), config.model.answer_format
+        later = later_of.get(example.user_id, ())
         if shows_later((*history, *candidates), later):
             continue
-        if config.synthesis.prompt == "plain":
-            prompt = render_plain_prompt(dataset.domain, history, candidates, form)
-        else:
-            prompt = render_prompt("full", dataset.domain, history, candidates, form)
+        render = _RENDER[config.synthesis.prompt]
+        prompt = render(dataset.domain, history, candidates, config.model.answer_format)
         questions[example.example_id] = Question(
             example.example_id,
             prompt,
@@ -208,6 +207,13 @@ def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Re
             if record.prompt_hash == question.prompt_hash and record.sampling in samplings:
                 found.setdefault(record.example_id, record)
     return found
+
+
+_RENDER: dict[str, Callable[..., str]] = {
+    "chain": partial(render_prompt, "full"),
+    "plain": render_plain_prompt,
+}
+"""By ``synthesis.prompt``."""
 
 
 def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:
