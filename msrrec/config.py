@@ -5,10 +5,17 @@ Order of precedence: these defaults, then the YAML file, then ``section.key=valu
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from msrrec.errors import ConfigError
 
@@ -246,6 +253,26 @@ class TrainConfig(Config):
         return self
 
 
+class SweepConfig(Config):
+    """The paper's Figure 6: what the weights of the two losses do."""
+
+    alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(0.1, 0.3, 0.5, 0.7, 0.9), min_length=1
+    )
+    """Values of train.alpha; train.beta is the rest to 1, as only their ratio matters to AdamW."""
+    split: Literal["validation", "test"] = "validation"
+    """Where they are compared: what is chosen on test can't be reported on it."""
+    concurrency: int = Field(default=1, ge=1)
+    """Runs at a time; each needs train.num_workers and inference.num_engines."""
+
+    @field_validator("alphas")
+    @classmethod
+    def _check_different(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(alphas)) < len(alphas):
+            raise ValueError("alphas must differ from one another")
+        return alphas
+
+
 class InferenceConfig(Config):
     """How recommendations are generated."""
 
@@ -371,6 +398,7 @@ class RunConfig(Config):
     synthesis: SynthesisConfig = SynthesisConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    sweep: SweepConfig = SweepConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     judge: JudgeConfig = JudgeConfig()
