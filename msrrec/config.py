@@ -229,6 +229,8 @@ class TrainConfig(Config):
     """Stop after so many validations in a row without a lower loss; 0: never."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimizer steps between lines of metrics.jsonl."""
+    tensorboard: bool = False
+    """Also write the metrics as event files that TensorBoard shows, into tensorboard/."""
     max_failures: int = Field(default=2, ge=0)
     """Times that lost workers are replaced before the run fails."""
     export_merged: bool = True

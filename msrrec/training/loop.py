@@ -41,6 +41,7 @@ _NO_EFFECT = {
     "use_gpu",
     "checkpoint_every_steps",
     "log_every_steps",
+    "tensorboard",
     "max_failures",
     "export_merged",
     "keep",
@@ -184,7 +185,12 @@ def run_workers(
     config = job.config
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"job": job, "examples": ray.put(examples), "run": str(run)},
+        train_loop_config={
+            "job": job,
+            "examples": ray.put(examples),
+            "run": str(run),
+            "folder": str(run.parents[1]),
+        },
         scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
         run_config=ray.train.RunConfig(
             name=run.name,
