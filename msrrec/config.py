@@ -212,7 +212,10 @@ class TrainConfig(Config):
     max_seq_len: int = Field(default=2048, ge=64)
     """Longest example in tokens; the oldest history goes first, the output is never cut."""
     num_workers: int = Field(default=1, ge=1)
-    """Ray Train workers."""
+    """Ray Train workers, among which every global batch is dealt."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Go on with as few workers where nodes are lost, and with more when they come back; unset:
+    wait for all num_workers."""
     use_gpu: bool | None = None
     """Unset: where the cluster has one."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
@@ -244,6 +247,10 @@ class TrainConfig(Config):
             raise ValueError(
                 f"global_batch_size ({self.global_batch_size}) must be a multiple of "
                 f"num_workers ({self.num_workers})"
+            )
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers ({self.min_workers}) must not exceed num_workers ({self.num_workers})"
             )
         if self.validate_every_steps == 0 and (self.keep == "best" or self.patience):
             raise ValueError(
