@@ -13,6 +13,7 @@ one checkpoint: adapter and optimizer written, flushed to disk, renamed, an old 
 import argparse
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 from msrrec.config import TrainConfig
 from msrrec.models import ModelSource
 
-NUM_EXAMPLES = 8
+NUM_EXAMPLES = 2
 CONFIG = TrainConfig(
     global_batch_size=NUM_EXAMPLES,
     micro_batch_size=NUM_EXAMPLES,
@@ -55,13 +56,13 @@ def make_job(model: str, steps: int) -> tuple[Any, Any]:
 
     source = ModelSource("random", model, None, "number_title")
     config = CONFIG.model_copy(update={"num_epochs": steps})
-    return Job(source, "auto", config), make_examples(32000, LENGTHS, REASONING)
+    return Job(source, "auto", config), make_examples(
+        32000, LENGTHS[:NUM_EXAMPLES], REASONING[:NUM_EXAMPLES]
+    )
 
 
 def time_bare(model: str, steps: int) -> list[float]:
     """Seconds of every step."""
-    import os
-
     import torch
 
     from msrrec.training.learner import Learner
@@ -107,8 +108,6 @@ def timed_worker(settings: dict[str, Any]) -> dict[str, list[float]]:
 
 def time_ray(model: str, steps: int) -> dict[str, list[float]]:
     """Seconds of every step, what comes after it included, and of every checkpoint."""
-    import os
-
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -137,7 +136,8 @@ def measure(system: str, model: str, steps: int) -> Any:
     """Times from a fresh process."""
     command = [sys.executable, "-m", "bench.train_overhead", "--time", system, "--model", model]
     command += ["--steps", str(steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as training's workers have it
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
