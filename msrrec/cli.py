@@ -238,6 +238,38 @@ def evaluate(
     emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
 
 
+@app.command(epilog=settings_help("sweep", "train", "model", "inference", "ray"))
+def sweep(
+    dataset: DatasetDir,
+    reasoning: Annotated[str, typer.Option(help="Folder made by `msrrec synthesize`.")],
+    out: OutDir,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="As of `msrrec evaluate`; unset: full and fused.")
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train and evaluate with different weights of reasoning and recommendation (Figure 6).
+
+    Finished runs of a killed sweep are kept, and so are those of a narrower one.
+    """
+    run = resolve(config, overrides, dry_run, dataset=dataset, reasoning=reasoning)
+    variants = parse_variants(variant or ["full", "fused"])
+
+    def work() -> Summary:
+        from msrrec.sweep import sweep
+
+        return sweep(dataset, reasoning, out, run, variants)
+
+    settings = dataset_settings(dataset) | run.model_dump(
+        mode="json", include={"sweep", "train", "model", "inference", "evaluate"}
+    )
+    settings |= {"reasoning": reasoning, "variants": list(variants)}
+    emit(run_stage("sweep", out, settings, with_ray(run, work), overwrite=overwrite))
+
+
 @app.command(epilog=settings_help("evaluate", "judge"))
 def score(
     evaluation: Annotated[

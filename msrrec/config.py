@@ -5,10 +5,17 @@ Order of precedence: these defaults, then the YAML file, then ``section.key=valu
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from msrrec.errors import ConfigError
 
@@ -207,7 +214,10 @@ class TrainConfig(Config):
     max_seq_len: int = Field(default=2048, ge=64)
     """Longest example in tokens; the oldest history goes first, the output is never cut."""
     num_workers: int = Field(default=1, ge=1)
-    """Ray Train workers."""
+    """Ray Train workers, among which every global batch is dealt."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Go on with as few workers where nodes are lost, and with more when they come back; unset:
+    wait for all num_workers."""
     use_gpu: bool | None = None
     """Unset: where the cluster has one."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
@@ -224,6 +234,8 @@ class TrainConfig(Config):
     """Stop after so many validations in a row without a lower loss; 0: never."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimizer steps between lines of metrics.jsonl."""
+    tensorboard: bool = False
+    """Also write the metrics as event files that TensorBoard shows, into tensorboard/."""
     max_failures: int = Field(default=2, ge=0)
     """Times that lost workers are replaced before the run fails."""
     export_merged: bool = True
@@ -238,6 +250,10 @@ class TrainConfig(Config):
                 f"global_batch_size ({self.global_batch_size}) must be a multiple of "
                 f"num_workers ({self.num_workers})"
             )
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers ({self.min_workers}) must not exceed num_workers ({self.num_workers})"
+            )
         if self.validate_every_steps == 0 and (self.keep == "best" or self.patience):
             raise ValueError(
                 f"keep={self.keep} and patience={self.patience} need validate_every_steps, which "
@@ -246,6 +262,26 @@ class TrainConfig(Config):
         if self.alpha == 0 and self.beta == 0:
             raise ValueError("alpha and beta are both 0, so there is no loss")
         return self
+
+
+class SweepConfig(Config):
+    """The paper's Figure 6: what the weights of the two losses do."""
+
+    alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(0.1, 0.3, 0.5, 0.7, 0.9), min_length=1
+    )
+    """Values of train.alpha; train.beta is the rest to 1, as only their ratio matters to AdamW."""
+    split: Literal["validation", "test"] = "validation"
+    """Where they are compared: what is chosen on test can't be reported on it."""
+    concurrency: int = Field(default=1, ge=1)
+    """Runs at a time; each needs train.num_workers and inference.num_engines."""
+
+    @field_validator("alphas")
+    @classmethod
+    def _check_different(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(alphas)) < len(alphas):
+            raise ValueError("alphas must differ from one another")
+        return alphas
 
 
 class InferenceConfig(Config):
@@ -422,6 +458,7 @@ class RunConfig(Config):
     synthesis: SynthesisConfig = SynthesisConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    sweep: SweepConfig = SweepConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     baselines: BaselinesConfig = BaselinesConfig()

@@ -64,3 +64,27 @@ def training_curve(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     }
     ends = {name: points[-1][1] for name, points in found.items()}
     return {"lines": lines, "ends": ends, "last": last, "top": top}
+
+
+def share_curves(
+    curves: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]],
+) -> dict[str, Any]:
+    """Shares with their intervals over a quantity from 0 to 1, on a 600 by 200 plane.
+
+    Args:
+        curves: By name, points of a place and a share's value, low and high, in order of place.
+    """
+    top = axis_top([share["high"] for points in curves.values() for _, share in points])
+    return {
+        "top": top,
+        "curves": {
+            name: {
+                "line": svg_points([(600 * x, 200 * (1 - y["value"] / top)) for x, y in points]),
+                "whiskers": [
+                    (600 * x, 200 * (1 - y["low"] / top), 200 * (1 - y["high"] / top))
+                    for x, y in points
+                ],
+            }
+            for name, points in curves.items()
+        },
+    }

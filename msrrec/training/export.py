@@ -11,6 +11,7 @@ from msrrec import storage
 from msrrec.errors import DataError
 from msrrec.models import MODEL_CONFIG, ModelSource, read_settings, write_settings
 from msrrec.training.checkpoint import Row, write_metrics
+from msrrec.training.live import EVENTS
 from msrrec.training.model import Dtype, load_base, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def begin_folder(out: str) -> Path:
         if read_settings(folder) is None:
             raise DataError(f"{folder}: holds a model that is not ours; choose another --out")
         (folder / MODEL_CONFIG).unlink()  # first, so that it looks finished no longer
-        for name in ("adapter", "merged", CHECKPOINTS):
+        for name in ("adapter", "merged", CHECKPOINTS, EVENTS):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

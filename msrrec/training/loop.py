@@ -38,9 +38,11 @@ logger = logging.getLogger(__name__)
 
 _NO_EFFECT = {
     "num_workers",
+    "min_workers",
     "use_gpu",
     "checkpoint_every_steps",
     "log_every_steps",
+    "tensorboard",
     "max_failures",
     "export_merged",
     "keep",
@@ -109,10 +111,12 @@ def check_cluster(config: TrainConfig) -> bool:
     gpus = int(ray.cluster_resources().get("GPU", 0))
     on_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     have, unit = (gpus, "GPUs") if on_gpu else (int(ray.cluster_resources().get("CPU", 0)), "CPUs")
-    if have < config.num_workers:
+    name = "num_workers" if config.min_workers is None else "min_workers"
+    needed = getattr(config, name)
+    if have < needed:
         raise ConfigError(
-            f"train.num_workers={config.num_workers}: the Ray cluster has {have} {unit}; expected "
-            "one a worker; lower it, or start more nodes"
+            f"train.{name}={needed}: the Ray cluster has {have} {unit}; expected one a worker; "
+            "lower it, or start more nodes"
         )
     return on_gpu
 
@@ -182,10 +186,18 @@ def run_workers(
         on_gpu: Whether workers get GPUs.
     """
     config = job.config
+    workers: int | tuple[int, int] = config.num_workers
+    if config.min_workers is not None:
+        workers = (config.min_workers, config.num_workers)
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"job": job, "examples": ray.put(examples), "run": str(run)},
-        scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
+        train_loop_config={
+            "job": job,
+            "examples": ray.put(examples),
+            "run": str(run),
+            "folder": str(run.parents[1]),
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=on_gpu),
         run_config=ray.train.RunConfig(
             name=run.name,
             storage_path=str(run.parent),

@@ -31,6 +31,7 @@ from msrrec.training.checkpoint import (
 )
 from msrrec.training.examples import ExampleSet
 from msrrec.training.learner import Learner, StepResult
+from msrrec.training.live import Live
 from msrrec.training.model import Dtype, add_lora, load_base, multiplies_in_bfloat16
 from msrrec.training.schedule import iter_batches, learning_rate, num_steps
 
@@ -86,12 +87,20 @@ def run_worker(settings: dict[str, Any]) -> MsrRecError | None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray logs each start of each worker there
     run = Path(settings["run"])
     done, rows = restore(learner, run)
+    live = None
+    if learner.rank == 0:
+        live = Live(Path(settings["folder"]), rows, tensorboard=job.config.tensorboard)
     try:
-        for number in run_steps(learner, examples, validation, done, rows):
-            if learner.rank == 0:
-                keep_checkpoint(run, learner, number, rows)
+        for number, keeps in run_steps(learner, examples, validation, done, rows):
+            if live:
+                live.update(rows)
+                if keeps:
+                    keep_checkpoint(run, learner, number, rows)
     except MsrRecError as error:
         return error
+    finally:
+        if live:
+            live.close()
     return None
 
 
@@ -101,7 +110,7 @@ def run_steps(
     validation: ExampleSet | None,
     done: int,
     rows: list[Row],
-) -> Iterator[int]:
+) -> Iterator[tuple[int, bool]]:
     """Do every step that is left, until validation stalls.
 
     Args:
@@ -112,7 +121,7 @@ def run_steps(
         rows: Metrics so far; more are added.
 
     Yields:
-        The 1-based number of each step after which a checkpoint is due.
+        After each step its 1-based number, and whether a checkpoint is due.
     """
     config, meter = learner.config, Meter()
     total = num_steps(len(examples), config)
@@ -128,8 +137,8 @@ def run_steps(
             if VALIDATION_LOSS in place or is_due(number, total, config.log_every_steps):
                 rows.append(meter.read(**place))
             progress.advance(note=describe(rows))
-            if VALIDATION_LOSS in place or is_due(number, total, config.checkpoint_every_steps):
-                yield number
+            keeps = is_due(number, total, config.checkpoint_every_steps)
+            yield number, keeps or VALIDATION_LOSS in place
             if is_stalled(rows, config.patience):
                 logger.info("train: stops after step %d: validation stalls", number)
                 return

@@ -1,6 +1,7 @@
 """Whatever is killed while it trains, the adapter is that of an undisturbed run."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from msrrec.errors import ModelError
 from msrrec.training.checkpoint import find_checkpoints, read_metrics
 from msrrec.training.loop import train
 from tests.stand_in_dataset import write_dataset
-from tests.stand_in_training import make_config, settings_for, write_paths
+from tests.stand_in_training import adapter_weights, make_config, settings_for, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -149,3 +150,60 @@ def test_a_diverging_loss_ends_the_run_at_once(
     with pytest.raises(ModelError, match=r"^step \d+: the loss is nan; .*lower train\.learning"):
         train(dataset, reasoning, str(tmp_path), config)
     assert not (tmp_path / "adapter").exists()
+
+
+TWO_NODES = """
+import json, sys, threading, time
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+from msrrec.config import load_config
+from msrrec.data.dataset import Dataset
+from msrrec.training.loop import train
+
+dataset, reasoning, out, *settings = sys.argv[1:]
+store = {"num_cpus": 1, "object_store_memory": 10**8}
+cluster = Cluster(initialize_head=True, head_node_args=store)
+node = cluster.add_node(**store)
+ray.init(address=cluster.address)
+
+def kill():
+    while not list(Path(out).glob("checkpoints/run-*/step-*[0-9]")):
+        time.sleep(0.01)
+    cluster.remove_node(node, allow_graceful=False)
+
+killer = threading.Thread(target=kill)
+killer.start()
+summary = train(Dataset.load(dataset), reasoning, out, load_config(None, settings))
+killer.join()
+nodes = [n["Alive"] for n in ray.nodes()]
+ray.shutdown()
+cluster.shutdown()
+print(json.dumps({"nodes": nodes, "steps": summary["steps"]}))
+"""
+
+
+def test_a_run_goes_on_without_a_node_that_is_killed(
+    tmp_path: Path, base: str, dataset: Dataset, reasoning: str
+) -> None:
+    import torch
+
+    plain = [*SETTINGS, "train.lora_dropout=0"]  # which each worker draws for itself
+    train(dataset, reasoning, str(tmp_path / "one"), make_config(base, *plain))
+    out = str(tmp_path / "two")
+    settings = settings_for(base, *plain, "train.min_workers=1", "train.max_failures=1")
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_NODES, dataset.path, reasoning, out, *settings],
+        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=150,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(found["nodes"]) == [False, True]
+    assert found["steps"] == NUM_STEPS
+    expected = adapter_weights(tmp_path / "one")
+    for name, weight in adapter_weights(tmp_path / "two").items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=1e-3)

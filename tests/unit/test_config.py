@@ -30,6 +30,7 @@ def test_a_number_in_scientific_notation_is_a_number() -> None:
         ("data.k_core", ["section.key=value"]),
         ("train.num_workers=3", ["global_batch_size (32)", "num_workers (3)"]),
         ("data.k_core=[", ["not YAML"]),
+        ("train.min_workers=2", ["min_workers (2)", "num_workers (1)"]),
         ("train.keep=best", ["keep=best", "validate_every_steps"]),
     ],
 )

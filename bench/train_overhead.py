@@ -1,0 +1,182 @@
+"""What Ray Train, metrics and checkpoints cost beside the bare loop of optimizer steps.
+
+    python -m bench.train_overhead
+
+Both train the same model (a random Llama of 6 layers x 384, vocabulary 32,000, bfloat16 where the
+processor has it) on the same batches with as many threads, and take turns, each time in a fresh
+process. "bare" calls the step and nothing else; "ray" is a Ray Train worker of ``msrrec train``
+with a line of metrics after every step and a checkpoint after every second. Overhead: the best wall
+time a step in Ray, its metrics and its checkpoints included, over the best bare one. A report is
+one checkpoint: adapter and optimizer written, flushed to disk, renamed, an old one removed.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from msrrec.config import TrainConfig
+from msrrec.models import ModelSource
+
+NUM_EXAMPLES = 2
+CONFIG = TrainConfig(
+    global_batch_size=NUM_EXAMPLES,
+    micro_batch_size=NUM_EXAMPLES,
+    log_every_steps=1,
+    checkpoint_every_steps=2,
+    max_failures=0,
+)
+
+
+def save_model(folder: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32000,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def make_job(model: str, steps: int) -> tuple[Any, Any]:
+    from bench.training import LENGTHS, REASONING, make_examples
+    from msrrec.training.worker import Job
+
+    source = ModelSource("random", model, None, "number_title")
+    config = CONFIG.model_copy(update={"num_epochs": steps})
+    return Job(source, "auto", config), make_examples(
+        32000, LENGTHS[:NUM_EXAMPLES], REASONING[:NUM_EXAMPLES]
+    )
+
+
+def time_bare(model: str, steps: int) -> list[float]:
+    """Seconds of every step."""
+    import torch
+
+    from msrrec.training.learner import Learner
+    from msrrec.training.model import add_lora, load_base, multiplies_in_bfloat16
+    from msrrec.training.schedule import iter_batches
+
+    job, examples = make_job(model, steps)
+    torch.set_num_threads(os.cpu_count() or 1)
+    bfloat16 = multiplies_in_bfloat16(job.dtype, torch.device("cpu"))
+    base = load_base(job.source, job.dtype, on_gpu=False)
+    learner = Learner(add_lora(base, job.config), job.config, bfloat16=bfloat16)
+    seconds = []
+    for step, (_, batch) in enumerate(iter_batches(len(examples), job.config)):
+        begin = time.perf_counter()
+        learner.step(step, examples, batch, 1e-4)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def timed_worker(settings: dict[str, Any]) -> dict[str, list[float]]:
+    """The worker of ``msrrec train``, which notes when steps end and what checkpoints take."""
+    from msrrec.training import worker
+
+    ends, reports = [], []
+    run_steps, keep_checkpoint = worker.run_steps, worker.keep_checkpoint
+
+    def noted_steps(*args: Any) -> Any:
+        ends.append(time.perf_counter())
+        for made in run_steps(*args):
+            yield made
+            ends.append(time.perf_counter())
+
+    def noted_checkpoint(*args: Any) -> None:
+        begin = time.perf_counter()
+        keep_checkpoint(*args)
+        reports.append(time.perf_counter() - begin)
+
+    worker.run_steps, worker.keep_checkpoint = noted_steps, noted_checkpoint
+    if error := worker.run_worker(settings):
+        raise error
+    return {"steps": [b - a for a, b in itertools.pairwise(ends)], "reports": reports}
+
+
+def time_ray(model: str, steps: int) -> dict[str, list[float]]:
+    """Seconds of every step, what comes after it included, and of every checkpoint."""
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from msrrec.cluster import ray_session
+
+    job, examples = make_job(model, steps)
+    with ray_session(num_cpus=os.cpu_count()), tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "checkpoints" / "run"
+        run.mkdir(parents=True)
+        trainer = TorchTrainer(
+            timed_worker,
+            train_loop_config={
+                "job": job,
+                "examples": ray.put((examples, None)),
+                "run": str(run),
+                "folder": folder,
+            },
+            scaling_config=ray.train.ScalingConfig(num_workers=1),
+            run_config=ray.train.RunConfig(name="run", storage_path=str(run.parent)),
+        )
+        return dict(trainer.fit().return_value)
+
+
+def measure(system: str, model: str, steps: int) -> Any:
+    """Times from a fresh process."""
+    command = [sys.executable, "-m", "bench.train_overhead", "--time", system, "--model", model]
+    command += ["--steps", str(steps)]
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as training's workers have it
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(rounds: int, steps: int) -> dict[str, float]:
+    """The first step of each process is left out: it fills caches."""
+    bare, inside, reports = [], [], []
+    with tempfile.TemporaryDirectory() as model:
+        save_model(Path(model))
+        for _ in range(rounds):
+            bare += measure("bare", model, steps)[1:]
+            found = measure("ray", model, steps)
+            pairs = found["steps"][1:]
+            inside += [(a + b) / 2 for a, b in zip(pairs[::2], pairs[1::2], strict=False)]
+            reports += found["reports"]
+    return {
+        "bare_s_per_step": round(min(bare), 4),
+        "ray_s_per_step": round(min(inside), 4),
+        "overhead_percent": round(100 * (min(inside) / min(bare) - 1), 2),
+        "bare_median_s_per_step": round(statistics.median(bare), 4),
+        "ray_median_s_per_step": round(statistics.median(inside), 4),
+        "report_median_ms": round(1000 * statistics.median(reports), 1),
+        "report_max_ms": round(1000 * max(reports), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--time", choices=("bare", "ray"), help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.time == "bare":
+        print(json.dumps(time_bare(options.model, options.steps)))
+    elif options.time == "ray":
+        print(json.dumps(time_ray(options.model, options.steps)))
+    else:
+        print(json.dumps(compare(options.rounds, options.steps)))
+
+
+if __name__ == "__main__":
+    main()

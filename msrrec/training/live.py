@@ -1,0 +1,59 @@
+"""Metrics of a run that can be watched while it goes on: JSON lines, and event files if asked for.
+
+Both begin anew with the metrics of the checkpoint that a run goes on from, so no step is there
+twice and none is missing.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from msrrec.training.checkpoint import METRICS, Row, write_metrics
+
+EVENTS = "tensorboard"
+
+
+class Live:
+    """Writes metrics into a model's folder as they come.
+
+    Args:
+        folder: The model's.
+        rows: Metrics so far.
+        tensorboard: Whether to write event files too.
+    """
+
+    def __init__(self, folder: Path, rows: list[Row], *, tensorboard: bool) -> None:
+        self._file = folder / METRICS
+        write_metrics(str(folder), rows)
+        self._num_rows = len(rows)
+        self._events = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # half a second
+
+            shutil.rmtree(folder / EVENTS, ignore_errors=True)
+            self._events = SummaryWriter(str(folder / EVENTS), flush_secs=5)
+            self._add_events(rows)
+
+    def update(self, rows: list[Row]) -> None:
+        """Write those that are new; ``rows`` only grows."""
+        new = rows[self._num_rows :]
+        if not new:
+            return
+        with self._file.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in new)
+        self._add_events(new)
+        self._num_rows = len(rows)
+
+    def close(self) -> None:
+        """Write out what is still held back."""
+        if self._events is not None:
+            self._events.close()
+
+    def _add_events(self, rows: Iterable[Row]) -> None:
+        if self._events is None:
+            return
+        for row in rows:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, row["step"])

@@ -1,0 +1,88 @@
+"""The sweep's result and Figure 6, from finished points."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msrrec import storage, sweep
+from msrrec.config import load_config
+from msrrec.errors import ConfigError
+from msrrec.evaluation.evaluate import METRICS
+from msrrec.evaluation.plots import share_curves
+from tests.stand_in_dataset import write_dataset
+
+HITS = {0.2: 0.25, 0.5: 0.75, 0.8: 0.5}
+
+
+def share(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def write_point(folder: Path, alpha: float) -> None:
+    point = folder / sweep.name_of(alpha)
+    summary = {"loss_rea": None, "loss_rec": 1.5}
+    storage.write_json(str(point / "model" / storage.RECORD), {"summary": summary})
+    found = {"hit_ratio": share(HITS[alpha]), "valid_ratio": share(0.9), "num_hits": 3}
+    metrics = {"num_users": 40, "chance": 1 / 6, "variants": {"full": found}}
+    storage.write_json(str(point / "predictions" / METRICS), metrics)
+
+
+def test_a_sweep_names_the_best_alpha_and_draws_every_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[float, ...]] = []
+
+    def run_points(run: Callable[[float], None], alphas: Sequence[float], *rest: Any) -> None:
+        ran.append(tuple(alphas))
+        for alpha in alphas:
+            write_point(tmp_path / "out", alpha)
+
+    monkeypatch.setattr(sweep, "run_points", run_points)
+    dataset = write_dataset(tmp_path / "dataset", 11)
+    config = load_config(overrides=["sweep.alphas=[0.8,0.2,0.5]"])
+    summary = sweep.sweep(dataset.path, "paths", str(tmp_path / "out"), config, ["full"])
+    assert ran == [(0.2, 0.5, 0.8)]
+    assert (summary["best_alpha"], summary["hit_ratio"]) == ({"full": 0.5}, {"full": 0.75})
+    result = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [(p["alpha"], p["beta"]) for p in result["points"]] == [
+        (0.2, 0.8),
+        (0.5, 0.5),
+        (0.8, 0.2),
+    ]
+    assert result["points"][0]["variants"]["full"]["hit_ratio"]["value"] == 0.25
+    page = Path(summary["page"]).read_text()
+    assert page.count("<polyline") == 1
+    for label in ("0.2/0.8", "0.5/0.5", "0.8/0.2", "40 users of the validation split"):
+        assert label in page
+
+
+def test_a_page_escapes_the_shops_name() -> None:
+    point = {
+        "alpha": 0.5,
+        "beta": 0.5,
+        "loss_rea": 1.0,
+        "loss_rec": 1.0,
+        "num_users": 4,
+        "chance": 0.2,
+        "variants": {"full": {"hit_ratio": share(0.5), "valid_ratio": share(0.5)}},
+    }
+    result = {"split": "test", "points": [point], "best_alpha": {"full": 0.5}}
+    assert b"<script>" not in sweep.render_sweep(result, "<script>")
+
+
+def test_curves_of_shares_lie_on_a_plane_from_zero() -> None:
+    figure = share_curves({"full": [(0.0, share(0.25)), (0.5, share(0.5))]})
+    # the highest whisker ends at 0.6, so the plane ends at 0.7: 0.25 is 0.25/0.7 of 200 above 0
+    assert figure["top"] == pytest.approx(0.7)
+    assert figure["curves"]["full"]["line"] == "0.0,128.6 300.0,57.1"
+    ((x, low, high), _) = figure["curves"]["full"]["whiskers"]
+    assert (x, round(low, 1), round(high, 1)) == (0.0, 157.1, 100.0)
+
+
+@pytest.mark.parametrize("alphas", ["[]", "[0.3, 0.3]", "[1.5]"])
+def test_alphas_that_make_no_sweep_are_refused(alphas: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.alphas"):
+        load_config(overrides=[f"sweep.alphas={alphas}"])
