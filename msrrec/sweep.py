@@ -82,7 +82,7 @@ def run_points(
         return {"refusal": None}
 
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, {"CPU": 0}),
+        tune.with_resources(run_trial, {"memory": 1}),
         param_space={"alpha": tune.grid_search(list(alphas))},
         tune_config=tune.TuneConfig(max_concurrent_trials=concurrency),
         run_config=tune.RunConfig(

@@ -217,12 +217,16 @@ def start_driver(dataset: Dataset, out: Path, url: str) -> subprocess.Popen[byte
 
 
 def kill_actor() -> None:
-    actors = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "Caller" in "".join(process.cmdline())
-    ]
-    actors[0].kill()
+    children = psutil.Process().children(recursive=True)
+    next(child for child in children if "Caller" in "".join(command_of(child))).kill()
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The words of a command line; none of a process that has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_five_kills_lose_no_answer_and_repeat_at_most_those_in_flight(

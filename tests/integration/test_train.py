@@ -22,7 +22,7 @@ THINGS = ("Lamp", "Kettle", "Shelf", "Mug", "Drill", "Chair", "Clock")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Seven users; with batches of four, the last batch of an epoch has three."""
+    """Seven users, so the last batch of four has three; three others are validated on."""
     folder = str(tmp_path_factory.mktemp("dataset"))
     titles = [f"{word} {thing}" for word in WORDS for thing in THINGS]
     items = {f"i{n}": Item(f"i{n}", title) for n, title in enumerate(titles)}
@@ -36,10 +36,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         }
         for n in range(7)
     ]
-    for split in ("train", "validation"):
-        table = pa.Table.from_pylist(rows, schema.EXAMPLES)
+    others = [{**row, "user_id": f"v{n}"} for n, row in enumerate(rows[:3])]
+    for split, held in (("train", rows), ("validation", others)):
+        table = pa.Table.from_pylist(held, schema.EXAMPLES)
         storage.write_table(f"{folder}/{split}.parquet", table)
-        rows = rows[:3]
     return Dataset(folder, {"domain": "Home", "fingerprint": "abc"}, items)
 
 
