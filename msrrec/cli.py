@@ -395,9 +395,18 @@ def recommend(
             "agreement": result.agreement,
             "reasoning": result.chosen.reasoning if result.chosen else None,
             "perplexity": result.chosen.perplexity if result.chosen else None,
+            "sides": {output.side: describe_side(titles, output) for output in result.sides},
             "ranking": rank_titles(titles, result.chosen) if result.chosen else None,
         }
     )
+
+
+def describe_side(titles: Sequence[str], output: "SideOutput") -> dict[str, Any]:
+    """What one side said; its whole text where that names no candidate."""
+    said = {"reasoning": output.reasoning, "perplexity": output.perplexity}
+    if output.index is None:
+        return {"item": None, **said, "text": output.text}
+    return {"item": titles[output.index], **said}
 
 
 def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[dict[str, Any]] | None:

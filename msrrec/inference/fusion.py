@@ -43,12 +43,13 @@ class SideOutput:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The fused result: the chosen side's output, or none."""
+    """The fused result: the chosen side's output, or none; and what every side said."""
 
     index: int | None
     side: str | None
     agreement: Agreement
     chosen: SideOutput | None
+    sides: tuple[SideOutput, ...]
 
 
 ItemWins = Callable[[SideOutput, SideOutput], bool]
@@ -135,14 +136,20 @@ def fuse(
     Exactly one valid side wins whatever its perplexity; with none, the recommendation is invalid.
     Equal perplexities, and a side without any, fall to the user side.
     """
-    valid = [side for side in (user_side, item_side) if side.is_valid]
-    if not valid:
-        return Recommendation(None, None, "none_valid", None)
-    if len(valid) == 1:
-        return Recommendation(valid[0].index, valid[0].side, "one_valid", valid[0])
+    if not (user_side.is_valid and item_side.is_valid):
+        return choose_valid(user_side, item_side)
     agree = user_side.index == item_side.index
     chosen = item_side if item_wins(user_side, item_side) else user_side
-    return Recommendation(chosen.index, chosen.side, "agree" if agree else "differ", chosen)
+    sides = (user_side, item_side)
+    return Recommendation(chosen.index, chosen.side, "agree" if agree else "differ", chosen, sides)
+
+
+def choose_valid(*sides: SideOutput) -> Recommendation:
+    """The only valid one of some sides, if any is."""
+    for side in sides:
+        if side.is_valid:
+            return Recommendation(side.index, side.side, "one_valid", side, sides)
+    return Recommendation(None, None, "none_valid", None, sides)
 
 
 def _known_perplexities(user_side: SideOutput, item_side: SideOutput) -> tuple[float, float]:

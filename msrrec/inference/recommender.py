@@ -16,7 +16,7 @@ from msrrec.inference.decoding import (
     reasoning_ids,
     request_seed,
 )
-from msrrec.inference.fusion import Recommendation, SideOutput, fuse
+from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
 from msrrec.inference.scoring import Written, candidate_logprobs, unconditional_perplexities
 from msrrec.reasoning.prompts import AnswerFormat, Side
 
@@ -127,10 +127,7 @@ class Recommender:
         """The recommendation of a mode from the outputs of its sides."""
         if mode == "fused":
             return fuse(outputs["user"], outputs["item"])
-        output = outputs[mode]
-        if not output.is_valid:
-            return Recommendation(None, None, "none_valid", None)
-        return Recommendation(output.index, output.side, "one_valid", output)
+        return choose_valid(outputs[mode])
 
     def generate(
         self, queries: Sequence[Query], sides: Sequence[Side]

@@ -57,6 +57,7 @@ def test_fusion_follows_equation_3_and_the_invalid_cases(
 def test_the_chosen_output_is_the_winners_whole_output() -> None:
     user, item = side("user", 1, 1.5), side("item", 4, 2.5)
     assert fuse(user, item).chosen is item
+    assert fuse(user, item).sides == (user, item)
     assert fuse(side("user", None), side("item", None)).chosen is None
 
 

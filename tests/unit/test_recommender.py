@@ -111,6 +111,7 @@ def test_an_invalid_output_recommends_nothing() -> None:
     silent = recommender(FakeEngine(lambda prompt, seed: "I would rather not say"))
     found = silent.recommend(["Steel Pan"], CANDIDATES, mode="full")
     assert (found.index, found.side, found.agreement) == (None, None, "none_valid")
+    assert [side.text for side in found.sides] == ["[reasoning_start]\nI would rather not say"]
 
 
 def test_candidates_are_scored_after_the_reasoning_and_only_where_asked_for() -> None:
