@@ -13,8 +13,8 @@ from msrrec import log, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, MsrRecError
-from msrrec.evaluation.evaluate import METRICS, evaluate_system
-from msrrec.evaluation.plots import share_curves
+from msrrec.evaluation.evaluate import METRICS, SWEEP, evaluate_system
+from msrrec.evaluation.plots import sweep_figure
 from msrrec.inference.recommender import Mode
 from msrrec.page import render_page
 from msrrec.stages import Summary, run_stage
@@ -54,7 +54,7 @@ def sweep(
         "best_alpha": {name: point["alpha"] for name, point in best.items()},
     }
     page = str(folder / "index.html")
-    storage.write_json(str(folder / "sweep.json"), result)
+    storage.write_json(str(folder / SWEEP), result)
     storage.write_bytes(page, render_sweep(result, Dataset.load(dataset).domain))
     ratios = {name: round(hit_ratio(point, name), 4) for name, point in best.items()}
     return {"out": out, "page": page, "best_alpha": result["best_alpha"], "hit_ratio": ratios}
@@ -165,9 +165,5 @@ def hit_ratio(point: Mapping[str, Any], variant: str) -> float:
 
 def render_sweep(result: Mapping[str, Any], domain: str) -> bytes:
     """The page with Figure 6."""
-    points = result["points"]
-    curves = {
-        name: [(point["alpha"], point["variants"][name]["hit_ratio"]) for point in points]
-        for name in points[0]["variants"]
-    }
-    return render_page("sweep.html", **result, domain=domain, figure=share_curves(curves))
+    figure = sweep_figure(result["points"])
+    return render_page("sweep.html", sweep={**result, "figure": figure}, domain=domain)

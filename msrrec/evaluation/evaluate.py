@@ -41,6 +41,8 @@ from msrrec.schema import Example
 logger = logging.getLogger(__name__)
 
 METRICS = "report/metrics.json"
+SWEEP = "sweep.json"
+"""What ``msrrec sweep`` found, with its points' evaluations below."""
 KIND = "msrrec-evaluation"
 NO_SIDE = "none"
 """The ``side`` of a fused row where neither side was valid."""

@@ -66,14 +66,16 @@ def training_curve(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     return {"lines": lines, "ends": ends, "last": last, "top": top}
 
 
-def share_curves(
-    curves: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]],
-) -> dict[str, Any]:
-    """Shares with their intervals over a quantity from 0 to 1, on a 600 by 200 plane.
+def sweep_figure(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """HitRatio@1 and its interval over alpha, a curve a variant, on a 600 by 200 plane.
 
     Args:
-        curves: By name, points of a place and a share's value, low and high, in order of place.
+        points: As ``sweep.json`` holds them, by rising alpha.
     """
+    curves = {
+        name: [(point["alpha"], point["variants"][name]["hit_ratio"]) for point in points]
+        for name in points[0]["variants"]
+    }
     top = axis_top([share["high"] for points in curves.values() for _, share in points])
     return {
         "top": top,

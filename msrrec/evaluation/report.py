@@ -15,9 +15,9 @@ from msrrec import schema, storage
 from msrrec.errors import DataError
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
 from msrrec.evaluation.consistency import changed_choices
-from msrrec.evaluation.evaluate import KIND, METRICS
+from msrrec.evaluation.evaluate import KIND, METRICS, SWEEP
 from msrrec.evaluation.paper import DATASETS, build_tables
-from msrrec.evaluation.plots import axis_top, histogram, training_curve
+from msrrec.evaluation.plots import axis_top, histogram, sweep_figure, training_curve
 from msrrec.evaluation.ranking import unpack_bits
 from msrrec.evaluation.score import SCORES
 from msrrec.evaluation.statistics import SIGNIFICANT, detectable_difference, holm, mcnemar
@@ -68,16 +68,19 @@ class SystemResult:
 
 
 def report_folder(folder: str) -> dict[str, Any]:
-    """Page and JSON in ``DIR/report`` from every evaluation below a folder.
+    """Page and JSON in ``DIR/report`` from every evaluation and every sweep below a folder.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no evaluation.
     """
-    return write_report(load_results(folder), folder)
+    return write_report(load_results(folder), folder, sweeps=load_sweeps(folder))
 
 
 def write_report(
-    results: Sequence[SystemResult], folder: str, failures: Mapping[str, str] | None = None
+    results: Sequence[SystemResult],
+    folder: str,
+    failures: Mapping[str, str] | None = None,
+    sweeps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Page and JSON in ``DIR/report`` from some evaluations, and the summary of both.
 
@@ -85,9 +88,10 @@ def write_report(
         results: In the order of the table.
         folder: Where to write.
         failures: Systems without a result, and why.
+        sweeps: For Figure 6, as ``load_sweeps`` gives them.
     """
     page = storage.join(folder, PAGE)
-    report = build_report(results, page, failures)
+    report = build_report(results, page, failures, sweeps)
     storage.write_json(storage.join(folder, RESULTS), report)
     systems = [{name: row[name] for name in _SUMMARY} for row in report["systems"]]
     return {
@@ -99,25 +103,37 @@ def write_report(
 
 
 def load_results(folder: str) -> list[SystemResult]:
-    """Every evaluation below a folder: baselines, base models, trained ones.
+    """Every evaluation below a folder but a sweep's: baselines, base models, trained ones.
 
     Raises:
         DataError: If there is none.
     """
-    filesystem, inner = storage.resolve(folder)
-    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    paths = [
-        info.path.removesuffix("/" + METRICS)
-        for info in filesystem.get_file_info(selector)
-        if info.path.endswith("/" + METRICS)
-    ]
-    prefix = folder[: -len(inner)] if "://" in folder else ""
-    results = [load_result(prefix + path) for path in sorted(paths)]
+    sweeps = tuple(path + "/" for path in _find(folder, SWEEP))
+    paths = [path for path in _find(folder, METRICS) if not path.startswith(sweeps)]
+    results = [load_result(path) for path in paths]
     if not results:
         raise DataError(
             f"{folder}: found no {METRICS} below it; expected folders made by `msrrec evaluate`"
         )
     return sorted(results, key=_place)
+
+
+def load_sweeps(folder: str) -> list[dict[str, Any]]:
+    """What every sweep below a folder found, with its figure."""
+    found = [storage.read_json(storage.join(path, SWEEP)) for path in _find(folder, SWEEP)]
+    return [{**sweep, "figure": sweep_figure(sweep["points"])} for sweep in found]
+
+
+def _find(folder: str, file: str) -> list[str]:
+    """The folders, at any depth, that hold a file, sorted."""
+    filesystem, inner = storage.resolve(folder)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    prefix = folder[: -len(inner)] if "://" in folder else ""
+    return sorted(
+        prefix + info.path.removesuffix("/" + file)
+        for info in filesystem.get_file_info(selector)
+        if info.path.endswith("/" + file)
+    )
 
 
 def load_result(path: str) -> SystemResult:
@@ -136,7 +152,10 @@ def load_result(path: str) -> SystemResult:
 
 
 def build_report(
-    results: Sequence[SystemResult], out: str, failures: Mapping[str, str] | None = None
+    results: Sequence[SystemResult],
+    out: str,
+    failures: Mapping[str, str] | None = None,
+    sweeps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write the page of some results, in their order; its table's rows and its findings.
 
@@ -174,6 +193,7 @@ def build_report(
         cases=_cases(main, results),
         histogram=histogram(main.metrics.get("fusion", {}).get("perplexity")),
         curves=_curves(results),
+        sweeps=sweeps,
         fits=[r for r in results if r.metrics.get("fit", {}).get("sequential")],
         speeds=[r for r in results if "speed" in r.metrics],
     )

@@ -351,6 +351,22 @@ def test_a_single_baseline_makes_a_page_too(folder: Path) -> None:
     assert [row["system"] for row in rows] == ["random"]
 
 
+def test_a_sweep_is_a_figure_and_its_points_are_no_systems(folder: Path) -> None:
+    before = report_folder(str(folder))
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    point = {"alpha": 0.7, "beta": 0.3, "num_users": 40, "chance": 0.2}
+    point["variants"] = {"full": {"hit_ratio": share}}
+    found = {"split": "validation", "points": [point], "best_alpha": {"full": 0.7}}
+    storage.write_json(str(folder / "sweep" / "sweep.json"), found)
+    (folder / "random").rename(folder / "sweep" / "alpha-0.7")
+    after = report_folder(str(folder))
+    labels = [row["label"] for row in before["systems"]]
+    assert [row["label"] for row in after["systems"]] == labels[1:]
+    page = Path(after["page"]).read_text()
+    assert "full, best at α = 0.7" in page
+    assert "0.7/0.3" in page
+
+
 def test_systems_on_other_users_are_shown_but_not_compared(folder: Path, dataset: Dataset) -> None:
     config = RunConfig.model_validate({"evaluate": {"num_users": 5}})
     evaluation.evaluate_baseline(dataset, "random", str(folder / "few"), config)

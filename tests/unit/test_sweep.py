@@ -11,7 +11,7 @@ from msrrec import storage, sweep
 from msrrec.config import load_config
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import METRICS
-from msrrec.evaluation.plots import share_curves
+from msrrec.evaluation.plots import sweep_figure
 from tests.stand_in_dataset import write_dataset
 
 HITS = {0.2: 0.25, 0.5: 0.75, 0.8: 0.5}
@@ -74,7 +74,11 @@ def test_a_page_escapes_the_shops_name() -> None:
 
 
 def test_curves_of_shares_lie_on_a_plane_from_zero() -> None:
-    figure = share_curves({"full": [(0.0, share(0.25)), (0.5, share(0.5))]})
+    variants = [{"full": {"hit_ratio": share(value)}} for value in (0.25, 0.5)]
+    points = [
+        {"alpha": alpha, "variants": found} for alpha, found in zip((0, 0.5), variants, strict=True)
+    ]
+    figure = sweep_figure(points)
     # the highest whisker ends at 0.6, so the plane ends at 0.7: 0.25 is 0.25/0.7 of 200 above 0
     assert figure["top"] == pytest.approx(0.7)
     assert figure["curves"]["full"]["line"] == "0.0,128.6 300.0,57.1"
