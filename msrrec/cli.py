@@ -48,6 +48,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved sett
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
+Source = Annotated[
+    Literal["amazon", "movielens", "table", "demo"],
+    typer.Option(help="What the files are; demo is the embedded world and needs none."),
+]
+Interactions = Annotated[
+    str | None, typer.Option(help="Reviews or ratings: a file, folder or glob.")
+]
+Items = Annotated[str | None, typer.Option(help="Titles: a file, folder or glob.")]
 ModelDir = Annotated[
     str,
     typer.Option(
@@ -108,15 +116,10 @@ def with_ray(config: RunConfig, work: Callable[[], Summary]) -> Callable[[], Sum
 
 @app.command(epilog=settings_help("data", "ray"))
 def prepare(
-    source: Annotated[
-        Literal["amazon", "movielens", "table", "demo"],
-        typer.Option(help="What the files are; demo is the embedded world and needs none."),
-    ],
+    source: Source,
     out: OutDir,
-    interactions: Annotated[
-        str | None, typer.Option(help="Reviews or ratings: a file, folder or glob.")
-    ] = None,
-    items: Annotated[str | None, typer.Option(help="Titles: a file, folder or glob.")] = None,
+    interactions: Interactions = None,
+    items: Items = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
@@ -438,17 +441,23 @@ def serve(
 @app.command(epilog=settings_help("data", "synthesis", "train", "evaluate"))
 def demo(
     out: OutDir = "runs/demo",
+    source: Source = "demo",
+    interactions: Interactions = None,
+    items: Items = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """The whole road on the embedded world, in minutes, then a page to look at."""
+    """The whole road on the embedded world, in minutes, then a page to look at.
+
+    With another --source it goes through purchases of your own.
+    """
     import jobs
     from msrrec.demo import run_demo
 
     settings = config or Path(jobs.__path__[0]) / "configs" / "demo.yaml"
     run = resolve(settings, overrides, dry_run, out=out)
-    emit(run_demo(out, run))
+    emit(run_demo(out, run, source, interactions, items))
 
 
 def dataset_settings(dataset: str) -> dict[str, Any]:

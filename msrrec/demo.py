@@ -1,4 +1,4 @@
-"""The whole road on the embedded world, each stage as its own command would run it."""
+"""The whole road on the embedded world or a shop's files, each stage as its own command runs it."""
 
 import json
 import logging
@@ -24,16 +24,25 @@ logger = logging.getLogger(__name__)
 SERVICE_START_S = 180.0
 
 
-def run_demo(out: str, config: RunConfig) -> Summary:
+def run_demo(
+    out: str,
+    config: RunConfig,
+    source: str = "demo",
+    interactions: str | None = None,
+    items: str | None = None,
+) -> Summary:
     """Prepare, synthesize, train twice, evaluate and score, report, serve, and ask once.
 
     Args:
         out: Folder of everything; finished stages in it are skipped.
         config: Settings of all stages.
+        source: As ``prepare`` takes it; ``demo`` is the embedded world.
+        interactions: Purchases of any other source.
+        items: Their titles.
     """
     begin = time.monotonic()
     with ray_session(config.ray.address, config.ray.num_cpus):
-        dataset = _prepare(storage.join(out, "dataset"), config)
+        dataset = _prepare(storage.join(out, "dataset"), config, source, interactions, items)
         reasoning = storage.join(out, "reasoning")
         _synthesize(dataset, reasoning, config)
         model, plain = storage.join(out, "model"), storage.join(out, "model-without-reasoning")
@@ -58,7 +67,7 @@ def run_demo(out: str, config: RunConfig) -> Summary:
 
     report = report_folder(out)
     answer = ask_service(model, dataset, config)
-    _show(report, answer)
+    _show(report, answer, dataset.domain)
     seconds = round(time.monotonic() - begin)
     return {"seconds": seconds, "page": report["page"], "answer": answer["item"]}
 
@@ -78,12 +87,22 @@ def for_references(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"synthesis": synthesis})
 
 
-def _prepare(out: str, config: RunConfig) -> Dataset:
+def _prepare(
+    out: str, config: RunConfig, source: str, interactions: str | None, items: str | None
+) -> Dataset:
     from msrrec.data.prepare import prepare
 
-    _announce(f"prepare --source demo --out {out}")
-    settings = {"source": "demo", "data": config.data.model_dump(mode="json")}
-    run_stage("prepare", out, settings, lambda: prepare("demo", None, None, out, config.data))
+    files = f" --interactions {interactions} --items {items}" if interactions else ""
+    _announce(f"prepare --source {source}{files} --out {out}")
+    settings = {
+        "source": source,
+        "interactions": interactions,
+        "items": items,
+        "data": config.data.model_dump(mode="json"),
+    }
+    run_stage(
+        "prepare", out, settings, lambda: prepare(source, interactions, items, out, config.data)
+    )
     return Dataset.load(out)
 
 
@@ -210,13 +229,14 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
         return dict(json.load(response))
 
 
-def _show(report: Summary, answer: dict[str, Any]) -> None:
+def _show(report: Summary, answer: dict[str, Any], domain: str) -> None:
     """The table, the served recommendation, and where to look next, on stderr."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(stderr=True, width=100)
-    table = Table(title="The embedded world, test users (95% intervals in brackets)")
+    table = Table(title=f"{escape(domain)}, test users (95% intervals in brackets)")
     table.add_column("system")
     for column in ("HitRatio@1", "ValidRatio", "users"):
         table.add_column(column, justify="right")
