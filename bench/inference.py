@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pipeline-users", type=int, default=96, help="0 leaves Ray Data out")
+    parser.add_argument("--pipeline-users", type=int, default=192, help="0 leaves Ray Data out")
     arguments = parser.parse_args()
     os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it then
     with tempfile.TemporaryDirectory() as folder:

@@ -68,14 +68,17 @@ def render_context(domain: str, history: Sequence[str], candidates: Sequence[str
 
 
 def render_instruction(side: Side, answer_format: AnswerFormat = "title") -> str:
-    """What the model is asked to do after history and candidates."""
-    lines = [_GOALS[side]]
-    lines += [f"Step {n}. {s}: {_TASKS[s]}." for n, s in enumerate(STEPS[side], 1)]
+    """What the model is asked to do after history and candidates.
+
+    What all chains share comes first, so that their prompts part as late as they can.
+    """
     reasoning = "the steps" if STEPS[side] else "nothing"
-    lines += [
+    lines = [
         f"Write {reasoning} between {REASONING_START} and {REASONING_END}, "
-        f"then {_ANSWERS[answer_format]}"
+        f"then {_ANSWERS[answer_format]}",
+        _GOALS[side],
     ]
+    lines += [f"Step {n}. {s}: {_TASKS[s]}." for n, s in enumerate(STEPS[side], 1)]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.data.candidates import CandidateSampler
@@ -18,7 +18,6 @@ def world(num_users: int, num_items: int, length: int, seed: int) -> tuple[Seque
     )[1]
 
 
-@settings(deadline=None)  # the first draw warms up
 @given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 1000))
 def test_a_set_holds_the_target_and_untouched_items_of_distinct_titles(
     num_users: int, length: int, seed: int

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.data.kcore import distinct_rows, k_core
@@ -24,7 +24,6 @@ def test_a_core_of_one_keeps_everything_and_a_large_one_nothing() -> None:
     assert k_core(users, items, 3).tolist() == []
 
 
-@settings(deadline=None)
 @given(EVENTS, st.integers(1, 4))
 def test_the_core_is_what_removing_one_weak_user_or_item_at_a_time_leaves(
     events: list[tuple[int, int, int]], k: int
@@ -44,7 +43,6 @@ def test_the_core_is_what_removing_one_weak_user_or_item_at_a_time_leaves(
     assert k_core(users, items, k).tolist() == sorted(left)
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_only_the_first_of_identical_events_stays(events: list[tuple[int, int, int]]) -> None:
     expected = [row for row, event in enumerate(events) if event not in events[:row]]
