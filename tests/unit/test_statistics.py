@@ -1,6 +1,9 @@
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats import contingency_tables, multitest
 
 from msrrec.evaluation.statistics import (
     Paired,
@@ -45,6 +48,19 @@ def test_mcnemar_counts_only_users_on_whom_the_systems_differ() -> None:
     assert (found.first_only, found.second_only) == (5, 1)
     assert found.p_value == pytest.approx(0.21875)
     assert mcnemar(second, first).p_value == pytest.approx(0.21875)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_mcnemar_is_that_of_statsmodels(hits: list[tuple[bool, bool]]) -> None:
+    counts = Counter(hits)
+    table = [[counts[a, b] for b in (True, False)] for a in (True, False)]
+    found = mcnemar([first for first, _ in hits], [second for _, second in hits])
+    assert found.p_value == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
 
 
 def test_systems_that_never_differ_are_not_different() -> None:
