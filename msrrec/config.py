@@ -221,8 +221,9 @@ class TrainConfig(Config):
     use_gpu: bool | None = None
     """Unset: where the cluster has one."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """How workers share the work: with ddp each holds the whole model; with fsdp its layers' frozen
-    weights are spread over all workers, for models that one can't hold."""
+    """How workers share the model: with ddp each holds all of it; with fsdp its layers' frozen
+    weights are spread over their devices, though each reads all of them into its node's memory
+    first."""
     load_in_4bit: bool = False
     """Keep the frozen weights in 4 bits while training (QLoRA), where bitsandbytes is installed;
     the merged model has them whole."""

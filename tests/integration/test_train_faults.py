@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -198,9 +199,11 @@ def lose_nodes(dataset: str, reasoning: str, replaced: str, left: str, *settings
 def kill_node(cluster: Any, node: Any) -> None:
     """All its processes at once, as when its power goes."""
     (raylet,) = node.all_processes["raylet"]
-    for process in psutil.Process(raylet.process.pid).children(recursive=True):
-        process.kill()
+    workers = psutil.Process(raylet.process.pid).children(recursive=True)
     cluster.remove_node(node, allow_graceful=False)
+    for process in workers:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_left(
