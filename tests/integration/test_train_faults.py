@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -175,22 +176,17 @@ def lose_nodes(dataset: str, reasoning: str, replaced: str, left: str, *settings
         (replaced, True, "train.lora_dropout=0.1"),
         (left, False, "train.min_workers=1"),
     ):
-        kept: list[dict[str, Any]] = []
-
-        def disturb(out: str = out, is_replaced: bool = is_replaced, kept: Any = kept) -> None:
-            wait_until(lambda: checkpoints_of(Path(out)))
+        config = load_config(None, [*settings, setting])
+        with ThreadPoolExecutor() as pool:  # as Ray adds nodes in the main thread alone
+            training = pool.submit(train, Dataset.load(dataset), reasoning, out, config)
+            wait_until(lambda: checkpoints_of(Path(out)))  # noqa: B023
             kill_node(cluster, nodes[-1])
-            kept.extend(latest_metrics(Path(out)))
+            kept = latest_metrics(Path(out))
             if is_replaced:
                 nodes.append(cluster.add_node(**resources))
-
-        killer = Thread(target=disturb)
-        killer.start()
-        config = load_config(None, [*settings, setting])
-        summary = train(Dataset.load(dataset), reasoning, out, config)
-        killer.join()
+            steps = training.result()["steps"]
         alive = sorted(node["Alive"] for node in ray.nodes())
-        found.append({"steps": summary["steps"], "kept": kept, "alive": alive})
+        found.append({"steps": steps, "kept": kept, "alive": alive})
     ray.shutdown()
     cluster.shutdown()
     return found
