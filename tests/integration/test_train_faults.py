@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -179,7 +180,7 @@ def lose_nodes(dataset: str, reasoning: str, replaced: str, left: str, *settings
         config = load_config(None, [*settings, setting])
         with ThreadPoolExecutor() as pool:  # as Ray adds nodes in the main thread alone
             training = pool.submit(train, Dataset.load(dataset), reasoning, out, config)
-            wait_until(lambda: checkpoints_of(Path(out)))  # noqa: B023
+            wait_until(partial(checkpoints_of, Path(out)))
             kill_node(cluster, nodes[-1])
             kept = latest_metrics(Path(out))
             if is_replaced:
