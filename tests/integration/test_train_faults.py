@@ -217,7 +217,7 @@ def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_l
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         stdout=subprocess.PIPE,
         check=True,
-        timeout=150,
+        timeout=240,
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert [run["alive"] for run in found] == [[False, True, True], [False, False, True]]
