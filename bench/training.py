@@ -447,6 +447,7 @@ def print_table(vocabulary: int, found: dict[str, list[Values]]) -> None:
 
 # --- On a GPU -------------------------------------------------------------------------------------
 
+GPU_SYSTEMS = ("ours", "plain")
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 products a second, from the makers' data sheets."""
 
@@ -548,7 +549,7 @@ def main() -> None:
     if args.time:
         return time_steps(args.time, args.vocabulary, args.steps, args.out)
     if args.gpu:
-        for system in args.systems if args.systems != SYSTEMS else ("ours", "plain"):
+        for system in (name for name in args.systems if name in GPU_SYSTEMS):
             time_on_gpu(system, args.examples, args.steps, args.checkpointing)
             gc.collect()  # the model is in reference cycles
             torch.cuda.empty_cache()

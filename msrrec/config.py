@@ -220,6 +220,13 @@ class TrainConfig(Config):
     wait for all num_workers."""
     use_gpu: bool | None = None
     """Unset: where the cluster has one."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How workers share the model: with ddp each holds all of it; with fsdp its layers' frozen
+    weights are spread over their devices, though each reads all of them into its node's memory
+    first."""
+    load_in_4bit: bool = False
+    """Keep the frozen weights in 4 bits while training (QLoRA), where bitsandbytes is installed;
+    the merged model has them whole."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
     validate_every_steps: int = Field(default=0, ge=0)
@@ -259,6 +266,8 @@ class TrainConfig(Config):
                 f"keep={self.keep} and patience={self.patience} need validate_every_steps, which "
                 "is 0"
             )
+        if self.load_in_4bit and self.strategy == "fsdp":
+            raise ValueError("load_in_4bit=true needs strategy=ddp, as 4-bit weights can't be cut")
         if self.alpha == 0 and self.beta == 0:
             raise ValueError("alpha and beta are both 0, so there is no loss")
         return self

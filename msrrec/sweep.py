@@ -4,12 +4,15 @@ Ray Tune runs the points, each with the library's own training and evaluation. E
 holds finished stages like any other, so a killed sweep goes on, and a wider one adds points.
 """
 
+import contextlib
+import io
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msrrec import log, storage
+from msrrec.cluster import quiet_ray_data
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, MsrRecError
@@ -65,7 +68,8 @@ def run_points(
 ) -> None:
     """Run every point on Ray Tune; the first that fails ends the sweep.
 
-    A point holds no resources itself, as its workers and engines ask for theirs. Tune's own records
+    A point holds no resources itself, as its workers and engines ask for theirs: Ray Train and Ray
+    Data do so beside the trial's placement group, which plain tasks could not leave. Tune's records
     are thrown away: what is finished is known by its stages.
 
     Raises:
@@ -75,6 +79,7 @@ def run_points(
 
     def run_trial(settings: dict[str, float]) -> dict[str, Any]:
         log.setup()
+        quiet_ray_data()
         try:
             run(settings["alpha"])
         except MsrRecError as error:
@@ -93,7 +98,8 @@ def run_points(
         ),
     )
     try:
-        results = tuner.fit()
+        with contextlib.redirect_stdout(io.StringIO()):  # Tune names folders that won't be there
+            results = tuner.fit()
     finally:
         shutil.rmtree(folder / _TUNE, ignore_errors=True)
     refusals = [(result.metrics or {}).get("refusal") for result in results]

@@ -39,7 +39,7 @@ def candidate_logprobs(
         room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
         reasoning = one.reasoning_ids[: max(room, 0)]
         prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)
-        requests += [_dictate(prompt, answer) for answer in choice.answers]
+        requests += [dictate(prompt, answer) for answer in choice.answers]
     scores = map(_log_likelihood, engine.generate(requests))
     return [tuple(islice(scores, len(one.query.candidates))) for one in written]
 
@@ -47,7 +47,7 @@ def candidate_logprobs(
 def unconditional_perplexities(engine: Engine, written: Sequence[Written]) -> list[float | None]:
     """Perplexity of each reasoning without its prompt; None where there is no reasoning."""
     beginning = _encode_beginning(engine.tokenizer)
-    requests = [_dictate(beginning, one.reasoning_ids) for one in written if one.reasoning_ids]
+    requests = [dictate(beginning, one.reasoning_ids) for one in written if one.reasoning_ids]
     generations = iter(engine.generate(requests))
     return [
         perplexity(next(generations).token_logprobs) if one.reasoning_ids else None
@@ -61,7 +61,7 @@ def _encode_beginning(tokenizer: Any) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
-def _dictate(prompt: tuple[int, ...], text: tuple[int, ...]) -> GenerationRequest:
+def dictate(prompt: tuple[int, ...], text: tuple[int, ...]) -> GenerationRequest:
     """A request whose output can only be this text."""
     return GenerationRequest(
         prompt_ids=prompt,

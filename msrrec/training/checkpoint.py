@@ -75,12 +75,17 @@ def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[R
     write_metrics(folder, rows)
 
 
-def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[Row]]:
-    """Put a checkpoint into a learner; the steps done and the metrics so far."""
+def load_adapter(folder: str, model: Any) -> None:
+    """Put the matrices of an adapter or a checkpoint into a PEFT model."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(learner.model, load_file(Path(folder) / "adapter_model.safetensors"))
+    set_peft_model_state_dict(model, load_file(Path(folder) / "adapter_model.safetensors"))
+
+
+def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[Row]]:
+    """Put a checkpoint into a learner; the steps done and the metrics so far."""
+    load_adapter(folder, learner.model)
     state = torch.load(Path(folder) / _TRAINER, map_location=learner.device, weights_only=True)
     learner.optimizer.load_state_dict(state["optimizer"])
     return int(state["steps_done"]), read_metrics(folder)

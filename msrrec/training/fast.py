@@ -87,7 +87,7 @@ def run_layer(
     x_TE = x_TE + _apply(states.flatten(1), attention.o_proj)[0]
     normal = _norm(layer.post_attention_layernorm, x_TE, mlp.gate_proj)
     product = swiglu(*_apply(normal, mlp.gate_proj, mlp.up_proj))
-    return (x_TE + _apply(product, mlp.down_proj)[0]).unsqueeze(0)
+    return x_TE[None] + _apply(product, mlp.down_proj)[0][None]  # no view: FSDP would warn
 
 
 def _heads(

@@ -39,8 +39,16 @@ def head_loss(
         shape (2,). Both in float32.
     """
     weights_S = alpha * shares_2S[0] + beta * shares_2S[1]
-    losses_S = _HeadLosses.apply(hidden_SE, weight_VE, targets_S)  # type: ignore[no-untyped-call]
+    losses_S = token_losses(hidden_SE, weight_VE, targets_S)
     return losses_S @ weights_S, shares_2S @ losses_S.detach()
+
+
+def token_losses(
+    hidden_SE: torch.Tensor, weight_VE: torch.Tensor, targets_S: torch.Tensor
+) -> torch.Tensor:
+    """-log p of each target, (S,) in float32."""
+    losses_S: torch.Tensor = _HeadLosses.apply(hidden_SE, weight_VE, targets_S)  # type: ignore[no-untyped-call]
+    return losses_S
 
 
 class _HeadLosses(torch.autograd.Function):

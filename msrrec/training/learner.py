@@ -4,24 +4,27 @@ Gradients are summed, not averaged, and the loss is divided by the examples of t
 step is the same for any micro-batch size, any number of workers and an uneven last batch.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed
+from torch.nn.functional import cross_entropy
 
 from msrrec.config import TrainConfig
 from msrrec.errors import ModelError
 from msrrec.training.attention import fastest_kernel, use_packed_attention
 from msrrec.training.examples import ExampleSet
 from msrrec.training.fast import head_weight, use_fast_layers
-from msrrec.training.head import head_loss
-from msrrec.training.loss import packed_loss
-from msrrec.training.packing import COARSE, EXACT, Packed, pack
+from msrrec.training.head import head_loss, token_losses
+from msrrec.training.loss import NOT_SUPERVISED, packed_loss
+from msrrec.training.packing import COARSE, EXACT, Packed, Pair, pack
 from msrrec.training.schedule import Batch, share_of_worker
+from msrrec.training.shard import shard_layers
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Learner:
     """The model, its optimizer, and the place of this worker among all.
 
     Args:
-        model: A PEFT model, on its device.
+        model: A PEFT model.
         config: Of the training run.
         bfloat16: Whether matrix products run in bfloat16.
+        device: Where to train; None for where the model is.
         rank: 0-based.
         world_size: Workers; more than one needs torch's process group.
     """
@@ -60,12 +64,14 @@ class Learner:
         config: TrainConfig,
         *,
         bfloat16: bool,
+        device: torch.device | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.model, self.config, self.bfloat16 = model, config, bfloat16
         self.rank, self.world_size = rank, world_size
-        self.device = next(model.parameters()).device
+        self.device = device or next(model.parameters()).device
+        self.is_sharded = config.strategy == "fsdp" and world_size > 1
         self._prepare(model.get_base_model())
         self.grain = COARSE if self.packs and self.device.type == "cpu" else EXACT
         self.weights = [p for p in model.parameters() if p.requires_grad]
@@ -81,15 +87,17 @@ class Learner:
         kernel = self.config.attention
         kernel = fastest_kernel(self.device, dtype) if kernel == "auto" else kernel
         self.packs = use_packed_attention(base, kernel)
-        self.head = None
-        if self.packs and use_fast_layers(base, kernel, dtype):
-            self.head = head_weight(base, dtype)
+        is_fast = self.packs and use_fast_layers(base, kernel, dtype)
         if self.config.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.compile:
             for module in base.modules():
                 if isinstance(module, GradientCheckpointingLayer):
                     module.compile(dynamic=True)
+        if self.is_sharded:
+            shard_layers(base, self.device, self.world_size)
+        self.model.to(self.device)
+        self.head = head_weight(base, dtype) if is_fast else None
 
     def step(
         self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float
@@ -139,24 +147,52 @@ class Learner:
             distributed.all_reduce(total)
         return float(total) / len(examples)
 
+    @torch.no_grad()
+    def token_logprobs(self, pair: Pair) -> list[float]:
+        """Natural log-probabilities of one example's supervised tokens, in their order."""
+        self.model.eval()
+        packed = pack([pair], self.device, self.grain)
+        if self.head is None:
+            losses_S = cross_entropy(self._logits(packed).float(), packed.targets, reduction="none")
+        else:
+            losses_S = token_losses(self._hidden(packed, self.head), self.head, packed.targets)
+        return (-losses_S[: int((pair[1] != NOT_SUPERVISED).sum())]).tolist()
+
     def _micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
-        """What this worker sees of a global batch."""
+        """What this worker sees of a global batch.
+
+        Sharded workers meet in every layer, so those with less to do run along without a share.
+        """
         mine = share_of_worker(batch, examples.lengths, self.rank, self.world_size)
         size = self.config.micro_batch_size if self.packs else 1
         for start in range(0, len(mine), size):
             some = [examples[i] for i in mine[start : start + size]]
             yield pack(some, self.device, self.grain)
+        if self.is_sharded:
+            most = math.ceil(math.ceil(len(batch) / self.world_size) / size)
+            shortest = batch[np.argmin(examples.lengths[batch])]
+            idle = pack([examples[shortest]], self.device, self.grain)
+            for _ in range(most - math.ceil(len(mine) / size)):
+                yield replace(idle, shares=torch.zeros_like(idle.shares))
 
     def _losses(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._loss(packed) if self.head is None else self._fast_loss(packed)
+        return self._loss(packed) if self.head is None else self._fast_loss(packed, self.head)
 
     def _backward(self, packed: Packed, num_examples: int) -> torch.Tensor:
         loss, spans_2 = self._losses(packed)
         (loss / num_examples).backward()  # type: ignore[no-untyped-call]
         return torch.cat([packed.shares[0].sum()[None], spans_2])
 
-    def _fast_loss(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    def _fast_loss(
+        self, packed: Packed, head_VE: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Through the fast layers and the fused head, for the models that they fit."""
+        hidden_SE = self._hidden(packed, head_VE)
+        alpha, beta = self.config.alpha, self.config.beta
+        return head_loss(hidden_SE, head_VE, packed.targets, packed.shares, alpha, beta)
+
+    def _hidden(self, packed: Packed, head_VE: torch.Tensor) -> torch.Tensor:
+        """What the vocabulary projection sees of the supervised places, (S, E)."""
         outputs = self.model.get_base_model().get_decoder()(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
@@ -164,13 +200,16 @@ class Learner:
             starts=packed.starts,
             tails=packed.tails,
         )
-        assert self.head is not None
-        hidden_SE = outputs.last_hidden_state[0, packed.rows_of_tails].to(self.head.dtype)
-        alpha, beta = self.config.alpha, self.config.beta
-        return head_loss(hidden_SE, self.head, packed.targets, packed.shares, alpha, beta)
+        hidden: torch.Tensor = outputs.last_hidden_state[0, packed.rows_of_tails]
+        return hidden.to(head_VE.dtype)
 
     def _loss(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """Through any model; only positions that predict supervised tokens reach the vocabulary."""
+        """Through any model."""
+        alpha, beta = self.config.alpha, self.config.beta
+        return packed_loss(self._logits(packed), packed.targets, packed.shares, alpha, beta)
+
+    def _logits(self, packed: Packed) -> torch.Tensor:
+        """Only positions that predict supervised tokens reach the vocabulary, (S, V)."""
         lengths = {"sequence_lengths": packed.lengths} if self.packs else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             outputs = self.model.get_base_model()(
@@ -179,8 +218,8 @@ class Learner:
                 logits_to_keep=packed.rows,
                 **lengths,
             )
-        alpha, beta = self.config.alpha, self.config.beta
-        return packed_loss(outputs.logits[0], packed.targets, packed.shares, alpha, beta)
+        logits: torch.Tensor = outputs.logits[0]
+        return logits
 
     def _sum_over_workers(self, sums: torch.Tensor) -> None:
         """Add up gradients and sums of all workers, in one message."""

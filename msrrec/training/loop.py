@@ -30,7 +30,7 @@ from msrrec.training.checkpoint import (
 )
 from msrrec.training.examples import ExampleSet, build_examples, build_validation, load_paths
 from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
-from msrrec.training.model import load_tokenizer
+from msrrec.training.model import check_4bit, load_tokenizer
 from msrrec.training.schedule import num_steps
 from msrrec.training.worker import Job, run_worker
 
@@ -40,6 +40,7 @@ _NO_EFFECT = {
     "num_workers",
     "min_workers",
     "use_gpu",
+    "strategy",
     "checkpoint_every_steps",
     "log_every_steps",
     "tensorboard",
@@ -106,8 +107,10 @@ def check_cluster(config: TrainConfig) -> bool:
     """Whether to train on GPUs.
 
     Raises:
-        ConfigError: If GPUs are asked for and there are too few.
+        ConfigError: If GPUs are asked for and there are too few, or what reads 4-bit weights is
+            missing.
     """
+    check_4bit(config)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     on_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     have, unit = (gpus, "GPUs") if on_gpu else (int(ray.cluster_resources().get("CPU", 0)), "CPUs")

@@ -1,11 +1,12 @@
 """The student: a frozen base model with LoRA matrices on all its linear layers."""
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
 from msrrec.config import TrainConfig
-from msrrec.errors import ModelError
+from msrrec.errors import ConfigError, ModelError
 from msrrec.models import ModelSource
 
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -30,22 +31,53 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool) -> Any:
-    """The base model on the CPU, its weights in the type that ``dtype`` stands for.
+def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool, in_4bit: bool = False) -> Any:
+    """The base model, its weights in the type that ``dtype`` stands for.
+
+    It is on the CPU, but for one in 4 bits, which bitsandbytes puts on the GPU where there is one.
 
     Raises:
         ModelError: If the weights are missing or of no causal language model.
     """
     from transformers import AutoModelForCausalLM
 
+    weights = weight_dtype(dtype, on_gpu=on_gpu)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            source.path, revision=source.revision, dtype=weight_dtype(dtype, on_gpu=on_gpu)
+            source.path,
+            revision=source.revision,
+            dtype=weights,
+            quantization_config=four_bits(weights) if in_4bit else None,
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{source.path}: no weights there ({_line(error)})") from error
     model.config.use_cache = False
     return model
+
+
+def four_bits(dtype: torch.dtype) -> Any:
+    """QLoRA's 4-bit weights (arXiv:2305.14314): NF4, quantised twice, multiplied in ``dtype``."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def check_4bit(config: TrainConfig) -> None:
+    """Refuse 4-bit weights where nothing can read them.
+
+    Raises:
+        ConfigError: If they are asked for and bitsandbytes is missing.
+    """
+    if config.load_in_4bit and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "train.load_in_4bit=true: bitsandbytes is not installed; install it with "
+            "pip install bitsandbytes on every node, or leave the setting out"
+        )
 
 
 def add_lora(model: Any, config: TrainConfig) -> Any:

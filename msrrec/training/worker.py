@@ -154,11 +154,14 @@ def build_learner(job: Job) -> Learner:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     torch.set_num_threads(cores_per_worker(context.get_local_world_size()))
-    model = add_lora(load_base(job.source, job.dtype, on_gpu=device.type != "cpu"), job.config)
+    base = load_base(
+        job.source, job.dtype, on_gpu=device.type != "cpu", in_4bit=job.config.load_in_4bit
+    )
     return Learner(
-        model.to(device),
+        add_lora(base, job.config),
         job.config,
         bfloat16=multiplies_in_bfloat16(job.dtype, device),
+        device=device,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
     )

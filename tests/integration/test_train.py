@@ -1,6 +1,7 @@
 """Training on a real Ray: one worker and two, resume, and what is written."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError, ModelError
 from msrrec.models import locate_model
 from msrrec.schema import Item
+from msrrec.training.checkpoint import read_metrics
 from tests.stand_in_training import adapter_weights, make_config, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -102,25 +104,42 @@ def test_merged_model_and_adapter_give_the_same_logits(
         assert AutoTokenizer.from_pretrained(out / part).eos_token_id == plain.config.eos_token_id
 
 
-def test_two_workers_train_the_adapter_of_one(
+def test_two_workers_train_the_adapter_of_one_and_so_do_sharded_ones_from_their_checkpoint(
     trained: tuple[Path, dict[str, Any]],
     tmp_path: Path,
     base: str,
     dataset: Dataset,
     reasoning: str,
 ) -> None:
-    import torch
-
+    """One example at a time, so that in the batch of three one worker has less to do."""
     from msrrec.training.loop import train
 
-    config = make_config(base, "train.num_workers=2", "train.export_merged=false")
-    summary = train(dataset, reasoning, str(tmp_path / "two"), config)
-    one, two = adapter_weights(trained[0]), adapter_weights(tmp_path / "two")
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=0)
+    settings = ["train.num_workers=2", "train.micro_batch_size=1", "train.export_merged=false"]
+    summary = train(dataset, reasoning, str(tmp_path), make_config(base, *settings))
+    two = adapter_weights(tmp_path)
+    assert_close(two, adapter_weights(trained[0]))
     assert max(w.abs().max() for n, w in two.items() if "lora_B" in n) > 1e-4  # it did learn
     assert summary["loss"] == pytest.approx(trained[1]["loss"], abs=1e-5)
-    assert not (tmp_path / "two" / "merged").exists()
+    assert not (tmp_path / "merged").exists()
+
+    before = read_metrics(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    (last,) = tmp_path.glob("checkpoints/run-*/step-00000004")
+    shutil.rmtree(last)  # as if it was killed after its third step
+    settings += ["train.strategy=fsdp", "train.gradient_checkpointing=true"]
+    train(dataset, reasoning, str(tmp_path), make_config(base, *settings))
+    rows = read_metrics(str(tmp_path))
+    assert rows[:2] == before[:2]
+    assert rows[2]["tokens_per_s"] != before[2]["tokens_per_s"]  # that step was done again
+    assert_close(adapter_weights(tmp_path), two)
+
+
+def assert_close(ours: dict[str, Any], expected: dict[str, Any]) -> None:
+    import torch
+
+    assert ours.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(ours[name], weight, atol=1e-5, rtol=0)
 
 
 def test_a_killed_run_goes_on_and_a_finished_one_begins_anew(
@@ -162,7 +181,6 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
 def test_training_stops_when_validation_stalls_and_the_best_is_the_model(
     tmp_path: Path, base: str, dataset: Dataset
 ) -> None:
-    from msrrec.training.checkpoint import read_metrics
     from msrrec.training.loop import train
 
     config = make_config(

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from msrrec.config import load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ModelError
 from msrrec.training.checkpoint import find_checkpoints, read_metrics
@@ -152,58 +156,75 @@ def test_a_diverging_loss_ends_the_run_at_once(
     assert not (tmp_path / "adapter").exists()
 
 
-TWO_NODES = """
-import json, sys, threading, time
-from pathlib import Path
-
-import ray
-from ray.cluster_utils import Cluster
-
-from msrrec.config import load_config
-from msrrec.data.dataset import Dataset
-from msrrec.training.loop import train
-
-dataset, reasoning, out, *settings = sys.argv[1:]
-store = {"num_cpus": 1, "object_store_memory": 10**8}
-cluster = Cluster(initialize_head=True, head_node_args=store)
-node = cluster.add_node(**store)
-ray.init(address=cluster.address)
-
-def kill():
-    while not list(Path(out).glob("checkpoints/run-*/step-*[0-9]")):
-        time.sleep(0.01)
-    cluster.remove_node(node, allow_graceful=False)
-
-killer = threading.Thread(target=kill)
-killer.start()
-summary = train(Dataset.load(dataset), reasoning, out, load_config(None, settings))
-killer.join()
-nodes = [n["Alive"] for n in ray.nodes()]
-ray.shutdown()
-cluster.shutdown()
-print(json.dumps({"nodes": nodes, "steps": summary["steps"]}))
+DRIVER = """
+import json, sys
+from tests.integration.test_train_faults import lose_nodes
+print(json.dumps(lose_nodes(*sys.argv[1:])))
 """
 
 
-def test_a_run_goes_on_without_a_node_that_is_killed(
-    tmp_path: Path, base: str, dataset: Dataset, reasoning: str
+def lose_nodes(dataset: str, reasoning: str, replaced: str, left: str, *settings: str) -> Any:
+    """Two runs on a cluster of two nodes; each loses one, which the first gets replaced."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    resources = {"num_cpus": 1, "object_store_memory": 10**8}
+    cluster = Cluster(initialize_head=True, head_node_args=resources)
+    nodes = [cluster.add_node(**resources)]
+    ray.init(address=cluster.address)
+    found = []
+    for out, is_replaced, setting in (
+        (replaced, True, "train.lora_dropout=0.1"),
+        (left, False, "train.min_workers=1"),
+    ):
+        config = load_config(None, [*settings, setting])
+        with ThreadPoolExecutor() as pool:  # as Ray adds nodes in the main thread alone
+            training = pool.submit(train, Dataset.load(dataset), reasoning, out, config)
+            wait_until(partial(checkpoints_of, Path(out)))
+            kill_node(cluster, nodes[-1])
+            kept = latest_metrics(Path(out))
+            if is_replaced:
+                nodes.append(cluster.add_node(**resources))
+            steps = training.result()["steps"]
+        alive = sorted(node["Alive"] for node in ray.nodes())
+        found.append({"steps": steps, "kept": kept, "alive": alive})
+    ray.shutdown()
+    cluster.shutdown()
+    return found
+
+
+def kill_node(cluster: Any, node: Any) -> None:
+    """All its processes at once, as when its power goes."""
+    (raylet,) = node.all_processes["raylet"]
+    workers = psutil.Process(raylet.process.pid).children(recursive=True)
+    cluster.remove_node(node, allow_graceful=False)
+    for process in workers:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_left(
+    tmp_path: Path, base: str, dataset: Dataset, reasoning: str, undisturbed: bytes
 ) -> None:
     import torch
 
-    plain = [*SETTINGS, "train.lora_dropout=0"]  # which each worker draws for itself
-    train(dataset, reasoning, str(tmp_path / "one"), make_config(base, *plain))
-    out = str(tmp_path / "two")
-    settings = settings_for(base, *plain, "train.min_workers=1", "train.max_failures=1")
+    plain = [*SETTINGS, "train.lora_dropout=0"]  # dropout is each worker's own, so their number's
+    replaced, left, whole = (tmp_path / name for name in ("replaced", "left", "whole"))
+    train(dataset, reasoning, str(whole), make_config(base, *plain))
+    settings = settings_for(base, *plain, "train.max_failures=1")
     done = subprocess.run(
-        [sys.executable, "-c", TWO_NODES, dataset.path, reasoning, out, *settings],
+        [sys.executable, "-c", DRIVER, dataset.path, reasoning, replaced, left, *settings],
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         stdout=subprocess.PIPE,
         check=True,
-        timeout=150,
+        timeout=240,
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert sorted(found["nodes"]) == [False, True]
-    assert found["steps"] == NUM_STEPS
-    expected = adapter_weights(tmp_path / "one")
-    for name, weight in adapter_weights(tmp_path / "two").items():
-        torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=1e-3)
+    assert [run["alive"] for run in found] == [[False, True, True], [False, False, True]]
+    for run, out in zip(found, (replaced, left), strict=True):
+        assert 7 <= len(run["kept"]) < run["steps"] == NUM_STEPS
+        assert read_metrics(str(out))[: len(run["kept"])] == run["kept"]
+    assert adapter_file(replaced) == undisturbed
+    expected = adapter_weights(whole)
+    for name, weight in adapter_weights(left).items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=0)

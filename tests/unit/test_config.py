@@ -42,6 +42,11 @@ def test_a_bad_override_is_one_sentence_that_names_it(override: str, words: list
     assert all(word in message for word in words), message
 
 
+def test_four_bit_weights_are_not_cut() -> None:
+    with pytest.raises(ConfigError, match="load_in_4bit=true needs strategy=ddp"):
+        load_config(overrides=["train.load_in_4bit=true", "train.strategy=fsdp"])
+
+
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "list.yaml"
     file.write_text("- a\n- b\n")

@@ -25,6 +25,7 @@ from transformers import (
 
 from msrrec.config import TrainConfig
 from msrrec.errors import ModelError
+from msrrec.training import learner as learner_module
 from msrrec.training.checkpoint import load_checkpoint, save_checkpoint
 from msrrec.training.examples import Encoded, ExampleSet
 from msrrec.training.learner import Learner
@@ -210,15 +211,49 @@ def test_any_micro_batch_size_gives_the_same_gradient(size: int) -> None:
     )
 
 
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 1}, {"strategy": "fsdp"}])
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_gradients_of_all_workers_sum_to_that_of_one(
-    world_size: int, monkeypatch: pytest.MonkeyPatch
+    world_size: int, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Learner, "_sum_over_workers", lambda self, sums: None)
+    monkeypatch.setattr(learner_module, "shard_layers", lambda *arguments: None)
     expected = gradient(make_learner())  # 8 workers for 5 examples: some have none
-    total = sum(gradient(make_learner(rank, world_size)) for rank in range(world_size))
+    learners = [make_learner(rank, world_size, **settings) for rank in range(world_size)]
+    total = sum(gradient(learner) for learner in learners)
     assert isinstance(total, torch.Tensor)
     torch.testing.assert_close(total, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_sharded_workers_pass_through_the_layers_equally_often(
+    world_size: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner_module, "shard_layers", lambda *arguments: None)
+    for batch in (BATCH, BATCH[:3], BATCH[:1]):
+        passes = []
+        for rank in range(world_size):
+            learner = make_learner(rank, world_size, strategy="fsdp", micro_batch_size=size)
+            passes.append(len(list(learner._micro_batches(make_examples(), batch))))
+        assert len(set(passes)) == 1
+        assert passes[0] == -(-len(batch) // (world_size * size))
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gpt2: no gates, learned positions", "mistral: sliding window"]
+)
+def test_token_logprobs_are_those_of_transformers(name: str) -> None:
+    learner, examples = make_learner(name=name, lora_dropout=0.0), make_examples()
+    plain = make_model(TrainConfig(), name).eval()
+    for index in (0, 2, 6):
+        ids, segments = examples[index]
+        with torch.no_grad():
+            logits = plain(input_ids=torch.from_numpy(ids)[None].long()).logits[0]
+        places = np.flatnonzero(segments)
+        expected = logits.log_softmax(-1)[places - 1, ids[places]]
+        ours = learner.token_logprobs((ids, segments))
+        assert ours == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_losses_are_means_over_the_examples_that_have_them() -> None:
