@@ -221,10 +221,9 @@ def test_settings_are_the_systems_own_and_else_those_of_training() -> None:
     assert (llara.lora_targets, llara.lora_alpha, llara.learning_rate) == ("all-linear", 32, 8e-4)
     for found in (tallrec, llara):
         assert (found.num_workers, found.alpha, found.beta) == (2, 0, 1)
+    uneven = load_config(overrides=["tallrec.global_batch_size=7", "train.num_workers=2"])
     with pytest.raises(ConfigError, match=r"tallrec with train: .*must be a multiple of"):
-        tuning_config(
-            load_config(overrides=["tallrec.global_batch_size=7", "train.num_workers=2"]), "tallrec"
-        )
+        tuning_config(uneven, "tallrec")
 
 
 def test_lora_goes_where_it_is_told_and_unknown_places_are_refused() -> None:
