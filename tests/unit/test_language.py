@@ -1,6 +1,7 @@
 """Prompts, training and answers of the systems that tune the backbone: TALLRec and LLaRA."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from msrrec import schema, storage
 from msrrec.backbone.corpus import iter_documents, make_words
@@ -107,10 +108,10 @@ def test_the_pointwise_prompts_ask_about_the_target_and_one_other(
         assert 'User Preference: "Blue Kettle", "Mug' in prompt
         assert "answering" in prompt
         assert [line for line in prompt.split("\n") if line.startswith("###")] == HEADINGS
-    again = fitted(TallrecPointwise(RunConfig()), tokenizer, dataset)
-    assert [e.input_ids for e in again.encode_training(example)] == [
-        e.input_ids for e in system.encode_training(example)
-    ]
+    for n in range(20):  # the negative is drawn by the example's name, and is never the target
+        other = system.encode_training(replace(example, example_id=f"e{n}"))
+        assert "12 mm Drill" not in texts(tokenizer, other[1])[0]
+        assert other == system.encode_training(replace(example, example_id=f"e{n}"))
 
 
 def test_the_whole_prompt_is_learned_where_that_is_asked_for(
@@ -334,8 +335,13 @@ def test_only_projector_and_lora_have_gradients_and_the_vectors_stay() -> None:
     torch.testing.assert_close(tokens, make_base().get_input_embeddings().weight, rtol=0, atol=0)
 
 
-def test_text_steps_leave_the_projector_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_text_steps_leave_the_projector_as_it_is(
+    world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda _: None)
     learner, examples = make_learner(make_job()), make_examples()
+    learner.world_size = world_size
     module = "msrrec.baselines.language.items.draws_hybrid"
 
     def copy(weights: list[Any]) -> list[torch.Tensor]:
@@ -396,11 +402,21 @@ def test_a_checkpoint_holds_the_projector_for_training_and_for_answers(tmp_path:
 PROMPTS = [[3, 9, 4], [5, ITEMS_FROM + 1, 6, 8, ITEMS_FROM + 4, 11, 2], [12, 13]]
 
 
+def make_gpt2() -> Any:
+    """A model with learned positions, which tell a prompt's beginning from its padding."""
+    torch.manual_seed(1)
+    shape = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
+    return GPT2LMHeadModel(GPT2Config(**shape))
+
+
 @pytest.mark.parametrize("told", [Told(max_new_tokens=5), Told(choices=(4, 9, 30))])
-def test_what_is_said_does_not_depend_on_the_batch(told: Told) -> None:
-    speaker = Speaker(make_job().load_base(on_gpu=False), eos_id=1)
-    together = speaker.say(PROMPTS, told)
-    alone = [speaker.say([prompt], told)[0] for prompt in PROMPTS]
+@pytest.mark.parametrize("name", ["llama with items", "gpt2"])
+def test_what_is_said_does_not_depend_on_the_batch(told: Told, name: str) -> None:
+    model = make_gpt2() if name == "gpt2" else make_job().load_base(on_gpu=False)
+    prompts = [[n % 40 for n in ids] for ids in PROMPTS] if name == "gpt2" else PROMPTS
+    speaker = Speaker(model, eos_id=1)
+    together = speaker.say(prompts, told)
+    alone = [speaker.say([prompt], told)[0] for prompt in prompts]
     if told.choices:
         for one, other in zip(together, alone, strict=True):
             assert one == pytest.approx(other, abs=1e-5)
