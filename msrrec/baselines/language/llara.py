@@ -9,6 +9,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from msrrec import storage
 from msrrec.baselines.interface import Facts
 from msrrec.baselines.language.items import ITEMS_FROM, ItemJob
@@ -73,7 +76,7 @@ class Llara(TitleTuned):
             source,
             self.config.model.dtype,
             self.training,
-            items=sasrec.item_vectors().numpy(),
+            items=scale(sasrec.item_vectors().numpy()),
             placeholder=find_placeholder(self.tokenizer),
             total_steps=num_steps(num_examples, self.training),
             curriculum=self._prompts == "curriculum",
@@ -102,6 +105,12 @@ class Llara(TitleTuned):
             (title, placeholder if is_text else ITEMS_FROM + self._places[item_id])
             for title, item_id in zip(titles, item_ids, strict=True)
         ]
+
+
+def scale(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors with a mean square of 1 a number; SASRec's are small, and slow a projector down."""
+    root = float(np.sqrt(np.mean(vectors**2)))
+    return (vectors / max(root, 1e-12)).astype(np.float32)
 
 
 def encode_lists(

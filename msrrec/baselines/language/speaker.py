@@ -70,9 +70,10 @@ class Speaker:
             max_new_tokens=max_new_tokens,
             eos_token_id=self.eos_id,
             pad_token_id=self.eos_id,
+            use_cache=True,
         )
         written: torch.Tensor = self.model.generate(
-            ids, attention_mask=mask, generation_config=greedy, use_cache=True
+            ids, attention_mask=mask, generation_config=greedy
         )
         return written
 
