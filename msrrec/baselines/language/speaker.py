@@ -144,7 +144,7 @@ def ask(
         ray.cluster_resources(),
     )
     batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
-    make: Any = ray.remote(max_restarts=1, max_task_retries=1, **resources)(Actor)
+    make: Any = ray.remote(**resources)(Actor)
     eos_id = load_tokenizer(job.source).eos_token_id
     arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
     actors = [make.remote(*arguments) for _ in range(config.num_engines)]
