@@ -24,7 +24,7 @@ from msrrec.baselines.language.items import (
     draws_hybrid,
 )
 from msrrec.baselines.language.llara import Llara, find_placeholder
-from msrrec.baselines.language.speaker import Speaker, Told, deal, load_tuned
+from msrrec.baselines.language.speaker import Speaker, Wanted, deal, load_tuned
 from msrrec.baselines.language.tallrec_gen import TallrecGen
 from msrrec.baselines.language.tallrec_pointwise import TallrecPointwise, find_answers
 from msrrec.config import RunConfig, load_config
@@ -409,15 +409,15 @@ def make_gpt2() -> Any:
     return GPT2LMHeadModel(GPT2Config(**shape))
 
 
-@pytest.mark.parametrize("told", [Told(max_new_tokens=5), Told(choices=(4, 9, 30))])
+@pytest.mark.parametrize("wanted", [Wanted(max_new_tokens=5), Wanted(choices=(4, 9, 30))])
 @pytest.mark.parametrize("name", ["llama with items", "gpt2"])
-def test_what_is_said_does_not_depend_on_the_batch(told: Told, name: str) -> None:
+def test_what_is_said_does_not_depend_on_the_batch(wanted: Wanted, name: str) -> None:
     model = make_gpt2() if name == "gpt2" else make_job().load_base(on_gpu=False)
     prompts = [[n % 40 for n in ids] for ids in PROMPTS] if name == "gpt2" else PROMPTS
     speaker = Speaker(model, eos_id=1)
-    together = speaker.say(prompts, told)
-    alone = [speaker.say([prompt], told)[0] for prompt in prompts]
-    if told.choices:
+    together = speaker.say(prompts, wanted)
+    alone = [speaker.say([prompt], wanted)[0] for prompt in prompts]
+    if wanted.choices:
         for one, other in zip(together, alone, strict=True):
             assert one == pytest.approx(other, abs=1e-5)
             assert sum(one) == pytest.approx(1)
@@ -434,7 +434,7 @@ def test_greedy_answers_are_the_likeliest_token_each_time_up_to_the_end() -> Non
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     written = ids[len(PROMPTS[1]) :]
     expected = written[: written.index(1)] if 1 in written else written
-    assert Speaker(model, eos_id=1).say([PROMPTS[1]], Told(max_new_tokens=5)) == [expected]
+    assert Speaker(model, eos_id=1).say([PROMPTS[1]], Wanted(max_new_tokens=5)) == [expected]
 
 
 def test_prompts_are_dealt_longest_first_within_the_tokens_of_a_batch() -> None:
@@ -458,7 +458,7 @@ def test_an_answers_first_line_names_its_candidate_or_none(
         system = fitted(make(RunConfig()), tokenizer, dataset)
         for text, index in said.items():
             ids = tokenizer.encode(text)
-            monkeypatch.setattr(system, "ask", lambda prompts, told, ids=ids: [ids])
+            monkeypatch.setattr(system, "ask", lambda prompts, wanted, ids=ids: [ids])
             (answer,) = system.write([example])
             assert (answer.index, answer.num_tokens) == (index, len(ids)), text
 
@@ -469,8 +469,8 @@ def test_probabilities_of_yes_become_the_scores(
     (example,) = dataset.examples("train")
     system = fitted(TallrecPointwise(RunConfig()), tokenizer, dataset)
 
-    def ask(prompts: Any, told: Told) -> list[list[float]]:
-        assert [tokenizer.decode([n]) for n in told.choices] == ["Y", "N"]
+    def ask(prompts: Any, wanted: Wanted) -> list[list[float]]:
+        assert [tokenizer.decode([n]) for n in wanted.choices] == ["Y", "N"]
         asked = [re.findall(r'target item "(.*)"\?', tokenizer.decode(ids))[0] for ids in prompts]
         assert asked == ["Tin & Tea", "12 mm Drill", "Red * Lamp"]
         return [[0.25, 0.75], [0.5, 0.5], [0.1, 0.9]]

@@ -25,7 +25,7 @@ _BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 8192, 65536
 
 
 @dataclass(frozen=True)
-class Told:
+class Wanted:
     """What is wanted of each prompt.
 
     Attributes:
@@ -44,21 +44,21 @@ class Speaker:
         self.model, self.eos_id, self.device = model.to(device).eval(), eos_id, device
 
     @torch.inference_mode()
-    def say(self, prompts: Sequence[Sequence[int]], told: Told) -> list[list[float]]:
+    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
         """The written token ids, without the end token; or one probability a choice.
 
-        Prompts are padded on the left, masked, with positions that count from each one's own
-        beginning, so that none is told anything else for standing beside others.
+        Prompts are padded on the left and masked, with positions that count from each one's own
+        beginning, so that each is answered as if it stood alone.
         """
         ids, mask = pad_left(prompts, self.eos_id, self.device)
-        if told.choices:
+        if wanted.choices:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             logits = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
-            ).logits[:, -1, list(told.choices)]
+            ).logits[:, -1, list(wanted.choices)]
             found: list[list[float]] = logits.double().softmax(-1).tolist()
             return found
-        written = self._write(ids, mask, told.max_new_tokens)[:, ids.shape[1] :].tolist()
+        written = self._write(ids, mask, wanted.max_new_tokens)[:, ids.shape[1] :].tolist()
         ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
@@ -100,9 +100,9 @@ class Actor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._speaker = Speaker(load_tuned(job, checkpoint, device), eos_id, device)
 
-    def say(self, prompts: Sequence[Sequence[int]], told: Told) -> list[list[float]]:
+    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
         """As of ``Speaker``."""
-        return self._speaker.say(prompts, told)
+        return self._speaker.say(prompts, wanted)
 
 
 def load_tuned(job: Job, checkpoint: str | None, device: str) -> Any:
@@ -119,7 +119,7 @@ def ask(
     job: Job,
     checkpoint: str | None,
     prompts: Sequence[Sequence[int]],
-    told: Told,
+    wanted: Wanted,
     config: InferenceConfig,
 ) -> list[list[float]]:
     """What the model says after each prompt, whatever the batches and actors.
@@ -128,7 +128,7 @@ def ask(
         job: Says how the backbone is loaded.
         checkpoint: Of its training; None for the backbone itself.
         prompts: Token ids.
-        told: What is wanted.
+        wanted: What is wanted.
         config: How many engines share the prompts.
 
     Raises:
@@ -149,7 +149,7 @@ def ask(
     arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
     actors = [make.remote(*arguments) for _ in range(config.num_engines)]
     send: Callable[[Any, Any], Any] = lambda actor, batch: actor.say.remote(  # noqa: E731
-        [prompts[n] for n in batch], told
+        [prompts[n] for n in batch], wanted
     )
     found: dict[int, list[float]] = {}
     try:

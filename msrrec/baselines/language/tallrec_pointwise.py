@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msrrec.baselines.language.alpaca import encode_frame, quote
-from msrrec.baselines.language.speaker import Told
+from msrrec.baselines.language.speaker import Wanted
 from msrrec.baselines.language.tuning import Tuned, join
 from msrrec.config import RunConfig
 from msrrec.errors import ModelError
@@ -63,7 +63,7 @@ class TallrecPointwise(Tuned):
             for query in map(self.query, examples)
             for n in range(len(query.candidates))
         ]
-        yes = iter(p for p, _ in self.ask(prompts, Told(choices=(ids[0][0], ids[1][0]))))
+        yes = iter(p for p, _ in self.ask(prompts, Wanted(choices=(ids[0][0], ids[1][0]))))
         return [[next(yes) for _ in example.candidates] for example in examples]
 
 

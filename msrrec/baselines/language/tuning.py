@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from msrrec.baselines.interface import Answer, Facts
 from msrrec.baselines.language import Section, tuning_config
-from msrrec.baselines.language.speaker import Told, ask
+from msrrec.baselines.language.speaker import Wanted, ask
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.inference.decoding import Query, encode_text
@@ -92,10 +92,10 @@ class Tuned:
         assert self.dataset is not None, "fit comes first"
         return make_query(self.dataset, example)
 
-    def ask(self, prompts: Sequence[Sequence[int]], told: Told) -> list[list[float]]:
+    def ask(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
         """What the model says after each prompt; see ``speaker.ask``."""
         assert self._job is not None, "fit comes first"
-        return ask(self._job, self._checkpoint, prompts, told, self.config.inference)
+        return ask(self._job, self._checkpoint, prompts, wanted, self.config.inference)
 
 
 class TitleTuned(Tuned):
@@ -127,9 +127,9 @@ class TitleTuned(Tuned):
         shown = [list(map(self.show, query.candidates)) for query in queries]
         answers = {self.render_answer(t) for query in queries for t in query.candidates}
         longest = max(len(encode_text(self.tokenizer, answer)) for answer in answers)
-        told = Told(max_new_tokens=longest + _SLACK)
-        room = self.max_tokens - told.max_new_tokens
-        written = self.ask([self.prompt(example, room)[0] for example in examples], told)
+        wanted = Wanted(max_new_tokens=longest + _SLACK)
+        room = self.max_tokens - wanted.max_new_tokens
+        written = self.ask([self.prompt(example, room)[0] for example in examples], wanted)
         texts = [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in written]
         return [
             Answer(text, parse_answer(text, titles), len(ids))
