@@ -65,7 +65,7 @@ def insert_items(base: Any, items: NDArray[np.float32], placeholder: int, seed: 
     """Let a transformers model read items; the projector is drawn from the seed alone."""
     torch.manual_seed(seed)
     tokens = base.get_input_embeddings()
-    base.set_input_embeddings(HybridEmbedding(tokens, torch.from_numpy(items), placeholder))
+    base.set_input_embeddings(HybridEmbedding(tokens, torch.tensor(items), placeholder))
 
 
 @dataclass(frozen=True)
