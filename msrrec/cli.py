@@ -235,7 +235,8 @@ def evaluate(
 
         return evaluate_system(Dataset.load(dataset), model, out, run, variants, name=name)
 
-    sections = {"inference", "evaluate", "model"} | ({"baselines"} if model in BASELINES else set())
+    learned = {"baselines", "tallrec", "llara", "train"} if model in BASELINES else set()
+    sections = {"inference", "evaluate", "model"} | learned
     settings = dataset_settings(dataset) | run.model_dump(mode="json", include=sections)
     settings |= {"model_dir": model, "variants": list(variants), "name": name}
     emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
@@ -311,7 +312,10 @@ def score(
 
 
 @app.command(
-    epilog=settings_help("baselines", "inference", "evaluate", "model", "train", "teacher", "ray")
+    epilog=settings_help(
+        *("baselines", "tallrec", "llara", "inference", "evaluate"),
+        *("model", "train", "teacher", "ray"),
+    )
 )
 def compare(
     dataset: DatasetDir,

@@ -204,6 +204,9 @@ class TrainConfig(Config):
     """Scale of the LoRA update, divided by the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the LoRA matrices."""
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Linear layers with LoRA matrices by the last part of their names; all of them trains fastest
+    on processors."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: much less memory, a third more work."""
     compile: bool = False
@@ -386,6 +389,58 @@ class BaselinesConfig(Config):
     """Sentence-embedding model of the embedding systems: a folder or a hub name."""
 
 
+class TallrecConfig(Config):
+    """TALLRec as a system to compare with; what is not here is as in ``train``.
+
+    LoRA as in its authors' code; they tune on 16 to 256 examples, this on the training split.
+    """
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    num_epochs: int = Field(default=5, ge=1)
+    """Passes over the examples."""
+    global_batch_size: int = Field(default=128, ge=1)
+    """Prompts per optimizer step."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of steps with a rising learning rate."""
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the LoRA matrices."""
+    lora_alpha: int = Field(default=16, ge=1)
+    """Scale of the LoRA update, divided by the rank."""
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout before the LoRA matrices."""
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = ("q_proj", "v_proj")
+    """Linear layers with LoRA matrices."""
+    train_on_inputs: bool = False
+    """Learn to write the prompts as well, as the authors' code does."""
+
+
+class LlaraConfig(Config):
+    """LLaRA as a system to compare with; what is not here is as in ``train``.
+
+    Its SASRec has the settings of ``baselines``.
+    """
+
+    learning_rate: float = Field(default=8e-4, gt=0)
+    """Peak learning rate of AdamW, for LoRA matrices and projector."""
+    num_epochs: int = Field(default=5, ge=1)
+    """Passes over the examples."""
+    global_batch_size: int = Field(default=128, ge=1)
+    """Prompts per optimizer step."""
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """Share of steps with a rising learning rate."""
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the LoRA matrices."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """Scale of the LoRA update, divided by the rank."""
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout before the LoRA matrices."""
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Linear layers with LoRA matrices."""
+    projector_weight_decay: float = Field(default=1e-5, ge=0)
+    """Weight decay of the projector."""
+
+
 class JudgeConfig(Config):
     """The language model that marks reasonings, behind an OpenAI-compatible API.
 
@@ -471,6 +526,8 @@ class RunConfig(Config):
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    tallrec: TallrecConfig = TallrecConfig()
+    llara: LlaraConfig = LlaraConfig()
     judge: JudgeConfig = JudgeConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()

@@ -1,4 +1,4 @@
-"""A dataset for teachers to be asked about; several test files share it."""
+"""Datasets that several test files share."""
 
 import random
 from collections import defaultdict
@@ -39,4 +39,30 @@ def write_dataset(folder: Path, num_users: int, seed: int = 0) -> Dataset:
     )
     manifest = {"schema_version": 1, "domain": "Shop", "fingerprint": f"{num_users}-{seed}"}
     storage.write_json(str(folder / "manifest.json"), manifest)
+    return Dataset.load(str(folder))
+
+
+def write_cycle(folder: Path, num_items: int = 12, num_users: int = 48) -> Dataset:
+    """Everybody buys item n + 1 after item n, and the first after the last, in three splits."""
+    items = [{"item_id": f"i{n:02d}", "title": f"Thing {n}"} for n in range(num_items)]
+    storage.write_table(f"{folder}/items.parquet", pa.Table.from_pylist(items, schema.ITEMS))
+    for split, last in (("train", 5), ("validation", 6), ("test", 7)):
+        rows = []
+        for user in range(num_users):
+            bought = [f"i{(user + k) % num_items:02d}" for k in range(last)]
+            others = [f"i{(user + k) % num_items:02d}" for k in range(8, 11)]
+            slot = user % 4
+            rows.append(
+                {
+                    "example_id": f"{user}:{split}",
+                    "user_id": f"u{user}",
+                    "history": bought[:-1],
+                    "target": bought[-1],
+                    "candidates": [*others[:slot], bought[-1], *others[slot:]],
+                }
+            )
+        table = pa.Table.from_pylist(rows, schema.EXAMPLES)
+        storage.write_table(f"{folder}/{split}.parquet", table)
+    manifest = {"schema_version": 1, "domain": "Things", "fingerprint": "cycle"}
+    storage.write_json(f"{folder}/manifest.json", manifest)
     return Dataset.load(str(folder))

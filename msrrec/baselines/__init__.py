@@ -1,7 +1,8 @@
 """Systems to compare with, one file each, on the same frozen examples and in the same rows.
 
 A baseline is fitted on the training split, makes its choices of settings on validation, and then
-scores the frozen candidates. Those that learn item vectors live in ``sequential/`` and load torch.
+scores the frozen candidates, or writes which one it chooses. Those that learn item vectors live in
+``sequential/``, those that tune a language model in ``language/``; both load torch.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msrrec.baselines.interface import Baseline
+from msrrec.baselines.interface import Baseline, Writer
+from msrrec.baselines.language import Section, tuning_config
 from msrrec.config import RunConfig
 from msrrec.errors import ConfigError
 
@@ -26,6 +28,8 @@ class Entry:
         settings: Names in the config's section ``baselines`` that change its scores.
         shared: Files beside its own that do, without their suffix.
         needs_ray: Whether it is fitted on Ray.
+        tunes: The config's section by which it tunes the backbone; None where it does not.
+        kind: As of ``Evaluation``.
     """
 
     place: str
@@ -33,13 +37,23 @@ class Entry:
     settings: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     needs_ray: bool = False
+    tunes: Section | None = None
+    kind: str = "baseline"
 
-    def build(self, config: RunConfig) -> Baseline:
+    def build(self, config: RunConfig) -> Baseline | Writer:
         """The baseline, not fitted yet."""
         module, name = self.place.split(":")
         found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-        baseline: Baseline = found(config, **self.options)
+        baseline: Baseline | Writer = found(config, **self.options)
         return baseline
+
+    def chosen(self, config: RunConfig) -> dict[str, Any]:
+        """The settings of a run that change its results, beside the seed; JSON values only."""
+        found = {"baselines": config.baselines.model_dump(mode="json", include=set(self.settings))}
+        if self.tunes:
+            found |= config.model_dump(mode="json", include={"model", self.tunes})
+            found["train"] = tuning_config(config, self.tunes).model_dump(mode="json")
+        return found
 
     def code_hash(self) -> str:
         """16 hexadecimal digits that change with the files that make the scores."""
@@ -49,13 +63,40 @@ class Entry:
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
+_TRIALS = ("trials", "max_epochs", "patience", "batch_size", "history_length")
+_SEQUENTIAL = (
+    "purchases",
+    *(f"sequential.{name}" for name in ("rows", "loss", "trainer", "system")),
+)
+
+
 def _sequential(place: str, **options: Any) -> Entry:
+    return Entry(f"sequential.{place}", options, _TRIALS, _SEQUENTIAL, needs_ray=True)
+
+
+def _tallrec(place: str, *, trains: bool = True) -> Entry:
     return Entry(
-        f"sequential.{place}",
-        options,
-        ("trials", "max_epochs", "patience", "batch_size", "history_length"),
-        ("purchases", *(f"sequential.{name}" for name in ("rows", "loss", "trainer", "system"))),
+        f"language.{place}",
+        {"trains": trains},
+        shared=("language.alpaca", "language.tuning", "language.speaker"),
         needs_ray=True,
+        tunes="tallrec",
+        kind="trained" if trains else "base",
+    )
+
+
+def _llara(prompts: str) -> Entry:
+    return Entry(
+        "language.llara:Llara",
+        {"prompts": prompts},
+        () if prompts == "text" else _TRIALS,
+        (
+            *("language.items", "language.tuning", "language.speaker"),
+            *("sequential.sasrec", *_SEQUENTIAL),
+        ),
+        needs_ray=True,
+        tunes="llara",
+        kind="trained",
     )
 
 
@@ -72,10 +113,17 @@ BASELINES: dict[str, Entry] = {
     "gru4rec": _sequential("gru4rec:Gru4Rec"),
     "sasrec": _sequential("sasrec:SasRec"),
     "sasrec-binary": _sequential("sasrec:SasRec", loss="binary"),
+    "tallrec-gen": _tallrec("tallrec_gen:TallrecGen"),
+    "tallrec-gen-untrained": _tallrec("tallrec_gen:TallrecGen", trains=False),
+    "tallrec-pointwise": _tallrec("tallrec_pointwise:TallrecPointwise"),
+    "tallrec-pointwise-untrained": _tallrec("tallrec_pointwise:TallrecPointwise", trains=False),
+    "llara": _llara("curriculum"),
+    "llara-text": _llara("text"),
+    "llara-hybrid": _llara("hybrid"),
 }
 
 
-def build_baseline(name: str, config: RunConfig) -> Baseline:
+def build_baseline(name: str, config: RunConfig) -> Baseline | Writer:
     """A baseline by its name, not fitted yet.
 
     Raises:

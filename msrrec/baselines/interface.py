@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.ranking import reciprocal_ranks, target_rank
@@ -12,7 +13,20 @@ Facts = dict[str, Any]
 """What a report tells about the fit: chosen settings, trials, counts; JSON values only."""
 
 
-class Baseline(Protocol):
+@dataclass(frozen=True)
+class Answer:
+    """What a system wrote for an example.
+
+    Attributes:
+        index: The 0-based candidate that it names; None where it names none or several.
+    """
+
+    text: str
+    index: int | None
+    num_tokens: int
+
+
+class Fittable(Protocol):
     """One system, made from the settings of a run."""
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
@@ -24,8 +38,21 @@ class Baseline(Protocol):
         """
         ...
 
+
+class Baseline(Fittable, Protocol):
+    """A system that scores."""
+
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
         """One number a candidate of each example, in the frozen order; higher is better."""
+        ...
+
+
+@runtime_checkable
+class Writer(Fittable, Protocol):
+    """A system that writes its choice, which may be no candidate."""
+
+    def write(self, examples: Sequence[Example]) -> list[Answer]:
+        """The answer to each example."""
         ...
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from msrrec import schema, storage
 from msrrec.baselines import BASELINES, build_baseline
-from msrrec.baselines.interface import choose
+from msrrec.baselines.interface import Answer, Writer, choose
 from msrrec.baselines.popularity import count_buyers
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
@@ -158,7 +158,7 @@ def evaluate_system(
 
 
 def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) -> Summary:
-    """Score a baseline on the same examples, into the same files.
+    """Let a baseline score or answer the same examples, into the same files.
 
     Raises:
         ConfigError: If there is no baseline of that name.
@@ -169,28 +169,49 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
     baseline = build_baseline(name, config)
     begin = time.monotonic()
     facts = baseline.fit(dataset, fit_folder(out))
-    scores = baseline.score(examples)
+    if isinstance(baseline, Writer):
+        found = _answered(examples, baseline.write(examples))
+    else:
+        found = _scored(dataset, examples, baseline.score(examples), seed)
     seconds = round(time.monotonic() - begin, 2)
-    choices = choose(examples, scores, seed)
+    shared = {"side": name, "reasoning": "", "seed": seed}
     rows = [
-        {
-            "example_id": example.example_id,
-            "side": name,
-            "text": dataset.items[choice].title,
-            "reasoning": "",
-            schema.ITEM_ID: choice,
-            "num_tokens": 0,
-            "seed": seed,
-            "candidate_scores": found,
-        }
-        for example, choice, found in zip(examples, choices, scores, strict=True)
+        {"example_id": example.example_id, **shared, **row}
+        for example, row in zip(examples, found, strict=True)
     ]
-    evaluation = Evaluation(name, "baseline", examples, {name: rows})
+    evaluation = Evaluation(name, BASELINES[name].kind, examples, {name: rows})
     summary = write_evaluation(
         evaluation, dataset, out, config, {"fit": {**facts, "wall_s": seconds}}
     )
     storage.delete_folder(fit_folder(out))
     return summary
+
+
+def _scored(
+    dataset: Dataset, examples: Sequence[Example], scores: Sequence[Sequence[float]], seed: int
+) -> list[dict[str, Any]]:
+    """The best candidate of each example."""
+    return [
+        {
+            "text": dataset.items[choice].title,
+            schema.ITEM_ID: choice,
+            "num_tokens": 0,
+            "candidate_scores": found,
+        }
+        for choice, found in zip(choose(examples, scores, seed), scores, strict=True)
+    ]
+
+
+def _answered(examples: Sequence[Example], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """The candidate that each answer names."""
+    return [
+        {
+            "text": answer.text,
+            schema.ITEM_ID: None if answer.index is None else example.candidates[answer.index],
+            "num_tokens": answer.num_tokens,
+        }
+        for example, answer in zip(examples, answers, strict=True)
+    ]
 
 
 def fit_folder(out: str) -> str:

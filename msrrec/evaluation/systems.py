@@ -107,7 +107,7 @@ def _baseline(name: str, run: Run) -> System:
         "code": entry.code_hash(),
         "seed": config.inference.seed,
         "evaluate": run.users,
-        "baselines": config.baselines.model_dump(mode="json", include=set(entry.settings)),
+        **entry.chosen(config),
     }
     work = partial(_evaluate_baseline, name, run)
     return System(name, settings, work, needs_ray=entry.needs_ray)

@@ -5,7 +5,7 @@ training encodes its prompts here too, so the two can't drift apart.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,11 +117,33 @@ def fit_prompt(
     Raises:
         DataError: If it does not fit with the latest title alone.
     """
+
+    def encode(dropped: int) -> list[int]:
+        history = query.history[dropped:]
+        prompt = render_prompt(side, query.domain, history, query.candidates, answer_format)
+        return encode_prompt(tokenizer, prompt)
+
+    return shorten(encode, query, max_tokens)
+
+
+def shorten(
+    encode: Callable[[int], list[int]], query: Query, max_tokens: int
+) -> tuple[list[int], int]:
+    """What fits of a prompt, the oldest history left out first; and how many titles were.
+
+    Args:
+        encode: The prompt's token ids without so many of the oldest titles.
+        query: What it asks.
+        max_tokens: Room for it.
+
+    Raises:
+        DataError: If it does not fit with the latest title alone.
+    """
     low, high = 0, len(query.history) - 1
-    ids = _encode_shortened(tokenizer, side, query, answer_format, low)
+    ids = encode(low)
     if len(ids) <= max_tokens:
         return ids, low
-    ids = _encode_shortened(tokenizer, side, query, answer_format, high)
+    ids = encode(high)
     if len(ids) > max_tokens:
         raise DataError(
             f"{query.key}: the prompt has {len(ids)} tokens with one history title; expected at "
@@ -129,21 +151,12 @@ def fit_prompt(
         )
     while low + 1 < high:  # dropping ``high`` titles fits, dropping ``low`` does not
         middle = (low + high) // 2
-        shorter = _encode_shortened(tokenizer, side, query, answer_format, middle)
+        shorter = encode(middle)
         if len(shorter) <= max_tokens:
             high, ids = middle, shorter
         else:
             low = middle
     return ids, high
-
-
-def _encode_shortened(
-    tokenizer: Any, side: Side, query: Query, answer_format: AnswerFormat, dropped: int
-) -> list[int]:
-    """The prompt without the ``dropped`` oldest titles of the history."""
-    history = query.history[dropped:]
-    prompt = render_prompt(side, query.domain, history, query.candidates, answer_format)
-    return encode_prompt(tokenizer, prompt)
 
 
 def request_seed(seed: int, key: str, side: Side) -> int:

@@ -125,18 +125,13 @@ def build_examples(
     Raises:
         DataError: If an example does not fit with the latest history title alone, or there is none.
     """
-    examples = _without_later(dataset, dataset.examples("train"))
-    if not examples:
-        raise DataError(
-            f"{dataset.path}/train.parquet: holds no examples that show no later "
-            "purchase of their user; prepare with more users"
-        )
+    examples = training_examples(dataset)
     max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
 
     def encode_all() -> Iterator[Encoded]:
         with Progress("tokenize", len(examples), "examples") as progress:
             for example in examples:
-                query = _query(dataset, example)
+                query = make_query(dataset, example)
                 answer = _answer(query, example, answer_format)
                 for side, steps in _chains(config, paths.get(example.example_id)):
                     yield encode_example(
@@ -164,16 +159,20 @@ def build_validation(
     max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
 
     def encode(example: Example) -> Encoded:
-        query = _query(dataset, example)
+        query = make_query(dataset, example)
         answer = _answer(query, example, answer_format)
         return encode_example(tokenizer, query, "direct", (), answer, answer_format, max_tokens)
 
     return ExampleSet.collect(map(encode, examples))
 
 
-def _without_later(dataset: Dataset, examples: Sequence[Example]) -> list[Example]:
-    """The examples that show no validation or test item of their user, as repeated purchases do."""
-    later = later_titles(dataset)
+def training_examples(dataset: Dataset) -> list[Example]:
+    """Those that show no validation or test item of their user, as repeated purchases do.
+
+    Raises:
+        DataError: If there is none.
+    """
+    examples, later = dataset.examples("train"), later_titles(dataset)
     kept = [
         example
         for example in examples
@@ -183,6 +182,11 @@ def _without_later(dataset: Dataset, examples: Sequence[Example]) -> list[Exampl
     ]
     if len(kept) < len(examples):
         logger.info("train: left out %d examples that show later ones", len(examples) - len(kept))
+    if not kept:
+        raise DataError(
+            f"{dataset.path}/train.parquet: holds no examples that show no later "
+            "purchase of their user; prepare with more users"
+        )
     return kept
 
 
@@ -259,7 +263,8 @@ def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
     ]
 
 
-def _query(dataset: Dataset, example: Example) -> Query:
+def make_query(dataset: Dataset, example: Example) -> Query:
+    """An example in titles."""
     return Query(
         key=example.example_id,
         domain=dataset.domain,

@@ -1,5 +1,6 @@
 """The student: a frozen base model with LoRA matrices on all its linear layers."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -80,19 +81,36 @@ def check_4bit(config: TrainConfig) -> None:
         )
 
 
-def add_lora(model: Any, config: TrainConfig) -> Any:
-    """The PEFT model: LoRA matrices in float32, drawn from the seed alone; the rest is frozen."""
+def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
+    """The PEFT model: LoRA matrices in float32, drawn from the seed alone; the rest is frozen.
+
+    Args:
+        model: A transformers model.
+        config: Size and places of the matrices.
+        whole: Names of modules that are trained themselves and saved with the matrices.
+
+    Raises:
+        ConfigError: If the model has no layers of the names in ``lora_targets``.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
+    targets = config.lora_targets
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules="all-linear",
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        modules_to_save=list(whole) or None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, lora)
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        raise ConfigError(
+            f"lora_targets={targets}: {type(model).__name__} has no such linear layers; expected "
+            "names such as q_proj, or all-linear"
+        ) from error
 
 
 def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:

@@ -40,11 +40,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told."""
+    """What every worker is told; systems whose model has more parts override the methods."""
 
     source: ModelSource
     dtype: Dtype
     config: TrainConfig
+
+    def load_base(self, *, on_gpu: bool) -> Any:
+        """The frozen model, on the CPU but for one in 4 bits; see ``model.load_base``."""
+        in_4bit = self.config.load_in_4bit
+        return load_base(self.source, self.dtype, on_gpu=on_gpu, in_4bit=in_4bit)
+
+    def add_lora(self, base: Any) -> Any:
+        """The PEFT model around it."""
+        return add_lora(base, self.config)
+
+    def make_learner(self, model: Any, **place: Any) -> Learner:
+        """What trains the PEFT model; ``place`` is as of ``Learner``."""
+        return Learner(model, self.config, **place)
 
 
 @dataclass
@@ -154,12 +167,9 @@ def build_learner(job: Job) -> Learner:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     torch.set_num_threads(cores_per_worker(context.get_local_world_size()))
-    base = load_base(
-        job.source, job.dtype, on_gpu=device.type != "cpu", in_4bit=job.config.load_in_4bit
-    )
-    return Learner(
-        add_lora(base, job.config),
-        job.config,
+    base = job.load_base(on_gpu=device.type != "cpu")
+    return job.make_learner(
+        job.add_lora(base),
         bfloat16=multiplies_in_bfloat16(job.dtype, device),
         device=device,
         rank=context.get_world_rank(),

@@ -2,48 +2,23 @@
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from msrrec import schema, storage
+from msrrec import storage
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.compare import compare
 from msrrec.evaluation.evaluate import fit_folder
 from msrrec.evaluation.systems import Run
+from tests.stand_in_dataset import write_cycle
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
-
-NUM_ITEMS, NUM_USERS = 12, 48
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Everybody buys item n + 1 after item n; the last of twelve is followed by the first."""
-    folder = str(tmp_path_factory.mktemp("dataset"))
-    items = [{"item_id": f"i{n:02d}", "title": f"Thing {n}"} for n in range(NUM_ITEMS)]
-    storage.write_table(f"{folder}/items.parquet", pa.Table.from_pylist(items, schema.ITEMS))
-    for split, last in (("train", 5), ("validation", 6), ("test", 7)):
-        rows = []
-        for user in range(NUM_USERS):
-            bought = [f"i{(user + k) % NUM_ITEMS:02d}" for k in range(last)]
-            others = [f"i{(user + k) % NUM_ITEMS:02d}" for k in range(8, 11)]
-            slot = user % 4
-            rows.append(
-                {
-                    "example_id": f"{user}:{split}",
-                    "user_id": f"u{user}",
-                    "history": bought[:-1],
-                    "target": bought[-1],
-                    "candidates": [*others[:slot], bought[-1], *others[slot:]],
-                }
-            )
-        table = pa.Table.from_pylist(rows, schema.EXAMPLES)
-        storage.write_table(f"{folder}/{split}.parquet", table)
-    manifest = {"schema_version": 1, "domain": "Things", "fingerprint": "cycle"}
-    storage.write_json(f"{folder}/manifest.json", manifest)
-    return Dataset.load(folder)
+    return write_cycle(tmp_path_factory.mktemp("dataset"))
 
 
 CONFIG = RunConfig.model_validate(

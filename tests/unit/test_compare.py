@@ -1,11 +1,12 @@
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from msrrec.baselines.interface import Answer
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -13,8 +14,9 @@ from msrrec.evaluation import evaluate as evaluation
 from msrrec.evaluation import systems as comparison
 from msrrec.evaluation import teacher
 from msrrec.evaluation.compare import compare
-from msrrec.evaluation.systems import Run
+from msrrec.evaluation.systems import Run, find_systems
 from msrrec.evaluation.teacher import read_choice
+from msrrec.schema import Example
 from msrrec.synthesis.journal import Record, Sampling
 from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
 
@@ -132,6 +134,40 @@ def test_a_models_folder_and_the_backbone_are_systems_in_the_modes_they_know(
     ]
     assert rows[-1]["paired"] is None  # the fused row is what others are held against
     assert rows[2]["hit_ratio"]["value"] == 1.0
+
+
+def test_a_system_that_writes_may_name_no_candidate(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Absent:
+        def fit(self, dataset: Dataset, folder: str) -> dict[str, Any]:
+            return {"steps": 3}
+
+        def write(self, examples: Sequence[Example]) -> list[Answer]:
+            targets = [e.candidates.index(e.target) for e in examples]
+            return [Answer("", None, 0), *(Answer("Right", n, 2) for n in targets[1:])]
+
+    monkeypatch.setattr(evaluation, "build_baseline", lambda *_: Absent())
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
+    (row,) = compare(["tallrec-gen"], shared, contextlib.nullcontext)["systems"]
+    assert row["label"] == "tallrec-gen"
+    assert row["valid_ratio"]["value"] == row["hit_ratio"]["value"] == 11 / NUM_USERS
+
+
+def test_a_tuned_system_runs_again_for_its_own_settings_alone(folder: Path) -> None:
+    dataset = Dataset.load(str(folder / "dataset"))
+
+    def settings(name: str, **sections: Any) -> Any:
+        shared = Run(dataset, str(folder / "out"), RunConfig.model_validate(sections))
+        (system,) = find_systems([name], shared)
+        return system.settings
+
+    for name, section in (("tallrec-gen", "tallrec"), ("llara", "llara")):
+        found = settings(name)
+        assert settings(name, train={"learning_rate": 0.5}) == found  # the section's own counts
+        assert settings(name, **{section: {"learning_rate": 0.5}}) != found
+        assert settings(name, train={"max_seq_len": 99}) != found
+        assert settings(name, model={"dtype": "float32"}) != found
 
 
 def test_msrrec_trained_on_the_spot_needs_reasoning(folder: Path) -> None:

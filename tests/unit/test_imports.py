@@ -12,7 +12,7 @@ HEAVY = ("torch", "ray", "vllm", "transformers")
 LIGHT_MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "msrrec").rglob("*.py")
-    if not {"training", "sequential"} & set(path.parts)
+    if not {"training", "sequential", "language"} & set(path.parts)
     and path.name != "__main__.py"
     and str(path.relative_to(ROOT))
     not in ("msrrec/backbone/pretrain.py", "msrrec/engines/answer_processor.py")

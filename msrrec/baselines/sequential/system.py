@@ -175,6 +175,11 @@ class Sequential:
         assert self._fitted is not None
         return score_candidates(self._fitted, self._job, examples)
 
+    def item_vectors(self) -> torch.Tensor:
+        """What was learned of the items, (V, D), in the order of the catalogue."""
+        assert self._fitted is not None, "fit comes first"
+        return self._fitted.table.detach().cpu()
+
 
 def encode_histories(
     network: Network, histories: Sequence[Sequence[int]], users: Sequence[int], length: int

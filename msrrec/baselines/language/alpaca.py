@@ -1,0 +1,46 @@
+"""TALLRec's frame (Bao et al. 2023): Alpaca's instruction, input and response; titles in quotes.
+
+The texts around the frame's parts are Alpaca's (tatsu-lab/stanford_alpaca). Purchases have no
+dislikes, so its list of unpreferred items is left out.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msrrec.baselines.language.tuning import encode_beginning
+from msrrec.inference.decoding import encode_text
+from msrrec.reasoning.titles import clean_title
+
+_INTRODUCTION = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request."
+)
+
+
+def frame(instruction: str, lines: Sequence[str]) -> str:
+    """The prompt up to where the response begins.
+
+    Args:
+        instruction: One paragraph.
+        lines: Of the input; none of them begins with a heading's ``###``.
+    """
+    body = "\n".join(lines)
+    return (
+        f"{_INTRODUCTION}\n\n### Instruction:\n{instruction}\n\n### Input:\n{body}\n\n"
+        "### Response:\n"
+    )
+
+
+def encode_frame(tokenizer: Any, instruction: str, lines: Sequence[str]) -> list[int]:
+    """The same in tokens."""
+    return [*encode_beginning(tokenizer), *encode_text(tokenizer, frame(instruction, lines))]
+
+
+def show(title: str) -> str:
+    """A title as it stands between double quotes: clean, its own double quotes made single."""
+    return clean_title(title).replace('"', "'")
+
+
+def quote(titles: Sequence[str]) -> str:
+    """Titles in double quotes with commas between, so that none can end its own line or list."""
+    return ", ".join(f'"{show(title)}"' for title in titles)

@@ -1,0 +1,137 @@
+"""Item vectors among the tokens of a prompt, through a projector (LLaRA, Liao et al. 2024).
+
+An item stands in a prompt as a number from ``ITEMS_FROM`` on. The model reads it as a placeholder,
+a token of its own vocabulary; in hybrid prompts the item's projected vector is written over that
+token's embedding. Such a prompt is a row of numbers like any other, which packing, training and
+generation take as they are; no vocabulary is resized.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from msrrec.training.examples import ExampleSet
+from msrrec.training.learner import Learner, StepResult
+from msrrec.training.model import add_lora
+from msrrec.training.schedule import Batch
+from msrrec.training.worker import Job
+
+ITEMS_FROM = 1 << 24
+"""Beyond any vocabulary."""
+PROJECTOR = "projector"
+
+
+class HybridEmbedding(nn.Module):
+    """The input embeddings of a model, and of items.
+
+    Shapes: V = items, D = size of their vectors, E = the model's hidden size.
+
+    Args:
+        tokens: The model's own, frozen with the rest of it.
+        items_VD: Frozen vectors.
+        placeholder: Token id that stands for every item in text prompts.
+    """
+
+    def __init__(self, tokens: nn.Embedding, items_VD: torch.Tensor, placeholder: int) -> None:
+        super().__init__()
+        self.tokens, self.placeholder, self.is_hybrid = tokens, placeholder, True
+        self.register_buffer("items", items_VD, persistent=False)
+        size = tokens.embedding_dim
+        self.projector = nn.Sequential(
+            nn.Linear(items_VD.shape[1], size), nn.GELU(), nn.Linear(size, size)
+        )
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Of the tokens; a tied vocabulary projection finds it here."""
+        return self.tokens.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """(..., E)."""
+        is_item = ids >= ITEMS_FROM
+        embedded: torch.Tensor = self.tokens(ids.masked_fill(is_item, self.placeholder))
+        if not self.is_hybrid:
+            return embedded
+        assert isinstance(self.items, torch.Tensor)
+        projected = self.projector(self.items[ids[is_item] - ITEMS_FROM])
+        return embedded.masked_scatter(is_item[..., None], projected.to(embedded.dtype))
+
+
+def insert_items(base: Any, items: NDArray[np.float32], placeholder: int, seed: int) -> None:
+    """Let a transformers model read items; the projector is drawn from the seed alone."""
+    torch.manual_seed(seed)
+    tokens = base.get_input_embeddings()
+    base.set_input_embeddings(HybridEmbedding(tokens, torch.tensor(items), placeholder))
+
+
+@dataclass(frozen=True)
+class ItemJob(Job):
+    """A model that reads items.
+
+    Attributes:
+        items: (V, D).
+        placeholder: Token id.
+        total_steps: Of the training, for the curriculum.
+        curriculum: Whether it goes from text to hybrid prompts; else all are hybrid.
+        weight_decay: Of the projector.
+    """
+
+    items: NDArray[np.float32]
+    placeholder: int
+    total_steps: int
+    curriculum: bool
+    weight_decay: float
+
+    def load_base(self, *, on_gpu: bool) -> Any:
+        """The frozen model and an untrained projector."""
+        base = super().load_base(on_gpu=on_gpu)
+        insert_items(base, self.items, self.placeholder, self.config.seed)
+        return base
+
+    def add_lora(self, base: Any) -> Any:
+        """LoRA, and the whole projector."""
+        return add_lora(base, self.config, (PROJECTOR,))
+
+    def make_learner(self, model: Any, **place: Any) -> Learner:
+        """One that follows the curriculum."""
+        return ItemLearner(model, self, **place)
+
+
+class ItemLearner(Learner):
+    """Steps with hybrid prompts, or with text prompts that leave the projector alone."""
+
+    def __init__(self, model: Any, job: ItemJob, **place: Any) -> None:
+        super().__init__(model, job.config, **place)
+        self.job = job
+        self.embedding = model.get_base_model().get_input_embeddings()
+        self.projector = [p for p in self.embedding.projector.parameters() if p.requires_grad]
+        own = set(map(id, self.projector))
+        self.matrices = [p for p in self.weights if id(p) not in own]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": self.matrices, "weight_decay": self.config.weight_decay},
+                {"params": self.projector, "weight_decay": job.weight_decay},
+            ],
+            lr=self.config.learning_rate,
+        )
+
+    def step(
+        self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float
+    ) -> StepResult:
+        """As of ``Learner``; the kind of the prompts is the same on all workers."""
+        job = self.job
+        is_hybrid = not job.curriculum or draws_hybrid(step, job.total_steps, self.config.seed)
+        self.embedding.is_hybrid = is_hybrid
+        self.weights = [*self.matrices, *(self.projector if is_hybrid else ())]
+        for weight in self.projector:
+            weight.grad = None  # without a gradient AdamW leaves it as it is, momentum and all
+        return super().step(step, examples, batch, learning_rate)
+
+
+def draws_hybrid(step: int, total_steps: int, seed: int) -> bool:
+    """Whether a 0-based step has hybrid prompts: with probability (step + 1) / steps in all."""
+    return bool(np.random.default_rng((seed, step)).random() < (step + 1) / total_steps)

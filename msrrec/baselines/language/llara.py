@@ -1,0 +1,132 @@
+"""LLaRA (Liao et al. 2024): what SASRec learned of each item stands beside its title.
+
+Titles of history and candidates are each followed by a placeholder, over which a hybrid prompt
+writes the item's projected vector (``items``). Training goes from text prompts to hybrid ones; with
+``prompts="text"`` there are no vectors at all, with ``"hybrid"`` no curriculum.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msrrec import storage
+from msrrec.baselines.interface import Facts
+from msrrec.baselines.language.items import ITEMS_FROM, ItemJob
+from msrrec.baselines.language.tuning import TitleTuned, encode_beginning
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.inference.decoding import encode_text, shorten
+from msrrec.models import ModelSource
+from msrrec.reasoning.titles import clean_title
+from msrrec.schema import Example
+from msrrec.training.schedule import num_steps
+from msrrec.training.worker import Job
+
+Prompts = Literal["curriculum", "text", "hybrid"]
+
+TEMPLATES = (
+    "This user has bought, oldest first:{history}\nPredict the next item that this user will buy. "
+    "Choose the answer from the following {count} titles:{candidates}\nAnswer:",
+    "The purchase history of this user, oldest first:{history}\nRecommend the next item to buy. "
+    "Choose it from these {count} titles:{candidates}\nAnswer:",
+    "The user bought the following items in this order:{history}\nWhich item will the user buy "
+    "next? Choose one of the following {count} titles:{candidates}\nAnswer:",
+)
+"""One of them is drawn for every example."""
+_PLACEHOLDER = "*"
+
+Marked = tuple[str, int]
+"""A title and the number that follows it in the prompt."""
+
+
+class Llara(TitleTuned):
+    """The system."""
+
+    section = "llara"
+
+    def __init__(self, config: RunConfig, prompts: Prompts = "curriculum") -> None:
+        super().__init__(config)
+        self._prompts = prompts
+        self._places: dict[str, int] = {}
+        self._sasrec: Facts = {}
+
+    def fit(self, dataset: Dataset, folder: str) -> Facts:
+        """Train SASRec, then LoRA and projector, all on the training split.
+
+        Raises:
+            MsrRecError: As of ``Tuned.fit`` and of SASRec's.
+        """
+        self._places = {item_id: n for n, item_id in enumerate(dataset.items)}
+        facts = super().fit(dataset, folder)
+        return {**facts, "prompts": self._prompts, **self._sasrec}
+
+    def make_job(self, source: ModelSource, num_examples: int, folder: str) -> Job:
+        """The plain model for text prompts alone, else one that reads SASRec's items."""
+        if self._prompts == "text":
+            return super().make_job(source, num_examples, folder)
+        from msrrec.baselines.sequential.sasrec import SasRec
+
+        assert self.dataset is not None
+        sasrec = SasRec(self.config)
+        self._sasrec = {"sasrec": sasrec.fit(self.dataset, storage.join(folder, "sasrec"))["best"]}
+        return ItemJob(
+            source,
+            self.config.model.dtype,
+            self.training,
+            items=scale(sasrec.item_vectors().numpy()),
+            placeholder=find_placeholder(self.tokenizer),
+            total_steps=num_steps(num_examples, self.training),
+            curriculum=self._prompts == "curriculum",
+            weight_decay=self.config.llara.projector_weight_decay,
+        )
+
+    def render_answer(self, title: str) -> str:
+        """After a space, as in the lists."""
+        return f" {clean_title(title)}"
+
+    def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
+        """Token ids and items within so many, and how many of the oldest titles were left out."""
+        query = self.query(example)
+        history = self._marked(query.history, example.history)
+        candidates = self._marked(query.candidates, example.candidates)
+        template = TEMPLATES[zlib.crc32(example.example_id.encode()) % len(TEMPLATES)]
+        return shorten(
+            lambda dropped: encode_lists(self.tokenizer, template, history[dropped:], candidates),
+            query,
+            room,
+        )
+
+    def _marked(self, titles: Sequence[str], item_ids: Sequence[str]) -> list[Marked]:
+        placeholder, is_text = find_placeholder(self.tokenizer), self._prompts == "text"
+        return [
+            (title, placeholder if is_text else ITEMS_FROM + self._places[item_id])
+            for title, item_id in zip(titles, item_ids, strict=True)
+        ]
+
+
+def scale(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors with a mean square of 1 a number; SASRec's are small, and slow a projector down."""
+    root = float(np.sqrt(np.mean(vectors**2)))
+    return (vectors / max(root, 1e-12)).astype(np.float32)
+
+
+def encode_lists(
+    tokenizer: Any, template: str, history: Sequence[Marked], candidates: Sequence[Marked]
+) -> list[int]:
+    """A prompt in token ids, one title a line and each followed by its own number."""
+    before, rest = template.split("{history}")
+    middle, after = rest.split("{candidates}")
+    ids = [*encode_beginning(tokenizer), *encode_text(tokenizer, before)]
+    for marked, then in ((history, middle.format(count=len(candidates))), (candidates, after)):
+        for title, number in marked:
+            ids += [*encode_text(tokenizer, f"\n- {clean_title(title)}"), number]
+        ids += encode_text(tokenizer, then)
+    return ids
+
+
+def find_placeholder(tokenizer: Any) -> int:
+    """The token that stands for every item's vector in text prompts."""
+    return encode_text(tokenizer, _PLACEHOLDER)[-1]

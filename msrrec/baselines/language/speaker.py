@@ -1,0 +1,183 @@
+"""What a tuned model says: greedy answers, or the next token's probabilities, from Ray actors.
+
+With transformers and not with vLLM, as prompts may hold item vectors beside tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.util import ActorPool
+
+from msrrec import log
+from msrrec.config import InferenceConfig
+from msrrec.engines.vllm import engine_resources
+from msrrec.errors import EngineError
+from msrrec.training.loop import raise_for_user
+from msrrec.training.worker import Job, cores_per_worker
+
+_BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 8192, 65536
+"""Of the prompts that are read at once, padding included."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of each prompt.
+
+    Attributes:
+        max_new_tokens: Tokens to write, greedily, at most.
+        choices: Token ids whose probabilities to come next are wanted instead; none to write.
+    """
+
+    max_new_tokens: int = 0
+    choices: tuple[int, ...] = ()
+
+
+class Speaker:
+    """A model in one process."""
+
+    def __init__(self, model: Any, eos_id: int, device: torch.device | str = "cpu") -> None:
+        self.model, self.eos_id, self.device = model.to(device).eval(), eos_id, device
+
+    @torch.inference_mode()
+    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
+        """The written token ids, without the end token; or one probability a choice.
+
+        Prompts are padded on the left and masked, with positions that count from each one's own
+        beginning, so that each is answered as if it stood alone.
+        """
+        ids, mask = pad_left(prompts, self.eos_id, self.device)
+        if wanted.choices:
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            logits = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
+            ).logits[:, -1, list(wanted.choices)]
+            found: list[list[float]] = logits.double().softmax(-1).tolist()
+            return found
+        written = self._write(ids, mask, wanted.max_new_tokens)[:, ids.shape[1] :].tolist()
+        ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in written]
+        return [row[:end] for row, end in zip(written, ends, strict=True)]
+
+    def _write(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+        from transformers import GenerationConfig
+
+        greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.eos_id,
+            pad_token_id=self.eos_id,
+            use_cache=True,
+        )
+        written: torch.Tensor = self.model.generate(
+            ids, attention_mask=mask, generation_config=greedy
+        )
+        return written
+
+
+def pad_left(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts as rows of one length, (B, T), and 1 where a token stands, 0 for padding."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad_id)
+    mask = torch.zeros((len(prompts), longest), dtype=torch.int64)
+    for n, prompt in enumerate(prompts):
+        ids[n, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[n, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+class Actor:
+    """A speaker in a Ray actor."""
+
+    def __init__(self, job: Job, checkpoint: str | None, eos_id: int, num_actors: int) -> None:
+        log.setup()
+        torch.set_num_threads(cores_per_worker(num_actors))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._speaker = Speaker(load_tuned(job, checkpoint, device), eos_id, device)
+
+    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
+        """As of ``Speaker``."""
+        return self._speaker.say(prompts, wanted)
+
+
+def load_tuned(job: Job, checkpoint: str | None, device: str) -> Any:
+    """The backbone with what a checkpoint of its training holds; None for none."""
+    from peft import PeftModel
+
+    base = job.load_base(on_gpu=device != "cpu")
+    if checkpoint is None:
+        return base
+    return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+
+
+def ask(
+    job: Job,
+    checkpoint: str | None,
+    prompts: Sequence[Sequence[int]],
+    wanted: Wanted,
+    config: InferenceConfig,
+) -> list[list[float]]:
+    """What the model says after each prompt, whatever the batches and actors.
+
+    Args:
+        job: Says how the backbone is loaded.
+        checkpoint: Of its training; None for the backbone itself.
+        prompts: Token ids.
+        wanted: What is wanted.
+        config: How many engines share the prompts.
+
+    Raises:
+        ConfigError: If the cluster can't hold the actors.
+        EngineError: If an actor fails.
+    """
+    from msrrec.training.model import load_tokenizer
+
+    resources = engine_resources(
+        config.model_copy(update={"vllm_kwargs": {}}),
+        config.num_engines,
+        "inference.num_engines",
+        ray.cluster_resources(),
+    )
+    batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
+    make: Any = ray.remote(**resources)(Actor)
+    eos_id = load_tokenizer(job.source).eos_token_id
+    arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
+    actors = [make.remote(*arguments) for _ in range(config.num_engines)]
+    send: Callable[[Any, Any], Any] = lambda actor, batch: actor.say.remote(  # noqa: E731
+        [prompts[n] for n in batch], wanted
+    )
+    found: dict[int, list[float]] = {}
+    try:
+        with log.Progress("ask", len(prompts), "prompts") as progress:
+            for batch, said in zip(batches, ActorPool(actors).map(send, batches), strict=True):
+                found |= dict(zip(batch, said, strict=True))
+                progress.advance(len(batch))
+    except RayError as error:
+        raise_for_user([error])
+        cause = getattr(error, "cause", None) or error
+        raise EngineError(f"{job.source.name}: asking it failed ({_last_line(cause)})") from error
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+    return [found[n] for n in range(len(prompts))]
+
+
+def deal(prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """Places of the prompts in batches, the longest first, so that little is padding."""
+    order = np.argsort([-len(prompt) for prompt in prompts], kind="stable").tolist()
+    batches: list[list[int]] = []
+    for place in order:
+        if not batches or len(prompts[batches[-1][0]]) * (len(batches[-1]) + 1) > max_tokens:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,47 @@
+"""TALLRec, adaptation A: choose one of the candidates and write its title, which may be none."""
+
+from collections.abc import Sequence
+
+from msrrec.baselines.language.alpaca import encode_frame, quote, show
+from msrrec.baselines.language.tuning import TitleTuned
+from msrrec.config import RunConfig
+from msrrec.inference.decoding import shorten
+from msrrec.schema import Example
+
+INSTRUCTION = (
+    "Given the user's purchase history, oldest first, choose from the candidates the one item that "
+    "the user will buy next. Answer with its title alone, exactly as listed."
+)
+
+
+class TallrecGen(TitleTuned):
+    """The system."""
+
+    section = "tallrec"
+
+    def __init__(self, config: RunConfig, *, trains: bool = True) -> None:
+        super().__init__(config, trains=trains)
+        self.learns_prompts = config.tallrec.train_on_inputs
+
+    def show(self, title: str) -> str:
+        """As between quotes."""
+        return show(title)
+
+    def render_answer(self, title: str) -> str:
+        """In quotes."""
+        return quote([title])
+
+    def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
+        """Alpaca's frame around the question."""
+        query = self.query(example)
+
+        def encode(dropped: int) -> list[int]:
+            lines = render_input(query.history[dropped:], query.candidates)
+            return encode_frame(self.tokenizer, INSTRUCTION, lines)
+
+        return shorten(encode, query, room)
+
+
+def render_input(history: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """The lines of the input; history oldest first."""
+    return [f"Purchase history: {quote(history)}", f"Candidates: {quote(candidates)}"]

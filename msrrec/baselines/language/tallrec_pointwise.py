@@ -1,0 +1,91 @@
+"""TALLRec as it is (Bao et al. 2023): will the user like this item, Yes or No, for each candidate.
+
+Candidates are ranked by the probability of Yes against No as the next token. Each training example
+gives two prompts: its target, Yes, and one of its negatives, No.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from msrrec.baselines.language.alpaca import encode_frame, quote
+from msrrec.baselines.language.speaker import Wanted
+from msrrec.baselines.language.tuning import Tuned, join
+from msrrec.config import RunConfig
+from msrrec.errors import ModelError
+from msrrec.inference.decoding import Query, encode_text, shorten
+from msrrec.schema import Example
+from msrrec.training.examples import Encoded
+
+INSTRUCTION = (
+    "Given the user's preference, identify whether the user will like the target item by answering "
+    '"Yes." or "No.".'
+)
+YES, NO = "Yes.", "No."
+
+
+class TallrecPointwise(Tuned):
+    """The system."""
+
+    section = "tallrec"
+
+    def __init__(self, config: RunConfig, *, trains: bool = True) -> None:
+        super().__init__(config, trains=trains)
+        self.learns_prompts = config.tallrec.train_on_inputs
+
+    def encode_training(self, example: Example) -> list[Encoded]:
+        """The target's prompt with Yes, and that of a negative with No."""
+        query, target = self.query(example), example.candidates.index(example.target)
+        others = [n for n in range(len(query.candidates)) if n != target]
+        draw = random.Random(f"{self.training.seed}:{example.example_id}")
+        asked = [(target, YES), *((n, NO) for n in draw.sample(others, min(1, len(others))))]
+        room = self.max_tokens - max(len(encode_text(self.tokenizer, a)) for a in (YES, NO)) - 1
+        return [
+            join(self.tokenizer, *self.prompt(query, n, room), answer, whole=self.learns_prompts)
+            for n, answer in asked
+        ]
+
+    def prompt(self, query: Query, index: int, room: int) -> tuple[list[int], int]:
+        """Token ids about one candidate within so many, and how many titles were left out."""
+
+        def encode(dropped: int) -> list[int]:
+            lines = render_input(query.history[dropped:], query.candidates[index])
+            return encode_frame(self.tokenizer, INSTRUCTION, lines)
+
+        return shorten(encode, query, room)
+
+    def score(self, examples: Sequence[Example]) -> list[list[float]]:
+        """P(Yes) of every candidate."""
+        before, *ids = find_answers(self.tokenizer)
+        room = self.max_tokens - len(before) - 1
+        prompts = [
+            [*self.prompt(query, n, room)[0], *before]
+            for query in map(self.query, examples)
+            for n in range(len(query.candidates))
+        ]
+        yes = iter(p for p, _ in self.ask(prompts, Wanted(choices=(ids[0][0], ids[1][0]))))
+        return [[next(yes) for _ in example.candidates] for example in examples]
+
+
+def render_input(history: Sequence[str], target: str) -> list[str]:
+    """The lines of the input; history oldest first."""
+    return [
+        f"User Preference: {quote(history)}",
+        f"Whether the user will like the target item {quote([target])}?",
+    ]
+
+
+def find_answers(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """Token ids that both answers begin with, and those that follow in Yes and in No.
+
+    Raises:
+        ModelError: If the tokenizer does not tell them apart.
+    """
+    yes, no = encode_text(tokenizer, YES), encode_text(tokenizer, NO)
+    shared = next((n for n, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b), None)
+    if shared is None:
+        raise ModelError(
+            f"the tokenizer writes {YES!r} as {yes} and {NO!r} as {no}; expected token ids that "
+            "differ at one place; use another backbone"
+        )
+    return yes[:shared], yes[shared:], no[shared:]
