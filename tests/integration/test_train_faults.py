@@ -214,7 +214,8 @@ def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_l
     settings = settings_for(base, *plain, "train.max_failures=1")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, dataset.path, reasoning, replaced, left, *settings],
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        env=os.environ
+        | {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"},
         stdout=subprocess.PIPE,
         check=True,
         timeout=240,
