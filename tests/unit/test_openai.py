@@ -51,6 +51,19 @@ def test_any_field_around_an_answer_is_borne(value: Any) -> None:
     assert answer.served_model.encode("utf-8") is not None
 
 
+def test_the_attempt_is_the_seed_where_the_api_takes_one() -> None:
+    endpoint = EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m")
+    plain = TeacherClient(endpoint, None, 1.0)._body("Which?", 3)
+    assert plain == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Which?"}],
+        "temperature": endpoint.temperature,
+        "max_tokens": endpoint.max_tokens,
+    }
+    seeded = TeacherClient(endpoint, None, 1.0, sends_seed=True)._body("Which?", 3)
+    assert seeded == {**plain, "seed": 3}
+
+
 def test_tokens_that_nobody_counted_are_estimated_and_marked() -> None:
     body = json.dumps({"choices": [{"message": {"content": "x" * 39}}]}).encode()
     usage = _read(body, "y" * 79, 0.1).usage

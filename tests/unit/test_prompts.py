@@ -1,5 +1,6 @@
 """What a prompt shows can be read back, and nothing in a title changes its shape."""
 
+from os.path import commonprefix
 from typing import get_args
 
 import pytest
@@ -48,6 +49,15 @@ def test_all_sides_share_the_context_as_prefix(history: list[str], candidates: l
         assert render_prompt(side, "Toys", history, candidates).startswith(context)
     # one line each for the domain, two headings, and every title
     assert context.count("\n") == 3 + len(history) + len(candidates)
+
+
+@pytest.mark.parametrize("answer_format", get_args(AnswerFormat))
+def test_chains_of_one_example_part_only_in_their_goals(answer_format: AnswerFormat) -> None:
+    sides: tuple[Side, ...] = ("full", "user", "item")
+    prompts = [render_prompt(side, "Toys", ["a"], ["b", "c"], answer_format) for side in sides]
+    shared = commonprefix(prompts)
+    assert REASONING_END in shared
+    assert "exactly as listed.\nRecommend the next purchase" in shared
 
 
 def test_other_texts_are_no_prompts() -> None:
