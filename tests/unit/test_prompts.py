@@ -1,6 +1,5 @@
 """What a prompt shows can be read back, and nothing in a title changes its shape."""
 
-from os.path import commonprefix
 from typing import get_args
 
 import pytest
@@ -55,9 +54,9 @@ def test_all_sides_share_the_context_as_prefix(history: list[str], candidates: l
 def test_chains_of_one_example_part_only_in_their_goals(answer_format: AnswerFormat) -> None:
     sides: tuple[Side, ...] = ("full", "user", "item")
     prompts = [render_prompt(side, "Toys", ["a"], ["b", "c"], answer_format) for side in sides]
-    shared = commonprefix(prompts)
-    assert REASONING_END in shared
-    assert "exactly as listed.\nRecommend the next purchase" in shared
+    (shared,) = {prompt.partition("Recommend the next purchase")[0] for prompt in prompts}
+    assert shared.endswith("exactly as listed.\n")
+    assert len(set(prompts)) == 3
 
 
 def test_other_texts_are_no_prompts() -> None:
