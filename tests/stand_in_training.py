@@ -11,6 +11,18 @@ from msrrec.data.dataset import Dataset
 
 STEPS = ["Likes {t}.", "(1) is a thing.", "(1) fits.", "(1)", "{t}, as it fits."]
 
+SHAPE: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.5,  # far from even attention, so that positions and masks matter
+}
+"""Of a model that has next to no weights."""
+
 
 def save_base(folder: str) -> None:
     """A Llama of two small layers with random weights."""

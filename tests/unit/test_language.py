@@ -35,6 +35,7 @@ from msrrec.schema import Item
 from msrrec.training.checkpoint import load_checkpoint, save_checkpoint
 from msrrec.training.examples import Encoded, ExampleSet
 from msrrec.training.model import add_lora
+from tests.stand_in_training import SHAPE
 
 torch.set_num_threads(1)
 
@@ -246,24 +247,13 @@ def test_the_share_of_hybrid_steps_grows_with_the_steps_done() -> None:
     assert drawn == [draws_hybrid(step, total, seed=0) for step in range(total)]
 
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "initializer_range": 0.5,
-    "tie_word_embeddings": True,
-    "eos_token_id": 1,
-}
+TIED_SHAPE: dict[str, Any] = {**SHAPE, "tie_word_embeddings": True, "eos_token_id": 1}
 ITEMS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 
 def make_base() -> Any:
     torch.manual_seed(1)
-    return LlamaForCausalLM(LlamaConfig(**SHAPE))
+    return LlamaForCausalLM(LlamaConfig(**TIED_SHAPE))
 
 
 class TinyJob(ItemJob):

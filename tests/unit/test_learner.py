@@ -32,22 +32,13 @@ from msrrec.training.learner import Learner
 from msrrec.training.loss import weighted_loss
 from msrrec.training.model import add_lora
 from msrrec.training.schedule import iter_batches, learning_rate, num_steps, share_of_worker
+from tests.stand_in_training import SHAPE
 
 BATCH = np.array([4, 0, 6, 2, 5])
 
 torch.set_num_threads(1)  # models this small only lose by more, above all on a busy machine
 
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "initializer_range": 0.5,  # far from even attention, so that positions and masks matter
-}
 FAST = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
     "llama, tied head": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),

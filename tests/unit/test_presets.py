@@ -1,7 +1,6 @@
 """Every shipped preset trains: LoRA finds its places in a model of that architecture."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,17 +10,9 @@ from msrrec.config import load_config
 from msrrec.models import locate_base
 from msrrec.training.learner import Learner
 from msrrec.training.model import add_lora
+from tests.stand_in_training import SHAPE
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
-SHAPE: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
 MODELS = {
     "meta-llama/Meta-Llama-3-8B-Instruct": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
     "meta-llama/Llama-3.2": lambda: LlamaForCausalLM(
