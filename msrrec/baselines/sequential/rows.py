@@ -1,4 +1,4 @@
-"""Users' purchases as rows of item codes in which every position is supervised.
+"""Users' purchases as rows of item codes in which many positions are supervised at once.
 
 Shapes: R = rows, T = ``length``. Code 0 is padding, on the right; items count from 1.
 """
@@ -20,7 +20,7 @@ class Rows:
     Attributes:
         users: Shape (R,). User codes, from 1.
         inputs: Shape (R, T).
-        targets: Shape (R, T). What follows each input; 0 where nothing does.
+        targets: Shape (R, T). What follows each input; 0 where that is not supervised here.
     """
 
     users: IntArray
@@ -54,19 +54,23 @@ class Purchases:
     def rows(self, length: int, rng: np.random.Generator) -> Rows:
         """Each event but a user's first as a target, exactly once.
 
-        A user of at most ``length`` targets is one row. A longer sequence is cut into rows at a
-        random place, so that over the epochs each event is predicted from short and long histories.
+        A user of at most ``length`` targets is one row. A longer sequence is cut into rows that
+        overlap by half, the later half of which is supervised: so every target that has so many
+        events before it is predicted from at least half of ``length``, as it will be when the
+        system is asked. Where the first row ends is random, so that over the epochs each event is
+        predicted from shorter and longer histories.
         """
+        stride = max(1, length // 2)
         num_targets = np.maximum(self.lengths - 1, 0)
         first = np.where(
-            num_targets > length, rng.integers(1, length + 1, len(num_targets)), length
+            num_targets > length, rng.integers(1, length + 1, len(num_targets)), num_targets
         )
-        first = np.minimum(first, num_targets)
-        num_rows = (num_targets > 0) + -(-(num_targets - first) // length)
+        num_rows = (num_targets > 0) + -(-(num_targets - first) // stride)
         users = np.repeat(np.arange(len(num_rows)), num_rows)
         nth = np.arange(len(users)) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows)
-        begins = np.where(nth == 0, 0, first[users] + (nth - 1) * length)
-        ends = np.minimum(first[users] + nth * length, num_targets[users])
+        ends = np.minimum(first[users] + nth * stride, num_targets[users])
+        begins = np.maximum(ends - length, 0)
+        done = np.where(nth == 0, 0, first[users] + (nth - 1) * stride)
         places = begins[:, None] + np.arange(length)
         inside = places < ends[:, None]
         flat = np.where(inside, self.starts[users][:, None] + places, 0)
@@ -74,7 +78,9 @@ class Purchases:
         return Rows(
             users + 1,
             np.where(inside, self.items[flat], 0),
-            np.where(inside, self.items[np.minimum(flat + 1, last)], 0),
+            np.where(
+                inside & (places >= done[:, None]), self.items[np.minimum(flat + 1, last)], 0
+            ),
         )
 
 

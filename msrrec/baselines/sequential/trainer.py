@@ -171,10 +171,10 @@ def iter_batches(rows: Rows, batch_size: int, rng: np.random.Generator) -> Any:
     Rows of alike length stand together, so that little is padding; which ones and in what order is
     random.
     """
-    lengths = (rows.targets > 0).sum(1)
+    lengths = (rows.inputs > 0).sum(1)
     order = rng.permutation(len(rows))
     order = order[np.argsort(lengths[order], kind="stable")]
-    ends = np.cumsum(lengths[order])
+    ends = np.cumsum((rows.targets[order] > 0).sum(1))
     num_batches = max(1, round(int(ends[-1]) / batch_size))
     places = np.searchsorted(ends, np.arange(1, num_batches) * (ends[-1] / num_batches))
     batches = np.split(order, places)
