@@ -8,6 +8,7 @@ the rest.
 import hashlib
 import json
 import logging
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -75,7 +76,7 @@ def compare(
     results = [load_result(folder) for folder in done.results.values()]
     summary = write_report(results, out, done.failures)
     report = storage.read_json(storage.join(out, "report/results.json"))
-    text = render_table(report, dataset, names, run.config)
+    text = render_table(report, names, run, read_seconds(done.results))
     storage.write_bytes(storage.join(out, TABLE), text.encode("utf-8", errors="replace"))
     return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
 
@@ -112,18 +113,26 @@ def _failures() -> tuple[type[Exception], ...]:
     return MsrRecError, RayError, TrainingFailedError, RuntimeError, MemoryError, OSError
 
 
+def read_seconds(results: Mapping[str, str]) -> dict[str, float]:
+    """How long each system took, training and answers together, from the record in its folder."""
+    return {
+        name: float(storage.read_json(storage.join(folder, storage.RECORD))["seconds"])
+        for name, folder in results.items()
+    }
+
+
 def render_table(
-    report: Mapping[str, Any], dataset: Dataset, names: Sequence[str], config: RunConfig
+    report: Mapping[str, Any], names: Sequence[str], run: Run, seconds: Mapping[str, float]
 ) -> str:
-    """The table as Markdown, with what reproduces it: command, seeds and versions.
+    """The table as Markdown, with what reproduces it: commands, seeds and versions.
 
     Args:
         report: As ``results.json`` holds it.
-        dataset: The one compared on.
         names: Of ``--systems``.
-        config: Of the run; settings that differ from the defaults are in the command.
+        run: What all systems shared; settings that differ from the defaults are in the commands.
+        seconds: What each system took.
     """
-    rows = report["systems"]
+    rows, dataset = report["systems"], run.dataset
     lines = [
         f"# Systems on {_cell(dataset.domain)}",
         "",
@@ -138,10 +147,13 @@ def render_table(
         *(f"- {_cell(finding)}" for finding in report["findings"]),
         *(f"- Check failed: {_cell(warning)}" for warning in report["warnings"]),
         "",
-        f"    {_prepare_command(dataset)}",
-        f"    {_command(names, config)}",
+        *(f"    {command}" for command in _commands(names, run)),
         "",
-        f"Dataset {dataset.fingerprint[:16]}, seed {config.inference.seed}; "
+        "Seconds, training and answers together: "
+        + ", ".join(f"{_cell(name)} {value:,.0f}" for name, value in seconds.items())
+        + f"; {sum(seconds.values()) / 60:,.0f} minutes in all, with {os.cpu_count()} cores.",
+        "",
+        f"Dataset {dataset.fingerprint[:16]}, seed {run.config.inference.seed}; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
         + ".",
         "",
@@ -180,19 +192,24 @@ def _cell(text: str) -> str:
     return cleaned.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _command(names: Sequence[str], config: RunConfig) -> str:
-    systems = ["--systems", ",".join(names)]
-    words = ["msrrec", "compare", "--dataset", "DATASET", "--out", "OUT", *systems]
-    return shlex.join([*words, *_overrides(config.model_dump(mode="json"))])
-
-
-def _prepare_command(dataset: Dataset) -> str:
-    """The command line that made the dataset."""
-    manifest = dataset.manifest
-    words = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", "DATASET"]
+def _commands(names: Sequence[str], run: Run) -> list[str]:
+    """The command lines that made dataset, reasoning and table."""
+    manifest = run.dataset.manifest
+    prepare = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", "DATASET"]
     if manifest.get("inputs"):
-        words += ["--interactions", "FILE", "--items", "FILE"]
-    return shlex.join([*words, *_overrides({"data": manifest.get("config", {})})])
+        prepare += ["--interactions", "FILE", "--items", "FILE"]
+    commands = [[*prepare, *_overrides({"data": manifest.get("config", {})})]]
+    compare = ["msrrec", "compare", "--dataset", "DATASET", "--out", "OUT"]
+    if run.reasoning:
+        record = storage.join(run.reasoning, storage.RECORD)
+        made = storage.read_json(record)["settings"] if storage.exists(record) else {}
+        sections = {name: made[name] for name in ("teacher", "synthesis") if name in made}
+        synthesize = ["msrrec", "synthesize", "--dataset", "DATASET", "--out", "REASONING"]
+        commands.append([*synthesize, *_overrides(sections)])
+        compare += ["--reasoning", "REASONING"]
+    compare += ["--systems", ",".join(names)]
+    commands.append([*compare, *_overrides(run.config.model_dump(mode="json"))])
+    return [shlex.join(command) for command in commands]
 
 
 def _overrides(chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:

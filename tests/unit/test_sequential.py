@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 

@@ -6,7 +6,7 @@ writes the item's projected vector (``items``). Training goes from text prompts 
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +39,7 @@ TEMPLATES = (
 _PLACEHOLDER = "*"
 
 Marked = tuple[str, int]
-"""A title and the number that follows it in the prompt."""
+"""A title's line and the token or item that follows it in the prompt."""
 
 
 class Llara(TitleTuned):
@@ -83,15 +83,19 @@ class Llara(TitleTuned):
             weight_decay=self.config.llara.projector_weight_decay,
         )
 
-    def render_answer(self, title: str) -> str:
+    def render_answer(self, title: str, index: int) -> str:
         """After a space, as in the lists."""
-        return f" {clean_title(title)}"
+        return f" {self.number(index)}{clean_title(title)}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
         """Token ids and items within so many, and how many of the oldest titles were left out."""
         query = self.query(example)
-        history = self._marked(query.history, example.history)
-        candidates = self._marked(query.candidates, example.candidates)
+        history = self._marked(map(_render_line, query.history), example.history)
+        lines = (
+            f"\n{self.number(n) or '- '}{clean_title(title)}"
+            for n, title in enumerate(query.candidates)
+        )
+        candidates = self._marked(lines, example.candidates)
         template = TEMPLATES[zlib.crc32(example.example_id.encode()) % len(TEMPLATES)]
         return shorten(
             lambda dropped: encode_lists(self.tokenizer, template, history[dropped:], candidates),
@@ -99,11 +103,11 @@ class Llara(TitleTuned):
             room,
         )
 
-    def _marked(self, titles: Sequence[str], item_ids: Sequence[str]) -> list[Marked]:
+    def _marked(self, lines: Iterable[str], item_ids: Sequence[str]) -> list[Marked]:
         placeholder, is_text = find_placeholder(self.tokenizer), self._prompts == "text"
         return [
-            (title, placeholder if is_text else ITEMS_FROM + self._places[item_id])
-            for title, item_id in zip(titles, item_ids, strict=True)
+            (line, placeholder if is_text else ITEMS_FROM + self._places[item_id])
+            for line, item_id in zip(lines, item_ids, strict=True)
         ]
 
 
@@ -113,16 +117,20 @@ def scale(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return (vectors / max(root, 1e-12)).astype(np.float32)
 
 
+def _render_line(title: str) -> str:
+    return f"\n- {clean_title(title)}"
+
+
 def encode_lists(
     tokenizer: Any, template: str, history: Sequence[Marked], candidates: Sequence[Marked]
 ) -> list[int]:
-    """A prompt in token ids, one title a line and each followed by its own number."""
+    """A prompt in token ids, one title a line and each followed by its own token or item."""
     before, rest = template.split("{history}")
     middle, after = rest.split("{candidates}")
     ids = [*encode_beginning(tokenizer), *encode_text(tokenizer, before)]
     for marked, then in ((history, middle.format(count=len(candidates))), (candidates, after)):
-        for title, number in marked:
-            ids += [*encode_text(tokenizer, f"\n- {clean_title(title)}"), number]
+        for line, number in marked:
+            ids += [*encode_text(tokenizer, line), number]
         ids += encode_text(tokenizer, then)
     return ids
 

@@ -1,7 +1,5 @@
 """TALLRec, adaptation A: choose one of the candidates and write its title, which may be none."""
 
-from collections.abc import Sequence
-
 from msrrec.baselines.language.alpaca import encode_frame, quote, show
 from msrrec.baselines.language.tuning import TitleTuned
 from msrrec.config import RunConfig
@@ -27,21 +25,20 @@ class TallrecGen(TitleTuned):
         """As between quotes."""
         return show(title)
 
-    def render_answer(self, title: str) -> str:
+    def render_answer(self, title: str, index: int) -> str:
         """In quotes."""
-        return quote([title])
+        return f"{self.number(index)}{quote([title])}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
         """Alpaca's frame around the question."""
         query = self.query(example)
+        candidates = [self.render_answer(title, n) for n, title in enumerate(query.candidates)]
 
         def encode(dropped: int) -> list[int]:
-            lines = render_input(query.history[dropped:], query.candidates)
+            lines = [
+                f"Purchase history: {quote(query.history[dropped:])}",
+                f"Candidates: {', '.join(candidates)}",
+            ]
             return encode_frame(self.tokenizer, INSTRUCTION, lines)
 
         return shorten(encode, query, room)
-
-
-def render_input(history: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    """The lines of the input; history oldest first."""
-    return [f"Purchase history: {quote(history)}", f"Candidates: {quote(candidates)}"]

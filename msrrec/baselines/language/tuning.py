@@ -109,14 +109,23 @@ class TitleTuned(Tuned):
         """A title as prompts show it."""
         return clean_title(title)
 
-    def render_answer(self, title: str) -> str:
-        """What is to be written for it, just as it stands in the prompt's lists."""
+    def render_answer(self, title: str, index: int) -> str:
+        """What is to be written for a candidate, just as it stands in the prompt's list."""
         raise NotImplementedError
+
+    def number(self, index: int) -> str:
+        """What stands before a 0-based candidate's title by the run's ``model.answer_format``.
+
+        A number before the title helps small models: the choice is then one token, which the end of
+        a candidate's line can point to, whereas a title begins before anything is known of it.
+        """
+        return f"({index + 1}) " if self.config.model.answer_format == "number_title" else ""
 
     def encode_training(self, example: Example) -> list[Encoded]:
         """The prompt, and the target's title."""
         assert self.dataset is not None, "fit comes first"
-        answer = self.render_answer(self.dataset.items[example.target].title)
+        index = example.candidates.index(example.target)
+        answer = self.render_answer(self.dataset.items[example.target].title, index)
         room = self.max_tokens - len(encode_text(self.tokenizer, answer)) - 1
         prompt, dropped = self.prompt(example, room)
         return [join(self.tokenizer, prompt, dropped, answer, whole=self.learns_prompts)]
@@ -125,7 +134,11 @@ class TitleTuned(Tuned):
         """The titles, decoded greedily and freely; an answer's first line counts."""
         queries = [self.query(example) for example in examples]
         shown = [list(map(self.show, query.candidates)) for query in queries]
-        answers = {self.render_answer(t) for query in queries for t in query.candidates}
+        answers = {
+            self.render_answer(title, n)
+            for query in queries
+            for n, title in enumerate(query.candidates)
+        }
         longest = max(len(encode_text(self.tokenizer, answer)) for answer in answers)
         wanted = Wanted(max_new_tokens=longest + _SLACK)
         room = self.max_tokens - wanted.max_new_tokens

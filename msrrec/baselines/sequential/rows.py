@@ -78,9 +78,7 @@ class Purchases:
         return Rows(
             users + 1,
             np.where(inside, self.items[flat], 0),
-            np.where(
-                inside & (places >= done[:, None]), self.items[np.minimum(flat + 1, last)], 0
-            ),
+            np.where(inside & (places >= done[:, None]), self.items[np.minimum(flat + 1, last)], 0),
         )
 
 
