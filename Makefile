@@ -1,4 +1,5 @@
 # make demo   the whole road on the embedded world, then a page to look at
+# make table  every system of the paper's tables on the embedded world, into tables/embedded.md
 # make test   every test;   make check   ruff, ruff format, mypy
 # Each target sets up .venv by itself. GPU=1 installs the CUDA builds instead of the CPU ones.
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test unit check format backbone clean
+.PHONY: install demo table test unit check format backbone clean
 
 install: $(STAMP)
 
@@ -28,6 +29,18 @@ endif
 
 demo: install
 	$(BIN)/msrrec demo --out runs/demo
+
+CONTROLS := random,popularity,category,item-knn,bm25-last,bm25-mean
+SEQUENTIAL := caser,gru4rec,sasrec,sasrec-binary
+LANGUAGE := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver
+OURS := msrrec-without-reasoning,msrrec
+
+table: install
+	$(BIN)/msrrec prepare --config jobs/configs/demo.yaml --source demo --out runs/table/dataset
+	$(BIN)/msrrec synthesize --config jobs/configs/demo.yaml --dataset runs/table/dataset --out runs/table/reasoning
+	$(BIN)/msrrec compare --config jobs/configs/demo.yaml --dataset runs/table/dataset \
+	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(LANGUAGE),$(OURS)
+	cp runs/table/compare/report/table.md tables/embedded.md
 
 test: install
 	$(BIN)/pytest tests

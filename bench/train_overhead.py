@@ -5,13 +5,14 @@
 Both train the same model (a random Llama of 6 layers x 384, vocabulary 32,000, bfloat16 where the
 processor has it) on the same batches with as many threads, and take turns, each time in a fresh
 process. "bare" calls the step and nothing else; "ray" is a Ray Train worker of ``msrrec train``
-with a line of metrics after every step and a checkpoint after every second. Overhead: the best wall
-time a step in Ray, its metrics and its checkpoints included, over the best bare one. A report is
-one checkpoint: adapter and optimizer written, flushed to disk, renamed, an old one removed.
+with a line of metrics after every step and a checkpoint after every second. A step in Ray holds its
+metrics; checkpoints are told apart, as reports: adapter and optimizer written, flushed to disk,
+renamed, an old one removed. Overheads are of the best and of the median step, in wall time and in
+processor time of the worker's own process. Where wall time grows and processor time does not, the
+worker waited for a core: "others_cores" is how many cores all other processes used meanwhile.
 """
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -21,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from msrrec.config import TrainConfig
 from msrrec.models import ModelSource
@@ -61,8 +64,28 @@ def make_job(model: str, steps: int) -> tuple[Any, Any]:
     )
 
 
-def time_bare(model: str, steps: int) -> list[float]:
-    """Seconds of every step."""
+class Clock:
+    """Wall time, processor time of this process, and of the whole machine, in seconds."""
+
+    def __init__(self) -> None:
+        self.last = self._read()
+
+    def lap(self) -> list[float]:
+        """Since the last lap."""
+        now = self._read()
+        lap = [b - a for a, b in zip(self.last, now, strict=True)]
+        self.last = now
+        return lap
+
+    @staticmethod
+    def _read() -> list[float]:
+        times = psutil.cpu_times()
+        busy = times.user + times.nice + times.system
+        return [time.perf_counter(), time.process_time(), busy]
+
+
+def time_bare(model: str, steps: int) -> list[list[float]]:
+    """A lap of every step."""
     import torch
 
     from msrrec.training.learner import Learner
@@ -74,40 +97,42 @@ def time_bare(model: str, steps: int) -> list[float]:
     bfloat16 = multiplies_in_bfloat16(job.dtype, torch.device("cpu"))
     base = load_base(job.source, job.dtype, on_gpu=False)
     learner = Learner(add_lora(base, job.config), job.config, bfloat16=bfloat16)
-    seconds = []
+    clock, laps = Clock(), []
     for step, (_, batch) in enumerate(iter_batches(len(examples), job.config)):
-        begin = time.perf_counter()
         learner.step(step, examples, batch, 1e-4)
-        seconds.append(time.perf_counter() - begin)
-    return seconds
+        laps.append(clock.lap())
+    return laps
 
 
-def timed_worker(settings: dict[str, Any]) -> dict[str, list[float]]:
-    """The worker of ``msrrec train``, which notes when steps end and what checkpoints take."""
+def timed_worker(settings: dict[str, Any]) -> dict[str, list[Any]]:
+    """The worker of ``msrrec train``, which notes a lap of every step and of every checkpoint."""
     from msrrec.training import worker
 
-    ends, reports = [], []
+    laps: list[list[float]] = []
+    reports: list[float] = []
+    clock = Clock()
     run_steps, keep_checkpoint = worker.run_steps, worker.keep_checkpoint
 
     def noted_steps(*args: Any) -> Any:
-        ends.append(time.perf_counter())
+        clock.lap()
         for made in run_steps(*args):
+            laps.append(clock.lap())
             yield made
-            ends.append(time.perf_counter())
+            laps[-1] = [a + b for a, b in zip(laps[-1], clock.lap(), strict=True)]
 
     def noted_checkpoint(*args: Any) -> None:
-        begin = time.perf_counter()
+        laps[-1] = [a + b for a, b in zip(laps[-1], clock.lap(), strict=True)]
         keep_checkpoint(*args)
-        reports.append(time.perf_counter() - begin)
+        reports.append(clock.lap()[0])
 
     worker.run_steps, worker.keep_checkpoint = noted_steps, noted_checkpoint
     if error := worker.run_worker(settings):
         raise error
-    return {"steps": [b - a for a, b in itertools.pairwise(ends)], "reports": reports}
+    return {"steps": laps, "reports": reports}
 
 
-def time_ray(model: str, steps: int) -> dict[str, list[float]]:
-    """Seconds of every step, what comes after it included, and of every checkpoint."""
+def time_ray(model: str, steps: int) -> dict[str, list[Any]]:
+    """A lap of every step and what comes after it, and the seconds of every checkpoint."""
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -142,25 +167,27 @@ def measure(system: str, model: str, steps: int) -> Any:
 
 
 def compare(rounds: int, steps: int) -> dict[str, float]:
-    """The first step of each process is left out: it fills caches."""
+    """The first two steps of each process are left out: they fill caches, and bound Ray's start."""
     bare, inside, reports = [], [], []
     with tempfile.TemporaryDirectory() as model:
         save_model(Path(model))
         for _ in range(rounds):
-            bare += measure("bare", model, steps)[1:]
+            bare += measure("bare", model, steps)[2:]
             found = measure("ray", model, steps)
-            pairs = found["steps"][1:]
-            inside += [(a + b) / 2 for a, b in zip(pairs[::2], pairs[1::2], strict=False)]
+            inside += found["steps"][2:]
             reports += found["reports"]
-    return {
-        "bare_s_per_step": round(min(bare), 4),
-        "ray_s_per_step": round(min(inside), 4),
-        "overhead_percent": round(100 * (min(inside) / min(bare) - 1), 2),
-        "bare_median_s_per_step": round(statistics.median(bare), 4),
-        "ray_median_s_per_step": round(statistics.median(inside), 4),
-        "report_median_ms": round(1000 * statistics.median(reports), 1),
-        "report_max_ms": round(1000 * max(reports), 1),
-    }
+    told: dict[str, float] = {}
+    for n, kind in enumerate(("wall", "own_cpu")):
+        for name, of in (("best", min), ("median", statistics.median)):
+            a, b = (of([lap[n] for lap in laps]) for laps in (bare, inside))
+            told[f"{kind}_{name}_bare_s"], told[f"{kind}_{name}_ray_s"] = round(a, 4), round(b, 4)
+            told[f"{kind}_{name}_overhead_percent"] = round(100 * (b / a - 1), 2)
+    for name, laps in (("bare", bare), ("ray", inside)):
+        wall, own, busy = (sum(values) for values in zip(*laps, strict=True))
+        told[f"others_cores_{name}"] = round((busy - own) / wall, 3)
+    told["report_median_ms"] = round(1000 * statistics.median(reports), 1)
+    told["report_max_ms"] = round(1000 * max(reports), 1)
+    return told
 
 
 def main() -> None:

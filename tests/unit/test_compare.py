@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,26 @@ def test_one_table_has_every_system_with_intervals_and_tests(folder: Path) -> No
     # The target is in everybody's training example and the wrong items in none.
     assert "| popularity | 1.0000 [0.758, 1.000] |" in table
     assert "--systems random,popularity" in table
+    assert re.search(r"Seconds, .*: random \d+, popularity \d+; 0 minutes in all", table)
     assert "0.0% of the targets are cold" in table
     results = json.loads((folder / "out" / "report" / "results.json").read_text())
     assert results["systems"][0]["paired"]["p_adjusted"] <= 1
     assert results["systems"][1]["paired"] is None  # the last is what others are held against
     assert results["systems"][0]["num_users"] == NUM_USERS
+
+
+def test_the_table_tells_how_its_reasoning_was_made(folder: Path) -> None:
+    reasoning = folder / "reasoning"
+    reasoning.mkdir()
+    settings = {"synthesis": {"tau": 7, "num_examples": 0}, "teacher": {"model": "a b"}}
+    (reasoning / "run.json").write_text(json.dumps({"settings": settings}))
+    dataset = Dataset.load(str(folder / "dataset"))
+    compare(["random"], Run(dataset, str(folder / "out"), RunConfig(), str(reasoning)), no_ray)
+    table = (folder / "out" / "report" / "table.md").read_text()
+    synthesize, again = (line for line in table.splitlines() if "REASONING" in line)
+    assert synthesize.startswith("    msrrec synthesize --dataset DATASET --out REASONING ")
+    assert synthesize.endswith("""'teacher.model="a b"' synthesis.tau=7""")
+    assert again.startswith("    msrrec compare --dataset DATASET --out OUT --reasoning REASONING")
 
 
 def test_a_failing_system_is_told_and_leaves_the_rest(folder: Path) -> None:
