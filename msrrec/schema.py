@@ -53,6 +53,7 @@ USERS = pa.schema(
 )
 """``users.parquet``: every event of every user, oldest first, which examples show only in part."""
 
+PATHS_FILE = "paths.parquet"
 PATHS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),

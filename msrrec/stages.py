@@ -6,6 +6,7 @@ versions, and what came out.
 
 import importlib.metadata
 import logging
+import os
 import platform
 import subprocess
 import time
@@ -62,6 +63,7 @@ def run_stage(
             "settings": settings,
             "summary": summary,
             "seconds": seconds,
+            "cores": os.cpu_count(),
             "versions": versions(),
         },
     )

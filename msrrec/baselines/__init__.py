@@ -26,7 +26,8 @@ class Entry:
         place: ``module:class`` below this package, imported only when the baseline is built.
         options: Arguments of the class beside the settings of the run.
         settings: Names in the config's section ``baselines`` that change its scores.
-        shared: Files beside its own that do, without their suffix.
+        shared: Files beside its own that do, from the package's folder and without their suffix;
+            ``*`` stands for any name.
         needs_ray: Whether it is fitted on Ray.
         tunes: The config's section by which it tunes the backbone; None where it does not.
         kind: As of ``Evaluation``.
@@ -57,16 +58,30 @@ class Entry:
 
     def code_hash(self) -> str:
         """16 hexadecimal digits that change with the files that make the scores."""
-        names = (self.place.split(":")[0], *self.shared)
-        folder = Path(__file__).parent
-        files = [folder / f"{name.replace('.', '/')}.py" for name in names]
-        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+        return hash_code(f"baselines.{self.place.split(':')[0]}", *self.shared)
+
+
+def hash_code(*names: str) -> str:
+    """16 hexadecimal digits that change with the package's files of these names.
+
+    Args:
+        names: Such as ``training.loop``, or ``training.*`` for all of a folder.
+    """
+    folder = Path(__file__).parents[1]
+    found = (sorted(folder.glob(f"{name.replace('.', '/')}.py")) for name in names)
+    files = [file for some in found for file in some]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 _TRIALS = ("trials", "max_epochs", "patience", "batch_size", "history_length")
+_PURCHASES = "baselines.purchases"
 _SEQUENTIAL = (
-    "purchases",
-    *(f"sequential.{name}" for name in ("rows", "loss", "trainer", "system")),
+    _PURCHASES,
+    *(f"baselines.sequential.{name}" for name in ("rows", "loss", "trainer", "system")),
+)
+_LANGUAGE = (
+    *(f"baselines.language.{name}" for name in ("tuning", "speaker")),
+    *("training.*", "reasoning.*", "inference.decoding"),
 )
 
 
@@ -78,7 +93,7 @@ def _tallrec(place: str, *, trains: bool = True) -> Entry:
     return Entry(
         f"language.{place}",
         {"trains": trains},
-        shared=("language.alpaca", "language.tuning", "language.speaker"),
+        shared=("baselines.language.alpaca", *_LANGUAGE),
         needs_ray=True,
         tunes="tallrec",
         kind="trained" if trains else "base",
@@ -91,8 +106,8 @@ def _llara(prompts: str) -> Entry:
         {"prompts": prompts},
         () if prompts == "text" else _TRIALS,
         (
-            *("language.items", "language.tuning", "language.speaker"),
-            *("sequential.sasrec", *_SEQUENTIAL),
+            *("baselines.language.items", *_LANGUAGE),
+            *("baselines.sequential.sasrec", *_SEQUENTIAL),
         ),
         needs_ray=True,
         tunes="llara",
@@ -102,8 +117,8 @@ def _llara(prompts: str) -> Entry:
 
 BASELINES: dict[str, Entry] = {
     "random": Entry("random:Random"),
-    "popularity": Entry("popularity:Popularity"),
-    "item-knn": Entry("item_knn:ItemKnn", shared=("purchases",)),
+    "popularity": Entry("popularity:Popularity", shared=(_PURCHASES,)),
+    "item-knn": Entry("item_knn:ItemKnn", shared=(_PURCHASES,)),
     "category": Entry("category:SameCategory"),
     "bm25-last": Entry("bm25:Bm25", {"uses": "last"}),
     "bm25-mean": Entry("bm25:Bm25", {"uses": "mean"}),

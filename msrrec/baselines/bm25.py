@@ -55,4 +55,5 @@ class Bm25:
             for word, n in counts.items()
         }
         queries = [set(self._words[item_id]) for item_id in titles]
-        return sum(weights[w] for query in queries for w in query & weights.keys()) / len(titles)
+        found = (weights[word] for query in queries for word in query & weights.keys())
+        return math.fsum(found) / len(titles)  # exact: the order of a set differs between processes

@@ -72,6 +72,7 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_name)
         model: Any = AutoModel.from_pretrained(model_name).eval()
+        model = model.get_encoder() if model.config.is_encoder_decoder else model
     except (OSError, ValueError) as error:
         raise ModelError(
             f"baselines.embedding_model={model_name}: can't be loaded ({str(error).splitlines()[0]}"

@@ -1,9 +1,10 @@
 """The candidate that most training users bought."""
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from msrrec.baselines.interface import Facts
+from msrrec.baselines.purchases import training_purchases
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.schema import Example
@@ -19,7 +20,7 @@ class Popularity:
     def fit(self, dataset: Dataset, folder: str) -> Facts:
         """Count."""
         del folder
-        self._buyers = count_buyers(dataset.examples("train"))
+        self._buyers = count_buyers(training_purchases(dataset))
         return {}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -27,9 +28,6 @@ class Popularity:
         return [[float(self._buyers[item]) for item in e.candidates] for e in examples]
 
 
-def count_buyers(examples: Sequence[Example]) -> Counter[str]:
-    """Users a item, from histories and targets; a user's examples overlap and count once."""
-    bought: defaultdict[str, set[str]] = defaultdict(set)
-    for example in examples:
-        bought[example.user_id].update(example.history, [example.target])
-    return Counter(item_id for items in bought.values() for item_id in items)
+def count_buyers(purchases: Mapping[str, Sequence[str]]) -> Counter[str]:
+    """Users an item: who buys twice counts once."""
+    return Counter(item_id for items in purchases.values() for item_id in set(items))

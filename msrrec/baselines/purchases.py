@@ -1,8 +1,9 @@
-"""The training events of every user, put together again from the overlapping examples."""
+"""The training events of every user."""
 
 import logging
 
-from msrrec.data.dataset import Dataset
+from msrrec import storage
+from msrrec.data.dataset import USERS_FILE, Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -11,13 +12,15 @@ HELD_OUT = 2
 
 
 def training_purchases(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Item ids that each user bought in training, oldest first.
+    """Item ids that each user bought in training, oldest first: all events but the held-out ones.
 
-    A user's training examples follow one another in time, each with the events before its target;
-    a user without any has the history of the validation example, which is training events alone.
-    Where ``data.train_examples_per_user`` left out the early events of long histories, those are
-    not in the dataset and a warning says how many.
+    A dataset that was prepared without all events has those of its examples. A user's training
+    examples follow one another in time, each with the events before its target; a user without any
+    has the history of the validation example, which is training events alone. A warning says how
+    many early events of long histories ``data.train_examples_per_user`` left out there.
     """
+    if storage.exists(storage.join(dataset.path, USERS_FILE)):
+        return {user_id: tuple(items[:-HELD_OUT]) for user_id, items in dataset.events().items()}
     found: dict[str, list[str]] = {}
     for example in dataset.examples("train"):
         found.setdefault(example.user_id, list(example.history)).append(example.target)

@@ -8,11 +8,11 @@ the rest.
 import hashlib
 import json
 import logging
-import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from msrrec import log, storage
@@ -21,7 +21,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.evaluation.report import load_result, write_report
 from msrrec.evaluation.systems import Run, System, find_systems
-from msrrec.stages import Summary, run_stage, versions
+from msrrec.stages import Summary, run_stage
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ def compare(
         MsrRecError: If no system gives a result: the first one's failure.
     """
     dataset, out = run.dataset, run.out
+    run = replace(run, overwrite=overwrite)
     systems = find_systems(names, run)
     done = Comparison()
     with ExitStack() as stack, log.Progress("compare", len(systems), "systems", 0.0) as progress:
@@ -76,7 +77,7 @@ def compare(
     results = [load_result(folder) for folder in done.results.values()]
     summary = write_report(results, out, done.failures)
     report = storage.read_json(storage.join(out, "report/results.json"))
-    text = render_table(report, names, run, read_seconds(done.results))
+    text = render_table(report, names, run, read_records(done.results))
     storage.write_bytes(storage.join(out, TABLE), text.encode("utf-8", errors="replace"))
     return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
 
@@ -97,32 +98,25 @@ def _evaluate(
     logger.info("compare: %s", system.name)
     try:
         run_stage("compare", folder, settings, lambda: system.evaluate(folder), overwrite=overwrite)
-    except _failures() as error:
+    except Exception as error:  # whatever one system meets, the others go on
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        logger.error("compare: %s failed: %s", system.name, lines[0])
+        unforeseen = not isinstance(error, MsrRecError)
+        logger.error("compare: %s failed: %s", system.name, lines[0], exc_info=unforeseen)
         done.failures[system.name] = lines[0]
     else:
         done.results[system.name] = folder
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What ends one system and no more: bad settings, lost workers, engines, memory, disk."""
-    from ray.exceptions import RayError
-    from ray.train import TrainingFailedError
-
-    return MsrRecError, RayError, TrainingFailedError, RuntimeError, MemoryError, OSError
-
-
-def read_seconds(results: Mapping[str, str]) -> dict[str, float]:
-    """How long each system took, training and answers together, from the record in its folder."""
+def read_records(results: Mapping[str, str]) -> dict[str, Summary]:
+    """What each system's folder says of its run: seconds, cores, versions."""
     return {
-        name: float(storage.read_json(storage.join(folder, storage.RECORD))["seconds"])
+        name: storage.read_json(storage.join(folder, storage.RECORD))
         for name, folder in results.items()
     }
 
 
 def render_table(
-    report: Mapping[str, Any], names: Sequence[str], run: Run, seconds: Mapping[str, float]
+    report: Mapping[str, Any], names: Sequence[str], run: Run, records: Mapping[str, Summary]
 ) -> str:
     """The table as Markdown, with what reproduces it: commands, seeds and versions.
 
@@ -130,9 +124,10 @@ def render_table(
         report: As ``results.json`` holds it.
         names: Of ``--systems``.
         run: What all systems shared; settings that differ from the defaults are in the commands.
-        seconds: What each system took.
+        records: Of each system.
     """
     rows, dataset = report["systems"], run.dataset
+    minutes = sum(record["seconds"] for record in records.values()) / 60
     lines = [
         f"# Systems on {_cell(dataset.domain)}",
         "",
@@ -149,16 +144,25 @@ def render_table(
         "",
         *(f"    {command}" for command in _commands(names, run)),
         "",
-        "Seconds, training and answers together: "
-        + ", ".join(f"{_cell(name)} {value:,.0f}" for name, value in seconds.items())
-        + f"; {sum(seconds.values()) / 60:,.0f} minutes in all, with {os.cpu_count()} cores.",
+        "Seconds, training and answers together, of the run that finished it: "
+        + ", ".join(f"{_cell(n)} {record['seconds']:,.0f}" for n, record in records.items())
+        + f"; {minutes:,.0f} minutes in all, with {_values(records.values(), 'cores')} cores.",
         "",
         f"Dataset {dataset.fingerprint[:16]}, seed {run.config.inference.seed}; "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + ".",
+        f"{_versions(records.values())}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _versions(records: Iterable[Summary]) -> str:
+    """Every version that a system was run with; several where they were run at different times."""
+    found = [record["versions"] for record in records]
+    return ", ".join(f"{name} {_values(found, name)}" for name in dict.fromkeys(chain(*found)))
+
+
+def _values(records: Iterable[Mapping[str, Any]], name: str) -> str:
+    return " and ".join(dict.fromkeys(str(record.get(name, "unknown")) for record in records))
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -203,7 +207,7 @@ def _commands(names: Sequence[str], run: Run) -> list[str]:
     if run.reasoning:
         record = storage.join(run.reasoning, storage.RECORD)
         made = storage.read_json(record)["settings"] if storage.exists(record) else {}
-        sections = {name: made[name] for name in ("teacher", "synthesis") if name in made}
+        sections = {name: made[name] for name in ("teacher", "synthesis", "model") if name in made}
         synthesize = ["msrrec", "synthesize", "--dataset", "DATASET", "--out", "REASONING"]
         commands.append([*synthesize, *_overrides(sections)])
         compare += ["--reasoning", "REASONING"]

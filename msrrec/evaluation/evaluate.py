@@ -19,6 +19,7 @@ from msrrec import schema, storage
 from msrrec.baselines import BASELINES, build_baseline
 from msrrec.baselines.interface import Answer, Writer, choose
 from msrrec.baselines.popularity import count_buyers
+from msrrec.baselines.purchases import training_purchases
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.negatives import draw_candidates
@@ -418,7 +419,7 @@ def write_evaluation(
 
 def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     """The metrics of every variant."""
-    buyers = count_buyers(dataset.examples("train"))
+    buyers = count_buyers(training_purchases(dataset))
     found = {}
     for variant, rows in evaluation.rows.items():
         scores = [row.get("candidate_scores", row.get("candidate_logprobs")) for row in rows]

@@ -4,14 +4,15 @@ Each system says what decides its result and how it is evaluated into a folder; 
 ``compare``'s.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msrrec import storage
-from msrrec.baselines import BASELINES
+from msrrec import schema, storage
+from msrrec.baselines import BASELINES, hash_code
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.demo import without_reasoning
@@ -20,9 +21,11 @@ from msrrec.evaluation.audit import hash_weights
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
 from msrrec.evaluation.teacher import Prompt, evaluate_teacher
 from msrrec.inference.recommender import Mode
-from msrrec.models import locate_model, read_settings
+from msrrec.models import locate_base, locate_model, read_settings
 from msrrec.stages import Summary, run_stage
 
+_INFERENCE = ("inference.*", "reasoning.*", "engines.*")
+"""The code that decides what a model answers."""
 MODELS, ANSWERS = "models", "teacher"
 """Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
 
@@ -52,6 +55,7 @@ class Run:
         out: Folder of everything.
         reasoning: Folder of ``msrrec synthesize``, for systems that learn from it on the spot.
         keys: API keys by the names of their environment variables.
+        overwrite: Train again what is trained.
     """
 
     dataset: Dataset
@@ -59,6 +63,7 @@ class Run:
     config: RunConfig
     reasoning: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
 
     @property
     def users(self) -> dict[str, Any]:
@@ -108,9 +113,15 @@ def _baseline(name: str, run: Run) -> System:
         "seed": config.inference.seed,
         "evaluate": run.users,
         **entry.chosen(config),
+        **(_weights(config) if entry.tunes else {}),
     }
     work = partial(_evaluate_baseline, name, run)
     return System(name, settings, work, needs_ray=entry.needs_ray)
+
+
+def _weights(config: RunConfig) -> dict[str, Any]:
+    source = locate_base(config.model)
+    return {"weights": hash_weights(source), "revision": source.revision}
 
 
 def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
@@ -122,6 +133,7 @@ def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = Non
     source = locate_model(folder, run.config.model)
     settings = {
         "system": "model",
+        "code": hash_code(*_INFERENCE),
         "model_dir": folder,
         "weights": hash_weights(source),
         "revision": source.revision,
@@ -166,30 +178,51 @@ def _trained(label: str, run: Run, config: RunConfig) -> System:
             "--systems: msrrec is trained on the spot and needs --reasoning, the folder made by "
             "`msrrec synthesize`; or name a trained model as NAME=FOLDER"
         )
-    settings = {
-        "system": label,
-        "reasoning": reasoning,
-        "evaluate": run.users,
-        **run.sections("inference"),
+    trained = {
+        "code": hash_code("training.*", "reasoning.*"),
+        "reasoning": None if reasoning is None else hash_paths(reasoning),
+        **_weights(config),
         **config.model_dump(mode="json", include={"model", "train"}),
     }
-    return System(
-        label, settings, partial(_train_and_evaluate, label, run, config, reasoning), True
-    )
+    settings = {
+        **trained,
+        "system": label,
+        "code": hash_code("training.*", *_INFERENCE),
+        "evaluate": run.users,
+        **run.sections("inference"),
+    }
+    work = partial(_train_and_evaluate, label, run, config, reasoning, trained)
+    return System(label, settings, work, True)
+
+
+def hash_paths(reasoning: str) -> str:
+    """16 hexadecimal digits of the kept paths.
+
+    Raises:
+        DataError: If the folder holds none.
+    """
+    content = storage.read_bytes(storage.join(reasoning, schema.PATHS_FILE))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _train_and_evaluate(
-    label: str, run: Run, config: RunConfig, reasoning: str | None, out: str
+    label: str,
+    run: Run,
+    config: RunConfig,
+    reasoning: str | None,
+    trained: Mapping[str, Any],
+    out: str,
 ) -> Summary:
     from msrrec.training.loop import train  # torch and Ray Train
 
     folder = storage.join(run.out, MODELS, out.rstrip("/").rsplit("/", 1)[1])
-    settings = {
-        "dataset_fingerprint": run.dataset.fingerprint,
-        "reasoning": reasoning,
-        **config.model_dump(mode="json", include={"model", "train"}),
-    }
-    run_stage("train", folder, settings, lambda: train(run.dataset, reasoning, folder, config))
+    run_stage(
+        "train",
+        folder,
+        {**trained, "dataset_fingerprint": run.dataset.fingerprint},
+        lambda: train(run.dataset, reasoning, folder, config),
+        overwrite=run.overwrite,
+    )
     return evaluate(run.dataset, folder, out, run.config, _modes(folder), name=label)
 
 
@@ -198,7 +231,7 @@ def _teacher(label: str, prompt: Prompt, run: Run) -> System:
         "system": label,
         "prompt": prompt,
         "evaluate": run.users,
-        **run.sections("teacher"),
+        **run.sections("teacher", "synthesis"),
         "answer_format": run.config.model.answer_format,
     }
     return System(label, settings, partial(_ask_teacher, prompt, run), True)

@@ -382,7 +382,7 @@ def _write(
     if not kept:
         logger.warning("synthesize: no valid path; training would see purchases alone")
     item_of = {e.example_id: e.target for e in dataset.examples(config.synthesis.split)}
-    storage.write_table(storage.join(out, "paths.parquet"), _paths(kept, item_of))
+    storage.write_table(storage.join(out, schema.PATHS_FILE), _paths(kept, item_of))
     verdicts = [{name: row[name] for name in schema.VERDICTS.names} for row in rows]
     storage.write_table(
         storage.join(out, "verdicts.parquet"),

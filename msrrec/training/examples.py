@@ -197,7 +197,7 @@ def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Ste
         DataError: If a path belongs to no example, recommends another item than its example's
             target, or has not five steps: the folder was made from another dataset.
     """
-    path = storage.join(reasoning_dir, "paths.parquet")
+    path = storage.join(reasoning_dir, schema.PATHS_FILE)
     targets = {example.example_id: example.target for example in examples}
     paths: dict[str, Steps] = {}
     for row in storage.read_table(path, schema.PATHS).to_pylist():

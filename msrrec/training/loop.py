@@ -232,7 +232,8 @@ def run_name(job: Job, examples: ExampleSet, validation: ExampleSet | None) -> s
     base = Path(job.source.path)
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.glob("*"))
     data = [part and part.fingerprint for part in (examples, validation)]
-    parts = [settings, job.source.path, job.source.revision, job.dtype, files, data]
+    source = [job.source.path, job.source.revision, job.dtype]
+    parts = [settings, *source, files, data, *job.identity()]
     return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 

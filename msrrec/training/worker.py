@@ -55,6 +55,10 @@ class Job:
         """The PEFT model around it."""
         return add_lora(base, self.config)
 
+    def identity(self) -> list[Any]:
+        """What decides the result beside config, source and examples; JSON values only."""
+        return []
+
     def make_learner(self, model: Any, **place: Any) -> Learner:
         """What trains the PEFT model; ``place`` is as of ``Learner``."""
         return Learner(model, self.config, **place)

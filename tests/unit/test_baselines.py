@@ -1,11 +1,15 @@
 import math
+import random
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from msrrec import schema, storage
 from msrrec.baselines import BASELINES, build_baseline
 from msrrec.baselines import embedding as embedding_module
 from msrrec.baselines.interface import choose, mean_reciprocal_rank
@@ -67,7 +71,9 @@ def scores(name: str, dataset: Dataset, asked: list[Example], seed: int = 0) -> 
 
 
 def test_buyers_count_once_in_histories_and_targets() -> None:
-    assert count_buyers(TRAIN) == Counter({"a": 3, "c": 2, "b": 1, "d": 1})
+    purchases = training_purchases(InMemory("memory", {}, {}, TRAIN))
+    assert count_buyers(purchases) == Counter({"a": 3, "c": 2, "b": 1, "d": 1})
+    assert count_buyers({"u1": ("a", "a"), "u2": ("a",)}) == Counter({"a": 2})
 
 
 def test_the_most_bought_candidate_has_the_highest_score() -> None:
@@ -125,6 +131,13 @@ def test_training_purchases_are_put_together_from_overlapping_windows() -> None:
     }
 
 
+def test_training_purchases_are_all_events_but_the_held_out_ones(tmp_path: Path) -> None:
+    rows = {schema.USER_ID: ["u1", "u2"], "items": [list("abcdef"), list("bcd")]}
+    storage.write_table(str(tmp_path / "users.parquet"), pa.table(rows, schema=schema.USERS))
+    dataset = InMemory(str(tmp_path), {}, {}, TRAIN)
+    assert training_purchases(dataset) == {"u1": tuple("abcd"), "u2": ("b",)}
+
+
 def test_events_that_the_dataset_lacks_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     manifest = {"num_interactions": 100, "num_users": 3}
     training_purchases(InMemory("memory", manifest, {}, TRAIN))
@@ -168,6 +181,19 @@ def test_same_category_is_the_shared_part_of_the_paths() -> None:
 def test_same_category_needs_categories() -> None:
     with pytest.raises(DataError, match="no item has categories"):
         scores("category", world(), [])
+
+
+def test_bm25_of_the_same_words_is_the_same_in_any_order() -> None:
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+    items = {"h": Item("h", " ".join(words))}
+    for n in range(20):
+        random.Random(n).shuffle(words)
+        items[f"c{n}"] = Item(f"c{n}", " ".join([*words[:7], f"x{n}"]))
+        items[f"d{n}"] = Item(f"d{n}", " ".join([f"y{n}", *words[:7][::-1]]))
+    dataset = InMemory("memory", {}, items, TRAIN)
+    asked = [example("u", ("h",), f"c{n}", (f"c{n}", f"d{n}")) for n in range(20)]
+    for c, d in scores("bm25-last", dataset, asked):
+        assert c == d
 
 
 def test_bm25_weighs_shared_words_by_their_rarity() -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,6 +107,66 @@ def test_only_a_changed_system_runs_again(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(comparison.BASELINES["popularity"].__class__, "code_hash", lambda self: "x")
     run(folder, "popularity")
     assert ran[4:] == ["popularity"]
+
+
+def test_what_nobody_foresaw_ends_one_system_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = comparison.evaluate_baseline
+
+    def fail(dataset: Dataset, name: str, out: str, config: RunConfig) -> dict[str, Any]:
+        if name == "random":
+            raise KeyError("what is this")
+        return evaluate(dataset, name, out, config)
+
+    monkeypatch.setattr(comparison, "evaluate_baseline", fail)
+    summary = run(folder, "random,popularity")
+    assert summary["failures"] == {"random": "'what is this'"}
+    assert [row["system"] for row in summary["systems"]] == ["popularity"]
+
+
+def test_versions_are_those_of_the_runs_and_not_of_the_table(folder: Path) -> None:
+    run(folder, "random,popularity")
+    (record,) = (folder / "out" / "systems").glob("random-*/run.json")
+    kept = json.loads(record.read_text())
+    kept |= {"cores": 96, "versions": kept["versions"] | {"torch": "0.0-old"}}
+    record.write_text(json.dumps(kept))
+    run(folder, "random,popularity")
+    table = (folder / "out" / "report" / "table.md").read_text()
+    assert "torch 0.0-old and " in table
+    assert f"with 96 and {os.cpu_count()} cores" in table
+
+
+def test_other_weights_paths_and_budgets_are_other_systems(folder: Path) -> None:
+    base, reasoning = folder / "base", folder / "reasoning"
+    for path in (base, reasoning):
+        path.mkdir()
+    (base / "config.json").write_text("{}")
+    names = ("tallrec-gen", "llara", "msrrec", "msrrec-without-reasoning", "backbone", "teacher")
+
+    def keys(budget: int | None = None) -> dict[str, str]:
+        settings = {"model": {"name_or_path": str(base)}, "synthesis": {"max_calls": budget}}
+        config = RunConfig.model_validate(settings)
+        dataset = Dataset.load(str(folder / "dataset"))
+        shared = Run(dataset, str(folder / "out"), config, str(reasoning))
+        found = find_systems(names, shared)
+        return {
+            n: json.dumps(s.settings, sort_keys=True) for n, s in zip(names, found, strict=True)
+        }
+
+    def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+        return {name for name in names if before[name] != after[name]}
+
+    (base / "model.safetensors").write_bytes(b"old")
+    (reasoning / "paths.parquet").write_bytes(b"old")
+    first = keys()
+    assert keys() == first
+    assert changed(first, keys(budget=5)) == {"teacher"}
+    (base / "model.safetensors").write_bytes(b"new")
+    second = keys()
+    assert changed(first, second) == set(names) - {"teacher"}
+    (reasoning / "paths.parquet").write_bytes(b"new")
+    assert changed(second, keys()) == {"msrrec"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Prompts, training and answers of the systems that tune the backbone: TALLRec and LLaRA."""
 
+import contextlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from msrrec.models import ModelSource
 from msrrec.schema import Item
 from msrrec.training.checkpoint import load_checkpoint, save_checkpoint
 from msrrec.training.examples import Encoded, ExampleSet
+from msrrec.training.loop import run_name
 from msrrec.training.model import add_lora
 from tests.stand_in_training import SHAPE
 
@@ -440,6 +442,22 @@ def test_greedy_answers_are_the_likeliest_token_each_time_up_to_the_end() -> Non
     assert Speaker(model, eos_id=1).say([PROMPTS[1]], Wanted(max_new_tokens=5)) == [expected]
 
 
+def test_prompt_and_answer_keep_within_their_length() -> None:
+    speaker = Speaker(make_gpt2(), eos_id=39)
+    for max_length, count in ((5, 2), (3, 1), (99, 4)):
+        (ids,) = speaker.say([[1, 2, 3]], Wanted(max_new_tokens=4, max_length=max_length))
+        assert len(ids) <= count
+    (whole,) = speaker.say([[1, 2, 3]], Wanted(max_new_tokens=4))
+    assert whole[:2] == speaker.say([[1, 2, 3]], Wanted(4, max_length=5))[0]
+
+
+def test_near_choices_don_t_tie_in_bfloat16() -> None:
+    model = make_job().load_base(on_gpu=False).to(torch.bfloat16)
+    prompts = [[n, n + 1] for n in range(3, 30)]
+    found = Speaker(model, eos_id=1).say(prompts, Wanted(choices=(4, 9)))
+    assert len({yes for yes, _ in found}) == len(prompts)
+
+
 def test_prompts_are_dealt_longest_first_within_the_tokens_of_a_batch() -> None:
     prompts = [[0] * n for n in (3, 9, 4, 10, 2, 30)]
     # 30 alone is over the limit and stands alone; 10 and 9 take 2 * 10; 4, 3 and 2 take 3 * 4.
@@ -465,6 +483,53 @@ def test_an_answers_first_line_names_its_candidate_or_none(
             monkeypatch.setattr(system, "ask", lambda prompts, wanted, ids=ids: [ids])
             (answer,) = system.write([example])
             assert (answer.index, answer.num_tokens) == (index, len(ids)), text
+
+
+def test_an_example_that_does_not_fit_leaves_the_others(
+    tokenizer: Any, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = dataset.examples("train")
+    items = dataset.items | {"long": Item("long", "\u6f22" * 400_000)}
+    candidates = ("long",) * 5 + ("i3",)
+    odd = replace(example, history=("long",), candidates=candidates)
+    crowded = Dataset(dataset.path, dataset.manifest, items)
+    config = load_config(overrides=["train.max_seq_len=900"])
+    answer = tokenizer.encode('"12 mm Drill"')
+    for make in (TallrecGen, Llara):
+        system = fitted(make(config), tokenizer, crowded)
+        alone: list[Any] = []
+        monkeypatch.setattr(system, "ask", lambda prompts, _, alone=alone: alone.extend(prompts))
+        with contextlib.suppress(TypeError):
+            system.write([example])
+        together: list[Any] = []
+
+        def ask(prompts: Any, wanted: Wanted, seen: list[Any] = together) -> list[list[int]]:
+            seen.extend(prompts)
+            return [answer] * len(prompts)
+
+        monkeypatch.setattr(system, "ask", ask)
+        first, second = system.write([odd, example])
+        assert (first.index, first.text, first.num_tokens) == (None, "", 0)
+        assert second.index == 1
+        assert together == alone  # whoever else is asked about
+    pointwise = fitted(
+        TallrecPointwise(load_config(overrides=["train.max_seq_len=600"])), tokenizer, crowded
+    )
+    monkeypatch.setattr(pointwise, "ask", lambda prompts, _: [[0.5, 0.5]] * len(prompts))
+    assert pointwise.score([odd, example]) == [[0.0] * 6, [0.5] * 3]
+
+
+def test_a_run_is_named_after_what_its_items_are_and_how_they_are_taught() -> None:
+    jobs = [
+        make_job(),
+        make_job(curriculum=False),
+        make_job(weight_decay=0.5),
+        make_job(total_steps=5),
+        replace(make_job(), items=ITEMS + 1),
+    ]
+    names = [run_name(job, make_examples(), None) for job in (*jobs, make_job())]
+    assert len(set(names)) == len(jobs)
+    assert names[0] == names[-1]
 
 
 def test_probabilities_of_yes_become_the_scores(

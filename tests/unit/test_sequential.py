@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from msrrec.baselines.sequential.gru4rec import Gru4Rec
 from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
 from msrrec.baselines.sequential.rows import Purchases, pad_right
 from msrrec.baselines.sequential.sasrec import SasRec
-from msrrec.baselines.sequential.system import draw_trials, encode_histories, read_checkpoint
+from msrrec.baselines.sequential.system import (
+    Job,
+    draw_trials,
+    encode_histories,
+    read_checkpoint,
+)
 from msrrec.baselines.sequential.trainer import (
     Fitted,
     Network,
@@ -28,6 +34,7 @@ from msrrec.baselines.sequential.trainer import (
     iter_batches,
     train_trial,
 )
+from msrrec.schema import Example
 
 SYSTEMS = (SasRec, Gru4Rec, Caser)
 TRIAL = Trial(learning_rate=0.01, dropout=0.0, size=8)
@@ -218,6 +225,21 @@ def test_every_system_gets_as_many_trials_the_usual_one_first(count: int, seed: 
         trials = draw_trials(system.usual, count, seed)
         assert trials[0] == system.usual
         assert len(trials) == len(set(trials)) == count
+
+
+def test_trials_are_named_after_catalogue_and_validation_too() -> None:
+    held_out = Example("e", "u", ("a",), "b", ("b", "c"))
+    schedule = Schedule(LENGTH, 8, max_epochs=2, patience=9, seed=5)
+    codes = {"a": 1, "b": 2, "c": 3}
+    job = Job(
+        "x", SasRec.network, [TRIAL], schedule, Purchases([[1, 2]]), [held_out], codes, {"u": 1}
+    )
+    others = [
+        replace(job, held_out=[replace(held_out, target="c")]),
+        replace(job, codes=codes | {"d": 4}),
+        replace(job, users={"v": 1}),
+    ]
+    assert len({one.fingerprint() for one in (job, *others, replace(job))}) == 4
 
 
 def test_a_trial_reads_back_from_its_checkpoint(tmp_path: Path) -> None:

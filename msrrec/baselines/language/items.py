@@ -6,6 +6,7 @@ token's embedding. Such a prompt is a row of numbers like any other, which packi
 generation take as they are; no vocabulary is resized.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,11 @@ class ItemJob(Job):
     def add_lora(self, base: Any) -> Any:
         """LoRA, and the whole projector."""
         return add_lora(base, self.config, (PROJECTOR,))
+
+    def identity(self) -> list[Any]:
+        """Items, and how they are taught."""
+        items = hashlib.sha256(np.ascontiguousarray(self.items).data).hexdigest()
+        return [items, self.placeholder, self.total_steps, self.curriculum, self.weight_decay]
 
     def make_learner(self, model: Any, **place: Any) -> Learner:
         """One that follows the curriculum."""

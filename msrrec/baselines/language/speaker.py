@@ -30,10 +30,12 @@ class Wanted:
 
     Attributes:
         max_new_tokens: Tokens to write, greedily, at most.
+        max_length: Tokens of a prompt and what is written after it, at most; None for no limit.
         choices: Token ids whose probabilities to come next are wanted instead; none to write.
     """
 
     max_new_tokens: int = 0
+    max_length: int | None = None
     choices: tuple[int, ...] = ()
 
 
@@ -53,14 +55,26 @@ class Speaker:
         ids, mask = pad_left(prompts, self.eos_id, self.device)
         if wanted.choices:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
-            logits = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
-            ).logits[:, -1, list(wanted.choices)]
-            found: list[list[float]] = logits.double().softmax(-1).tolist()
+            hidden_BTE = self.model.get_decoder()(
+                input_ids=ids, attention_mask=mask, position_ids=positions
+            ).last_hidden_state
+            found: list[list[float]] = self._choose(hidden_BTE[:, -1], wanted.choices).tolist()
             return found
-        written = self._write(ids, mask, wanted.max_new_tokens)[:, ids.shape[1] :].tolist()
+        room = wanted.max_new_tokens
+        if wanted.max_length is not None:
+            room = min(room, max(1, wanted.max_length - ids.shape[1]))
+        written = self._write(ids, mask, room)[:, ids.shape[1] :].tolist()
         ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
+
+    def _choose(self, hidden_BE: torch.Tensor, choices: Sequence[int]) -> torch.Tensor:
+        """Probabilities of so many tokens, (B, C), in single precision: bfloat16 makes ties."""
+        head = self.model.get_output_embeddings()
+        logits_BC = hidden_BE.float() @ head.weight[list(choices)].float().T
+        if getattr(head, "bias", None) is not None:
+            logits_BC = logits_BC + head.bias[list(choices)].float()
+        found: torch.Tensor = logits_BC.double().softmax(-1)
+        return found
 
     def _write(self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
         from transformers import GenerationConfig

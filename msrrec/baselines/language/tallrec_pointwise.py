@@ -10,7 +10,7 @@ from typing import Any
 
 from msrrec.baselines.language.alpaca import encode_frame, quote
 from msrrec.baselines.language.speaker import Wanted
-from msrrec.baselines.language.tuning import Tuned, join
+from msrrec.baselines.language.tuning import Tuned, drop_unfit, join
 from msrrec.config import RunConfig
 from msrrec.errors import ModelError
 from msrrec.inference.decoding import Query, encode_text, shorten
@@ -55,16 +55,20 @@ class TallrecPointwise(Tuned):
         return shorten(encode, query, room)
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """P(Yes) of every candidate."""
+        """P(Yes) of every candidate; 0 of each where one's prompt does not fit."""
         before, *ids = find_answers(self.tokenizer)
         room = self.max_tokens - len(before) - 1
-        prompts = [
-            [*self.prompt(query, n, room)[0], *before]
-            for query in map(self.query, examples)
-            for n in range(len(query.candidates))
+        prompts: dict[int, list[list[int]]] = {}
+        for place, query in enumerate(map(self.query, examples)):
+            with drop_unfit():
+                count = range(len(query.candidates))
+                prompts[place] = [[*self.prompt(query, n, room)[0], *before] for n in count]
+        flat = [prompt for some in prompts.values() for prompt in some]
+        yes = iter(p for p, _ in self.ask(flat, Wanted(choices=(ids[0][0], ids[1][0]))))
+        return [
+            [next(yes) if place in prompts else 0.0 for _ in example.candidates]
+            for place, example in enumerate(examples)
         ]
-        yes = iter(p for p, _ in self.ask(prompts, Wanted(choices=(ids[0][0], ids[1][0]))))
-        return [[next(yes) for _ in example.candidates] for example in examples]
 
 
 def render_input(history: Sequence[str], target: str) -> list[str]:

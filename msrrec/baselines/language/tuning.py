@@ -1,6 +1,8 @@
 """What systems that tune the backbone share: examples, training on Ray Train, and asking."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from msrrec.baselines.interface import Answer, Facts
@@ -8,6 +10,7 @@ from msrrec.baselines.language import Section, tuning_config
 from msrrec.baselines.language.speaker import Wanted, ask
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.errors import DataError
 from msrrec.inference.decoding import Query, encode_text
 from msrrec.models import ModelSource, locate_base
 from msrrec.reasoning.parsing import parse_answer
@@ -20,6 +23,8 @@ from msrrec.training.loop import check_cluster, fit
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
 from msrrec.training.model import load_tokenizer
 from msrrec.training.worker import Job
+
+logger = logging.getLogger(__name__)
 
 _SLACK = 8
 """Tokens that may be written beyond the longest candidate, so that its end is seen."""
@@ -67,7 +72,8 @@ class Tuned:
             self._job = self.make_job(source, 0, folder)
             return {"tuned": False}
         on_gpu = check_cluster(self.training)
-        encoded = [e for one in training_examples(dataset) for e in self.encode_training(one)]
+        shown = training_examples(dataset)
+        encoded = [e for one in shown for e in self.encode_training(one)]
         examples, place = ExampleSet.collect(encoded), begin_folder(folder)
         self._job = self.make_job(source, len(examples), folder)
         last = fit(self._job, examples, None, place, on_gpu=on_gpu)
@@ -75,6 +81,7 @@ class Tuned:
         row = read_metrics(str(last))[-1]
         return {
             "tuned": True,
+            "num_left_out": len(dataset.examples("train")) - len(shown),
             "num_examples": len(examples),
             "num_shortened": examples.num_shortened,
             "num_tokens": int(examples.lengths.sum()),
@@ -131,23 +138,39 @@ class TitleTuned(Tuned):
         return [join(self.tokenizer, prompt, dropped, answer, whole=self.learns_prompts)]
 
     def write(self, examples: Sequence[Example]) -> list[Answer]:
-        """The titles, decoded greedily and freely; an answer's first line counts."""
-        queries = [self.query(example) for example in examples]
-        shown = [list(map(self.show, query.candidates)) for query in queries]
-        answers = {
-            self.render_answer(title, n)
-            for query in queries
-            for n, title in enumerate(query.candidates)
-        }
-        longest = max(len(encode_text(self.tokenizer, answer)) for answer in answers)
-        wanted = Wanted(max_new_tokens=longest + _SLACK)
-        room = self.max_tokens - wanted.max_new_tokens
-        written = self.ask([self.prompt(example, room)[0] for example in examples], wanted)
-        texts = [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in written]
-        return [
-            Answer(text, parse_answer(text, titles), len(ids))
-            for text, titles, ids in zip(texts, shown, written, strict=True)
-        ]
+        """The titles, decoded greedily and freely; an answer's first line counts.
+
+        An example that does not fit is answered with nothing, which is invalid.
+        """
+        lengths = [self._answer_tokens(example) for example in examples]
+        prompts: dict[int, list[int]] = {}
+        for n, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+            with drop_unfit():
+                prompts[n], _ = self.prompt(example, self.max_tokens - length)
+        longest = max((lengths[n] for n in prompts), default=0)
+        said = self.ask(list(prompts.values()), Wanted(longest, max_length=self.max_tokens))
+        written = dict(zip(prompts, said, strict=True))
+        return [self._read(example, written.get(n, [])) for n, example in enumerate(examples)]
+
+    def _answer_tokens(self, example: Example) -> int:
+        """Of the longest answer that may be given, and a little more."""
+        titles = enumerate(self.query(example).candidates)
+        answers = (self.render_answer(title, n) for n, title in titles)
+        return max(len(encode_text(self.tokenizer, answer)) for answer in answers) + _SLACK
+
+    def _read(self, example: Example, ids: Sequence[float]) -> Answer:
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        shown = list(map(self.show, self.query(example).candidates))
+        return Answer(text, parse_answer(text, shown), len(ids))
+
+
+@contextlib.contextmanager
+def drop_unfit() -> Iterator[None]:
+    """Leave out an example that does not fit, with a warning; the others are answered."""
+    try:
+        yield
+    except DataError as error:
+        logger.warning("%s; it counts as unanswered", error)
 
 
 def encode_beginning(tokenizer: Any) -> list[int]:

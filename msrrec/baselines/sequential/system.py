@@ -101,6 +101,7 @@ class Job:
         """A hash of all that decides the result."""
         digest = hashlib.sha256(self.purchases.items.tobytes() + self.purchases.lengths.tobytes())
         parts = [self.name, asdict(self.schedule), [asdict(trial) for trial in self.trials]]
+        parts += [list(self.codes), list(self.users), [asdict(e) for e in self.held_out]]
         digest.update(json.dumps(parts).encode())
         return digest.hexdigest()[:16]
 
@@ -223,8 +224,9 @@ def run_trials(job: Job, folder: str, num_workers: int) -> list[Fitted]:
     """
     from msrrec.training.loop import raise_for_user  # transformers, seconds to import
 
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    num_workers = min(num_workers, len(job.trials))
+    cluster = ray.cluster_resources()
+    gpus = int(cluster.get("GPU", 0))
+    num_workers = min(num_workers, len(job.trials), gpus or int(cluster.get("CPU", 1)))
     trainer = TorchTrainer(
         run_worker,
         train_loop_config={"job": ray.put(job)},
