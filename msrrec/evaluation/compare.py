@@ -136,8 +136,9 @@ def render_table(
         *(_line(row) for row in rows),
         *(f"| {_cell(n)} | failed: {_cell(s)} | | | | |" for n, s in report["failures"].items()),
         "",
-        "95% intervals in brackets. MRR counts ties against the target. Difference: the row that the others are held against, minus "
-        "this one, on the same users; exact McNemar tests, corrected over all rows.",
+        "95% intervals in brackets. MRR counts ties against the target. Difference: the row that "
+        "the others are held against, minus this one, on the same users; exact McNemar tests, "
+        "corrected over all rows.",
         "",
         *(f"- {_cell(finding)}" for finding in report["findings"]),
         *(f"- Check failed: {_cell(warning)}" for warning in report["warnings"]),
