@@ -32,14 +32,14 @@ demo: install
 
 CONTROLS := random,popularity,category,item-knn,bm25-last,bm25-mean
 SEQUENTIAL := caser,gru4rec,sasrec,sasrec-binary
-LANGUAGE := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver
+MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver
 OURS := msrrec-without-reasoning,msrrec
 
 table: install
 	$(BIN)/msrrec prepare --config jobs/configs/demo.yaml --source demo --out runs/table/dataset
 	$(BIN)/msrrec synthesize --config jobs/configs/demo.yaml --dataset runs/table/dataset --out runs/table/reasoning
 	$(BIN)/msrrec compare --config jobs/configs/demo.yaml --dataset runs/table/dataset \
-	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(LANGUAGE),$(OURS)
+	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
 	cp runs/table/compare/report/table.md tables/embedded.md
 
 test: install
