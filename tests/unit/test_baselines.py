@@ -1,5 +1,7 @@
 import math
-import random
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from transformers import AutoTokenizer, T5Config, T5Model
 
 from msrrec import schema, storage
 from msrrec.baselines import BASELINES, build_baseline
@@ -15,9 +19,10 @@ from msrrec.baselines import embedding as embedding_module
 from msrrec.baselines.interface import choose, mean_reciprocal_rank
 from msrrec.baselines.popularity import count_buyers
 from msrrec.baselines.purchases import training_purchases
-from msrrec.config import RunConfig
+from msrrec.config import ModelConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
+from msrrec.models import locate_base
 from msrrec.schema import Example, Item, Split
 
 
@@ -183,17 +188,29 @@ def test_same_category_needs_categories() -> None:
         scores("category", world(), [])
 
 
-def test_bm25_of_the_same_words_is_the_same_in_any_order() -> None:
-    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
-    items = {"h": Item("h", " ".join(words))}
-    for n in range(20):
-        random.Random(n).shuffle(words)
-        items[f"c{n}"] = Item(f"c{n}", " ".join([*words[:7], f"x{n}"]))
-        items[f"d{n}"] = Item(f"d{n}", " ".join([f"y{n}", *words[:7][::-1]]))
-    dataset = InMemory("memory", {}, items, TRAIN)
-    asked = [example("u", ("h",), f"c{n}", (f"c{n}", f"d{n}")) for n in range(20)]
-    for c, d in scores("bm25-last", dataset, asked):
-        assert c == d
+def test_bm25_is_the_same_in_every_process() -> None:
+    program = (
+        "from msrrec.baselines.bm25 import Bm25\n"
+        "from msrrec.config import ModelConfig, RunConfig\n"
+        "from msrrec.data.dataset import Dataset\n"
+        "from msrrec.schema import Item\n"
+        "words = [f'word{n}' for n in range(60)]\n"
+        "titles = [' '.join(words[:n]) for n in range(1, 60)]\n"
+        "items = {str(n): Item(str(n), title) for n, title in enumerate(titles)}\n"
+        "bm25 = Bm25(RunConfig(), 'last')\n"
+        "bm25.fit(Dataset('', {}, items), '')\n"
+        "print([bm25._score(['58'], item) for item in items])"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(found) == 1
 
 
 def test_bm25_weighs_shared_words_by_their_rarity() -> None:
@@ -220,6 +237,16 @@ def test_embeddings_are_compared_by_cosine(monkeypatch: pytest.MonkeyPatch) -> N
         found[name] = baseline.score(asked)[0]
     assert found["embedding-last"] == pytest.approx([0.6, -0.8])
     assert found["embedding-mean"] == pytest.approx([0.3, -0.9])
+
+
+def test_of_a_model_with_two_halves_the_encoder_embeds(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(vocab_size=32_000, **shape)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(locate_base(ModelConfig()).path).save_pretrained(tmp_path)
+    vectors = embedding_module.encode(str(tmp_path), ["Red lamp", "Tin mug"])
+    assert vectors.shape == (2, 16)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
 
 
 def test_embeddings_need_a_model() -> None:

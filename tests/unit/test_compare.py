@@ -169,6 +169,25 @@ def test_other_weights_paths_and_budgets_are_other_systems(folder: Path) -> None
     assert changed(second, keys()) == {"msrrec"}
 
 
+def test_what_was_trained_is_trained_again_only_when_that_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    evaluated = comparison.evaluate_baseline
+    monkeypatch.setattr(
+        "msrrec.training.loop.train", lambda dataset, reasoning, out, config: trained.append(out)
+    )
+    monkeypatch.setattr(
+        comparison,
+        "evaluate",
+        lambda dataset, model, out, config, modes, name: evaluated(dataset, "random", out, config),
+    )
+    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
+    for overwrite, times in ((False, 1), (False, 1), (True, 2)):
+        compare(["msrrec-without-reasoning"], shared, contextlib.nullcontext, overwrite=overwrite)
+        assert len(trained) == times
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [("best", "'best' is unknown"), ("random,random", "found 'random' twice"), ("", "unknown")],
