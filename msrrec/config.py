@@ -389,7 +389,19 @@ class BaselinesConfig(Config):
     """Sentence-embedding model of the embedding systems: a folder or a hub name."""
 
 
-class TallrecConfig(Config):
+class ListConfig(Config):
+    """Of systems whose prompts list history and candidates."""
+
+    candidates_first: bool = False
+    """List the candidates before the history, unlike the authors.
+
+    A model of few layers compares each purchase with candidates that it has read, and the answer
+    sums up the purchases; the other way round it must compare, then choose, which takes more layers
+    or far more training.
+    """
+
+
+class TallrecConfig(ListConfig):
     """TALLRec as a system to compare with; what is not here is as in ``train``.
 
     LoRA as in its authors' code; they tune on 16 to 256 examples, this on the training split.
@@ -415,7 +427,7 @@ class TallrecConfig(Config):
     """Learn to write the prompts as well, as the authors' code does."""
 
 
-class LlaraConfig(Config):
+class LlaraConfig(ListConfig):
     """LLaRA as a system to compare with; what is not here is as in ``train``.
 
     Its SASRec has the settings of ``baselines``.

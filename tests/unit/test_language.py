@@ -187,6 +187,29 @@ def test_each_title_is_followed_by_its_own_item_and_by_nothing_else(
     assert prompt.endswith("\nAnswer:")
 
 
+def test_candidates_stand_before_the_history_where_that_is_asked_for(
+    tokenizer: Any, dataset: Dataset
+) -> None:
+    (example,) = dataset.examples("train")
+    overrides = [f"{section}.candidates_first=true" for section in ("tallrec", "llara")]
+    for make in (TallrecGen, Llara):
+        usual, turned = (
+            texts(tokenizer, one.encode_training(example)[0])
+            for one in (
+                fitted(make(RunConfig()), tokenizer, dataset),
+                fitted(make(load_config(overrides=overrides)), tokenizer, dataset),
+            )
+        )
+        assert usual[1] == turned[1]
+        for prompt, titles in (
+            (usual[0], ("Blue Kettle", "Tin & Tea", "Red * Lamp")),
+            (turned[0], ("Tin & Tea", "Red * Lamp", "Blue Kettle")),
+        ):
+            places = [prompt.index(title) for title in titles]
+            assert places == sorted(places)
+            assert not re.search(r"\{\w+\}", prompt)
+
+
 def test_titles_stand_alone_where_the_run_answers_so(tokenizer: Any, dataset: Dataset) -> None:
     (example,) = dataset.examples("train")
     config = load_config(overrides=["model.answer_format=title"])

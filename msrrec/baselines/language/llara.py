@@ -5,6 +5,7 @@ writes the item's projected vector (``items``). Training goes from text prompts 
 ``prompts="text"`` there are no vectors at all, with ``"hybrid"`` no curriculum.
 """
 
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -36,6 +37,15 @@ TEMPLATES = (
     "next? Choose one of the following {count} titles:{candidates}\nAnswer:",
 )
 """One of them is drawn for every example."""
+TEMPLATES_CANDIDATES_FIRST = (
+    "Choose the answer from the following {count} titles:{candidates}\nThis user has bought, "
+    "oldest first:{history}\nPredict the next item that this user will buy.\nAnswer:",
+    "Choose one of these {count} titles:{candidates}\nThe purchase history of this user, oldest "
+    "first:{history}\nRecommend the next item to buy.\nAnswer:",
+    "Choose one of the following {count} titles:{candidates}\nThe user bought the following items "
+    "in this order:{history}\nWhich item will the user buy next?\nAnswer:",
+)
+"""The same with the lists the other way round."""
 _PLACEHOLDER = "*"
 
 Marked = tuple[str, int]
@@ -96,7 +106,9 @@ class Llara(TitleTuned):
             for n, title in enumerate(query.candidates)
         )
         candidates = self._marked(lines, example.candidates)
-        template = TEMPLATES[zlib.crc32(example.example_id.encode()) % len(TEMPLATES)]
+        first = self.config.llara.candidates_first
+        templates = TEMPLATES_CANDIDATES_FIRST if first else TEMPLATES
+        template = templates[zlib.crc32(example.example_id.encode()) % len(templates)]
         return shorten(
             lambda dropped: encode_lists(self.tokenizer, template, history[dropped:], candidates),
             query,
@@ -125,13 +137,15 @@ def encode_lists(
     tokenizer: Any, template: str, history: Sequence[Marked], candidates: Sequence[Marked]
 ) -> list[int]:
     """A prompt in token ids, one title a line and each followed by its own token or item."""
-    before, rest = template.split("{history}")
-    middle, after = rest.split("{candidates}")
-    ids = [*encode_beginning(tokenizer), *encode_text(tokenizer, before)]
-    for marked, then in ((history, middle.format(count=len(candidates))), (candidates, after)):
-        for line, number in marked:
+    lists = {"history": history, "candidates": candidates}
+    text = template.replace("{count}", str(len(candidates)))
+    ids = encode_beginning(tokenizer)
+    for n, part in enumerate(re.split(r"\{(history|candidates)\}", text)):
+        if n % 2 == 0:
+            ids += encode_text(tokenizer, part)
+            continue
+        for line, number in lists[part]:
             ids += [*encode_text(tokenizer, line), number]
-        ids += encode_text(tokenizer, then)
     return ids
 
 

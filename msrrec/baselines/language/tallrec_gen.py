@@ -39,6 +39,8 @@ class TallrecGen(TitleTuned):
                 f"Purchase history: {quote(query.history[dropped:])}",
                 f"Candidates: {', '.join(candidates)}",
             ]
+            if self.config.tallrec.candidates_first:
+                lines.reverse()
             return encode_frame(self.tokenizer, INSTRUCTION, lines)
 
         return shorten(encode, query, room)
