@@ -32,7 +32,7 @@ demo: install
 
 CONTROLS := random,popularity,category,item-knn,bm25-last,bm25-mean
 SEQUENTIAL := caser,gru4rec,sasrec,sasrec-binary
-MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver
+MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver,recsaver-verified
 OURS := msrrec-without-reasoning,msrrec
 
 table: install

@@ -352,6 +352,8 @@ class EvaluateConfig(Config):
     gate: str | None = None
     """Folder of the same model's evaluation on validation: the study of fusion rules then has a
     gate fitted there."""
+    recsaver_samples: int = Field(default=3, ge=1)
+    """Rationales that recsaver-verified takes of each user, each of them verified."""
     bertscore_model: str | None = None
     """A name that bert-score knows, such as microsoft/deberta-xlarge-mnli, or a folder; unset: no
     BERTScore."""

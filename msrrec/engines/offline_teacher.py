@@ -24,7 +24,12 @@ from typing import Any
 
 from msrrec.data.dataset import Dataset
 from msrrec.errors import EngineError
-from msrrec.reasoning.parsing import Prompt, parse_plain_prompt, parse_prompt
+from msrrec.reasoning.parsing import (
+    Prompt,
+    parse_plain_prompt,
+    parse_prompt,
+    parse_recovery_prompt,
+)
 from msrrec.reasoning.prompts import render_answer, render_output, render_reasoning
 from msrrec.reasoning.titles import clean_title, normalize_title
 from msrrec.schema import Item
@@ -83,8 +88,11 @@ class OfflineTeacher:
         Another seed picks another of the candidates that are equally good, and other mistakes.
 
         Returns:
-            None for a text that is neither a prompt of the full chain nor a plain one.
+            None for a text that is no prompt of the full chain, no plain one, and no question
+            which candidate a rationale speaks for.
         """
+        if (asked := parse_recovery_prompt(prompt)) is not None:
+            return self._recover(asked, seed), "stop"
         plain, parsed = parse_plain_prompt(prompt), parse_prompt(prompt)
         parsed = plain or (parsed if parsed and parsed.side == "full" else None)
         if parsed is None or not (parsed.history and parsed.candidates):
@@ -107,6 +115,18 @@ class OfflineTeacher:
         elif draw < _INCOMPLETE + _MALFORMED:
             return _malformed(reasoning, rng)
         return render_output(reasoning, answer), "stop"
+
+    def _recover(self, prompt: Prompt, seed: int) -> str:
+        """A candidate whose category, or whose words, a rationale mentions most; then brands."""
+        rationale, scores = " ".join(prompt.history), []
+        for title in prompt.candidates:
+            item = self._find(title)
+            marks = {_label(item).casefold()} if self._has_categories else self._words_of(item)
+            brand = _brand(item).casefold()
+            mentions = sum(rationale.count(mark) for mark in marks)
+            scores.append((mentions, bool(brand) and brand in rationale))
+        choice = random.Random(f"{seed}\n{rationale}").choice(_tiers(scores)[0])
+        return render_answer(prompt.candidates[choice], choice, prompt.answer_format)
 
     def _find(self, title: str) -> Item:
         """The catalogue's item of a title; one without any attribute where there is none."""

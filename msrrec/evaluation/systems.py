@@ -19,6 +19,7 @@ from msrrec.demo import without_reasoning
 from msrrec.errors import ConfigError
 from msrrec.evaluation.audit import hash_weights
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
+from msrrec.evaluation.recsaver import evaluate_verified
 from msrrec.evaluation.teacher import Prompt, evaluate_teacher
 from msrrec.inference.recommender import Mode
 from msrrec.models import locate_base, locate_model, read_settings
@@ -242,11 +243,23 @@ def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
     return evaluate_teacher(run.dataset, out, answers, run.config, run.keys, prompt)
 
 
+def _verified(run: Run) -> System:
+    system = _teacher("RecSAVER verified", "plain", run)
+    settings = {**system.settings, "samples": run.config.evaluate.recsaver_samples}
+
+    def work(out: str) -> Summary:
+        answers = storage.join(run.out, ANSWERS, "verified")
+        return evaluate_verified(run.dataset, out, answers, run.config, run.keys)
+
+    return replace(system, settings=settings, evaluate=work)
+
+
 MAKERS: dict[str, Callable[[Run], System]] = {
     "backbone": _backbone,
     "backbone-constrained": _constrained,
     "teacher": partial(_teacher, "teacher zero-shot", "chain"),
     "recsaver": partial(_teacher, "RecSAVER", "plain"),
+    "recsaver-verified": _verified,
     "msrrec": lambda run: _trained("MSR-Rec", run, run.config),
     "msrrec-without-reasoning": lambda run: _trained(
         "MSR-Rec w/o reason", run, without_reasoning(run.config)

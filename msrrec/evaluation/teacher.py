@@ -49,28 +49,48 @@ def evaluate_teacher(
         ConfigError: If other candidates or another order than the dataset's are asked for.
         EngineError: If every teacher refuses or can't be reached.
     """
-    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
-        raise ConfigError(
-            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
-            f"{config.evaluate.negatives}: the teacher is only asked about the dataset's own "
-            "candidates; expected 0 and frozen"
-        )
-    asked = for_references(config)
-    limits = {"tau_per_user": None, "tau_per_category": None}
-    update = {"attempts": 1, "prompt": prompt, **limits}
-    asked = asked.model_copy(update={"synthesis": asked.synthesis.model_copy(update=update)})
+    check_frozen(config)
+    asked = settings_for(config, prompt)
     summary = synthesize(dataset, answers, asked, keys)
     found = first_answers(dataset, answers, asked)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
-    rows = [_row(dataset, example, found.get(example.example_id)) for example in examples]
-    name = next((record.sampling.model for record in found.values()), config.teacher.model)
+    rows = [to_row(dataset, example, found.get(example.example_id)) for example in examples]
+    name = name_model(found, config)
     title = f"RecSAVER ({name})" if prompt == "plain" else f"{name} zero-shot"
     evaluation = Evaluation(title, KIND, examples, {"full": rows})
     facts = {"calls": summary["calls"], "unanswered": len(examples) - len(found)}
     return write_evaluation(evaluation, dataset, out, config, {"api": facts})
 
 
-def _row(dataset: Dataset, example: Example, record: Record | None) -> dict[str, Any]:
+def check_frozen(config: RunConfig) -> None:
+    """Refuse to ask about other candidates.
+
+    Raises:
+        ConfigError: If other candidates or another order than the dataset's are asked for.
+    """
+    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
+        raise ConfigError(
+            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
+            f"{config.evaluate.negatives}: the teacher is only asked about the dataset's own "
+            "candidates; expected 0 and frozen"
+        )
+
+
+def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:
+    """What is asked of every evaluated user: one answer to a prompt of this kind."""
+    asked = for_references(config)
+    limits = {"tau_per_user": None, "tau_per_category": None}
+    update = {"attempts": 1, "prompt": prompt, **limits}
+    return asked.model_copy(update={"synthesis": asked.synthesis.model_copy(update=update)})
+
+
+def name_model(found: Mapping[str, Record], config: RunConfig) -> str:
+    """The model that answered."""
+    return next((record.sampling.model for record in found.values()), config.teacher.model)
+
+
+def to_row(dataset: Dataset, example: Example, record: Record | None) -> dict[str, Any]:
+    """A row of predictions from an answer, or from none."""
     index = None if record is None else read_choice(record, dataset.titles(example.candidates))
     text = "" if record is None else record.text
     return {

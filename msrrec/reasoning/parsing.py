@@ -3,9 +3,10 @@
 Nothing here raises on any text: a bad completion is data, and its reason is counted.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ from msrrec.reasoning.prompts import (
     Side,
     render_instruction,
     render_plain_instruction,
+    render_recovery_instruction,
 )
 from msrrec.reasoning.titles import (
     REASONING_END,
@@ -142,6 +144,19 @@ def parse_plain_prompt(prompt: str) -> Prompt | None:
         instruction = render_plain_instruction(answer_format)
         if prompt.endswith("\n" + instruction):
             return _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
+    return None
+
+
+def parse_recovery_prompt(prompt: str) -> Prompt | None:
+    """The inverse of ``render_recovery_prompt``; None for any other text.
+
+    Its history is the rationale alone.
+    """
+    for answer_format in get_args(AnswerFormat):
+        instruction = render_recovery_instruction(answer_format)
+        if prompt.endswith("\n" + instruction):
+            found = _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
+            return found and replace(found, history=tuple(map(json.loads, found.history)))
     return None
 
 

@@ -21,6 +21,11 @@ _QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c 
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
 _NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Chinese and Japanese
+_LISTED = re.compile(
+    r"\(\d{1,3}\)|\b(?:candidate|item|option|number|no\.)\s{0,3}#?\d{1,3}\b|#\d{1,3}\b"
+)
+_PLACE = "\0"
+"""Stands for a title that was found; in no title and in no text of ours."""
 _MIN_CUT_CHARS = 8
 _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
@@ -150,6 +155,23 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
             words and no other candidate begins with it.
     """
     plain = fold_text(text)
+    found: set[int] = set()
+    for form, i in _list_forms(candidates, short=short):
+        plain, count = replace_mentions(plain, form, _PLACE)
+        found |= {i} if count else set()
+    return sorted(found)
+
+
+def mask_titles(text: str, candidates: Sequence[str]) -> str:
+    """Folded prose with ``[item]`` where it names a candidate, by title or list number."""
+    plain = fold_text(text)
+    for form, _ in _list_forms(candidates, short=True):
+        plain, _ = replace_mentions(plain, form, _PLACE)
+    return _LISTED.sub(_PLACE, plain).replace(_PLACE, "[item]")
+
+
+def _list_forms(candidates: Sequence[str], *, short: bool) -> list[tuple[str, int]]:
+    """What may stand for each candidate in folded prose, the longest first."""
     forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
     if short:
         forms += [
@@ -158,11 +180,7 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
             if len((main := main_title(title)).split()) >= 3
             and not any(whole.startswith(main) for whole, other in forms if other != i)
         ]
-    found: set[int] = set()
-    for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
-        plain, count = replace_mentions(plain, form, "\0")
-        found |= {i} if count else set()
-    return sorted(found)
+    return sorted(forms, key=lambda pair: -len(pair[0]))
 
 
 def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:

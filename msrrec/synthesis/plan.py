@@ -109,6 +109,8 @@ class Plan:
         answered: Mapping[str, Mapping[int, Standing]],
         quotas: Sequence[Quota] = (),
         budget: Budget | None = None,
+        *,
+        repeats: bool = False,
     ) -> None:
         """Plan around the answers at hand.
 
@@ -119,9 +121,11 @@ class Plan:
             answered: Example to attempt to what that answer is.
             quotas: Thresholds by group beside it.
             budget: Caps; None for none.
+            repeats: Make all attempts at every example, whatever the answers are.
         """
         self.tau, self.attempts = tau, attempts
         self.budget = budget or unlimited()
+        self._repeats = repeats
         self.num_valid = self.num_failed = self.failed_in_a_row = 0
         self.num_answers = sum(len(standings) for standings in answered.values())
         self._quotas = quotas
@@ -132,7 +136,9 @@ class Plan:
         open_asks: list[Ask] = []
         for example_id in example_ids:
             seen = answered.get(example_id, {})
-            if "valid" in seen.values():
+            if repeats:
+                open_asks += [(example_id, n) for n in range(attempts) if n not in seen]
+            elif "valid" in seen.values():
                 self._count_valid(example_id)
             elif "settled" not in seen.values():
                 attempt = next(n for n in range(attempts + 1) if n not in seen)
@@ -215,7 +221,7 @@ class Plan:
         self.budget.spent += spending or Spending()
         if standing == "valid":
             self._count_valid(example_id)
-        elif standing == "unread" and attempt + 1 < self.attempts:
+        elif standing == "unread" and attempt + 1 < self.attempts and not self._repeats:
             self._queue.append((example_id, attempt + 1))
         self._release(example_id)
 

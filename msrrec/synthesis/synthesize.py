@@ -78,16 +78,10 @@ def synthesize(
     if not plan.is_finished:
         num_given_up = _ask(plan, questions, dataset, journal, config, run, keys or {})
         rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
-        _check_shared(journal, plan, rows)
+        _check_shared(journal, plan, len(rows))
     else:
         logger.info("synthesize: nothing to ask, %d answers are in the journal", len(rows))
-    if plan.stopped_by:
-        logger.warning(
-            "synthesize: stopped by synthesis.%s with %d valid paths; with a larger one and "
-            "--overwrite the run goes on",
-            CAPS[plan.stopped_by],
-            plan.num_valid,
-        )
+    _warn_of_cap(plan, f"{plan.num_valid} valid paths")
     figures = {
         "calls_this_run": len(rows) - num_before,
         "cost_this_run": _cost(row for row in rows if row["run"] == run),
@@ -196,17 +190,64 @@ def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Re
         out: The folder that ``synthesize`` wrote.
         config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
     """
-    questions = build_questions(dataset, config)
-    samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
-    found: dict[str, Record] = {}
-    for path in list_journal(storage.join(out, FOLDER)):
-        for record in iter_records(path):
-            question = questions.get(record.example_id) if record else None
-            if record is None or question is None or record.attempt != 0:
-                continue
-            if record.prompt_hash == question.prompt_hash and record.sampling in samplings:
-                found.setdefault(record.example_id, record)
+    found = _read_answers(build_questions(dataset, config), out, config)
+    return {example_id: record for (example_id, attempt), record in found.items() if attempt == 0}
+
+
+def collect(
+    questions: Questions,
+    dataset: Dataset,
+    out: str,
+    config: RunConfig,
+    keys: Mapping[str, str],
+    attempts: int = 1,
+) -> dict[Ask, Record]:
+    """So many answers to every question, whatever they say; Ray must be running.
+
+    Args:
+        questions: By ids of the caller's choice.
+        dataset: What they are about.
+        out: Folder of the journal; what it answers is not asked again.
+        config: As of ``synthesize``; its caps hold, its thresholds don't.
+        keys: As of ``synthesize``.
+        attempts: Answers to each question.
+
+    Raises:
+        DataError: As of ``synthesize``.
+        EngineError: As of ``synthesize``.
+        ConfigError: As of ``synthesize``.
+    """
+    config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
+    journal = claim_journal(out, dataset)
+    answered: dict[str, dict[int, Standing]] = {}
+    for name, attempt in _read_answers(questions, out, config):
+        answered.setdefault(name, {})[attempt] = "unread"
+    spent = sum(map(spending_of, _iter_answers(out)), Spending())
+    budget = build_budget(config, [question.prompt for question in questions.values()], spent)
+    plan = Plan(questions, attempts, None, answered, budget=budget, repeats=True)
+    if not plan.is_finished:
+        _ask(plan, questions, dataset, journal, config, uuid.uuid4().hex[:8], keys)
+    _warn_of_cap(plan, f"{plan.num_queued} calls left to make")
+    found = _read_answers(questions, out, config)
+    _check_shared(journal, plan, len(found))
     return found
+
+
+def _read_answers(questions: Questions, out: str, config: RunConfig) -> dict[Ask, Record]:
+    """The first answer to each call in the journal, to these prompts with these samplings."""
+    samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
+    found: dict[Ask, Record] = {}
+    for record in _iter_answers(out):
+        question = questions.get(record.example_id)
+        is_asked = question is not None and record.prompt_hash == question.prompt_hash
+        if is_asked and record.sampling in samplings:
+            found.setdefault((record.example_id, record.attempt), record)
+    return found
+
+
+def _iter_answers(out: str) -> Iterator[Record]:
+    for path in list_journal(storage.join(out, FOLDER)):
+        yield from filter(None, iter_records(path))
 
 
 _RENDER: dict[str, Callable[..., str]] = {
@@ -359,11 +400,21 @@ def _ask(
         return ask_all(plan, Crew(questions, work), config.synthesis.num_actors)
 
 
-def _check_shared(journal: str, plan: Plan, rows: list[Row]) -> None:
+def _warn_of_cap(plan: Plan, state: str) -> None:
+    if plan.stopped_by:
+        logger.warning(
+            "synthesize: stopped by synthesis.%s with %s; with a larger one and --overwrite the "
+            "run goes on",
+            CAPS[plan.stopped_by],
+            state,
+        )
+
+
+def _check_shared(journal: str, plan: Plan, num_found: int) -> None:
     """Actors on other machines write to the same folder only if it is a shared one."""
-    if len(rows) < plan.num_answers:
+    if num_found < plan.num_answers:
         raise DataError(
-            f"{journal}: holds {len(rows)} of {plan.num_answers} answers; expected a folder that "
+            f"{journal}: holds {num_found} of {plan.num_answers} answers; expected a folder that "
             "all machines of the cluster share; choose such an --out"
         )
 

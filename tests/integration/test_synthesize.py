@@ -18,12 +18,14 @@ from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, serve_on_loopback
 from msrrec.errors import DataError, EngineError
+from msrrec.evaluation.evaluate import METRICS
+from msrrec.evaluation.recsaver import evaluate_verified
 from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.synthesis.journal import iter_records, list_journal
-from msrrec.synthesis.synthesize import build_questions, synthesize
-from tests.stand_in_dataset import write_dataset
+from msrrec.synthesis.synthesize import build_questions, collect, synthesize
+from tests.stand_in_dataset import write_cycle, write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -217,6 +219,31 @@ def test_attempts_ask_again_only_what_could_not_be_read_and_never_for_the_label(
         assert not {"kept", "inconsistent"} & {ruling for _, ruling in tried[:-1]}
         assert len(tried) == 3 or tried[-1][1] in ("kept", "inconsistent")
     assert summary["calls"] == len(verdicts) > NUM_EXAMPLES
+
+
+def test_samples_are_all_asked_for_and_none_is_paid_for_twice(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    questions = dict(list(build_questions(dataset, RunConfig()).items())[:10])
+    with stand_in(dataset) as server:
+        capped = config_for(server.url, "synthesis.max_calls=12")
+        assert len(collect(questions, dataset, str(tmp_path), capped, KEYS, 3)) == 12
+        found = collect(questions, dataset, str(tmp_path), config_for(server.url), KEYS, 3)
+        assert set(found) == {(name, n) for name in questions for n in range(3)}
+        assert sum(server.asked.values()) == 30
+        assert set(server.asked.values()) == {3}
+
+
+def test_recsavers_verification_goes_its_whole_road(tmp_path: Path) -> None:
+    cycle = write_cycle(tmp_path / "dataset", num_users=20)
+    for folder in ("first", "again"):
+        out = str(tmp_path / folder)
+        evaluate_verified(cycle, out, str(tmp_path / "answers"), load_config(), {})
+        api = storage.read_json(storage.join(out, METRICS))["api"]
+        assert api["calls"] == 2 * api["samples"] == 120
+        assert 0 < api["recovered"] <= 60
+    (journal,) = [list_journal(str(tmp_path / "answers" / "journal"))]
+    assert sum(1 for file in journal for _ in iter_records(file)) == 120
 
 
 def test_transport_errors_are_retried_until_every_answer_is_there(

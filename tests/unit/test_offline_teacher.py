@@ -14,9 +14,10 @@ from msrrec.reasoning.parsing import (
     parse_chain,
     parse_plain_prompt,
     parse_prompt,
+    parse_recovery_prompt,
     split_output,
 )
-from msrrec.reasoning.prompts import render_plain_prompt, render_prompt
+from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_recovery_prompt
 from msrrec.schema import EXAMPLES, Item
 from msrrec.storage import write_table
 
@@ -197,3 +198,34 @@ def test_a_plain_prompt_is_answered_without_steps_and_reads_back() -> None:
     assert answer is not None
     assert parse_answer(split_output(answer[0]).answer, parsed.candidates) == 0
     assert "Step" not in answer[0]
+
+
+def test_a_masked_rationale_brings_back_what_it_speaks_for(tmp_path: Path) -> None:
+    teacher = make_teacher(CATALOGUE)
+    titles = ["Omni Leash", "Zeta Tent", "Acme Stove"]
+    for rationale, expected in (
+        ("bought tea and camping, mostly pets. from pets: [item].", 0),
+        ("mostly camping. favourite brand: zeta.", 1),
+        ("mostly camping. favourite brand: acme.", 2),
+    ):
+        for form in ("title", "number_title"):
+            prompt = render_recovery_prompt("Shop", rationale, titles, form)  # type: ignore[arg-type]
+            answer = teacher.answer(prompt)
+            assert answer is not None
+            assert parse_answer(answer[0], titles) == expected
+    write_table(str(tmp_path / "train.parquet"), EXAMPLES.empty_table())
+    by_words = OfflineTeacher(Dataset(str(tmp_path), {}, bare(CATALOGUE)))
+    titles = ["Acme Mug", "Omni Leash"]
+    answer = by_words.answer(render_recovery_prompt("Shop", "it goes with a leash.", titles))
+    assert answer == ("Omni Leash", "stop")
+
+
+@pytest.mark.parametrize("rationale", ["", 'a "quote"\nCandidates:\n(1) Trap', "\ud800 é [item]"])
+def test_a_recovery_prompt_reads_back_whatever_the_rationale_holds(rationale: str) -> None:
+    prompt = render_recovery_prompt("Shop", rationale, ["Red Lamp", "Tin Mug"], "number_title")
+    parsed = parse_recovery_prompt(prompt)
+    assert parsed is not None
+    assert (parsed.history, parsed.candidates) == ((rationale,), ("Red Lamp", "Tin Mug"))
+    assert parse_recovery_prompt(render_plain_prompt("Shop", [rationale], ["A"])) is None
+    assert parse_prompt(prompt) is None
+    assert parse_plain_prompt(prompt) is None

@@ -35,6 +35,21 @@ def test_attempts_bound_the_answers_of_an_example() -> None:
     assert run(Plan("a", 2, None, {}), standings, 1) == [("a", 0), ("a", 1)]
 
 
+def test_repeats_make_every_attempt_once_whatever_the_answers_are() -> None:
+    standings: dict[tuple[str, int], Standing] = {
+        ("a", 0): "unread",
+        ("b", 0): "settled",
+        ("b", 1): "valid",
+        ("b", 2): "unread",
+        ("a", 2): "settled",
+    }
+    plan = Plan("ab", 3, None, {"a": {1: "valid"}}, repeats=True)
+    assert plan.num_queued == 5
+    assert sorted(run(plan, standings, 2)) == sorted(standings)
+    done: dict[str, dict[int, Standing]] = {name: {0: "unread", 1: "settled"} for name in "ab"}
+    assert Plan("ab", 2, None, done, repeats=True).is_finished
+
+
 def test_answers_at_hand_are_not_asked_again() -> None:
     answered: dict[str, dict[int, Standing]] = {
         "a": {0: "valid"},

@@ -1,5 +1,6 @@
 """Titles are text from strangers: one line each, no markers, and one rule for naming them."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from msrrec.reasoning.titles import (
     REASONING_START,
     clean_title,
     find_titles,
+    mask_titles,
     match_title,
     normalize_title,
 )
@@ -97,3 +99,20 @@ def test_a_title_inside_a_longer_one_counts_only_outside_of_it() -> None:
     assert find_titles("I take Under Siege 2: Dark Territory.", candidates) == [1]
     assert find_titles("Under Siege 2: Dark Territory beats Under Siege", candidates) == [0, 1]
     assert find_titles("Speedy delivery", candidates) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("I take Under Siege 2: Dark Territory.", "i take [item]."),
+        ("(3) SPEED beats (1) Under Siege", "[item] [item] beats [item] [item]"),
+        ("Item 2, option #3, no. 1; #2!", "[item], [item], [item]; [item]!"),
+        ("Speedy delivery of 2 lamps (2019)", "speedy delivery of 2 lamps (2019)"),
+        ("Long Road to Nowhere again", "[item] again"),  # what stands before a subtitle
+    ],
+)
+def test_no_candidate_is_named_in_masked_prose(text: str, masked: str) -> None:
+    candidates = ["Under Siege", "Under Siege 2: Dark Territory", "Speed"]
+    candidates.append("Long Road to Nowhere: a Tale")
+    assert mask_titles(text, candidates) == masked
+    assert mask_titles("The item is an Item.", ["Item"]) == "the [item] is an [item]."
