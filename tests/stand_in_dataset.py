@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,12 @@ import pyarrow as pa
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
 from msrrec.data.world import make_world
+
+
+def write_events(folder: Path | str, events: Mapping[str, Sequence[str]]) -> None:
+    """All events of each user, of which the last two are held out."""
+    columns = [list(events), list(map(list, events.values()))]
+    storage.write_table(f"{folder}/users.parquet", pa.table(columns, schema=schema.USERS))
 
 
 def write_dataset(folder: Path, num_users: int, seed: int = 0) -> Dataset:
@@ -37,6 +44,7 @@ def write_dataset(folder: Path, num_users: int, seed: int = 0) -> Dataset:
     storage.write_table(
         str(folder / "train.parquet"), pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
     )
+    write_events(folder, bought)
     manifest = {"schema_version": 1, "domain": "Shop", "fingerprint": f"{num_users}-{seed}"}
     storage.write_json(str(folder / "manifest.json"), manifest)
     return Dataset.load(str(folder))
@@ -63,6 +71,8 @@ def write_cycle(folder: Path, num_items: int = 12, num_users: int = 48) -> Datas
             )
         table = pa.Table.from_pylist(rows, schema.EXAMPLES)
         storage.write_table(f"{folder}/{split}.parquet", table)
+    events = {f"u{u}": [f"i{(u + k) % num_items:02d}" for k in range(7)] for u in range(num_users)}
+    write_events(folder, events)
     manifest = {"schema_version": 1, "domain": "Things", "fingerprint": "cycle"}
     storage.write_json(f"{folder}/manifest.json", manifest)
     return Dataset.load(str(folder))

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoTokenizer, T5Config, T5Model
 
-from msrrec import schema, storage
 from msrrec.baselines import BASELINES, build_baseline
 from msrrec.baselines import embedding as embedding_module
 from msrrec.baselines.interface import choose, mean_reciprocal_rank
@@ -24,6 +22,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
 from msrrec.models import locate_base
 from msrrec.schema import Example, Item, Split
+from tests.stand_in_dataset import write_events
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,10 @@ class InMemory(Dataset):
     def examples(self, split: Split, limit: int = 0) -> list[Example]:
         assert split != "test"
         return list(self.train if split == "train" else self.validation)
+
+    def events(self) -> dict[str, list[str]]:
+        """Each user's last training example, and two held-out events."""
+        return {e.user_id: [*e.history, e.target, "z", "z"] for e in self.train}
 
 
 def example(
@@ -121,32 +124,10 @@ def test_the_mean_reciprocal_rank_counts_ties_against_the_target() -> None:
     assert mean_reciprocal_rank(asked, [[3.0, 2.0, 1.0], [1.0, 1.0]]) == pytest.approx(0.75)
 
 
-def test_training_purchases_are_put_together_from_overlapping_windows() -> None:
-    windows = (
-        example("u1", ("a", "b"), "c"),
-        example("u1", ("b", "c"), "d"),  # the history is cut to two events
-        example("u2", ("d",), "a"),
-    )
-    held_out = (example("u1", ("c", "d"), "x"), example("u3", ("z",), "x"))
-    dataset = InMemory("memory", {}, {}, windows, held_out)
-    assert training_purchases(dataset) == {
-        "u1": ("a", "b", "c", "d"),
-        "u2": ("d", "a"),
-        "u3": ("z",),  # no training example: what stands before the validation target
-    }
-
-
 def test_training_purchases_are_all_events_but_the_held_out_ones(tmp_path: Path) -> None:
-    rows = {schema.USER_ID: ["u1", "u2"], "items": [list("abcdef"), list("bcd")]}
-    storage.write_table(str(tmp_path / "users.parquet"), pa.table(rows, schema=schema.USERS))
-    dataset = InMemory(str(tmp_path), {}, {}, TRAIN)
+    write_events(tmp_path, {"u1": "abcdef", "u2": "bcd"})
+    dataset = Dataset(str(tmp_path), {}, {})
     assert training_purchases(dataset) == {"u1": tuple("abcd"), "u2": ("b",)}
-
-
-def test_events_that_the_dataset_lacks_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    manifest = {"num_interactions": 100, "num_users": 3}
-    training_purchases(InMemory("memory", manifest, {}, TRAIN))
-    assert "holds 8 of 94 training events" in caplog.text
 
 
 def test_item_knn_adds_the_cosines_to_the_history() -> None:

@@ -21,6 +21,7 @@ from msrrec.models import ModelSource
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 from tests.fake_engine import FakeEngine, listed_candidates, recommender
+from tests.stand_in_dataset import write_events
 
 NUM_USERS = 12
 NASTY = "<script>alert('x')</script> & <b>"
@@ -48,6 +49,7 @@ def write_dataset(folder: Path) -> Dataset:
     examples = pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
     for split in schema.SPLITS:
         storage.write_table(f"{path}/{split}.parquet", examples)
+    write_events(path, {f"u{n}": ["h", "right", "right", "right"] for n in range(NUM_USERS)})
     manifest = {"schema_version": 1, "domain": f"Home {NASTY}", "fingerprint": "f00"}
     storage.write_json(f"{path}/manifest.json", manifest)
     return Dataset.load(path)
