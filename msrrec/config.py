@@ -352,7 +352,7 @@ class EvaluateConfig(Config):
     gate: str | None = None
     """Folder of the same model's evaluation on validation: the study of fusion rules then has a
     gate fitted there."""
-    recsaver_samples: int = Field(default=3, ge=1)
+    recsaver_samples: int = Field(default=3, ge=2)
     """Rationales that recsaver-verified takes of each user, each of them verified."""
     bertscore_model: str | None = None
     """A name that bert-score knows, such as microsoft/deberta-xlarge-mnli, or a folder; unset: no
@@ -392,7 +392,7 @@ class BaselinesConfig(Config):
 
 
 class ListConfig(Config):
-    """Of systems whose prompts list history and candidates."""
+    """Of systems whose prompts list history and candidates; a prompt about one stays as it is."""
 
     candidates_first: bool = False
     """List the candidates before the history, unlike the authors.

@@ -104,7 +104,7 @@ class OfflineTeacher:
         choice = best[seed % len(best)]
         steps = write_steps(parsed.candidates, opinion, choice)
         if plain:
-            reasoning = f"{steps[0]} {steps[2]}\n"
+            reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
             answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
             return render_output(reasoning, answer), "stop"
         reasoning = render_reasoning("full", steps)

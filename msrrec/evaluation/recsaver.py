@@ -6,8 +6,10 @@ speaks for. The choice that is brought back most often is the answer. What the u
 none of this.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
@@ -20,7 +22,7 @@ from msrrec.evaluation.teacher import (
     settings_for,
     to_row,
 )
-from msrrec.reasoning.parsing import split_output
+from msrrec.reasoning.parsing import split_output, strip_thinking
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.reasoning.titles import mask_titles
 from msrrec.stages import Summary
@@ -28,8 +30,24 @@ from msrrec.synthesis.calls import Question
 from msrrec.synthesis.journal import Record, hash_prompt
 from msrrec.synthesis.synthesize import build_questions, collect
 
-Samples = list[tuple[Record, int]]
-"""Of one user: answers that name a candidate, and its 0-based number, in the order asked."""
+
+@dataclass(frozen=True)
+class Sample:
+    """An answer that names a candidate.
+
+    Attributes:
+        choice: 0-based.
+        check: The question which candidate the masked rationale speaks for, the same one for equal
+            rationales of a user; None where the rationale says nothing.
+    """
+
+    record: Record
+    choice: int
+    check: Question | None
+
+    def bring_back(self, recovered: Mapping[str, int | None]) -> int | None:
+        """What the rationale brought back; None for no candidate."""
+        return None if self.check is None else recovered.get(self.check.example_id)
 
 
 def evaluate_verified(
@@ -37,38 +55,37 @@ def evaluate_verified(
 ) -> Summary:
     """Ask, verify, and write the answers that hold.
 
-    ``evaluate.recsaver_samples`` rationales a user are asked for, and each is verified by one more
-    call. Arguments and errors are those of ``evaluate_teacher``.
+    ``evaluate.recsaver_samples`` rationales a user are asked for; each one that says something is
+    verified by one more call, equal ones by the same. Arguments and errors are those of
+    ``evaluate_teacher``.
     """
     check_frozen(config)
     asked = settings_for(config, "plain")
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
     questions = build_questions(dataset, asked)
     found = collect(questions, dataset, answers, asked, keys, config.evaluate.recsaver_samples)
-    samples: dict[str, Samples] = {}
+    samples: dict[str, list[Sample]] = {}
     for (example_id, _), record in sorted(found.items()):
-        choice = read_choice(record, questions[example_id].candidates)
-        if choice is not None:
-            samples.setdefault(example_id, []).append((record, choice))
-    checks = {
-        _check_id(record): mask(dataset, questions[record.example_id], record, asked)
-        for group in samples.values()
-        for record, _ in group
-    }
+        sample = read_sample(dataset, questions[example_id], record, asked)
+        if sample is not None:
+            samples.setdefault(example_id, []).append(sample)
+    every = [sample for group in samples.values() for sample in group]
+    checks = {s.check.example_id: s.check for s in every if s.check is not None}
+    verified = collect(checks, dataset, answers, asked, keys)
     recovered = {
         check_id: read_choice(record, checks[check_id].candidates)
-        for (check_id, _), record in collect(checks, dataset, answers, asked, keys).items()
+        for (check_id, _), record in verified.items()
     }
-    kept = {
-        example_id: group[choose([(n, recovered.get(_check_id(r))) for r, n in group])][0]
-        for example_id, group in samples.items()
-    }
+    kept: dict[str, Record] = {}
+    for example_id, group in samples.items():
+        choices = [(sample.choice, sample.bring_back(recovered)) for sample in group]
+        kept[example_id] = group[choose(choices)].record
     rows = [to_row(dataset, example, kept.get(example.example_id)) for example in examples]
-    choices = [(n, recovered.get(_check_id(r))) for group in samples.values() for r, n in group]
     facts = {
-        "calls": len(found) + len(recovered),
-        "samples": len(choices),
-        "recovered": sum(chosen == back for chosen, back in choices),
+        "calls": len(found) + len(verified),
+        "samples": len(every),
+        "verified": sum(s.check is not None and s.check.example_id in recovered for s in every),
+        "recovered": sum(s.choice == s.bring_back(recovered) for s in every),
         "unanswered": len(examples) - len(kept),
     }
     name = name_model(kept, asked)
@@ -76,38 +93,41 @@ def evaluate_verified(
     return write_evaluation(evaluation, dataset, out, config, {"api": facts})
 
 
-def mask(dataset: Dataset, question: Question, record: Record, config: RunConfig) -> Question:
-    """The question which candidate an answer's rationale speaks for."""
-    reasoning = split_output(record.text).reasoning
-    prompt = render_recovery_prompt(
-        dataset.domain,
-        mask_titles(reasoning, question.candidates),
-        question.candidates,
-        config.model.answer_format,
-    )
-    return Question(
-        _check_id(record), prompt, hash_prompt(prompt), question.candidates, question.target
-    )
+def read_sample(
+    dataset: Dataset, question: Question, record: Record, config: RunConfig
+) -> Sample | None:
+    """An answer, and the question which candidate its rationale speaks for.
 
-
-def _check_id(record: Record) -> str:
-    return f"{record.example_id}, sample {record.attempt}"
+    None for an answer that names no candidate.
+    """
+    choice = read_choice(record, question.candidates)
+    if choice is None:
+        return None
+    written = split_output(strip_thinking(record.text)).reasoning
+    for text in (written, record.reasoning_content or ""):
+        rationale = mask_titles(text, question.candidates)
+        if re.search(r"\w", rationale.replace("[item]", "")):
+            break
+    else:
+        return Sample(record, choice, None)
+    answer_format = config.model.answer_format
+    prompt = render_recovery_prompt(dataset.domain, rationale, question.candidates, answer_format)
+    key = hash_prompt(prompt)
+    check_id = f"{question.example_id}, rationale {key}"
+    check = Question(check_id, prompt, key, question.candidates, question.target)
+    return Sample(record, choice, check)
 
 
 def choose(samples: Sequence[tuple[int, int | None]]) -> int:
     """Which of a user's samples is kept.
 
-    The first one of the choice that was recovered most often; between equals, the choice that was
-    made more often, then the one made first. A sample that was recovered itself comes first.
+    One of the choice that was recovered most often; between equals, of the choice that was made
+    more often, then of the one made first. Of its samples the first that was recovered, if any.
 
     Args:
         samples: What each chose, and what its rationale brought back; None for no candidate.
     """
+    made = [choice for choice, _ in samples]
     held = Counter(choice for choice, back in samples if choice == back)
-    made = Counter(choice for choice, _ in samples)
-
-    def worth(n: int) -> tuple[int, int, bool, int]:
-        choice, back = samples[n]
-        return held[choice], made[choice], choice == back, -n
-
-    return max(range(len(samples)), key=worth)
+    best = max(made, key=lambda choice: (held[choice], made.count(choice), -made.index(choice)))
+    return samples.index((best, best)) if held[best] else made.index(best)

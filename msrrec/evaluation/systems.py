@@ -27,6 +27,7 @@ from msrrec.stages import Summary, run_stage
 
 _INFERENCE = ("inference.*", "reasoning.*", "engines.*")
 """The code that decides what a model answers."""
+_TEACHER = ("evaluation.teacher", "evaluation.recsaver", "reasoning.*", "engines.offline_teacher")
 MODELS, ANSWERS = "models", "teacher"
 """Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
 
@@ -228,11 +229,14 @@ def _train_and_evaluate(
 
 
 def _teacher(label: str, prompt: Prompt, run: Run) -> System:
+    local = [e.model for e in run.config.teacher.endpoints if e.engine == "vllm"]
     settings = {
         "system": label,
+        "code": hash_code(*_TEACHER),
         "prompt": prompt,
         "evaluate": run.users,
-        **run.sections("teacher", "synthesis"),
+        **run.sections("teacher", "synthesis", *(["inference"] if local else [])),
+        "weights": [hash_weights(locate_model(model)) for model in local],
         "answer_format": run.config.model.answer_format,
     }
     return System(label, settings, partial(_ask_teacher, prompt, run), True)
@@ -248,7 +252,7 @@ def _verified(run: Run) -> System:
     settings = {**system.settings, "samples": run.config.evaluate.recsaver_samples}
 
     def work(out: str) -> Summary:
-        answers = storage.join(run.out, ANSWERS, "verified")
+        answers = storage.join(run.out, ANSWERS, "plain")  # whose answers are the first samples
         return evaluate_verified(run.dataset, out, answers, run.config, run.keys)
 
     return replace(system, settings=settings, evaluate=work)

@@ -15,7 +15,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.demo import for_references
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import Evaluation, write_evaluation
-from msrrec.reasoning.parsing import parse_answer, split_output
+from msrrec.reasoning.parsing import parse_answer, split_output, strip_thinking
 from msrrec.schema import Example
 from msrrec.stages import Summary
 from msrrec.synthesis.journal import Record
@@ -51,14 +51,14 @@ def evaluate_teacher(
     """
     check_frozen(config)
     asked = settings_for(config, prompt)
-    summary = synthesize(dataset, answers, asked, keys)
+    synthesize(dataset, answers, asked, keys)
     found = first_answers(dataset, answers, asked)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
     rows = [to_row(dataset, example, found.get(example.example_id)) for example in examples]
     name = name_model(found, config)
     title = f"RecSAVER ({name})" if prompt == "plain" else f"{name} zero-shot"
     evaluation = Evaluation(title, KIND, examples, {"full": rows})
-    facts = {"calls": summary["calls"], "unanswered": len(examples) - len(found)}
+    facts = {"calls": len(found), "unanswered": len(examples) - len(found)}
     return write_evaluation(evaluation, dataset, out, config, {"api": facts})
 
 
@@ -97,7 +97,7 @@ def to_row(dataset: Dataset, example: Example, record: Record | None) -> dict[st
         "example_id": example.example_id,
         "side": "full",
         "text": text,
-        "reasoning": split_output(text).reasoning,
+        "reasoning": split_output(strip_thinking(text)).reasoning,
         schema.ITEM_ID: None if index is None else example.candidates[index],
         "num_tokens": 0 if record is None else int(record.usage.get("completion_tokens", 0)),
         "seed": 0,
@@ -111,7 +111,7 @@ def read_choice(record: Record, candidates: Sequence[str]) -> int | None:
     the last line.
     """
     lines = record.text.strip().splitlines()
-    answer = split_output(record.text).answer
+    answer = split_output(strip_thinking(record.text)).answer
     if answer or not lines:
         return parse_answer(answer, candidates) if answer else None
     index = judge(record, candidates, target=-1).index

@@ -3,6 +3,7 @@
 Nothing here raises on any text: a bad completion is data, and its reason is counted.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -156,7 +157,10 @@ def parse_recovery_prompt(prompt: str) -> Prompt | None:
         instruction = render_recovery_instruction(answer_format)
         if prompt.endswith("\n" + instruction):
             found = _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
-            return found and replace(found, history=tuple(map(json.loads, found.history)))
+            with contextlib.suppress(ValueError):
+                rationale = json.loads("\n".join(found.history)) if found else None
+                if found and isinstance(rationale, str):
+                    return replace(found, history=(rationale,))
     return None
 
 

@@ -123,7 +123,8 @@ def render_recovery_prompt(
 
     The rationale stands in it as a JSON string on one line, so nothing it says can end it.
     """
-    lines = [f"Domain: {clean_title(domain)}", "Rationale:", json.dumps(rationale)]
+    quoted = json.dumps(rationale.encode("utf-8", "replace").decode(), ensure_ascii=False)
+    lines = [f"Domain: {clean_title(domain)}", "Rationale:", quoted]
     lines += _list_candidates(candidates)
     return "\n".join(lines) + "\n" + render_recovery_instruction(answer_format)
 

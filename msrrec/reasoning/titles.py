@@ -21,9 +21,20 @@ _QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c 
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
 _NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Chinese and Japanese
-_LISTED = re.compile(
-    r"\(\d{1,3}\)|\b(?:candidate|item|option|number|no\.)\s{0,3}#?\d{1,3}\b|#\d{1,3}\b"
+_COUNT = r"(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)"
+_ORDINAL = (
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last"
+    r"|\d{1,2}(?:st|nd|rd|th))"
 )
+_NOUN = r"(?:candidate|item|option|choice|product|title|pick)"
+_LISTED = re.compile(
+    rf"[(\[]\s?\d{{1,3}}\s?[)\]]|\b{_NOUN}s?[\s:#(\[-]{{1,4}}{_COUNT}\b"
+    rf"|\b{_ORDINAL} (?:{_NOUN}|one)\b|(?:\bnumber |\bno\.? ?|#|№ ?)\d{{1,3}}\b"
+    r"|\b\d{1,2}[.):] ?(?=\0)"
+)
+"""A candidate by its place in the list, in folded prose."""
+_EMPHASIS = re.compile(r"[*_`]+")
+_MARKED = re.compile(r"[{0}]*\0[{0}]*".format(re.escape("".join(_EDGES.split()))))
 _PLACE = "\0"
 """Stands for a title that was found; in no title and in no text of ours."""
 _MIN_CUT_CHARS = 8
@@ -65,7 +76,8 @@ def normalize_title(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def _normalize(text: str) -> str:
-    text = unicodedata.normalize("NFKC", clean_title(text)).translate(_QUOTES).casefold()
+    plain = unicodedata.normalize("NFKC", clean_title(text)).translate(_QUOTES)
+    text = " ".join(plain.split()).casefold()
     return text.strip(_EDGES) or text
 
 
@@ -155,23 +167,6 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
             words and no other candidate begins with it.
     """
     plain = fold_text(text)
-    found: set[int] = set()
-    for form, i in _list_forms(candidates, short=short):
-        plain, count = replace_mentions(plain, form, _PLACE)
-        found |= {i} if count else set()
-    return sorted(found)
-
-
-def mask_titles(text: str, candidates: Sequence[str]) -> str:
-    """Folded prose with ``[item]`` where it names a candidate, by title or list number."""
-    plain = fold_text(text)
-    for form, _ in _list_forms(candidates, short=True):
-        plain, _ = replace_mentions(plain, form, _PLACE)
-    return _LISTED.sub(_PLACE, plain).replace(_PLACE, "[item]")
-
-
-def _list_forms(candidates: Sequence[str], *, short: bool) -> list[tuple[str, int]]:
-    """What may stand for each candidate in folded prose, the longest first."""
     forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
     if short:
         forms += [
@@ -180,7 +175,35 @@ def _list_forms(candidates: Sequence[str], *, short: bool) -> list[tuple[str, in
             if len((main := main_title(title)).split()) >= 3
             and not any(whole.startswith(main) for whole, other in forms if other != i)
         ]
-    return sorted(forms, key=lambda pair: -len(pair[0]))
+    found: set[int] = set()
+    for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
+        plain, count = replace_mentions(plain, form, _PLACE)
+        found |= {i} if count else set()
+    return sorted(found)
+
+
+def mask_titles(text: str, candidates: Sequence[str]) -> str:
+    """Folded prose with ``[item]`` where it names a candidate.
+
+    By its title, the title's first words (at least two), what stands before its subtitle, or its
+    place in the list. Punctuation around a name goes with it, as it may be the title's own.
+    """
+    plain = _EMPHASIS.sub("", fold_text(text))
+    for form in _list_names(candidates):
+        plain, _ = replace_mentions(plain, form, _PLACE)
+    masked = _MARKED.sub(_PLACE, _LISTED.sub(_PLACE, plain))
+    return " ".join(masked.replace(_PLACE, " [item] ").split())
+
+
+def _list_names(candidates: Sequence[str]) -> list[str]:
+    """What prose may call candidates, the longest first."""
+    names: set[str] = set()
+    for title in candidates:
+        whole = _EMPHASIS.sub("", normalize_title(title))
+        words = whole.split()
+        names |= {whole, _EMPHASIS.sub("", main_title(title))}
+        names |= {" ".join(words[:n]).strip(_EDGES) for n in range(2, len(words))}
+    return sorted(names - {""}, key=lambda name: (-len(name), name))
 
 
 def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:

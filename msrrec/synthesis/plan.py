@@ -141,7 +141,7 @@ class Plan:
             elif "valid" in seen.values():
                 self._count_valid(example_id)
             elif "settled" not in seen.values():
-                attempt = next(n for n in range(attempts + 1) if n not in seen)
+                attempt = next((n for n in range(attempts) if n not in seen), attempts)
                 open_asks.append((example_id, attempt))
         open_asks.sort(key=lambda ask: ask[1])  # stable: first attempts first, in order
         self._queue: deque[Ask] = deque(ask for ask in open_asks if ask[1] < attempts)

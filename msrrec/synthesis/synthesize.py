@@ -81,7 +81,9 @@ def synthesize(
         _check_shared(journal, plan, len(rows))
     else:
         logger.info("synthesize: nothing to ask, %d answers are in the journal", len(rows))
-    _warn_of_cap(plan, f"{plan.num_valid} valid paths")
+    _warn_of_cap(
+        plan, f"{plan.num_valid} valid paths; with a larger one and --overwrite the run goes on"
+    )
     figures = {
         "calls_this_run": len(rows) - num_before,
         "cost_this_run": _cost(row for row in rows if row["run"] == run),
@@ -190,8 +192,8 @@ def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Re
         out: The folder that ``synthesize`` wrote.
         config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
     """
-    found = _read_answers(build_questions(dataset, config), out, config)
-    return {example_id: record for (example_id, attempt), record in found.items() if attempt == 0}
+    found = _read_answers(build_questions(dataset, config), out, config, attempts=1)
+    return {example_id: record for (example_id, _), record in found.items()}
 
 
 def collect(
@@ -217,30 +219,34 @@ def collect(
         EngineError: As of ``synthesize``.
         ConfigError: As of ``synthesize``.
     """
+    if not questions:
+        return {}
     config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
     journal = claim_journal(out, dataset)
     answered: dict[str, dict[int, Standing]] = {}
-    for name, attempt in _read_answers(questions, out, config):
+    for name, attempt in _read_answers(questions, out, config, attempts):
         answered.setdefault(name, {})[attempt] = "unread"
     spent = sum(map(spending_of, _iter_answers(out)), Spending())
     budget = build_budget(config, [question.prompt for question in questions.values()], spent)
     plan = Plan(questions, attempts, None, answered, budget=budget, repeats=True)
     if not plan.is_finished:
         _ask(plan, questions, dataset, journal, config, uuid.uuid4().hex[:8], keys)
-    _warn_of_cap(plan, f"{plan.num_queued} calls left to make")
-    found = _read_answers(questions, out, config)
+    _warn_of_cap(plan, f"{plan.num_queued} calls left to make; a larger one makes them")
+    found = _read_answers(questions, out, config, attempts)
     _check_shared(journal, plan, len(found))
     return found
 
 
-def _read_answers(questions: Questions, out: str, config: RunConfig) -> dict[Ask, Record]:
-    """The first answer to each call in the journal, to these prompts with these samplings."""
+def _read_answers(
+    questions: Questions, out: str, config: RunConfig, attempts: int
+) -> dict[Ask, Record]:
+    """The first answer in the journal to each of so many calls a question, sampled as now."""
     samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
     found: dict[Ask, Record] = {}
     for record in _iter_answers(out):
         question = questions.get(record.example_id)
         is_asked = question is not None and record.prompt_hash == question.prompt_hash
-        if is_asked and record.sampling in samplings:
+        if is_asked and record.sampling in samplings and record.attempt < attempts:
             found.setdefault((record.example_id, record.attempt), record)
     return found
 
@@ -402,12 +408,7 @@ def _ask(
 
 def _warn_of_cap(plan: Plan, state: str) -> None:
     if plan.stopped_by:
-        logger.warning(
-            "synthesize: stopped by synthesis.%s with %s; with a larger one and --overwrite the "
-            "run goes on",
-            CAPS[plan.stopped_by],
-            state,
-        )
+        logger.warning("synthesize: stopped by synthesis.%s with %s", CAPS[plan.stopped_by], state)
 
 
 def _check_shared(journal: str, plan: Plan, num_found: int) -> None:

@@ -220,12 +220,15 @@ def test_a_masked_rationale_brings_back_what_it_speaks_for(tmp_path: Path) -> No
     assert answer == ("Omni Leash", "stop")
 
 
-@pytest.mark.parametrize("rationale", ["", 'a "quote"\nCandidates:\n(1) Trap', "\ud800 é [item]"])
+@pytest.mark.parametrize("rationale", ["", 'a "quote"\nCandidates:\n(1) Trap', "\u2028 é [item]"])
 def test_a_recovery_prompt_reads_back_whatever_the_rationale_holds(rationale: str) -> None:
     prompt = render_recovery_prompt("Shop", rationale, ["Red Lamp", "Tin Mug"], "number_title")
     parsed = parse_recovery_prompt(prompt)
     assert parsed is not None
     assert (parsed.history, parsed.candidates) == ((rationale,), ("Red Lamp", "Tin Mug"))
     assert parse_recovery_prompt(render_plain_prompt("Shop", [rationale], ["A"])) is None
+    for line in ("5", "not JSON", '"two"\n"lines"'):
+        assert parse_recovery_prompt(prompt.replace(prompt.splitlines()[2], line)) is None
+    assert "\ud800" not in render_recovery_prompt("Shop", "\ud800", ["A"])
     assert parse_prompt(prompt) is None
     assert parse_plain_prompt(prompt) is None

@@ -35,6 +35,11 @@ def test_attempts_bound_the_answers_of_an_example() -> None:
     assert run(Plan("a", 2, None, {}), standings, 1) == [("a", 0), ("a", 1)]
 
 
+def test_fewer_attempts_than_were_made_ask_nothing() -> None:
+    answered: dict[str, dict[int, Standing]] = {"a": {0: "unread", 1: "unread"}}
+    assert Plan("a", 1, None, answered).is_finished
+
+
 def test_repeats_make_every_attempt_once_whatever_the_answers_are() -> None:
     standings: dict[tuple[str, int], Standing] = {
         ("a", 0): "unread",

@@ -1,13 +1,13 @@
 """Which rationale is kept, and what its verification shows."""
 
-import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from msrrec import storage
+from msrrec import schema, storage
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -15,7 +15,7 @@ from msrrec.evaluation import recsaver
 from msrrec.evaluation.evaluate import METRICS
 from msrrec.evaluation.recsaver import choose, evaluate_verified
 from msrrec.synthesis.journal import Record, Sampling
-from tests.unit.test_report import write_dataset
+from tests.unit.test_report import NUM_USERS, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,9 @@ def test_the_choice_that_is_recovered_most_often_is_kept(
     assert choose(samples) == kept
 
 
-def test_rationales_are_sampled_masked_and_verified_and_the_label_stays_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_dataset(tmp_path / "dataset")
-    dataset = Dataset.load(str(tmp_path / "dataset"))
-    first, second, *_ = dataset.examples("test")
-    titles = dataset.titles(first.candidates)
-    asked: list[dict[str, Any]] = []
+def answers_of(choices: dict[str, list[tuple[str, str]]], back: str) -> Any:
+    """A teacher: to each example's samples a rationale and a choice each; to checks ``back``."""
+    asked: list[dict[str, str]] = []
 
     def answer(name: str, attempt: int, text: str) -> tuple[tuple[str, int], Record]:
         sampling = Sampling("some-model", 0.6, 4096)
@@ -55,35 +50,79 @@ def test_rationales_are_sampled_masked_and_verified_and_the_label_stays_out(
     ) -> dict[tuple[str, int], Record]:
         del dataset, keys
         asked.append({name: question.prompt for name, question in questions.items()})
-        assert config.synthesis.prompt == "plain"
-        assert (attempts, out) == ((3, "answers") if len(asked) == 1 else (1, "answers"))
+        assert (config.synthesis.prompt, out) == ("plain", "answers")
+        assert attempts == (3 if len(asked) == 1 else 1)
         if len(asked) == 1:
-            texts = (
-                f"[reasoning_start]\nFor {titles[n].upper()} (2).\n[reasoning_end]\n{titles[n]}"
-                for n in (0, 1)
+            return dict(
+                answer(name, n, f"[reasoning_start]\n{rationale}\n[reasoning_end]\n{choice}")
+                for name, samples in choices.items()
+                for n, (rationale, choice) in enumerate(samples)
             )
-            samples = [answer(first.example_id, n, text) for n, text in enumerate(texts)]
-            return dict([*samples, answer(second.example_id, 0, "Neither.")])
-        return dict(answer(name, 0, f"(2) {titles[1]}") for name in questions)
+        return dict(answer(name, 0, back) for name in questions)
 
+    return asked, collect
+
+
+def test_rationales_are_masked_and_each_that_says_something_is_verified_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(tmp_path / "dataset")
+    dataset = Dataset.load(str(tmp_path / "dataset"))
+    first, second, third, *_ = dataset.examples("test")
+    titles = dataset.titles(first.candidates)
+    asked, collect = answers_of(
+        {
+            first.example_id: [
+                (f"For {titles[n].upper()} (2).", title) for n, title in enumerate(titles)
+            ],
+            second.example_id: [("Because.", "Neither.")],
+            third.example_id: [(f"({titles[0]})", titles[0]), ("", titles[0])],
+        },
+        titles[1],
+    )
     monkeypatch.setattr(recsaver, "collect", collect)
     out = str(tmp_path / "out")
     evaluate_verified(dataset, out, "answers", RunConfig(), {})
-    assert list(asked[1]) == [f"{first.example_id}, sample {n}" for n in (0, 1)]
-    for prompt in asked[1].values():
-        rationale = prompt.splitlines()[2]
-        assert re.fullmatch(r'"for \[item\]>? \[item\]\."', rationale)  # a bracket ends the title
-        assert not any(title in prompt for title in dataset.titles(first.history))
+    ((name, prompt),) = asked[1].items()  # three rationales that are one when they are masked
+    assert name.startswith(f"{first.example_id}, rationale ")
+    assert prompt.splitlines()[2] == '"for [item] [item]"'
+    assert not any(title in prompt for title in dataset.titles(first.history))
     metrics = storage.read_json(storage.join(out, METRICS))
     assert metrics["api"] == {
-        "calls": 5,
-        "samples": 2,
+        "calls": 7,
+        "samples": 5,
+        "verified": 3,
         "recovered": 1,
-        "unanswered": metrics["num_users"] - 1,
+        "unanswered": metrics["num_users"] - 2,
     }
     rows = pq.read_table(storage.join(out, "predictions/full.parquet")).to_pylist()
-    (row,) = [row for row in rows if row["example_id"] == first.example_id]
-    assert row["item_id"] == first.candidates[1]  # the second choice, which held
+    chosen = {row["example_id"]: row["item_id"] for row in rows}
+    assert chosen[first.example_id] == first.candidates[1]  # the second choice, which held
+    assert chosen[second.example_id] is None
+    assert chosen[third.example_id] is not None
+
+
+def test_what_was_bought_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(tmp_path / "dataset")
+    test_split = str(tmp_path / "dataset" / "test.parquet")
+    chosen = []
+    for slot in range(3):
+        rows = pq.read_table(test_split).to_pylist()
+        rows = [{**row, "target": row["candidates"][slot]} for row in rows]
+        storage.write_table(test_split, pa.Table.from_pylist(rows, schema=schema.EXAMPLES))
+        dataset = Dataset.load(str(tmp_path / "dataset"))
+        samples = {
+            e.example_id: [(f"Number {n}, or {n}0.", title) for n, title in enumerate(titles)]
+            for e in dataset.examples("test")
+            for titles in [dataset.titles(e.candidates)]
+        }
+        _, collect = answers_of(samples, "Bad")
+        monkeypatch.setattr(recsaver, "collect", collect)
+        out = str(tmp_path / f"out-{slot}")
+        evaluate_verified(dataset, out, "answers", RunConfig(), {})
+        found = pq.read_table(storage.join(out, "predictions/full.parquet"))
+        chosen.append(found["item_id"].to_pylist())
+    assert chosen[0] == chosen[1] == chosen[2] == ["bad"] * NUM_USERS
 
 
 def test_other_candidates_than_the_datasets_are_refused(tmp_path: Path) -> None:

@@ -76,8 +76,9 @@ class CaserNetwork(Network):
         for height, conv in enumerate(self.horizontal, 1):
             own = parts[begin : begin + height]
             begin += height
-            sums: Any = sum(part[:, n : size - height + 1 + n] for n, part in enumerate(own))
-            windows = (sums + conv.bias).unfold(1, self.length - height + 1, 1)
+            first, *others = (part[:, n : size - height + 1 + n] for n, part in enumerate(own))
+            sums: Any = sum(others, first + conv.bias)
+            windows = sums.unfold(1, self.length - height + 1, 1)
             found.append(relu(windows.amax(3)))
         return found
 
