@@ -7,7 +7,6 @@ with zeros before, so that its convolutions are those of one sliding window.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -77,8 +76,8 @@ class CaserNetwork(Network):
             own = parts[begin : begin + height]
             begin += height
             first, *others = (part[:, n : size - height + 1 + n] for n, part in enumerate(own))
-            sums: Any = sum(others, first + conv.bias)
-            windows = sums.unfold(1, self.length - height + 1, 1)
+            assert conv.bias is not None
+            windows = sum(others, first + conv.bias).unfold(1, self.length - height + 1, 1)
             found.append(relu(windows.amax(3)))
         return found
 
