@@ -134,7 +134,7 @@ def render_table(
         "| system | HitRatio@1 | ValidRatio | MRR | difference | p (Holm) |",
         "|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
-        *(f"| {_cell(n)} | failed: {_cell(s)} | | | | |" for n, s in report["failures"].items()),
+        *(_failed(name, s, dataset.path) for name, s in report["failures"].items()),
         "",
         "95% intervals in brackets. MRR counts ties against the target. Difference: the row that "
         "the others are held against, minus this one, on the same users; exact McNemar tests, "
@@ -179,6 +179,10 @@ def _line(row: Mapping[str, Any]) -> str:
         _p_value(paired["p_adjusted"]) if paired else "–",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _failed(name: str, sentence: str, path: str) -> str:
+    return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | |"
 
 
 def _p_value(value: float) -> str:

@@ -125,6 +125,14 @@ def test_what_nobody_foresaw_ends_one_system_alone(
     assert [row["system"] for row in summary["systems"]] == ["popularity"]
 
 
+def test_the_table_names_no_folder_of_the_machine(folder: Path) -> None:
+    summary = run(folder, "random,category")  # the dataset has no categories
+    assert str(folder) in summary["failures"]["category"]
+    table = (folder / "out" / "report" / "table.md").read_text()
+    assert "| category | failed: DATASET: no item has categories" in table
+    assert str(folder) not in table
+
+
 def test_versions_are_those_of_the_runs_and_not_of_the_table(folder: Path) -> None:
     run(folder, "random,popularity")
     (record,) = (folder / "out" / "systems").glob("random-*/run.json")
