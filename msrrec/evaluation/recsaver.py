@@ -8,7 +8,7 @@ none of this.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msrrec.config import RunConfig
@@ -61,31 +61,27 @@ def evaluate_verified(
     """
     check_frozen(config)
     asked = settings_for(config, "plain")
-    examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
     questions = build_questions(dataset, asked)
     found = collect(questions, dataset, answers, asked, keys, config.evaluate.recsaver_samples)
-    samples: dict[str, list[Sample]] = {}
-    for (example_id, _), record in sorted(found.items()):
-        sample = read_sample(dataset, questions[example_id], record, asked)
-        if sample is not None:
-            samples.setdefault(example_id, []).append(sample)
-    every = [sample for group in samples.values() for sample in group]
-    checks = {s.check.example_id: s.check for s in every if s.check is not None}
+    samples = [
+        sample
+        for (example_id, _), record in sorted(found.items())
+        if (sample := read_sample(dataset, questions[example_id], record, asked))
+    ]
+    checks = {sample.check.example_id: sample.check for sample in samples if sample.check}
     verified = collect(checks, dataset, answers, asked, keys)
     recovered = {
         check_id: read_choice(record, checks[check_id].candidates)
         for (check_id, _), record in verified.items()
     }
-    kept: dict[str, Record] = {}
-    for example_id, group in samples.items():
-        choices = [(sample.choice, sample.bring_back(recovered)) for sample in group]
-        kept[example_id] = group[choose(choices)].record
+    kept = keep_best(samples, recovered)
+    examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
     rows = [to_row(dataset, example, kept.get(example.example_id)) for example in examples]
     facts = {
         "calls": len(found) + len(verified),
-        "samples": len(every),
-        "verified": sum(s.check is not None and s.check.example_id in recovered for s in every),
-        "recovered": sum(s.choice == s.bring_back(recovered) for s in every),
+        "samples": len(samples),
+        "verified": sum(s.check is not None and s.check.example_id in recovered for s in samples),
+        "recovered": sum(s.choice == s.bring_back(recovered) for s in samples),
         "unanswered": len(examples) - len(kept),
     }
     name = name_model(kept, asked)
@@ -116,6 +112,17 @@ def read_sample(
     check_id = f"{question.example_id}, rationale {key}"
     check = Question(check_id, prompt, key, question.candidates, question.target)
     return Sample(record, choice, check)
+
+
+def keep_best(samples: Iterable[Sample], recovered: Mapping[str, int | None]) -> dict[str, Record]:
+    """The answer that is kept of each user, by example id; see ``choose``."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.record.example_id, []).append(sample)
+    return {
+        example_id: group[choose([(s.choice, s.bring_back(recovered)) for s in group])].record
+        for example_id, group in groups.items()
+    }
 
 
 def choose(samples: Sequence[tuple[int, int | None]]) -> int:
