@@ -331,6 +331,28 @@ def test_recsaver_asks_the_same_teacher_plainly(
     assert row["system"] == "RecSAVER (some-model)"
 
 
+def test_a_teachers_row_follows_from_its_code_and_a_local_one_from_its_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset.load(str(folder / "dataset"))
+
+    def settings(name: str, **sections: Any) -> dict[str, Any]:
+        shared = Run(dataset, "out", RunConfig.model_validate(sections))
+        return dict(find_systems([name], shared)[0].settings)
+
+    shorter = {"inference": {"max_model_len": 512}}
+    local = {"teacher": {"engine": "vllm", "model": "embedded"}}
+    for name in ("teacher", "recsaver", "recsaver-verified"):
+        assert settings(name) == settings(name, **shorter)
+        assert settings(name, **local) != settings(name, **local, **shorter)
+    more = {"evaluate": {"recsaver_samples": 5}}
+    assert settings("recsaver") == settings("recsaver", **more)
+    assert settings("recsaver-verified") != settings("recsaver-verified", **more)
+    before = settings("recsaver")
+    monkeypatch.setattr(comparison, "hash_code", lambda *names: "another")
+    assert settings("recsaver") != before
+
+
 @pytest.mark.parametrize(
     ("text", "index"),
     [
