@@ -13,7 +13,9 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation import recsaver
 from msrrec.evaluation.evaluate import METRICS
-from msrrec.evaluation.recsaver import choose, evaluate_verified
+from msrrec.evaluation.recsaver import choose, evaluate_verified, read_sample
+from msrrec.reasoning.titles import REASONING_END
+from msrrec.synthesis.calls import Question
 from msrrec.synthesis.journal import Record, Sampling
 from tests.unit.test_report import NUM_USERS, write_dataset
 
@@ -100,6 +102,32 @@ def test_rationales_are_masked_and_each_that_says_something_is_verified_once(
     assert chosen[first.example_id] == first.candidates[1]  # the second choice, which held
     assert chosen[second.example_id] is None
     assert chosen[third.example_id] is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "thoughts", "rationale"),
+    [
+        (f"<think>{REASONING_END} Blue</think>They like red.{REASONING_END}\nRed", None, "red"),
+        ("Red", "They like red things.", "red things"),  # an answer alone, thoughts beside it
+        ("Red", None, None),
+        ("They like none.", "They like none.", None),  # no candidate is named
+    ],
+)
+def test_the_rationale_is_what_was_written_or_else_thought(
+    tmp_path: Path, text: str, thoughts: str | None, rationale: str | None
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset")
+    sampling = Sampling("some-model", 0.6, 4096)
+    record = Record("e", 0, "", sampling, text, thoughts, "stop", {}, "some-model", 0.1, 1, 0)
+    question = Question("e", "", "", ("Red Lamp", "Red"), 0)
+    sample = read_sample(dataset, question, record, RunConfig())
+    assert (sample is None) == (text == "They like none.")
+    check = sample.check if sample else None
+    assert (check is None) == (rationale is None)
+    if check:
+        line = check.prompt.splitlines()[2]
+        assert "they like [item]" in line
+        assert "blue" not in line
 
 
 def test_what_was_bought_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
