@@ -1,6 +1,6 @@
 # make demo   the whole road on the embedded world, then a page to look at
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
-# make test   every test;   make check   ruff, ruff format, mypy
+# make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
 # Each target sets up .venv by itself. GPU=1 installs the CUDA builds instead of the CPU ones.
 
 SHELL := /bin/bash
@@ -52,13 +52,15 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/deptry .
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 backbone: install
-	$(BIN)/python -m jobs.pretrain --out msrrec/backbone/weights --steps 1600
+	$(BIN)/python -m jobs.pretrain --out msrrec/embedded/backbone/weights --steps 1600
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -23,13 +23,13 @@ from typing import Any
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.world import make_catalogue
+from msrrec.embedded.world import make_catalogue
 from msrrec.engines.base import GenerationRequest
 from msrrec.engines.vllm import ENVIRONMENT, VllmEngine
 from msrrec.inference.batch import Questions, RecommendStage, predict
-from msrrec.inference.decoding import Query, encode_prompt
 from msrrec.inference.recommender import Recommender
 from msrrec.models import EMBEDDED_DIR, ModelSource
+from msrrec.reasoning.encoding import Query, encode_prompt
 from msrrec.reasoning.prompts import Side, render_context, render_instruction
 from msrrec.schema import Example
 

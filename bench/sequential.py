@@ -32,7 +32,7 @@ from msrrec.baselines.sequential.rows import Purchases
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.baselines.sequential.system import encode_histories
 from msrrec.baselines.sequential.trainer import Network, Schedule, train_epoch, train_trial
-from msrrec.evaluation.ranking import hr_at_k, ndcg_at_k
+from msrrec.metrics.ranking import hr_at_k, ndcg_at_k
 
 logger = logging.getLogger("msrrec.bench")
 

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msrrec.data.leakage import find_leak
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, ParseFailure, parse_chain
-from msrrec.reasoning.titles import normalize_title
-from msrrec.synthesis.leakage import find_leak
+from msrrec.titles import normalize_title
 
 NIR, EXP3RT, REASON4REC = (
     "nir_ml100k_3step",

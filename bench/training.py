@@ -50,9 +50,7 @@ from msrrec.training.loss import packed_loss, weighted_loss
 LENGTHS = (700, 640, 590, 540, 480, 430, 380, 317)
 REASONING = (230, 220, 210, 205, 190, 184, 170, 0)
 RECOMMENDATION = 9
-CONFIG = TrainConfig(
-    global_batch_size=8, micro_batch_size=8, lora_dropout=0.0, max_grad_norm=1.0, learning_rate=1e-4
-)
+CONFIG = TrainConfig(global_batch_size=8, micro_batch_size=8, max_grad_norm=1.0, learning_rate=1e-4)
 Step = Callable[[], None]
 Values = dict[str, float]
 

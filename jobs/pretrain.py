@@ -1,6 +1,6 @@
 """Make the embedded backbone: an hour on two cores.
 
-python -m jobs.pretrain --out msrrec/backbone/weights --steps 1600
+python -m jobs.pretrain --out msrrec/embedded/backbone/weights --steps 1600
 """
 
 import argparse
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and texts")
     options = parser.parse_args()
     log.setup()
-    from msrrec.backbone.pretrain import pretrain
+    from msrrec.embedded.backbone.pretrain import pretrain
 
     pretrain(options.out, options.steps, options.seed)
 

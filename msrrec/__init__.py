@@ -10,7 +10,7 @@ from msrrec.inference.fusion import Recommendation, SideOutput, fuse
 from msrrec.inference.perplexity import perplexity
 from msrrec.inference.recommender import Recommender
 from msrrec.reasoning.parsing import Chain, ParseFailure, parse_chain
-from msrrec.reasoning.titles import match_title
+from msrrec.titles import match_title
 
 if TYPE_CHECKING:
     import torch

@@ -7,19 +7,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic_core import PydanticUndefined
 
 from msrrec import log
 from msrrec.baselines import BASELINES
-from msrrec.config import Config, RunConfig, load_config
+from msrrec.config import PRESETS, Config, RunConfig, load_config
 from msrrec.errors import ConfigError, MsrRecError
-from msrrec.stages import Summary, run_stage
+from msrrec.stage import Summary, run_stage
 
 if TYPE_CHECKING:
     from msrrec.inference.fusion import SideOutput
@@ -68,16 +67,22 @@ ModelDir = Annotated[
 
 def settings_help(*sections: str) -> str:
     """The settings of some sections with defaults and meaning, for ``--help``."""
-    lines = ["[bold]Settings[/bold]"]
-    for section in sections:
-        config: type[Config] = RunConfig.model_fields[section].annotation  # type: ignore[assignment]
-        for name, field in config.model_fields.items():
-            default = "" if field.default is PydanticUndefined else json.dumps(field.default)
-            text = " ".join((field.description or "").split())
-            lines.append(
-                f"[cyan]{section}.{name}[/cyan]={default.replace('[', chr(92) + '[')}  {text}"
-            )
-    return "\n\n".join(lines)
+    defaults = RunConfig()
+    lines = [
+        line for section in sections for line in _describe(section, getattr(defaults, section))
+    ]
+    return "\n\n".join(["[bold]Settings[/bold]", *lines])
+
+
+def _describe(name: str, config: Config) -> Iterator[str]:
+    """One line a setting: its dotted name, its default and what it means."""
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        if isinstance(value, Config):
+            yield from _describe(f"{name}.{key}", value)
+            continue
+        default = json.dumps(value, default=str).replace("[", r"\[")
+        yield f"[cyan]{name}.{key}[/cyan]={default}  {' '.join((field.description or '').split())}"
 
 
 def resolve(
@@ -263,7 +268,7 @@ def sweep(
     variants = parse_variants(variant or ["full", "fused"])
 
     def work() -> Summary:
-        from msrrec.sweep import sweep
+        from msrrec.pipeline.sweep import sweep
 
         return sweep(dataset, reasoning, out, run, variants)
 
@@ -345,9 +350,9 @@ def compare(
     names = [name.strip() for name in systems.split(",") if name.strip()]
     run = resolve(config, overrides, dry_run, dataset=dataset, systems=names, reasoning=reasoning)
     from msrrec.cluster import ray_session
+    from msrrec.comparison.compare import compare as compare_systems
+    from msrrec.comparison.registry import Run
     from msrrec.data.dataset import Dataset
-    from msrrec.evaluation.compare import compare as compare_systems
-    from msrrec.evaluation.systems import Run
 
     def session() -> AbstractContextManager[None]:
         return ray_session(run.ray.address, run.ray.num_cpus)
@@ -364,7 +369,7 @@ def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Evaluations below this folder.")],
 ) -> None:
     """One HTML page and JSON from all evaluations below a folder."""
-    from msrrec.evaluation.report import report_folder
+    from msrrec.report.page import report_folder
 
     emit(report_folder(folder))
 
@@ -456,10 +461,9 @@ def demo(
 
     With another --source it goes through purchases of your own.
     """
-    import jobs
-    from msrrec.demo import run_demo
+    from msrrec.pipeline.demo import run_demo
 
-    settings = config or Path(jobs.__path__[0]) / "configs" / "demo.yaml"
+    settings = config or PRESETS / "demo.yaml"
     run = resolve(settings, overrides, dry_run, out=out)
     emit(run_demo(out, run, source, interactions, items))
 

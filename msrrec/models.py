@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msrrec.config import EMBEDDED, ModelConfig
+from msrrec.config import EMBEDDED, AnswerFormat, ModelConfig
 from msrrec.errors import ModelError
-from msrrec.reasoning.prompts import AnswerFormat
 
-EMBEDDED_DIR = Path(__file__).parent / "backbone" / "weights"
+EMBEDDED_DIR = Path(__file__).parent / "embedded" / "backbone" / "weights"
 MODEL_CONFIG = "config.json"
 """Of a trained model's folder: the resolved run config and the base model, written by training."""
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.inference.decoding import Query
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
 

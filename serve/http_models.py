@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, check_query
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.inference.recommender import Mode
+from msrrec.reasoning.encoding import Query, check_query
 from msrrec.reasoning.prompts import Side
-from msrrec.reasoning.titles import clean_title
+from msrrec.titles import clean_title
 
 MAX_HISTORY = 1000
 """Titles of one request; a prompt shows the latest that fit."""

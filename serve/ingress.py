@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from msrrec import __version__
 from msrrec.config import ServeConfig
 from msrrec.errors import DataError, EngineError
-from msrrec.inference.decoding import Query
 from msrrec.inference.recommender import Mode
+from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.fan_out import Answer, Delta, FanOut
 from serve.http_models import (

@@ -81,7 +81,7 @@ _SEQUENTIAL = (
 )
 _LANGUAGE = (
     *(f"baselines.language.{name}" for name in ("tuning", "speaker")),
-    *("training.*", "reasoning.*", "inference.decoding"),
+    *("training.*", "reasoning.*", "titles", "inference.codec"),
 )
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.reasoning.titles import normalize_title
 from msrrec.schema import Example
+from msrrec.titles import normalize_title
 
 K1, B = 1.5, 0.75
 """Saturation of a word's count, and how much long titles are held against themselves."""

@@ -10,8 +10,8 @@ from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, ModelError
-from msrrec.reasoning.titles import clean_title
 from msrrec.schema import Example
+from msrrec.titles import clean_title
 
 BATCH = 256
 """Titles encoded at once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.ranking import reciprocal_ranks, target_rank
+from msrrec.metrics.ranking import reciprocal_ranks, target_rank
 from msrrec.schema import Example
 
 Facts = dict[str, Any]

@@ -17,7 +17,7 @@ from msrrec import schema
 from msrrec.data import readers
 from msrrec.data.scan import scan_reviews
 from msrrec.errors import DataError
-from msrrec.reasoning.titles import clean_title
+from msrrec.titles import clean_title
 
 REVIEW_KEYS: tuple[dict[str, str], ...] = (
     {"reviewerID": schema.USER_ID, "asin": schema.ITEM_ID, "unixReviewTime": schema.TIMESTAMP},

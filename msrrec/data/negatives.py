@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from msrrec.data.candidates import CandidateSampler, Propose
 from msrrec.data.dataset import Dataset
 from msrrec.data.sequences import Cuts, Sequences
-from msrrec.reasoning.titles import normalize_title
 from msrrec.schema import Example
+from msrrec.titles import normalize_title
 
 Kind = Literal["uniform", "popular", "category"]
 KINDS: tuple[Kind, ...] = ("uniform", "popular", "category")

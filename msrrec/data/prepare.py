@@ -138,7 +138,7 @@ def _load(inputs: Inputs, config: DataConfig) -> tuple[Events, pa.Table, dict[st
 def _make_demo(inputs: Inputs, config: DataConfig) -> tuple[pa.Table | None, pa.Table | None]:
     if inputs.source != "demo":
         return None, None
-    from msrrec.data.world import make_world
+    from msrrec.embedded.world import make_world
 
     world: tuple[pa.Table, pa.Table] = make_world(config.demo_users, config.seed)
     return world

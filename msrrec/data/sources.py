@@ -19,7 +19,7 @@ import pyarrow as pa
 from msrrec import schema
 from msrrec.data import amazon, blocks, movielens, readers
 from msrrec.errors import ConfigError, DataError
-from msrrec.reasoning.titles import clean_title, normalize_title
+from msrrec.titles import clean_title, normalize_title
 
 SourceName = Literal["amazon", "movielens", "table", "demo"]
 

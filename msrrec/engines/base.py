@@ -4,24 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-
-@dataclass(frozen=True)
-class AnswerChoice:
-    """What an output must end in: one of some answers, after reasoning as free as ever.
-
-    Attributes:
-        closing: Token ids that end the reasoning, written for a model that does not do so itself;
-            none where the prompt ends in them.
-        answers: Token ids of each, all different, the end token left out.
-    """
-
-    closing: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Room for the longest ending, the end token included."""
-        return len(self.closing) + max(map(len, self.answers)) + 1
+from msrrec.reasoning.encoding import AnswerChoice
 
 
 @dataclass(frozen=True)

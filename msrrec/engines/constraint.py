@@ -8,7 +8,7 @@ output has an answer.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from msrrec.reasoning.titles import REASONING_END
+from msrrec.titles import REASONING_END
 
 Node = dict[int, Any]
 """A prefix tree: the tokens that may come next, and the node after each."""

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from msrrec.evaluation.statistics import mcnemar
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
+from msrrec.metrics.statistics import mcnemar
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from msrrec import schema
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.statistics import uniform_p_value
+from msrrec.metrics.statistics import uniform_p_value
 from msrrec.models import ModelSource
-from msrrec.reasoning.titles import normalize_title
 from msrrec.schema import SPLITS, Example
+from msrrec.titles import normalize_title
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from msrrec.data.dataset import Dataset
 from msrrec.inference.fusion import Recommendation, SideOutput
-from msrrec.reasoning.titles import clean_title
 from msrrec.schema import Example
+from msrrec.titles import clean_title
 
 Case = dict[str, Any]
 

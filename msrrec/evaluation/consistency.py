@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from msrrec import schema, storage
-from msrrec.evaluation.statistics import wilson
+from msrrec.metrics.statistics import wilson
 from msrrec.schema import Example
 
 

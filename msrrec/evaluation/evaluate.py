@@ -24,17 +24,17 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.negatives import draw_candidates
 from msrrec.errors import ConfigError, DataError
-from msrrec.evaluation import ranking
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.audit import audit_examples, audit_variants, hash_rows, hash_weights
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.consistency import permute
-from msrrec.evaluation.reasoning import reasoning_metrics
-from msrrec.evaluation.statistics import mcnemar
-from msrrec.evaluation.study import fusion_study, load_gate
+from msrrec.evaluation.fusion_study import fusion_study, load_gate
 from msrrec.inference.batch import BuildRecommender, Prediction, open_journal, predict
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.metrics import ranking
+from msrrec.metrics.reasoning import reasoning_metrics
+from msrrec.metrics.statistics import mcnemar
 from msrrec.models import ModelSource, locate_model
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
@@ -425,7 +425,7 @@ def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
         scores = [row.get("candidate_scores", row.get("candidate_logprobs")) for row in rows]
         metrics = ranking.rank_metrics(evaluation.examples, _choices(rows), buyers, scores)
         found[variant] = metrics | {
-            "reasoning": reasoning_metrics(dataset, evaluation.examples, rows),
+            "reasoning": reasoning_metrics(dataset.items, evaluation.examples, rows),
             "outputs_hash": hash_rows(rows),
         }
     return found

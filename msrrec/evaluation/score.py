@@ -13,10 +13,10 @@ from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.evaluation.judge import judge_pairs
-from msrrec.evaluation.statistics import mean_interval
-from msrrec.evaluation.text import Pair, bertscore, gptscore_logprob, meteor
-from msrrec.reasoning.titles import REASONING_END, REASONING_START
+from msrrec.metrics.judge import judge_pairs
+from msrrec.metrics.statistics import mean_interval
+from msrrec.metrics.text import Pair, bertscore, gptscore_logprob, meteor
+from msrrec.titles import REASONING_END, REASONING_START
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,13 @@ from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.vllm import engine_resources
 from msrrec.errors import DataError, EngineError, MsrRecError
-from msrrec.inference.decoding import Query, request_seed
+from msrrec.inference.codec import request_seed
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.recommender import Recommender
 from msrrec.log import Progress, setup
 from msrrec.models import ModelSource
+from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 

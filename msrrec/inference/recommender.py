@@ -4,21 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from msrrec.config import InferenceConfig
+from msrrec.config import AnswerFormat, InferenceConfig
 from msrrec.engines.base import Engine, Generation, GenerationRequest
 from msrrec.errors import DataError
-from msrrec.inference.decoding import (
-    Query,
-    check_query,
-    encode_choice,
-    fit_prompt,
-    read_generation,
-    reasoning_ids,
-    request_seed,
-)
+from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
 from msrrec.inference.scoring import Written, candidate_logprobs, unconditional_perplexities
-from msrrec.reasoning.prompts import AnswerFormat, Side
+from msrrec.reasoning.encoding import Query, check_query, encode_choice, fit_prompt
+from msrrec.reasoning.prompts import Side
 
 if TYPE_CHECKING:
     from msrrec.models import ModelSource

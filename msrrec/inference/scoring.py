@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from msrrec.engines.base import AnswerChoice, Engine, Generation, GenerationRequest
-from msrrec.inference.decoding import Query, encode_choice
+from msrrec.config import AnswerFormat
+from msrrec.engines.base import Engine, Generation, GenerationRequest
 from msrrec.inference.perplexity import perplexity
-from msrrec.reasoning.prompts import OUTPUT_PREFIX, AnswerFormat
+from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice
+from msrrec.reasoning.prompts import OUTPUT_PREFIX
 
 
 @dataclass(frozen=True)

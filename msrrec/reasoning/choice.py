@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from msrrec.reasoning.parsing import ParseFailure
-from msrrec.reasoning.titles import (
+from msrrec.titles import (
     find_titles,
     fold_text,
     match_short_title,

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, get_args
 
+from msrrec.config import AnswerFormat
 from msrrec.reasoning.prompts import (
     STEPS,
-    AnswerFormat,
     Side,
     render_instruction,
     render_plain_instruction,
     render_recovery_instruction,
 )
-from msrrec.reasoning.titles import (
+from msrrec.titles import (
     REASONING_END,
     REASONING_START,
     match_title,

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from msrrec.reasoning.titles import REASONING_END, REASONING_START, clean_title
+from msrrec.config import AnswerFormat
+from msrrec.titles import REASONING_END, REASONING_START, clean_title
 
 Side = Literal["full", "user", "item", "direct"]
-AnswerFormat = Literal["title", "number_title"]
+
 
 STEPS: dict[Side, tuple[str, ...]] = {
     "full": (

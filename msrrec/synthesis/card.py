@@ -12,13 +12,13 @@ from typing import Any
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.statistics import wilson
+from msrrec.metrics.statistics import wilson
 from msrrec.page import render_page, svg_points
 from msrrec.reasoning.prompts import STEPS
-from msrrec.reasoning.titles import clean_title
 from msrrec.schema import Example
 from msrrec.synthesis.calls import Question
 from msrrec.synthesis.journal import Record, iter_records, list_journal
+from msrrec.titles import clean_title
 
 CARD = "card.json"
 PAGE = "card.html"

@@ -9,8 +9,8 @@ from msrrec.config import EndpointConfig, InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.engines.openai import Answer, CallFailed
 from msrrec.errors import EngineError
-from msrrec.inference.decoding import encode_prompt
 from msrrec.models import locate_model
+from msrrec.reasoning.encoding import encode_prompt
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import AsyncVllmEngine

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from msrrec.data.leakage import find_leak
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
@@ -20,9 +21,8 @@ from msrrec.reasoning.parsing import (
     strip_thinking,
 )
 from msrrec.reasoning.prompts import defuse
-from msrrec.reasoning.titles import REASONING_END, fold_text, match_title
 from msrrec.synthesis.journal import Record
-from msrrec.synthesis.leakage import find_leak
+from msrrec.titles import REASONING_END, fold_text, match_title
 
 Ruling = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
 

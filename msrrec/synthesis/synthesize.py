@@ -19,7 +19,8 @@ import pyarrow as pa
 from msrrec import schema, storage
 from msrrec.config import RunConfig, TeacherConfig
 from msrrec.data.dataset import Dataset
-from msrrec.engines.offline_teacher import MODEL_NAME, serve_offline_teacher
+from msrrec.data.leakage import later_titles, shows_later
+from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, serve_offline_teacher
 from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
 from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_reasoning
@@ -34,7 +35,6 @@ from msrrec.synthesis.journal import (
     iter_records,
     list_journal,
 )
-from msrrec.synthesis.leakage import later_titles, shows_later
 from msrrec.synthesis.money import CAPS, build_budget, estimate
 from msrrec.synthesis.plan import Ask, Plan, Quota, Spending, Standing
 from msrrec.synthesis.pruning import provenance
@@ -392,7 +392,8 @@ def _ask(
     is_offline = teacher.engine == "api" and teacher.base_url is None
     with ExitStack() as stack:
         if is_offline:
-            base_url = stack.enter_context(serve_offline_teacher(dataset))
+            program = OfflineTeacher(dataset.items.values(), dataset.examples("train"))
+            base_url = stack.enter_context(serve_offline_teacher(program))
             teacher = teacher.model_copy(update={"base_url": base_url})
         work = Assignment(
             teacher=teacher,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from msrrec.config import EndpointConfig
-from msrrec.engines.offline_teacher import MODEL_NAME
+from msrrec.embedded.offline_teacher import MODEL_NAME
 from msrrec.engines.openai import Answer, CallFailed, TryAgain, estimate_tokens
 from msrrec.errors import EngineError
 from msrrec.synthesis.gate import Gate

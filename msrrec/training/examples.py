@@ -14,20 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msrrec import schema, storage
-from msrrec.config import TrainConfig
+from msrrec.config import AnswerFormat, TrainConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.leakage import later_titles, shows_later
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, encode_closing, encode_text, fit_prompt
 from msrrec.log import Progress
-from msrrec.reasoning.prompts import (
-    AnswerFormat,
-    Side,
-    project_steps,
-    render_answer,
-    render_reasoning,
-)
+from msrrec.reasoning.encoding import Query, encode_closing, encode_text, fit_prompt
+from msrrec.reasoning.prompts import Side, project_steps, render_answer, render_reasoning
 from msrrec.schema import Example
-from msrrec.synthesis.leakage import later_titles, shows_later
 from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
 from msrrec.training.packing import Pair
 

@@ -90,16 +90,16 @@ def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
         whole: Names of modules that are trained themselves and saved with the matrices.
 
     Raises:
-        ConfigError: If the model has no layers of the names in ``lora_targets``.
+        ConfigError: If the model has no layers of the names in ``lora.targets``.
     """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
-    targets = config.lora_targets
+    targets = config.lora.targets
     lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=list(whole) or None,
         task_type="CAUSAL_LM",
@@ -108,7 +108,7 @@ def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
         return get_peft_model(model, lora)
     except ValueError as error:
         raise ConfigError(
-            f"lora_targets={targets}: {type(model).__name__} has no such linear layers; expected "
+            f"lora.targets={targets}: {type(model).__name__} has no such linear layers; expected "
             "names such as q_proj, or all-linear"
         ) from error
 

@@ -8,7 +8,7 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.models import EMBEDDED_DIR, ModelSource
-from tests.stand_in_training import save_base
+from tests.support.training import save_base
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import VllmEngine
@@ -31,8 +31,8 @@ def save_untrained(folder: Path) -> None:
     """A Llama of the embedded backbone's shape with random weights."""
     import torch
 
-    from msrrec.backbone.pretrain import build_model
-    from msrrec.backbone.tokenizer import train_tokenizer
+    from msrrec.embedded.backbone.pretrain import build_model
+    from msrrec.embedded.backbone.tokenizer import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["Red Lamp, Blue Shoe and Oak Table.\n"] * 100)

@@ -19,10 +19,11 @@ from msrrec.engines.base import GenerationRequest
 from msrrec.errors import ConfigError, EngineError
 from msrrec.evaluation.evaluate import evaluate
 from msrrec.inference.batch import open_journal, predict
-from msrrec.inference.decoding import Query, reasoning_ids
+from msrrec.inference.codec import reasoning_ids
 from msrrec.inference.recommender import Recommender
+from msrrec.reasoning.encoding import Query
 from msrrec.schema import Example, Item
-from tests.fake_engine import (
+from tests.support.engine import (
     SOURCE,
     build_broken,
     build_cramped,

@@ -9,8 +9,8 @@ import pytest
 
 from bench.parity import distance, engine_logprobs, trainer_logprobs, transformers_logprobs
 from msrrec.models import ModelSource, locate_model
-from tests.stand_in_dataset import write_dataset
-from tests.stand_in_training import make_config, write_paths
+from tests.support.dataset import write_dataset
+from tests.support.training import make_config, write_paths
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import VllmEngine

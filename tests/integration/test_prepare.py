@@ -13,8 +13,8 @@ from msrrec.config import DataConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.prepare import prepare
 from msrrec.errors import DataError
-from msrrec.reasoning.titles import normalize_title
 from msrrec.schema import SPLITS
+from msrrec.titles import normalize_title
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 

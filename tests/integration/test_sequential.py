@@ -6,12 +6,12 @@ import pytest
 
 from msrrec import storage
 from msrrec.baselines.sequential.sasrec import SasRec
+from msrrec.comparison.compare import compare
+from msrrec.comparison.registry import Run
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.compare import compare
 from msrrec.evaluation.evaluate import fit_folder
-from msrrec.evaluation.systems import Run
-from tests.stand_in_dataset import write_cycle
+from tests.support.dataset import write_cycle
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from msrrec.backbone.tokenizer import train_tokenizer
 from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
 from msrrec.models import locate_model

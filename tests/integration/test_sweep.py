@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from msrrec.errors import DataError
-from msrrec.sweep import run_points
+from msrrec.pipeline.sweep import run_points
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 

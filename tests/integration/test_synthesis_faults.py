@@ -24,10 +24,10 @@ from bench.stand_in import StandIn, completion, http_reply, running
 from msrrec import schema, storage
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
-from msrrec.engines.offline_teacher import OfflineTeacher
+from msrrec.embedded.offline_teacher import OfflineTeacher
 from msrrec.errors import DataError
 from msrrec.synthesis.synthesize import synthesize
-from tests.stand_in_dataset import write_dataset
+from tests.support.dataset import write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -125,7 +125,11 @@ class Faulty:
     def __init__(
         self, dataset: Dataset, share: float, latency_s: float, *, is_odd: bool = True
     ) -> None:
-        self._teacher, self._share, self._latency_s = OfflineTeacher(dataset), share, latency_s
+        self._teacher, self._share, self._latency_s = (
+            OfflineTeacher(dataset.items.values(), dataset.examples("train")),
+            share,
+            latency_s,
+        )
         self._is_odd = is_odd
         self._random, self._ways = random.Random(7), itertools.cycle(FAULTS.items())
 

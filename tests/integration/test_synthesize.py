@@ -14,18 +14,19 @@ import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
+from msrrec.comparison.recsaver import evaluate_verified
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
-from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, serve_on_loopback
+from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher
+from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import DataError, EngineError
 from msrrec.evaluation.evaluate import METRICS
-from msrrec.evaluation.recsaver import evaluate_verified
 from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.synthesis.journal import iter_records, list_journal
 from msrrec.synthesis.synthesize import build_questions, collect, synthesize
-from tests.stand_in_dataset import write_cycle, write_dataset
+from tests.support.dataset import write_cycle, write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -48,7 +49,11 @@ class StandIn:
     """A teacher over HTTP that answers like the offline one, and remembers what it was asked."""
 
     def __init__(self, dataset: Dataset, behave: Behave, latency_s: float) -> None:
-        self.teacher, self.behave, self.latency_s = OfflineTeacher(dataset), behave, latency_s
+        self.teacher, self.behave, self.latency_s = (
+            OfflineTeacher(dataset.items.values(), dataset.examples("train")),
+            behave,
+            latency_s,
+        )
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()

@@ -14,7 +14,7 @@ from msrrec.errors import ConfigError, DataError, ModelError
 from msrrec.models import locate_model
 from msrrec.schema import Item
 from msrrec.training.checkpoint import read_metrics
-from tests.stand_in_training import adapter_weights, make_config, write_paths
+from tests.support.training import adapter_weights, make_config, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 

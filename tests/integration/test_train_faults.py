@@ -22,8 +22,8 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ModelError
 from msrrec.training.checkpoint import find_checkpoints, read_metrics
 from msrrec.training.loop import train
-from tests.stand_in_dataset import write_dataset
-from tests.stand_in_training import adapter_weights, make_config, settings_for, write_paths
+from tests.support.dataset import write_dataset
+from tests.support.training import adapter_weights, make_config, settings_for, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -32,7 +32,7 @@ SETTINGS = (
     "train.num_epochs=100",
     "train.num_workers=2",
     "train.checkpoint_every_steps=7",
-    "train.lora_dropout=0.1",
+    "train.lora.dropout=0.1",
     "train.export_merged=false",
 )
 
@@ -174,7 +174,7 @@ def lose_nodes(dataset: str, reasoning: str, replaced: str, left: str, *settings
     ray.init(address=cluster.address)
     found = []
     for out, is_replaced, setting in (
-        (replaced, True, "train.lora_dropout=0.1"),
+        (replaced, True, "train.lora.dropout=0.1"),
         (left, False, "train.min_workers=1"),
     ):
         config = load_config(None, [*settings, setting])
@@ -208,7 +208,7 @@ def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_l
 ) -> None:
     import torch
 
-    plain = [*SETTINGS, "train.lora_dropout=0"]  # dropout is each worker's own, so their number's
+    plain = [*SETTINGS, "train.lora.dropout=0"]  # dropout is each worker's own, so their number's
     replaced, left, whole = (tmp_path / name for name in ("replaced", "left", "whole"))
     train(dataset, reasoning, str(whole), make_config(base, *plain))
     settings = settings_for(base, *plain, "train.max_failures=1")

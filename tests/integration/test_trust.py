@@ -12,12 +12,12 @@ import pytest
 from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.world import make_world
-from msrrec.reasoning.titles import fold_text, normalize_title
+from msrrec.data.leakage import later_titles
+from msrrec.embedded.world import make_world
 from msrrec.schema import SPLITS
 from msrrec.synthesis.journal import Record, hash_prompt
-from msrrec.synthesis.leakage import later_titles
 from msrrec.synthesis.synthesize import build_questions, synthesize
+from msrrec.titles import fold_text, normalize_title
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 

@@ -15,7 +15,7 @@ from msrrec.evaluation.audit import (
     hash_rows,
     hash_weights,
 )
-from msrrec.evaluation.ranking import rank_metrics
+from msrrec.metrics.ranking import rank_metrics
 from msrrec.models import ModelSource
 from msrrec.schema import Example
 

@@ -2,9 +2,16 @@
 
 import random
 
-from msrrec.backbone.corpus import QUESTIONS, Page, Product, iter_documents, make_words, render_page
-from msrrec.backbone.tokenizer import VOCAB_SIZE, train_tokenizer
-from msrrec.reasoning.titles import REASONING_END, REASONING_START
+from msrrec.embedded.backbone.corpus import (
+    QUESTIONS,
+    Page,
+    Product,
+    iter_documents,
+    make_words,
+    render_page,
+)
+from msrrec.embedded.backbone.tokenizer import VOCAB_SIZE, train_tokenizer
+from msrrec.titles import REASONING_END, REASONING_START
 
 PAGE = Page(
     shelf=[

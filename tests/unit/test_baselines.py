@@ -22,7 +22,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
 from msrrec.models import locate_base
 from msrrec.schema import Example, Item, Split
-from tests.stand_in_dataset import write_events
+from tests.support.dataset import write_events
 
 
 @dataclass(frozen=True)

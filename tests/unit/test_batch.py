@@ -8,7 +8,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.inference.batch import Questions, RecommendStage, _absolute, num_batches
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
-from tests.fake_engine import SOURCE, build_broken, build_fake
+from tests.support.engine import SOURCE, build_broken, build_fake
 
 CANDIDATES = ["Green Tea", "Wool Hat", "Glass Vase"]
 

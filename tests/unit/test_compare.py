@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from msrrec.baselines.interface import Answer
+from msrrec.comparison import registry as comparison
+from msrrec.comparison import teacher
+from msrrec.comparison.compare import compare
+from msrrec.comparison.registry import Run, find_systems
+from msrrec.comparison.teacher import read_choice
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation import evaluate as evaluation
-from msrrec.evaluation import systems as comparison
-from msrrec.evaluation import teacher
-from msrrec.evaluation.compare import compare
-from msrrec.evaluation.systems import Run, find_systems
-from msrrec.evaluation.teacher import read_choice
 from msrrec.schema import Example
 from msrrec.synthesis.journal import Record, Sampling
 from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset

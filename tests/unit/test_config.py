@@ -67,7 +67,12 @@ def test_every_shipped_config_is_valid(path: Path) -> None:
 def test_the_paper_preset_holds_the_papers_settings() -> None:
     config = load_config(ROOT / "jobs" / "configs" / "llama3-8b.yaml")
     train, inference = config.train, config.inference
-    assert (train.alpha, train.beta, train.lora_rank, train.lora_alpha) == (0.7, 0.3, 8, 32)
+    assert (train.alpha, train.beta, train.lora.rank, train.lora.alpha) == (0.7, 0.3, 8, 32)
     assert (train.num_epochs, train.global_batch_size, train.sides) == (5, 32, ("full",))
     assert (inference.temperature, inference.max_new_tokens) == (0.7, 1024)
     assert config.model.answer_format == "title"
+
+
+def test_a_nested_setting_leaves_its_neighbours_as_the_section_has_them() -> None:
+    lora = load_config(overrides=["tallrec.lora.dropout=0"]).tallrec.lora
+    assert (lora.dropout, lora.alpha, lora.targets) == (0.0, 16, ("q_proj", "v_proj"))

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from msrrec.engines.base import Generation
 from msrrec.engines.constraint import Ending, Marker
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, check_query, encode_choice, read_generation
-from tests.fake_engine import CharTokenizer
+from msrrec.inference.codec import read_generation
+from msrrec.reasoning.encoding import Query, check_query, encode_choice
+from tests.support.engine import CharTokenizer
 
 END = 0
 TITLES = ("Red Lamp", "Red Lamp 2", "Blue Shoe")

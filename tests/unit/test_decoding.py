@@ -6,18 +6,10 @@ from hypothesis import strategies as st
 
 from msrrec.engines.base import Generation
 from msrrec.errors import DataError
-from msrrec.inference.decoding import (
-    Query,
-    check_query,
-    count_reasoning_tokens,
-    encode_prompt,
-    encode_text,
-    fit_prompt,
-    read_generation,
-    request_seed,
-)
+from msrrec.inference.codec import count_reasoning_tokens, read_generation, request_seed
+from msrrec.reasoning.encoding import Query, check_query, encode_prompt, encode_text, fit_prompt
 from msrrec.reasoning.prompts import OUTPUT_PREFIX, render_prompt
-from tests.fake_engine import CharTokenizer
+from tests.support.engine import CharTokenizer
 
 CANDIDATES = ("Red Lamp", "Blue Shoe", "Oak Table")
 

@@ -7,19 +7,14 @@ import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
-from msrrec.backbone.corpus import iter_documents, make_words
-from msrrec.backbone.tokenizer import train_tokenizer
 from msrrec.config import TrainConfig
 from msrrec.data.dataset import Dataset
+from msrrec.embedded.backbone.corpus import iter_documents, make_words
+from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, fit_prompt
+from msrrec.reasoning.encoding import Query, fit_prompt
 from msrrec.reasoning.parsing import Chain, parse_answer, parse_chain, split_output
-from msrrec.reasoning.prompts import (
-    OUTPUT_PREFIX,
-    render_answer,
-    render_output,
-    render_reasoning,
-)
+from msrrec.reasoning.prompts import OUTPUT_PREFIX, render_answer, render_output, render_reasoning
 from msrrec.schema import Item
 from msrrec.training.examples import (
     Encoded,

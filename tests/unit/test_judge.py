@@ -10,9 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from msrrec.config import JudgeConfig
-from msrrec.engines.offline_teacher import serve_on_loopback
+from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import EngineError
-from msrrec.evaluation.judge import anchor_pairs, judge_pairs, read_score
+from msrrec.metrics.judge import anchor_pairs, judge_pairs, read_score
 
 PAIRS = [("likes red lamps", "likes lamps"), ("code", "wants a sofa"), ("likes lamps", "old radio")]
 

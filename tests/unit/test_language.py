@@ -13,8 +13,6 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from msrrec import schema, storage
-from msrrec.backbone.corpus import iter_documents, make_words
-from msrrec.backbone.tokenizer import train_tokenizer
 from msrrec.baselines.language import tuning_config
 from msrrec.baselines.language.alpaca import quote
 from msrrec.baselines.language.items import (
@@ -30,6 +28,8 @@ from msrrec.baselines.language.tallrec_gen import TallrecGen
 from msrrec.baselines.language.tallrec_pointwise import TallrecPointwise, find_answers
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
+from msrrec.embedded.backbone.corpus import iter_documents, make_words
+from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.errors import ConfigError, DataError, ModelError
 from msrrec.models import ModelSource
 from msrrec.schema import Item
@@ -37,7 +37,7 @@ from msrrec.training.checkpoint import load_checkpoint, save_checkpoint
 from msrrec.training.examples import Encoded, ExampleSet
 from msrrec.training.loop import run_name
 from msrrec.training.model import add_lora
-from tests.stand_in_training import SHAPE
+from tests.support.training import SHAPE
 
 torch.set_num_threads(1)
 
@@ -253,12 +253,12 @@ def test_what_does_not_fit_loses_its_oldest_history_and_then_is_refused(
 def test_settings_are_the_systems_own_and_else_those_of_training() -> None:
     config = load_config(overrides=["train.num_workers=2", "train.learning_rate=0.5"])
     tallrec, llara = tuning_config(config, "tallrec"), tuning_config(config, "llara")
-    assert (tallrec.lora_targets, tallrec.lora_rank, tallrec.lora_alpha) == (
+    assert (tallrec.lora.targets, tallrec.lora.rank, tallrec.lora.alpha) == (
         ("q_proj", "v_proj"),
         8,
         16,
     )
-    assert (llara.lora_targets, llara.lora_alpha, llara.learning_rate) == ("all-linear", 32, 8e-4)
+    assert (llara.lora.targets, llara.lora.alpha, llara.learning_rate) == ("all-linear", 32, 8e-4)
     for found in (tallrec, llara):
         assert (found.num_workers, found.alpha, found.beta) == (2, 0, 1)
     uneven = load_config(overrides=["tallrec.global_batch_size=7", "train.num_workers=2"])
@@ -270,7 +270,7 @@ def test_lora_goes_where_it_is_told_and_unknown_places_are_refused() -> None:
     model = add_lora(make_base(), tuning_config(RunConfig(), "tallrec"))
     adapted = {n.split(".")[-2] for n, _ in model.named_modules() if n.endswith("lora_A")}
     assert adapted == {"q_proj", "v_proj"}
-    config = load_config(overrides=["train.lora_targets=[c_attn]"]).train
+    config = load_config(overrides=["train.lora.targets=[c_attn]"]).train
     with pytest.raises(ConfigError, match="c_attn"):
         add_lora(make_base(), config)
 
@@ -306,7 +306,7 @@ class TinyJob(ItemJob):
 
 
 def make_job(**changes: Any) -> TinyJob:
-    config = tuning_config(load_config(overrides=["llara.lora_dropout=0.0"]), "llara")
+    config = tuning_config(load_config(overrides=["llara.lora.dropout=0.0"]), "llara")
     settings = {"total_steps": 4, "curriculum": True, "weight_decay": 0.0} | changes
     source = ModelSource("tiny", "nowhere", None, "title")
     return TinyJob(source, "float32", config, items=ITEMS, placeholder=7, **settings)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.data.dataset import Dataset
+from msrrec.data.leakage import find_leak, later_titles, shows_later
 from msrrec.schema import Item
-from msrrec.synthesis.leakage import find_leak, later_titles, shows_later
 
 TITLES = ["Red Lamp", "Blue Kettle", "Tent"]
 KETTLE = 1

@@ -32,7 +32,7 @@ from msrrec.training.learner import Learner
 from msrrec.training.loss import weighted_loss
 from msrrec.training.model import add_lora
 from msrrec.training.schedule import iter_batches, learning_rate, num_steps, share_of_worker
-from tests.stand_in_training import SHAPE
+from tests.support.training import SHAPE
 
 BATCH = np.array([4, 0, 6, 2, 5])
 
@@ -97,7 +97,7 @@ def make_model(config: TrainConfig, name: str = "llama") -> Any:
 def make_learner(
     rank: int = 0, world_size: int = 1, name: str = "llama", **settings: Any
 ) -> Learner:
-    config = TrainConfig(**({"lora_dropout": 0.0, "learning_rate": 1e-2} | settings))
+    config = TrainConfig(**({"learning_rate": 1e-2} | settings))
     model = make_model(config, name)
     return Learner(model, config, bfloat16=False, rank=rank, world_size=world_size)
 
@@ -163,7 +163,7 @@ def test_products_in_bfloat16_are_as_close_to_float32_as_those_of_autocast(
 
 
 def test_dropout_and_partial_lora_take_the_plain_way() -> None:
-    assert make_learner(lora_dropout=0.1).head is None
+    assert make_learner(lora={"dropout": 0.1}).head is None
     from peft import LoraConfig, get_peft_model
 
     base = get_peft_model(make_base(), LoraConfig(target_modules=["q_proj"]))
@@ -235,7 +235,7 @@ def test_sharded_workers_pass_through_the_layers_equally_often(
     "name", ["llama", "qwen3", "gpt2: no gates, learned positions", "mistral: sliding window"]
 )
 def test_token_logprobs_are_those_of_transformers(name: str) -> None:
-    learner, examples = make_learner(name=name, lora_dropout=0.0), make_examples()
+    learner, examples = make_learner(name=name, lora={"dropout": 0.0}), make_examples()
     plain = make_model(TrainConfig(), name).eval()
     for index in (0, 2, 6):
         ids, segments = examples[index]
@@ -268,7 +268,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
     tmp_path: Path, dropout: float
 ) -> None:
     examples = make_examples()
-    settings = {"global_batch_size": 3, "num_epochs": 3, "lora_dropout": dropout}
+    settings = {"global_batch_size": 3, "num_epochs": 3, "lora": {"dropout": dropout}}
     undisturbed = make_learner(**settings)
     run(undisturbed, 0, 9, examples)
 
@@ -283,7 +283,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
 
 
 def test_dropout_follows_from_the_step() -> None:
-    learner = make_learner(lora_dropout=0.5)
+    learner = make_learner(lora={"dropout": 0.5})
     losses = [learner.step(step, make_examples(), BATCH, 0.0).loss for step in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
 
@@ -335,7 +335,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_on_a_cosine() -> None:
 @pytest.mark.parametrize("name", ["llama", "gpt2: no gates, learned positions"])
 def test_validation_gives_the_loss_without_dropout_and_changes_nothing(name: str) -> None:
     examples = make_examples()
-    plain, dropping = (make_learner(name=name, lora_dropout=p) for p in (0.0, 0.5))
+    plain, dropping = (make_learner(name=name, lora={"dropout": p}) for p in (0.0, 0.5))
     before = [weight.clone() for weight in dropping.weights]
     expected = plain.sum_gradients(examples, np.arange(len(examples))).loss
     assert dropping.mean_loss(examples) == pytest.approx(expected, rel=1e-6)

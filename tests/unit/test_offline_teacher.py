@@ -1,13 +1,10 @@
 """The offline teacher's chains, word for word, and its share of bad ones."""
 
 from collections import Counter
-from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from msrrec.data.dataset import Dataset
-from msrrec.engines.offline_teacher import MODEL_NAME, OfflineTeacher, complete
+from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, complete
 from msrrec.reasoning.parsing import (
     Chain,
     parse_answer,
@@ -18,8 +15,7 @@ from msrrec.reasoning.parsing import (
     split_output,
 )
 from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_recovery_prompt
-from msrrec.schema import EXAMPLES, Item
-from msrrec.storage import write_table
+from msrrec.schema import Example, Item
 
 TEA = ("Home", "Tea")
 ITEMS = [
@@ -36,7 +32,7 @@ CATALOGUE = {item.item_id: item for item in ITEMS}
 
 
 def make_teacher(items: dict[str, Item]) -> OfflineTeacher:
-    return OfflineTeacher(Dataset("memory", {}, items))
+    return OfflineTeacher(items.values())
 
 
 def good_answer(teacher: OfflineTeacher, history: list[str], candidates: list[str]) -> str:
@@ -97,9 +93,8 @@ def bare(items: dict[str, Item]) -> dict[str, Item]:
     return {i: Item(i, item.title) for i, item in items.items()}
 
 
-def test_without_categories_the_strongest_shared_word_stands_in(tmp_path: Path) -> None:
-    write_table(str(tmp_path / "train.parquet"), EXAMPLES.empty_table())
-    teacher = OfflineTeacher(Dataset(str(tmp_path), {}, bare(CATALOGUE)))
+def test_without_categories_the_strongest_shared_word_stands_in() -> None:
+    teacher = OfflineTeacher(bare(CATALOGUE).values())
     # of 8 titles "zeta", "tea", "pot" and "leash" are in 2, "acme" in 5: ln(8/2) against ln(8/5)
     chain = parse_chain(
         good_answer(teacher, ["Omni Leash", "Acme Kettle"], ["Acme Mug", "Acme Leash", "Zeta Tent"])
@@ -114,20 +109,13 @@ def test_without_categories_the_strongest_shared_word_stands_in(tmp_path: Path) 
     )
 
 
-def test_items_bought_together_in_training_histories_count_where_no_word_is_shared(
-    tmp_path: Path,
-) -> None:
-    rows = {
-        "example_id": ["a", "b"],
-        "user_id": ["u", "u"],
-        # the later history of the same user holds the earlier one's answer and must not count
-        "history": [["p1", "c1"], ["p1", "c1", "k1", "p2"]],
-        "target": ["k1", "k2"],
-        "candidates": [["k1"], ["k2"]],
-    }
-    table = pa.Table.from_pydict(rows, schema=EXAMPLES)
-    write_table(str(tmp_path / "train.parquet"), table)
-    teacher = OfflineTeacher(Dataset(str(tmp_path), {}, bare(CATALOGUE)))
+def test_items_bought_together_in_training_histories_count_where_no_word_is_shared() -> None:
+    # the later history of the same user holds the earlier one's answer and must not count
+    examples = [
+        Example("a", "u", ("p1", "c1"), "k1", ("k1",)),
+        Example("b", "u", ("p1", "c1", "k1", "p2"), "k2", ("k2",)),
+    ]
+    teacher = OfflineTeacher(bare(CATALOGUE).values(), examples)
     text = good_answer(teacher, ["Omni Leash"], ["Acme Kettle", "Acme Mug", "Zeta Tent"])
     assert text.endswith("(3) Zeta Tent")
     assert "There is no clear match." in text
@@ -194,13 +182,13 @@ def test_a_plain_prompt_is_answered_without_steps_and_reads_back() -> None:
     items = {str(n): Item(str(n), t) for n, t in enumerate(("Red Lamp", "Blue Lamp", "Tin Mug"))}
     categories = {"0": ("Lamps",), "1": ("Lamps",), "2": ("Mugs",)}
     items = {i: Item(i, item.title, categories[i]) for i, item in items.items()}
-    answer = OfflineTeacher(Dataset("", {}, items)).answer(prompt)
+    answer = OfflineTeacher(items.values()).answer(prompt)
     assert answer is not None
     assert parse_answer(split_output(answer[0]).answer, parsed.candidates) == 0
     assert "Step" not in answer[0]
 
 
-def test_a_masked_rationale_brings_back_what_it_speaks_for(tmp_path: Path) -> None:
+def test_a_masked_rationale_brings_back_what_it_speaks_for() -> None:
     teacher = make_teacher(CATALOGUE)
     titles = ["Omni Leash", "Zeta Tent", "Acme Stove"]
     for rationale, expected in (
@@ -213,8 +201,7 @@ def test_a_masked_rationale_brings_back_what_it_speaks_for(tmp_path: Path) -> No
             answer = teacher.answer(prompt)
             assert answer is not None
             assert parse_answer(answer[0], titles) == expected
-    write_table(str(tmp_path / "train.parquet"), EXAMPLES.empty_table())
-    by_words = OfflineTeacher(Dataset(str(tmp_path), {}, bare(CATALOGUE)))
+    by_words = OfflineTeacher(bare(CATALOGUE).values())
     titles = ["Acme Mug", "Omni Leash"]
     answer = by_words.answer(render_recovery_prompt("Shop", "it goes with a leash.", titles))
     assert answer == ("Omni Leash", "stop")

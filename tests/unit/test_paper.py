@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from msrrec.evaluation.paper import MSR_REC, TABLE_2, TABLE_3, TABLE_4, build_tables
+from msrrec.report.paper import MSR_REC, TABLE_2, TABLE_3, TABLE_4, build_tables
 
 
 def share(value: float) -> dict[str, float]:

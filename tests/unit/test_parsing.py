@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.config import AnswerFormat
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
@@ -20,14 +21,13 @@ from msrrec.reasoning.parsing import (
 )
 from msrrec.reasoning.prompts import (
     STEPS,
-    AnswerFormat,
     Side,
     defuse,
     render_answer,
     render_output,
     render_reasoning,
 )
-from msrrec.reasoning.titles import (
+from msrrec.titles import (
     REASONING_START,
     clean_title,
     match_title,

@@ -10,7 +10,7 @@ from msrrec.config import load_config
 from msrrec.models import locate_base
 from msrrec.training.learner import Learner
 from msrrec.training.model import add_lora
-from tests.stand_in_training import SHAPE
+from tests.support.training import SHAPE
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 MODELS = {
@@ -48,6 +48,6 @@ def test_lora_adapts_every_linear_layer_but_the_head(path: Path) -> None:
     assert learner.head is not None  # so the fast layers fit this architecture
     assert {w.dtype for w in learner.weights} == {torch.float32}
     assert sum(w.numel() for w in learner.weights) == sum(
-        config.train.lora_rank * sum(model.get_submodule(place).base_layer.weight.shape)
+        config.train.lora.rank * sum(model.get_submodule(place).base_layer.weight.shape)
         for place in adapted
     )

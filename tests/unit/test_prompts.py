@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.config import AnswerFormat
 from msrrec.reasoning.parsing import Prompt, parse_prompt
 from msrrec.reasoning.prompts import (
-    AnswerFormat,
     Side,
     defuse,
     project_steps,
@@ -17,7 +17,7 @@ from msrrec.reasoning.prompts import (
     render_prompt,
     render_reasoning,
 )
-from msrrec.reasoning.titles import REASONING_END, REASONING_START, clean_title
+from msrrec.titles import REASONING_END, REASONING_START, clean_title
 
 TITLES = st.lists(
     st.text(max_size=60)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.evaluation.agreement import fusion_table
-from msrrec.evaluation.ranking import (
+from msrrec.inference.fusion import SideOutput, fuse
+from msrrec.metrics.ranking import (
     chance,
     hits,
     hr_at_k,
@@ -16,7 +17,6 @@ from msrrec.evaluation.ranking import (
     target_rank,
     unpack_bits,
 )
-from msrrec.inference.fusion import SideOutput, fuse
 from msrrec.schema import Example
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.reasoning import cited_titles, is_grounded, reasoning_metrics
+from msrrec.metrics.reasoning import cited_titles, is_grounded, reasoning_metrics
 from msrrec.reasoning.prompts import render_reasoning
 from msrrec.schema import Example, Item
 
@@ -18,7 +18,7 @@ def row(*steps: str, item_id: str | None = "a", side: str = "user") -> dict[str,
 
 
 def metrics(*rows: dict[str, Any]) -> dict[str, Any]:
-    found = reasoning_metrics(DATASET, [EXAMPLE] * len(rows), rows)
+    found = reasoning_metrics(DATASET.items, [EXAMPLE] * len(rows), rows)
     assert found is not None
     return found
 
@@ -88,7 +88,7 @@ def test_sentences_that_repeat_over_users_are_not_unique() -> None:
 
 
 def test_outputs_without_a_chain_have_no_figures() -> None:
-    assert reasoning_metrics(DATASET, [EXAMPLE], [row("x", side="direct")]) is None
-    assert reasoning_metrics(DATASET, [EXAMPLE], [row("x", side="none")]) is None
-    assert reasoning_metrics(DATASET, [EXAMPLE], [row("x", side="random")]) is None
+    assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="direct")]) is None
+    assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="none")]) is None
+    assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="random")]) is None
     assert metrics(row(""))["unique_sentences"] is None

@@ -4,10 +4,10 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query
 from msrrec.inference.recommender import MODES, Recommender, sides_of
+from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import render_context, render_prompt
-from tests.fake_engine import FakeEngine, answer_by_seed, recommender
+from tests.support.engine import FakeEngine, answer_by_seed, recommender
 
 CANDIDATES = ("Red Lamp", "Blue Shoe", "Oak Table")
 

@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from msrrec import schema, storage
+from msrrec.comparison import recsaver
+from msrrec.comparison.recsaver import choose, evaluate_verified, read_sample
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
-from msrrec.evaluation import recsaver
 from msrrec.evaluation.evaluate import METRICS
-from msrrec.evaluation.recsaver import choose, evaluate_verified, read_sample
-from msrrec.reasoning.titles import REASONING_END
 from msrrec.synthesis.calls import Question
 from msrrec.synthesis.journal import Record, Sampling
+from msrrec.titles import REASONING_END
 from tests.unit.test_report import NUM_USERS, write_dataset
 
 

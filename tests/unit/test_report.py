@@ -14,14 +14,15 @@ from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
 from msrrec.errors import ConfigError, DataError, EngineError
 from msrrec.evaluation import evaluate as evaluation
-from msrrec.evaluation.report import build_report, load_results, report_folder
 from msrrec.inference.batch import Prediction
-from msrrec.inference.decoding import Query, request_seed
+from msrrec.inference.codec import request_seed
 from msrrec.models import ModelSource
+from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
+from msrrec.report.page import build_report, load_results, report_folder
 from msrrec.schema import Example
-from tests.fake_engine import FakeEngine, listed_candidates, recommender
-from tests.stand_in_dataset import write_events
+from tests.support.dataset import write_events
+from tests.support.engine import FakeEngine, listed_candidates, recommender
 
 NUM_USERS = 12
 NASTY = "<script>alert('x')</script> & <b>"

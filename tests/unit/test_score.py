@@ -9,7 +9,7 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.evaluation.score import score_evaluation, written
-from msrrec.evaluation.text import meteor
+from msrrec.metrics.text import meteor
 from msrrec.schema import Example
 
 REFERENCE = "The user likes red lamps."

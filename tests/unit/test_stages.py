@@ -6,7 +6,7 @@ import pytest
 
 from msrrec import storage
 from msrrec.errors import DataError
-from msrrec.stages import run_stage
+from msrrec.stage import run_stage
 
 
 def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats import contingency_tables, multitest
 
-from msrrec.evaluation.statistics import (
+from msrrec.metrics.statistics import (
     Paired,
     Share,
     detectable_difference,

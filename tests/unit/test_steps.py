@@ -18,7 +18,7 @@ SETTINGS: dict[str, Any] = {
     "global_batch_size": 4,
     "num_epochs": 5,
     "learning_rate": 1e-2,
-    "lora_dropout": 0.1,
+    "lora": {"dropout": 0.1},
     "log_every_steps": 3,
     "checkpoint_every_steps": 4,
 }

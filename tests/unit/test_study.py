@@ -7,7 +7,7 @@ import pytest
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.evaluation.study import Sides, fit_gate, fusion_study, load_gate, read_sides
+from msrrec.evaluation.fusion_study import Sides, fit_gate, fusion_study, load_gate, read_sides
 from msrrec.inference.fusion import Gate, SideOutput
 from msrrec.schema import Example
 

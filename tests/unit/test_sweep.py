@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from msrrec import storage, sweep
+from msrrec import storage
 from msrrec.config import load_config
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import METRICS
-from msrrec.evaluation.plots import sweep_figure
-from tests.stand_in_dataset import write_dataset
+from msrrec.pipeline import sweep
+from msrrec.report.plots import sweep_figure
+from tests.support.dataset import write_dataset
 
 HITS = {0.2: 0.25, 0.5: 0.75, 0.8: 0.5}
 

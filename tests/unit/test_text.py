@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msrrec.errors import EngineError, ModelError
-from msrrec.evaluation.text import bertscore, gptscore_logprob, meteor
+from msrrec.metrics.text import bertscore, gptscore_logprob, meteor
 from msrrec.models import EMBEDDED_DIR
 
 
@@ -34,7 +34,7 @@ def test_meteor_reads_punctuation_and_case_as_words_do() -> None:
 
 def test_without_wordnet_the_note_says_so_and_synonyms_don_t_count(tmp_path: Path) -> None:
     code = (
-        "import json; from msrrec.evaluation.text import meteor\n"
+        "import json; from msrrec.metrics.text import meteor\n"
         "found = meteor([('a car', 'a auto')])\n"
         "print(json.dumps([found.values[0], found.note]))"
     )

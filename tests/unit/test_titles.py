@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msrrec.reasoning.titles import (
+from msrrec.titles import (
     MAX_TITLE_CHARS,
     REASONING_END,
     REASONING_START,

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from msrrec.data.lexicon import CATEGORIES
-from msrrec.data.world import make_world
-from msrrec.reasoning.titles import normalize_title
+from msrrec.embedded.lexicon import CATEGORIES
+from msrrec.embedded.world import make_world
+from msrrec.titles import normalize_title
 
 
 def test_the_world_follows_its_seed() -> None:

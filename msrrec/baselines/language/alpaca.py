@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from msrrec.baselines.language.tuning import encode_beginning
-from msrrec.inference.decoding import encode_text
-from msrrec.reasoning.titles import clean_title
+from msrrec.reasoning.encoding import encode_text
+from msrrec.titles import clean_title
 
 _INTRODUCTION = (
     "Below is an instruction that describes a task, paired with an input that provides further "

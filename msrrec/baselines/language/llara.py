@@ -19,10 +19,10 @@ from msrrec.baselines.language.items import ITEMS_FROM, ItemJob
 from msrrec.baselines.language.tuning import TitleTuned, encode_beginning
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.inference.decoding import encode_text, shorten
 from msrrec.models import ModelSource
-from msrrec.reasoning.titles import clean_title
+from msrrec.reasoning.encoding import encode_text, shorten
 from msrrec.schema import Example
+from msrrec.titles import clean_title
 from msrrec.training.schedule import num_steps
 from msrrec.training.worker import Job
 

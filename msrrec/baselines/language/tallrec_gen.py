@@ -3,7 +3,7 @@
 from msrrec.baselines.language.alpaca import encode_frame, quote, show
 from msrrec.baselines.language.tuning import TitleTuned
 from msrrec.config import RunConfig
-from msrrec.inference.decoding import shorten
+from msrrec.reasoning.encoding import shorten
 from msrrec.schema import Example
 
 INSTRUCTION = (

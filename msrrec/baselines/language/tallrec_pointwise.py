@@ -13,7 +13,7 @@ from msrrec.baselines.language.speaker import Wanted
 from msrrec.baselines.language.tuning import Tuned, drop_unfit, join
 from msrrec.config import RunConfig
 from msrrec.errors import ModelError
-from msrrec.inference.decoding import Query, encode_text, shorten
+from msrrec.reasoning.encoding import Query, encode_text, shorten
 from msrrec.schema import Example
 from msrrec.training.examples import Encoded
 

@@ -11,11 +11,11 @@ from msrrec.baselines.language.speaker import Wanted, ask
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.inference.decoding import Query, encode_text
 from msrrec.models import ModelSource, locate_base
+from msrrec.reasoning.encoding import Query, encode_text
 from msrrec.reasoning.parsing import parse_answer
-from msrrec.reasoning.titles import clean_title
 from msrrec.schema import Example
+from msrrec.titles import clean_title
 from msrrec.training.checkpoint import read_metrics, steps_of
 from msrrec.training.examples import Encoded, ExampleSet, make_query, training_examples
 from msrrec.training.export import begin_folder

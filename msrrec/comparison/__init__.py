@@ -1,0 +1,1 @@
+"""Any systems on the same frozen examples, one registry of all of them."""

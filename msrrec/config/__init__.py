@@ -1,0 +1,45 @@
+"""Every setting and its default, a file a section; nothing else in the project repeats one."""
+
+from msrrec.config.base import Config
+from msrrec.config.baselines import BaselinesConfig, LlaraConfig, TallrecConfig
+from msrrec.config.data import DataConfig
+from msrrec.config.derived import for_references, without_reasoning
+from msrrec.config.evaluate import EvaluateConfig
+from msrrec.config.inference import InferenceConfig
+from msrrec.config.judge import JudgeConfig
+from msrrec.config.lora import LoraConfig
+from msrrec.config.model import EMBEDDED, AnswerFormat, ModelConfig
+from msrrec.config.ray import RayConfig
+from msrrec.config.run import PRESETS, RunConfig, load_config
+from msrrec.config.serve import ServeConfig
+from msrrec.config.sweep import SweepConfig
+from msrrec.config.synthesis import SynthesisConfig
+from msrrec.config.teacher import EndpointConfig, TeacherConfig
+from msrrec.config.train import TrainConfig
+
+__all__ = [
+    "EMBEDDED",
+    "PRESETS",
+    "AnswerFormat",
+    "BaselinesConfig",
+    "Config",
+    "DataConfig",
+    "EndpointConfig",
+    "EvaluateConfig",
+    "InferenceConfig",
+    "JudgeConfig",
+    "LlaraConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "RayConfig",
+    "RunConfig",
+    "ServeConfig",
+    "SweepConfig",
+    "SynthesisConfig",
+    "TallrecConfig",
+    "TeacherConfig",
+    "TrainConfig",
+    "for_references",
+    "load_config",
+    "without_reasoning",
+]

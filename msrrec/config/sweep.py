@@ -1,0 +1,27 @@
+"""The paper's Figure 6."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from msrrec.config.base import Config
+
+
+class SweepConfig(Config):
+    """The paper's Figure 6: what the weights of the two losses do."""
+
+    alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(0.1, 0.3, 0.5, 0.7, 0.9), min_length=1
+    )
+    """Values of train.alpha; train.beta is the rest to 1, as only their ratio matters to AdamW."""
+    split: Literal["validation", "test"] = "validation"
+    """Where they are compared: what is chosen on test can't be reported on it."""
+    concurrency: int = Field(default=1, ge=1)
+    """Runs at a time; each needs train.num_workers and inference.num_engines."""
+
+    @field_validator("alphas")
+    @classmethod
+    def _check_different(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(alphas)) < len(alphas):
+            raise ValueError("alphas must differ from one another")
+        return alphas

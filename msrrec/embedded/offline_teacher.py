@@ -1,0 +1,338 @@
+"""A teacher without a language model: a program that reads titles and categories and writes chains.
+
+It is served on loopback as OpenAI chat completions, so the real client code runs. It knows the
+catalogue and the training histories, reads everything else from its prompt, and is often wrong: the
+answer is in neither. Everything that it writes is marked as its own by ``MODEL_NAME``.
+
+Its style is terse and its numbers are list numbers, as very small students learn from it. Where
+the catalogue has no categories, the strongest word that history and candidate share stands in.
+"""
+
+import contextlib
+import hashlib
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from msrrec.engines.loopback import serve_on_loopback
+from msrrec.reasoning.parsing import (
+    Prompt,
+    parse_plain_prompt,
+    parse_prompt,
+    parse_recovery_prompt,
+)
+from msrrec.reasoning.prompts import render_answer, render_output, render_reasoning
+from msrrec.schema import Example, Item
+from msrrec.titles import clean_title, normalize_title
+
+MODEL_NAME = "offline-teacher"
+
+_INCOMPLETE, _MALFORMED = 0.03, 0.03
+"""Shares of answers that lack a step, and that are no chain at all."""
+_OTHER = "other"
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
+_BESIDE_WEIGHT = 20.0
+"""Of items bought together, beside words: about one word that a hundredth of all titles hold."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the teacher thinks of one prompt.
+
+    Attributes:
+        preferences: At most two labels, the stronger first.
+        brand: One that the history holds at least twice, or None.
+        labels: One a candidate: its category, or its strongest shared word.
+        ranking: 0-based candidates in tiers of equals, best first.
+        reasons: Why each candidate, one sentence.
+        bought: The categories of the history in order; empty where there are none.
+    """
+
+    preferences: tuple[str, ...]
+    brand: str | None
+    labels: tuple[str, ...]
+    ranking: tuple[tuple[int, ...], ...]
+    reasons: tuple[str, ...]
+    bought: tuple[str, ...] = ()
+
+
+class OfflineTeacher:
+    """Answers prompts of the full chain from a catalogue and training histories.
+
+    Args:
+        items: The catalogue.
+        examples: Of the training split; what was bought together stands in for missing categories.
+    """
+
+    def __init__(self, items: Iterable[Item], examples: Iterable[Example] = ()) -> None:
+        self._items: dict[str, Item] = {}
+        for item in items:
+            self._items.setdefault(normalize_title(item.title), item)
+        self._has_categories = any(item.categories for item in self._items.values())
+        self._words: dict[str, frozenset[str]] = {}
+        self._rarity: dict[str, float] = {}
+        self._together: Counter[tuple[str, str]] = Counter()
+        if not self._has_categories:
+            self._learn_words()
+            self._learn_together(examples)
+
+    def answer(self, prompt: str, seed: int = 0) -> tuple[str, str] | None:
+        """The text and its finish reason, always the same for the same prompt and seed.
+
+        Another seed picks another of the candidates that are equally good, and other mistakes.
+
+        Returns:
+            None for a text that is no prompt of the full chain, no plain one, and no question
+            which candidate a rationale speaks for.
+        """
+        if (asked := parse_recovery_prompt(prompt)) is not None:
+            return self._recover(asked, seed), "stop"
+        plain, parsed = parse_plain_prompt(prompt), parse_prompt(prompt)
+        parsed = plain or (parsed if parsed and parsed.side == "full" else None)
+        if parsed is None or not (parsed.history and parsed.candidates):
+            return None
+        digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
+        rng = random.Random(digest)
+        opinion = self._by_category(parsed) if self._has_categories else self._by_words(parsed)
+        best = opinion.ranking[0]
+        choice = best[seed % len(best)]
+        steps = write_steps(parsed.candidates, opinion, choice)
+        if plain:
+            reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
+            answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+            return render_output(reasoning, answer), "stop"
+        reasoning = render_reasoning("full", steps)
+        answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+        draw = rng.random()
+        if draw < _INCOMPLETE:
+            reasoning = _drop_a_step(reasoning, rng)
+        elif draw < _INCOMPLETE + _MALFORMED:
+            return _malformed(reasoning, rng)
+        return render_output(reasoning, answer), "stop"
+
+    def _recover(self, prompt: Prompt, seed: int) -> str:
+        """A candidate whose category, or whose words, a rationale mentions most; then brands."""
+        rationale, scores = " ".join(prompt.history), []
+        for title in prompt.candidates:
+            item = self._find(title)
+            marks = {_label(item).casefold()} if self._has_categories else self._words_of(item)
+            brand = _brand(item).casefold()
+            mentions = sum(rationale.count(mark) for mark in marks)
+            scores.append((mentions, bool(brand) and brand in rationale))
+        choice = random.Random(f"{seed}\n{rationale}").choice(_tiers(scores)[0])
+        return render_answer(prompt.candidates[choice], choice, prompt.answer_format)
+
+    def _find(self, title: str) -> Item:
+        """The catalogue's item of a title; one without any attribute where there is none."""
+        return self._items.get(normalize_title(title)) or Item(title, title)
+
+    def _by_category(self, prompt: Prompt) -> Opinion:
+        """Candidates of the categories bought most, a repeated brand between equals."""
+        history = [self._find(title) for title in prompt.history]
+        candidates = [self._find(title) for title in prompt.candidates]
+        labels = tuple(map(_label, candidates))
+        liked = [label for label in _most_frequent(map(_label, history)) if label != _OTHER]
+        brand = _favourite_brand(history)
+        scores, reasons = [], []
+        for item, label in zip(candidates, labels, strict=True):
+            has_brand = brand is not None and _brand(item) == brand
+            place = liked.index(label) if label in liked else len(liked)
+            # the two preferences, then the brand, then what was bought at all
+            scores.append((-place if place < 2 else -2, has_brand, -place))
+            reasons.append(_reason(label, place < len(liked), brand if has_brand else None))
+        return Opinion(
+            tuple(liked[:2]) or (_OTHER,),
+            brand,
+            labels,
+            _tiers(scores),
+            tuple(reasons),
+            tuple(map(_label, history)),
+        )
+
+    def _by_words(self, prompt: Prompt) -> Opinion:
+        """Candidates that share rare words with the history, or were bought beside it."""
+        history = [self._find(title) for title in prompt.history]
+        candidates = [self._find(title) for title in prompt.candidates]
+        counts = Counter(word for item in history for word in self._words_of(item))
+        weight = {word: count * self._rarity.get(word, 0.0) for word, count in counts.items()}
+        labels, scores, reasons = [], [], []
+        brand = _favourite_brand(history)
+        for item in candidates:
+            shared = sorted(self._words_of(item) & weight.keys(), key=lambda w: (-weight[w], w))
+            beside = sum(self._together[_pair(item.item_id, h.item_id)] for h in history)
+            has_brand = brand is not None and _brand(item) == brand
+            labels.append(shared[0] if shared else _OTHER)
+            scores.append(
+                (
+                    round(
+                        sum(map(weight.__getitem__, shared)) + _BESIDE_WEIGHT * math.log1p(beside),
+                        6,
+                    ),
+                )
+            )
+            reasons.append(_reason(labels[-1], bool(shared), brand if has_brand else None))
+        liked = sorted(set(labels) - {_OTHER}, key=lambda w: (-weight[w], w))
+        return Opinion(
+            tuple(liked[:2]) or (_OTHER,), brand, tuple(labels), _tiers(scores), tuple(reasons)
+        )
+
+    def _learn_words(self) -> None:
+        """How rare each word of the titles is: squared logarithm of items over items with it."""
+        documents: Counter[str] = Counter()
+        for key, item in self._items.items():
+            words = _WORD.findall(clean_title(item.title).lower())
+            self._words[key] = frozenset(words) - _EMPTY_WORDS
+            documents.update(self._words[key])
+        self._rarity = {w: math.log(len(self._items) / n) ** 2 for w, n in documents.items()}
+
+    def _learn_together(self, examples: Iterable[Example]) -> None:
+        """Pairs of items in one training history.
+
+        Only the first history of a user counts: a later one may hold what an earlier example asks.
+        """
+        histories: dict[str, tuple[str, ...]] = {}
+        for example in sorted(examples, key=lambda e: len(e.history)):
+            histories.setdefault(example.user_id, example.history)
+        for history in histories.values():
+            self._together.update(_pair(a, b) for a, b in combinations(set(history), 2))
+
+    def _words_of(self, item: Item) -> frozenset[str]:
+        return self._words.get(normalize_title(item.title), frozenset())
+
+
+def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[str, ...]:
+    """The five steps around a choice (0-based)."""
+    liked = opinion.preferences
+    second = f", then {liked[1]}" if len(liked) > 1 else ""
+    brand = f" Favourite brand: {opinion.brand}." if opinion.brand else ""
+    bought = f"{', '.join(opinion.bought)}. " if opinion.bought else ""
+    labels = "; ".join(f"({n}) {label}" for n, label in enumerate(opinion.labels, 1))
+    return (
+        f"{bought}The user mostly buys {liked[0]}{second}.{brand}",
+        f"{labels}.",
+        " ".join(f"From {label}: {_matches(label, opinion.labels)}." for label in liked),
+        f"({choice + 1}) fits best.",
+        f"({choice + 1}) {titles[choice]}. {opinion.reasons[choice]}",
+    )
+
+
+def _matches(label: str, labels: Sequence[str]) -> str:
+    numbers = [f"({n})" for n, other in enumerate(labels, 1) if other == label != _OTHER]
+    return ", ".join(numbers) or "none"
+
+
+def _reason(label: str, is_match: bool, brand: str | None) -> str:
+    if is_match:
+        return f"It matches {label}."
+    return f"It is made by {brand}." if brand else "There is no clear match."
+
+
+def _label(item: Item) -> str:
+    """The narrowest category of an item."""
+    return clean_title(item.categories[-1]) if item.categories else _OTHER
+
+
+def _most_frequent(labels: Iterable[str]) -> list[str]:
+    """Labels by count, the later bought first between equals."""
+    listed = list(labels)
+    latest = {label: n for n, label in enumerate(listed)}
+    counts = Counter(listed)
+    return sorted(counts, key=lambda label: (-counts[label], -latest[label]))
+
+
+def _favourite_brand(history: Sequence[Item]) -> str | None:
+    """The brand bought most, if it was bought at least twice."""
+    brands = [_brand(item) for item in history]
+    repeated = [b for b in _most_frequent(brands) if b and brands.count(b) > 1]
+    return repeated[0] if repeated else None
+
+
+def _brand(item: Item) -> str:
+    return clean_title(item.brand or "")
+
+
+def _tiers(scores: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    """Candidates in groups of equal score, the highest first."""
+    return tuple(
+        tuple(n for n, score in enumerate(scores) if score == level)
+        for level in sorted(set(scores), reverse=True)
+    )
+
+
+def _pair(a: str, b: str) -> tuple[str, str]:
+    return (a, b) if a < b else (b, a)
+
+
+def _drop_a_step(reasoning: str, rng: random.Random) -> str:
+    lines = reasoning.splitlines(keepends=True)
+    del lines[rng.randrange(len(lines))]
+    return "".join(lines)
+
+
+def _malformed(reasoning: str, rng: random.Random) -> tuple[str, str]:
+    """Prose without steps, nothing at all, or a chain cut off in its middle."""
+    kind = rng.randrange(3)
+    if kind == 0:
+        return "Any of these would be a fine next purchase for this user.", "stop"
+    return ("", "stop") if kind == 1 else (reasoning[: len(reasoning) // 2], "length")
+
+
+def build_app(teacher: OfflineTeacher) -> Any:
+    """The HTTP application: ``/v1/chat/completions`` and ``/v1/models``."""
+    from fastapi import FastAPI, Request  # a web framework, for this function alone
+    from fastapi.responses import JSONResponse
+
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def models() -> JSONResponse:
+        card = {"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "msrrec"}
+        return JSONResponse({"object": "list", "data": [card]})
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> JSONResponse:
+        body = await request.json()
+        status, content = complete(teacher, body)
+        return JSONResponse(content, status)
+
+    return app
+
+
+def complete(teacher: OfflineTeacher, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of one chat completion."""
+    prompt = "".join(str(m.get("content")) for m in body.get("messages", []))
+    answer = teacher.answer(prompt, int(body.get("seed") or 0))
+    if body.get("model") != MODEL_NAME or answer is None or body.get("stream"):
+        message = f"expected model {MODEL_NAME!r}, no stream, and one prompt of the full chain"
+        return 400, {"error": {"message": message, "type": "invalid_request_error"}}
+    text, finish_reason = answer
+    asked, written = len(prompt.split()), len(text.split())
+    message_row = {"role": "assistant", "content": text}
+    return 200, {
+        "id": "chatcmpl-" + hashlib.sha256(text.encode()).hexdigest()[:12],
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL_NAME,
+        "choices": [{"index": 0, "message": message_row, "finish_reason": finish_reason}],
+        "usage": {  # words stand for tokens: the program has none
+            "prompt_tokens": asked,
+            "completion_tokens": written,
+            "total_tokens": asked + written,
+        },
+    }
+
+
+@contextlib.contextmanager
+def serve_offline_teacher(teacher: OfflineTeacher) -> Iterator[str]:
+    """The offline teacher on a free loopback port, as long as the block; its base URL.
+
+    It lives in a thread of this process, so it can't outlive it.
+    """
+    with serve_on_loopback(build_app(teacher)) as url:
+        yield f"{url}/v1"

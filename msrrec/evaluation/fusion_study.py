@@ -1,0 +1,208 @@
+"""Which rule should choose between the two sides: every rule on the same outputs, side by side.
+
+A study, not a setting: recommendations always follow Eq. 3. A rule can only matter for users whose
+sides differ, so the table says how many those are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from msrrec import schema, storage
+from msrrec.data.dataset import Dataset
+from msrrec.errors import DataError
+from msrrec.inference.fusion import (
+    Gate,
+    SideOutput,
+    by_equation_3,
+    by_higher,
+    by_lower,
+    by_margin,
+    by_vote,
+    fuse,
+)
+from msrrec.metrics.statistics import mcnemar, wilson
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example
+
+MIN_GATE_USERS = 20
+"""Fewer users on whom just one side is right fit no gate."""
+
+_RIDGE = 1e-3
+
+Sides = Mapping[Side, SideOutput]
+Row = dict[str, Any]
+
+
+def fusion_study(
+    examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None = None
+) -> list[Row]:
+    """One row a rule: hits with interval, and the paired test against Eq. 3.
+
+    The sides alone stand first and the oracle, which is right where either side is, last. Rules
+    whose figures were not measured are left out.
+    """
+    targets = [example.candidates.index(example.target) for example in examples]
+    names = [name for name, is_measured in _measured(sides).items() if is_measured]
+    choices = {name: [_RULES[name](both) for both in sides] for name in names}
+    if gate:
+        choices["gate"] = [fuse(both["user"], both["item"], gate).index for both in sides]
+    hits = {
+        name: [choice == target for choice, target in zip(chosen, targets, strict=True)]
+        for name, chosen in choices.items()
+    }
+    pairs = zip(hits["user"], hits["item"], strict=True)
+    hits["oracle"] = [user or item for user, item in pairs]
+    differ = [_differ(both) for both in sides]
+    return [
+        {
+            "rule": name,
+            "num_hits": sum(is_hit),
+            "hit_ratio": _share(is_hit),
+            "hit_ratio_differ": _share([h for h, d in zip(is_hit, differ, strict=True) if d]),
+            "against_eq3": None if name == "eq3" else asdict(mcnemar(is_hit, hits["eq3"])),
+        }
+        for name, is_hit in hits.items()
+    ]
+
+
+def _by(rule: Callable[[SideOutput, SideOutput], bool]) -> Callable[[Sides], int | None]:
+    return lambda both: fuse(both["user"], both["item"], rule).index
+
+
+def _vote(both: Sides) -> int | None:
+    rule = by_vote(output for side, output in both.items() if side not in ("user", "item"))
+    return fuse(both["user"], both["item"], rule).index
+
+
+def _eq3_on(field: str) -> Callable[[Sides], int | None]:
+    """Eq. 3 on another perplexity than that of the reasoning given the prompt."""
+
+    def choose(both: Sides) -> int | None:
+        user, item = (
+            replace(o, perplexity=getattr(o, field)) for o in (both["user"], both["item"])
+        )
+        return fuse(user, item).index
+
+    return choose
+
+
+_RULES: dict[str, Callable[[Sides], int | None]] = {
+    "user": lambda both: both["user"].index,
+    "item": lambda both: both["item"].index,
+    "eq3": _by(by_equation_3),
+    "min": _by(by_lower),
+    "max": _by(by_higher),
+    "margin": _by(by_margin),
+    "vote": _vote,
+    "eq3_output": _eq3_on("perplexity_output"),
+    "eq3_unconditional": _eq3_on("perplexity_unconditional"),
+}
+
+
+def _measured(sides: Sequence[Sides]) -> dict[str, bool]:
+    """Which rules have what they decide by, for at least one user."""
+    both = [output for pair in sides for output in (pair["user"], pair["item"])]
+    needs = {
+        "margin": any(output.candidate_logprobs for output in both),
+        "vote": any(len(pair) > 2 for pair in sides),
+        "eq3_output": any(output.perplexity_output is not None for output in both),
+        "eq3_unconditional": any(output.perplexity_unconditional is not None for output in both),
+    }
+    return {name: needs.get(name, True) for name in _RULES}
+
+
+def _differ(both: Sides) -> bool:
+    user, item = both["user"].index, both["item"].index
+    return user is not None and item is not None and user != item
+
+
+def _share(is_hit: Sequence[bool]) -> dict[str, float] | None:
+    share = wilson(sum(is_hit), len(is_hit))
+    return asdict(share) if share else None
+
+
+def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None:
+    """Logistic regression of which side is right on both perplexities.
+
+    Only users count whose sides are both valid with a perplexity, differ, and are not both wrong.
+    None where they are fewer than ``MIN_GATE_USERS``.
+    """
+    rows, is_item = [], []
+    for example, both in zip(examples, sides, strict=True):
+        user, item = both["user"], both["item"]
+        target = example.candidates.index(example.target)
+        if _differ(both) and target in (user.index, item.index):
+            if user.perplexity is None or item.perplexity is None:
+                continue
+            rows.append((1.0, np.log(user.perplexity), np.log(item.perplexity)))
+            is_item.append(item.index == target)
+    if len(rows) < MIN_GATE_USERS:
+        return None
+    features, signs = np.array(rows), np.where(is_item, 1.0, -1.0)
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        fit = np.logaddexp(0.0, -signs * (features @ weights)).mean()
+        return float(fit + _RIDGE * (weights @ weights))
+
+    constant, of_user, of_item = minimize(loss, np.zeros(3)).x
+    return Gate((float(constant), float(of_user), float(of_item)), len(rows))
+
+
+def load_gate(folder: str, dataset: Dataset) -> Gate | None:
+    """The gate that an evaluation of the same model on the validation split supports.
+
+    Raises:
+        DataError: If the folder is no such evaluation, or of another dataset.
+    """
+    metrics = storage.read_json(storage.join(folder, "report/metrics.json"))
+    split = metrics.get("split")
+    if split != "validation" or metrics["dataset"]["fingerprint"] != dataset.fingerprint:
+        raise DataError(
+            f"{folder}: evaluates the {split} split of {metrics['dataset']['path']}; expected the "
+            f"validation split of {dataset.path}; run `msrrec evaluate` with "
+            "evaluate.split=validation and give that folder as evaluate.gate"
+        )
+    examples = dataset.examples("validation", metrics["num_users"])
+    return fit_gate(examples, read_sides(folder, examples, ("user", "item")))
+
+
+def read_sides(
+    folder: str, examples: Sequence[Example], sides: Sequence[Side]
+) -> list[dict[Side, SideOutput]]:
+    """The outputs of an evaluation's sides, as they were before they were written.
+
+    Raises:
+        DataError: If a side was not evaluated, or on other examples.
+    """
+    outputs: list[dict[Side, SideOutput]] = [{} for _ in examples]
+    for side in sides:
+        path = storage.join(folder, "predictions", f"{side}.parquet")
+        rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+        if [row["example_id"] for row in rows] != [e.example_id for e in examples]:
+            raise DataError(
+                f"{path}: holds other examples than the dataset; expected one row for each of its "
+                f"{len(examples)}, in its order; evaluate again"
+            )
+        for example, row, both in zip(examples, rows, outputs, strict=True):
+            both[side] = _output(side, example, row)
+    return outputs
+
+
+def _output(side: Side, example: Example, row: Mapping[str, Any]) -> SideOutput:
+    item_id, logprobs = row[schema.ITEM_ID], row["candidate_logprobs"]
+    return SideOutput(
+        side=side,
+        text=row["text"],
+        reasoning=row["reasoning"],
+        index=None if item_id is None else example.candidates.index(item_id),
+        perplexity=row["perplexity"],
+        num_tokens=row["num_tokens"],
+        perplexity_output=row["perplexity_output"],
+        perplexity_unconditional=row["perplexity_unconditional"],
+        candidate_logprobs=None if logprobs is None else tuple(logprobs),
+    )

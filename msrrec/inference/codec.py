@@ -1,0 +1,90 @@
+"""From generated tokens to a side's output: its reasoning, its candidate and its perplexities.
+
+Pure functions of a tokenizer: batch inference, the command line and the service share them.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from msrrec.config import AnswerFormat
+from msrrec.engines.base import Generation
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.perplexity import perplexity
+from msrrec.reasoning.parsing import parse_answer, split_output
+from msrrec.reasoning.prompts import OUTPUT_PREFIX, Side, render_answer
+from msrrec.titles import REASONING_END
+
+
+def request_seed(seed: int, key: str, side: Side) -> int:
+    """The seed of one sample: the same for the same run seed, example and side on any machine."""
+    return zlib.crc32(f"{seed}\x1f{key}\x1f{side}".encode()) & 0x7FFFFFFF
+
+
+def read_generation(
+    tokenizer: Any,
+    side: Side,
+    candidates: Sequence[str],
+    generation: Generation,
+    exact_format: AnswerFormat | None = None,
+) -> SideOutput:
+    """What a side said: its reasoning, its candidate, and its perplexities.
+
+    Args:
+        tokenizer: Of the model.
+        side: Which chain.
+        candidates: Titles in the frozen order.
+        generation: What the engine returned.
+        exact_format: Of the answers that the output was kept to; None where it was free. An answer
+            that is one of them to the letter is that candidate, whatever else it could be read as.
+    """
+    ids = list(generation.token_ids)
+    written = str(tokenizer.decode(ids, skip_special_tokens=True))
+    text = OUTPUT_PREFIX + written
+    output = split_output(text)
+    index = _find_exact(output.answer, candidates, exact_format) if exact_format else None
+    if index is None and output.answer:
+        index = parse_answer(output.answer, candidates)
+    scored = generation.token_logprobs[: len(reasoning_ids(tokenizer, generation))]
+    return SideOutput(
+        side=side,
+        text=text,
+        reasoning=output.reasoning,
+        index=index,
+        perplexity=perplexity(scored) if scored else None,
+        num_tokens=len(ids),
+        perplexity_output=perplexity(generation.token_logprobs) if ids else None,
+    )
+
+
+def reasoning_ids(tokenizer: Any, generation: Generation) -> tuple[int, ...]:
+    """The tokens of an output before its end marker."""
+    written = str(tokenizer.decode(list(generation.token_ids), skip_special_tokens=True))
+    count = count_reasoning_tokens(tokenizer, generation.token_ids, written)
+    return generation.token_ids[:count]
+
+
+def _find_exact(
+    answer: str | None, candidates: Sequence[str], answer_format: AnswerFormat
+) -> int | None:
+    rendered = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
+    return next((n for n, known in enumerate(rendered) if known == answer), None)
+
+
+def count_reasoning_tokens(tokenizer: Any, token_ids: Sequence[int], written: str) -> int:
+    """How many leading tokens are reasoning: those before the one that begins the end marker.
+
+    All of them where the marker never comes.
+    """
+    end = written.find(REASONING_END)
+    if end < 0:
+        return len(token_ids)
+    low, high = 0, len(token_ids)
+    while low < high:  # the fewest tokens whose text reaches into the marker
+        middle = (low + high) // 2
+        text = tokenizer.decode(list(token_ids[: middle + 1]), skip_special_tokens=True)
+        if len(text) > end:
+            high = middle
+        else:
+            low = middle + 1
+    return low

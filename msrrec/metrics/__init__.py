@@ -1,0 +1,1 @@
+"""Figures of results: pure functions of rankings, texts and marks."""

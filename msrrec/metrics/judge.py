@@ -1,0 +1,241 @@
+"""``judge_0_100``: a language model's mark of how well a reasoning agrees with its reference.
+
+What papers on recommendation call GPTScore (XRec's way), made dependable: an integer bound by a
+schema, temperature 0, several votes, and anchors whose order is known. A judge that misorders them
+is stopped before the reasonings are paid for. Votes are kept as they come, so none is bought twice.
+"""
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, median
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+
+from msrrec import storage
+from msrrec.config import JudgeConfig
+from msrrec.errors import EngineError
+from msrrec.log import Progress
+from msrrec.metrics.text import Pair
+from msrrec.reasoning.prompts import render_judge_prompt
+
+_SCHEMA = {
+    "name": "mark",
+    "strict": True,
+    "schema": {
+        "type": "object",
+        "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 100}},
+        "required": ["score"],
+        "additionalProperties": False,
+    },
+}
+_CODE = "def f(x):\n    return [i ** 2 for i in range(x) if i % 3]\n"
+"""No reasoning at all: the lowest anchor."""
+_NUM_ANCHORS = 5
+
+Key = tuple[str, int]
+"""Hash of model and prompt, and the number of the vote."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One answer of the judge; ``score`` is None where it could not be read."""
+
+    key: str
+    vote: int
+    score: int | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def read_score(text: str) -> int | None:
+    """The integer from 0 to 100 in ``{"score": n}``, or None for any other text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    score = found.get("score") if isinstance(found, dict) else None
+    if not isinstance(score, int) or isinstance(score, bool):
+        return None
+    return score if 0 <= score <= 100 else None
+
+
+def anchor_pairs(references: Sequence[str]) -> dict[str, list[Pair]]:
+    """Pairs whose order is known: a reference and itself, another user's, and a piece of code."""
+    first = list(dict.fromkeys(references))[:_NUM_ANCHORS]
+    others = [*first[1:], *first[:1]] if len(first) > 1 else []
+    return {
+        "itself": [(text, text) for text in first],
+        "another user's": list(zip(others, first, strict=False)),
+        "code": [(_CODE, text) for text in first],
+    }
+
+
+def judge_pairs(
+    pairs: Sequence[Pair], config: JudgeConfig, journal: str, api_key: str | None
+) -> dict[str, Any]:
+    """The median mark of every pair, its spread over votes, and what the judge is worth.
+
+    Args:
+        pairs: Hypothesis and reference each.
+        config: The judge; ``base_url`` and ``model`` are set.
+        journal: Folder of the votes so far.
+        api_key: None where the address wants none.
+
+    Returns:
+        ``values`` (None where no vote could be read) and the figures that the report shows.
+
+    Raises:
+        EngineError: If the judge can't be reached, or misorders the anchors.
+    """
+    panel = _Panel(config, journal, api_key)
+    anchors = anchor_pairs([reference for _, reference in pairs])
+    panel.ask([pair for group in anchors.values() for pair in group])
+    means = {name: _mean([panel.mark(p)[0] for p in group]) for name, group in anchors.items()}
+    _check_anchors(means, config)
+    panel.ask(pairs)
+    marks = [panel.mark(pair) for pair in pairs]
+    return {
+        "values": [mark for mark, _ in marks],
+        "spread": _mean([spread for mark, spread in marks if mark is not None]),
+        "model": config.model,
+        "votes": config.votes,
+        "anchors": means,
+        **panel.totals(),
+    }
+
+
+def _check_anchors(means: dict[str, float | None], config: JudgeConfig) -> None:
+    own, other, code = (means[name] for name in ("itself", "another user's", "code"))
+    middle = code if other is None else other  # a single user has no other
+    if own is None or code is None or middle is None or not own > middle >= code:
+        told = ", ".join(f"{name} {mark}" for name, mark in means.items())
+        raise EngineError(
+            f"judge.model={config.model}: misorders texts whose order is known ({told}); expected "
+            "a reference against itself above another user's above code; choose another judge"
+        )
+
+
+class _Panel:
+    """The votes of one judge: those in the journal, and those still to be asked for."""
+
+    def __init__(self, config: JudgeConfig, journal: str, api_key: str | None) -> None:
+        self._config, self._journal, self._api_key = config, journal, api_key
+        self._votes = {(vote.key, vote.vote): vote for vote in _read_votes(journal)}
+        self._asked: set[Key] = set()
+
+    def ask(self, pairs: Sequence[Pair]) -> None:
+        """Make the votes of these pairs that are not there yet."""
+        prompts = {self._key(pair): render_judge_prompt(*pair) for pair in pairs}
+        wanted = [(key, n) for key in prompts for n in range(self._config.votes)]
+        self._asked.update(wanted)
+        missing = [key for key in wanted if key not in self._votes]
+        if missing:
+            asyncio.run(self._ask_all(missing, prompts))
+
+    def mark(self, pair: Pair) -> tuple[float | None, float]:
+        """The median of a pair's votes, and how far apart they are."""
+        key = self._key(pair)
+        votes = [self._votes[key, n].score for n in range(self._config.votes)]
+        scores = [score for score in votes if score is not None]
+        return (median(scores), max(scores) - min(scores)) if scores else (None, 0.0)
+
+    def totals(self) -> dict[str, Any]:
+        """Calls, unreadable answers, tokens and cost of all votes that this result rests on."""
+        votes = [self._votes[key] for key in self._asked]
+        prompt, completion = (
+            sum(getattr(vote, name) for vote in votes)
+            for name in ("prompt_tokens", "completion_tokens")
+        )
+        prices = self._config.prompt_price, self._config.completion_price
+        cost = None
+        if prices[0] is not None and prices[1] is not None:
+            cost = (prompt * prices[0] + completion * prices[1]) / 1e6
+        return {
+            "num_calls": len(votes),
+            "failure_rate": sum(vote.score is None for vote in votes) / max(len(votes), 1),
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "cost": cost,
+        }
+
+    def _key(self, pair: Pair) -> str:
+        text = f"{self._config.model}\x1f{render_judge_prompt(*pair)}"
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+    async def _ask_all(self, missing: Sequence[Key], prompts: dict[str, str]) -> None:
+        """Rounds of calls side by side, each round kept before the next begins."""
+        size = self._config.concurrency
+        async with _client(self._config, self._api_key) as client:
+            with Progress("judge", len(missing), "votes") as progress:
+                for start in range(0, len(missing), size):
+                    batch = missing[start : start + size]
+                    calls = (self._ask_one(client, prompts[key], key, n) for key, n in batch)
+                    votes = await asyncio.gather(*calls)
+                    self._keep(votes)
+                    progress.advance(len(votes))
+
+    async def _ask_one(
+        self, client: openai.AsyncOpenAI, prompt: str, key: str, number: int
+    ) -> Vote:
+        bound: Any = {"type": "json_object"}
+        if self._config.response_format == "json_schema":
+            bound = {"type": "json_schema", "json_schema": _SCHEMA}
+        try:
+            completion = await client.chat.completions.create(
+                model=self._config.model,
+                messages=[{"role": "user", "content": prompt}],
+                temperature=0,
+                seed=number,
+                max_tokens=self._config.max_tokens,
+                response_format=bound,
+            )
+        except openai.OpenAIError as error:
+            raise EngineError(
+                f"judge.base_url={self._config.base_url}: no vote ({str(error).splitlines()[0]}); "
+                f"check judge.base_url, judge.model and {self._config.api_key_env}; votes so far "
+                "are kept, run again"
+            ) from error
+        text = completion.choices[0].message.content if completion.choices else None
+        usage = completion.usage
+        return Vote(
+            key,
+            number,
+            read_score(text or ""),
+            usage.prompt_tokens if usage else 0,
+            usage.completion_tokens if usage else 0,
+        )
+
+    def _keep(self, votes: Sequence[Vote]) -> None:
+        lines = "".join(json.dumps(asdict(vote)) + "\n" for vote in votes)
+        name = f"{uuid.uuid4().hex}.jsonl"
+        storage.write_bytes(storage.join(self._journal, name), lines.encode())
+        self._votes |= {(vote.key, vote.vote): vote for vote in votes}
+
+
+def _client(config: JudgeConfig, api_key: str | None) -> openai.AsyncOpenAI:
+    is_loopback = urlsplit(config.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+    return openai.AsyncOpenAI(
+        base_url=config.base_url,
+        api_key=api_key or "none",  # local servers want none, the client insists on one
+        max_retries=config.max_retries,
+        timeout=config.timeout_s,
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback else None,
+    )
+
+
+def _read_votes(journal: str) -> Iterator[Vote]:
+    for name in storage.list_files(journal):
+        if name.endswith(".jsonl"):
+            for line in storage.read_bytes(storage.join(journal, name)).splitlines():
+                yield Vote(**json.loads(line))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return mean(found) if found else None

@@ -1,0 +1,191 @@
+"""HitRatio@1 and ValidRatio, whole and by group of users; HR@k, NDCG@k and MRR of full rankings.
+
+HitRatio@1 counts invalid outputs as misses (hits over all users), as the paper does. One target per
+user, so HR@k is Recall@k, and the ideal DCG is 1.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from msrrec.metrics.statistics import (
+    Share,
+    independence_p_value,
+    mean_interval,
+    uniform_p_value,
+    wilson,
+)
+from msrrec.schema import Example
+
+CUTOFFS = (1, 3, 5, 10)
+"""Of HR@k and NDCG@k."""
+
+Scores = Sequence[float] | None
+"""One number a candidate, in the frozen order, higher is better; None where there are none."""
+
+_LENGTHS = ((1, 2), (3, 4), (5, 9), (10, None))
+_BUYERS = ((0, 0), (1, 1), (2, 4), (5, 9), (10, None))
+
+
+def hits(examples: Sequence[Example], choices: Sequence[str | None]) -> list[bool]:
+    """Whether each choice (an item id, None for an invalid output) is its example's target."""
+    return [e.target == choice for e, choice in zip(examples, choices, strict=True)]
+
+
+def rank_metrics(
+    examples: Sequence[Example],
+    choices: Sequence[str | None],
+    buyers: Mapping[str, int] | None = None,
+    scores: Sequence[Scores] | None = None,
+) -> dict[str, Any]:
+    """Counts, HitRatio@1 over all users and among valid ones, ValidRatio, and groups of users.
+
+    Args:
+        examples: One a user.
+        choices: The chosen item id of each, None where the output is invalid.
+        buyers: Training users of every item, for the groups by popularity; None leaves them out.
+        scores: Of the candidates of each example, for the whole ranking; None leaves it out.
+    """
+    is_hit = hits(examples, choices)
+    num_valid = sum(choice is not None for choice in choices)
+    return {
+        "num_users": len(examples),
+        "num_hits": sum(is_hit),
+        "num_valid": num_valid,
+        "hit_ratio": _share(sum(is_hit), len(examples)),
+        "valid_ratio": _share(num_valid, len(examples)),
+        "hit_ratio_valid": _share(sum(is_hit), num_valid),
+        "slots": _slots(examples, choices, is_hit),
+        "history_length": _groups(examples, is_hit, lambda e: len(e.history), _LENGTHS),
+        "popularity": None
+        if buyers is None
+        else _groups(examples, is_hit, lambda e: buyers.get(e.target, 0), _BUYERS),
+        "ranking": None if scores is None else _full_ranking(examples, scores),
+        "hit_bits": pack_bits(is_hit),
+    }
+
+
+def pack_bits(flags: Sequence[bool]) -> str:
+    """One bit a user as hexadecimal digits, so that metrics.json can be paired with another's."""
+    return np.packbits(np.array(flags, dtype=bool)).tobytes().hex()
+
+
+def unpack_bits(text: str, count: int) -> list[bool]:
+    """The inverse of ``pack_bits`` for ``count`` users."""
+    packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
+    return [bool(bit) for bit in np.unpackbits(packed, count=count)]
+
+
+def chance(examples: Sequence[Example]) -> float:
+    """The expected HitRatio@1 of a random candidate; 0 without examples."""
+    return math.fsum(1 / len(e.candidates) for e in examples) / max(len(examples), 1)
+
+
+def _slots(
+    examples: Sequence[Example], choices: Sequence[str | None], is_hit: Sequence[bool]
+) -> dict[str, Any]:
+    """By position in the candidate list: users with the target there, their hits, all choices."""
+    num_slots = max((len(e.candidates) for e in examples), default=0)
+    targets, slot_hits, chosen = [0] * num_slots, [0] * num_slots, [0] * num_slots
+    for example, choice, hit in zip(examples, choices, is_hit, strict=True):
+        slot = example.candidates.index(example.target)
+        targets[slot] += 1
+        slot_hits[slot] += hit
+        if choice is not None:
+            chosen[example.candidates.index(choice)] += 1
+    return {
+        "num_users": targets,
+        "hit_ratio": [_share(h, n) for h, n in zip(slot_hits, targets, strict=True)],
+        "num_chosen": chosen,
+        "uniform_p_value": uniform_p_value(chosen),
+        "hit_p_value": independence_p_value(slot_hits, targets),
+    }
+
+
+def _groups(
+    examples: Sequence[Example],
+    is_hit: Sequence[bool],
+    measure: Callable[[Example], int],
+    bounds: Sequence[tuple[int, int | None]],
+) -> dict[str, Any]:
+    """HitRatio@1 by ranges of a count, both ends in, and a test that it is the same in all."""
+    values = [measure(example) for example in examples]
+    users, num_hits = [], []
+    for low, high in bounds:
+        inside = [low <= value and (high is None or value <= high) for value in values]
+        users.append(sum(inside))
+        num_hits.append(sum(a and b for a, b in zip(inside, is_hit, strict=True)))
+    rows = [
+        {"low": low, "high": high, "num_users": n, "hit_ratio": _share(h, n)}
+        for (low, high), n, h in zip(bounds, users, num_hits, strict=True)
+    ]
+    return {"rows": rows, "p_value": independence_p_value(num_hits, users)}
+
+
+def target_rank(example: Example, scores: Sequence[float]) -> int:
+    """The 1-based rank of the target; whoever ties with it stands before it.
+
+    So scores that are all alike, which say nothing, can't look like a perfect ranking.
+
+    Raises:
+        ValueError: If there is not one score a candidate, or the target's is not a number.
+    """
+    if len(scores) != len(example.candidates):
+        raise ValueError(
+            f"{example.example_id}: {len(scores)} scores for {len(example.candidates)} candidates"
+        )
+    own = scores[example.candidates.index(example.target)]
+    if math.isnan(own):
+        raise ValueError(f"{example.example_id}: the target's score is not a number")
+    return sum(not score < own for score in scores)
+
+
+def hr_at_k(ranks: Sequence[int], k: int) -> list[float]:
+    """1 for each 1-based rank up to k, else 0."""
+    return [float(rank <= k) for rank in ranks]
+
+
+def ndcg_at_k(ranks: Sequence[int], k: int) -> list[float]:
+    """1 / log2(rank + 1) for each 1-based rank up to k, else 0."""
+    return [1 / math.log2(rank + 1) if rank <= k else 0.0 for rank in ranks]
+
+
+def reciprocal_ranks(ranks: Sequence[int]) -> list[float]:
+    """1 / rank of each; their mean is the MRR."""
+    return [1 / rank for rank in ranks]
+
+
+def _full_ranking(examples: Sequence[Example], scores: Sequence[Scores]) -> dict[str, Any] | None:
+    """HR@k, NDCG@k and MRR over all users; a user without scores has the last rank.
+
+    None where no user has any. Cutoffs that take in whole candidate lists say nothing and are left
+    out.
+    """
+    if not any(scores):
+        return None
+    ranks = [
+        target_rank(example, found) if found else len(example.candidates)
+        for example, found in zip(examples, scores, strict=True)
+    ]
+    longest = max(len(example.candidates) for example in examples)
+    cutoffs = [k for k in CUTOFFS if k < longest]
+    return {
+        "num_scored": sum(bool(found) for found in scores),
+        "hr": {str(k): _mean(hr_at_k(ranks, k)) for k in cutoffs},
+        "ndcg": {str(k): _mean(ndcg_at_k(ranks, k)) for k in cutoffs},
+        "mrr": _mean(reciprocal_ranks(ranks)),
+    }
+
+
+def _mean(values: Sequence[float]) -> dict[str, float]:
+    share = mean_interval(values)
+    assert isinstance(share, Share)  # there is at least one user
+    return asdict(share)
+
+
+def _share(count: int, total: int) -> dict[str, float] | None:
+    share = wilson(count, total)
+    return asdict(share) if share else None

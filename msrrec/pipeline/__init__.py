@@ -1,0 +1,1 @@
+"""The stages in order: the demo and the sweep."""
