@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ModelError
+from msrrec.errors import ModelError, first_line
 from msrrec.inference.recommender import Recommender
 from msrrec.log import setup
 from msrrec.models import ModelSource
@@ -123,10 +123,9 @@ def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, i
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
         model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{source.path}: no readable tokenizer and config ({reason}); expected a model in the "
-            "Hugging Face format"
+            f"{source.path}: no readable tokenizer and config ({first_line(error)}); expected a "
+            "model in the Hugging Face format"
         ) from error
     options = engine_options(source, config, model_config.get_text_config(), on_gpu=True)
     return tokenizer, int(options["max_model_len"])

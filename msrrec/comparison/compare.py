@@ -19,7 +19,7 @@ from msrrec import log, storage
 from msrrec.comparison.registry import Run, System, find_systems
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ConfigError, MsrRecError
+from msrrec.errors import ConfigError, MsrRecError, first_line
 from msrrec.report.page import load_result, write_report
 from msrrec.stage import Summary, run_stage
 
@@ -99,10 +99,9 @@ def _evaluate(
     try:
         run_stage("compare", folder, settings, lambda: system.evaluate(folder), overwrite=overwrite)
     except Exception as error:  # whatever one system meets, the others go on
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         unforeseen = not isinstance(error, MsrRecError)
-        logger.error("compare: %s failed: %s", system.name, lines[0], exc_info=unforeseen)
-        done.failures[system.name] = lines[0]
+        logger.error("compare: %s failed: %s", system.name, first_line(error), exc_info=unforeseen)
+        done.failures[system.name] = first_line(error)
     else:
         done.results[system.name] = folder
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from msrrec import storage
-from msrrec.errors import DataError
+from msrrec.errors import DataError, first_line
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 PIECE_BYTES = 2 << 20
@@ -96,7 +96,7 @@ def parse_csv(
             content, has_header=has_header, separator=separator, infer_schema=False, **options
         )
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: not a CSV file ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a CSV file ({first_line(error)})") from error
 
 
 def read_json_lines(path: str, names: Sequence[str]) -> pl.DataFrame:
@@ -168,7 +168,7 @@ def iter_pieces(path: str) -> Iterator[bytes]:
             f"{path}: the gzip stream ends too soon; expected a complete file, so fetch it again"
         ) from error
     except (OSError, zlib.error) as error:
-        raise DataError(f"{path}: can't be read ({_first_line(error)})") from error
+        raise DataError(f"{path}: can't be read ({first_line(error)})") from error
 
 
 def _open(raw: pa.NativeFile) -> IO[bytes]:
@@ -213,7 +213,7 @@ def _read_parquet(path: str, names: Sequence[str]) -> pl.DataFrame:
         file = pq.ParquetFile(inner, filesystem=filesystem)
         table = file.read([name for name in names if name in file.schema_arrow.names])
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a Parquet file ({first_line(error)})") from error
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame.select(_as_text(column) for column in frame.iter_columns())
@@ -236,13 +236,9 @@ def _explain_json(path: str, error: Exception) -> DataError:
                 return DataError(f"{path}:{line}: not a JSON object; expected one a line")
         except ValueError as problem:
             return DataError(f"{path}:{line}: not JSON ({problem}); expected one object a line")
-    return DataError(f"{path}: not JSON lines ({_first_line(error)})")
+    return DataError(f"{path}: not JSON lines ({first_line(error)})")
 
 
 def _suffix(path: str) -> str:
     name = path.rpartition("/")[2].lower().removesuffix(".gz")
     return "." + name.rpartition(".")[2]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ import httpx2
 import openai
 
 from msrrec.config import EndpointConfig
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, first_line
 
 _CONNECT_TIMEOUT_S = 10.0
 _OVERLOADED = (408, 429, 503, 529)
@@ -119,7 +119,7 @@ class TeacherClient:
         except openai.APIConnectionError as error:
             raise self._no_answer(error.__cause__ or error) from error
         except aiohttp.ClientError as error:  # such as a first line that is not HTTP's
-            raise TryAgain(_first_line(error) or type(error).__name__) from error
+            raise TryAgain(_short(first_line(error))) from error
         if status == 200:
             return _read(body, prompt, time.monotonic() - begin)
         return self._refused(status, headers, body)
@@ -178,7 +178,7 @@ class TeacherClient:
             return TryAgain("no connection in time", is_refused=True)
         if isinstance(cause, httpx2.TimeoutException):
             return TryAgain("timed out", is_overloaded=True)
-        said = _first_line(cause) or type(cause).__name__
+        said = _short(first_line(cause))
         return TryAgain(said, is_refused=isinstance(cause, httpx2.ConnectError))
 
     def _refused(self, status: int, headers: Any, body: bytes) -> Answer:
@@ -286,10 +286,6 @@ def _excerpt(body: bytes) -> str:
 
 def _short(text: str) -> str:
     return _clean(next(iter(text.splitlines()), ""))[:200]
-
-
-def _first_line(error: BaseException) -> str:
-    return _short(str(error))
 
 
 def _retry_after_s(headers: Any) -> float:

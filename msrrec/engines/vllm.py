@@ -15,7 +15,7 @@ from typing import Any
 
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ConfigError, EngineError, ModelError
+from msrrec.errors import ConfigError, EngineError, ModelError, first_line
 from msrrec.models import ModelSource
 
 ENVIRONMENT = {
@@ -82,7 +82,7 @@ class VllmEngine:
                 use_tqdm=False,
             )
         except (RuntimeError, ValueError, VLLMError) as error:
-            raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
+            raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
         return [_generation(output.outputs[0]) for output in outputs]
 
 
@@ -130,7 +130,7 @@ class AsyncVllmEngine:
                     if output.finished:
                         yield replace(piece, token_ids=tuple(ids), token_logprobs=tuple(logprobs))
         except (VLLMError, ValueError) as error:
-            raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
+            raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
 
     async def check_health(self) -> None:
         """Do nothing while the engine lives.
@@ -248,7 +248,7 @@ def _adapter_rank(adapter: str) -> int:
     try:
         rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a readable PEFT adapter ({_first_line(error)})") from error
+        raise ModelError(f"{path}: not a readable PEFT adapter ({first_line(error)})") from error
     fitting = [offered for offered in _LORA_RANKS if offered >= rank]
     if not fitting:
         raise ModelError(f"{path}: rank {rank}; expected at most {_LORA_RANKS[-1]}")
@@ -288,7 +288,7 @@ def _prepare(
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{source.path}: no readable model ({_first_line(error)}); expected config, tokenizer "
+            f"{source.path}: no readable model ({first_line(error)}); expected config, tokenizer "
             "and weights in the Hugging Face format"
         ) from error
     if config.binds_outputs and tokenizer.eos_token_id is None:
@@ -306,10 +306,10 @@ def _starting(source: ModelSource) -> Iterator[None]:
         yield
     except TypeError as error:
         raise ConfigError(
-            f"inference.vllm_kwargs: {_first_line(error)}; expected names of vLLM's options"
+            f"inference.vllm_kwargs: {first_line(error)}; expected names of vLLM's options"
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(f"{source.path}: vLLM can't load it ({_first_line(error)})") from error
+        raise EngineError(f"{source.path}: vLLM can't load it ({first_line(error)})") from error
 
 
 def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any:
@@ -338,7 +338,3 @@ def _generation(output: Any) -> Generation:
     if output.finish_reason == "stop":
         return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1])
     return Generation(ids, logprobs, output.finish_reason or "")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.vllm import engine_resources
-from msrrec.errors import DataError, EngineError, MsrRecError
+from msrrec.errors import DataError, EngineError, MsrRecError, last_line
 from msrrec.inference.codec import request_seed
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.journal import OutputJournal
@@ -331,7 +331,7 @@ def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Ta
             yield table
     except (RayError, SystemException) as error:
         cause = getattr(error, "cause", None) or error.__cause__ or error
-        raise EngineError(f"{source.name}: batch inference failed ({_last_line(cause)})") from error
+        raise EngineError(f"{source.name}: batch inference failed ({last_line(cause)})") from error
 
 
 def _failure(reason: str) -> pa.Table:
@@ -360,8 +360,3 @@ def _predictions(table: pa.Table, is_resumed: bool = False) -> dict[_Key, Predic
         )
         found[prediction.example_id, prediction.sample, output.side] = prediction
     return found
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

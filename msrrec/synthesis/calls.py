@@ -17,7 +17,7 @@ from typing import Any
 from msrrec.config import EndpointConfig, InferenceConfig, TeacherConfig
 from msrrec.engines.openai import CallFailed, TeacherClient
 from msrrec.engines.vllm import engine_resources
-from msrrec.errors import DataError, EngineError, MsrRecError
+from msrrec.errors import DataError, EngineError, MsrRecError, first_line
 from msrrec.log import Progress
 from msrrec.synthesis.gate import Gate
 from msrrec.synthesis.journal import JournalWriter, Record, iter_records, list_journal
@@ -290,7 +290,7 @@ class Crew:
         """Another actor for a dead one: what it wrote counts, its other calls are made again."""
         if self._num_hired - len(self._actors) >= _MAX_LOST_ACTORS:
             raise EngineError(
-                f"synthesize: {_MAX_LOST_ACTORS} actors died ({str(error).splitlines()[0]}); check "
+                f"synthesize: {_MAX_LOST_ACTORS} actors died ({first_line(error)}); check "
                 "their memory, then run again, answers so far are kept"
             ) from error
         held = set(self._held.pop(n))

@@ -8,18 +8,14 @@ sampling), so a rerun pays only for what it has not asked yet.
 import asyncio
 import hashlib
 import json
-import os
-import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pyarrow import fs
-
 from msrrec import storage
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
+from msrrec.journal import Journal, read_lines
 
 FOLDER = "journal"
 _MARK = "dataset.json"
@@ -114,32 +110,25 @@ def claim_journal(out: str, dataset: Dataset) -> str:
 
 def list_journal(folder: str) -> list[str]:
     """The journal's files, oldest writer first."""
-    names = [name for name in storage.list_files(folder) if name.endswith(".jsonl")]
-    return [storage.join(folder, name) for name in names]
+    return Journal(folder).list_files()
 
 
 def iter_records(path: str) -> Iterator[Record | None]:
     """The records of one file in order, None for each damaged line."""
-    for line in storage.read_bytes(path).split(b"\n"):
-        if line:
-            yield Record.from_line(line)
+    yield from map(Record.from_line, read_lines(path))
 
 
 class JournalWriter:
     """Appends answers to a file of its own; ``append`` returns when they are on the disk.
 
     Answers that arrive during a write are written together by the next one, so the cost of
-    ``fsync`` is shared and never blocks the event loop. An object store can't append: there each
-    such batch is an object.
+    ``fsync`` is shared and never blocks the event loop.
     """
 
     def __init__(self, folder: str) -> None:
-        self.name = f"{time.time():.3f}-{uuid.uuid4().hex[:8]}"
-        self._folder = folder
-        self._is_local = isinstance(storage.resolve(folder)[0], fs.LocalFileSystem)
+        self._journal = Journal(folder)
         self._lines: list[bytes] = []
         self._lock = asyncio.Lock()
-        self._batches = 0
 
     async def append(self, record: Record) -> None:
         """Write one answer durably.
@@ -151,38 +140,4 @@ class JournalWriter:
         async with self._lock:  # whoever held it before may have written this line already
             if self._lines:
                 batch, self._lines = b"".join(self._lines), []
-                await asyncio.to_thread(self._write, batch)
-
-    def _write(self, batch: bytes) -> None:
-        if not self._is_local:
-            name = f"{self.name}-{self._batches:06d}.jsonl"
-            storage.write_bytes(storage.join(self._folder, name), batch)
-            self._batches += 1
-            return
-        path = os.path.join(storage.resolve(self._folder)[1], f"{self.name}.jsonl")
-        begins = not os.path.exists(path)
-        _append(path, batch)
-        if begins:  # the file's name must survive too
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-
-
-def _append(path: str, batch: bytes) -> None:
-    """Append durably; where that fails, the file ends where it ended before.
-
-    A part of a line would damage the line that is written after it.
-    """
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(file).st_size
-        try:
-            written = 0
-            while written < len(batch):
-                written += os.write(file, batch[written:])
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, size)
-            raise
-    finally:
-        os.close(file)
+                await asyncio.to_thread(self._journal.append, batch)

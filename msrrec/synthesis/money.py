@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msrrec.config import RunConfig, TeacherConfig
+from msrrec.config import EndpointConfig, RunConfig, TeacherConfig
 from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import ConfigError
+from msrrec.prices import token_cost
 from msrrec.synthesis.plan import Budget, Plan, Spending
 
 _ENOUGH_ANSWERS = 20
@@ -43,7 +44,7 @@ def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> 
     worst = Spending(
         1,
         longest + max(e.max_tokens for e in endpoints),
-        max(_price(longest, e.max_tokens, e.prompt_price, e.completion_price) for e in endpoints),
+        max(_price(e, longest, e.max_tokens) for e in endpoints),
     )
     caps = (limits.max_calls, limits.max_total_tokens, limits.max_cost)
     return Budget(Spending(*(math.inf if cap is None else cap for cap in caps)), spent, worst)
@@ -146,14 +147,11 @@ def _seconds(config: RunConfig, calls: int, tokens: float, latency_s: float) -> 
 def _mean_price(teacher: TeacherConfig, prompt_tokens: float, completion_tokens: float) -> float:
     """Of one call, over the teachers by weight."""
     weights = [endpoint.weight for endpoint in teacher.endpoints]
-    prices = [
-        _price(prompt_tokens, completion_tokens, e.prompt_price, e.completion_price)
-        for e in teacher.endpoints
-    ]
+    prices = [_price(e, prompt_tokens, completion_tokens) for e in teacher.endpoints]
     return sum(w * p for w, p in zip(weights, prices, strict=True)) / sum(weights)
 
 
-def _price(
-    prompt_tokens: float, completion_tokens: float, prompt: float | None, completion: float | None
-) -> float:
-    return (prompt_tokens * (prompt or 0.0) + completion_tokens * (completion or 0.0)) / 1e6
+def _price(endpoint: EndpointConfig, prompt_tokens: float, completion_tokens: float) -> float:
+    """The price of one call; 0 where none is known."""
+    prices = endpoint.prompt_price, endpoint.completion_price
+    return token_cost(prompt_tokens, completion_tokens, *prices) or 0.0

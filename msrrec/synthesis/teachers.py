@@ -16,6 +16,7 @@ from msrrec.config import EndpointConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME
 from msrrec.engines.openai import Answer, CallFailed, TryAgain, estimate_tokens
 from msrrec.errors import EngineError
+from msrrec.prices import token_cost
 from msrrec.synthesis.gate import Gate
 from msrrec.synthesis.journal import Sampling
 
@@ -110,10 +111,12 @@ def cost_of(endpoint: EndpointConfig, usage: dict[str, Any]) -> float | None:
     said = usage.get("cost")
     if isinstance(said, int | float) and not isinstance(said, bool):
         return float(said)
-    if endpoint.prompt_price is None or endpoint.completion_price is None:
-        return None
-    prompt = usage.get("prompt_tokens", 0) * endpoint.prompt_price
-    return float(prompt + usage.get("completion_tokens", 0) * endpoint.completion_price) / 1e6
+    return token_cost(
+        usage.get("prompt_tokens", 0),
+        usage.get("completion_tokens", 0),
+        endpoint.prompt_price,
+        endpoint.completion_price,
+    )
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ray.util import ActorPool
 from msrrec import log
 from msrrec.config import InferenceConfig
 from msrrec.engines.vllm import engine_resources
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, last_line
 from msrrec.training.loop import raise_for_user
 from msrrec.training.worker import Job, cores_per_worker
 
@@ -174,7 +174,7 @@ def ask(
     except RayError as error:
         raise_for_user([error])
         cause = getattr(error, "cause", None) or error
-        raise EngineError(f"{job.source.name}: asking it failed ({_last_line(cause)})") from error
+        raise EngineError(f"{job.source.name}: asking it failed ({last_line(cause)})") from error
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -190,8 +190,3 @@ def deal(prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(place)
     return batches
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
