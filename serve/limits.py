@@ -119,7 +119,7 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return replay
 
 
-class Gate:
+class AdmissionControl:
     """At most so many requests at work and so many waiting; more are told to come back."""
 
     def __init__(self, max_ongoing: int, max_queued: int) -> None:

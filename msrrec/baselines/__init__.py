@@ -80,7 +80,7 @@ _SEQUENTIAL = (
     *(f"baselines.sequential.{name}" for name in ("rows", "loss", "trainer", "system")),
 )
 _LANGUAGE = (
-    *(f"baselines.language.{name}" for name in ("tuning", "speaker")),
+    *(f"baselines.language.{name}" for name in ("tuning", "generation")),
     *("training.*", "reasoning.*", "titles", "inference.codec"),
 )
 

@@ -14,7 +14,7 @@ Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrittenChoice:
     """What a system wrote for an example.
 
     Attributes:
@@ -51,7 +51,7 @@ class Baseline(Fittable, Protocol):
 class Writer(Fittable, Protocol):
     """A system that writes its choice, which may be no candidate."""
 
-    def write(self, examples: Sequence[Example]) -> list[Answer]:
+    def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
         """The answer to each example."""
         ...
 

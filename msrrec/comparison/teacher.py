@@ -17,7 +17,7 @@ from msrrec.evaluation.evaluate import Evaluation, write_evaluation
 from msrrec.reasoning.parsing import parse_answer, split_output, strip_thinking
 from msrrec.schema import Example
 from msrrec.stage import Summary
-from msrrec.synthesis.journal import Record
+from msrrec.synthesis.journal import JournalEntry
 from msrrec.synthesis.pruning import judge
 from msrrec.synthesis.synthesize import first_answers, synthesize
 
@@ -83,12 +83,12 @@ def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:
     return asked.model_copy(update={"synthesis": asked.synthesis.model_copy(update=update)})
 
 
-def name_model(found: Mapping[str, Record], config: RunConfig) -> str:
+def name_model(found: Mapping[str, JournalEntry], config: RunConfig) -> str:
     """The model that answered."""
     return next((record.sampling.model for record in found.values()), config.teacher.model)
 
 
-def to_row(dataset: Dataset, example: Example, record: Record | None) -> dict[str, Any]:
+def to_row(dataset: Dataset, example: Example, record: JournalEntry | None) -> dict[str, Any]:
     """A row of predictions from an answer, or from none."""
     index = None if record is None else read_choice(record, dataset.titles(example.candidates))
     text = "" if record is None else record.text
@@ -103,7 +103,7 @@ def to_row(dataset: Dataset, example: Example, record: Record | None) -> dict[st
     }
 
 
-def read_choice(record: Record, candidates: Sequence[str]) -> int | None:
+def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
     """The 0-based candidate that an answer names.
 
     After the reasoning where there is an end to it, or else in the chain's last step, or else in

@@ -21,7 +21,7 @@ from typing import Any
 
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.reasoning.parsing import (
-    Prompt,
+    ParsedPrompt,
     parse_plain_prompt,
     parse_prompt,
     parse_recovery_prompt,
@@ -116,7 +116,7 @@ class OfflineTeacher:
             return _malformed(reasoning, rng)
         return render_output(reasoning, answer), "stop"
 
-    def _recover(self, prompt: Prompt, seed: int) -> str:
+    def _recover(self, prompt: ParsedPrompt, seed: int) -> str:
         """A candidate whose category, or whose words, a rationale mentions most; then brands."""
         rationale, scores = " ".join(prompt.history), []
         for title in prompt.candidates:
@@ -132,7 +132,7 @@ class OfflineTeacher:
         """The catalogue's item of a title; one without any attribute where there is none."""
         return self._items.get(normalize_title(title)) or Item(title, title)
 
-    def _by_category(self, prompt: Prompt) -> Opinion:
+    def _by_category(self, prompt: ParsedPrompt) -> Opinion:
         """Candidates of the categories bought most, a repeated brand between equals."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
@@ -155,7 +155,7 @@ class OfflineTeacher:
             tuple(map(_label, history)),
         )
 
-    def _by_words(self, prompt: Prompt) -> Opinion:
+    def _by_words(self, prompt: ParsedPrompt) -> Opinion:
         """Candidates that share rare words with the history, or were bought beside it."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]

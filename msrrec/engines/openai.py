@@ -65,7 +65,7 @@ class TryAgain(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """What a teacher gave back for one prompt; see ``journal.Record``."""
 
     text: str
@@ -103,7 +103,7 @@ class TeacherClient:
         self._sends_seed = sends_seed
         self._client: openai.AsyncOpenAI | None = None
 
-    async def ask(self, prompt: str, attempt: int = 0) -> Answer:
+    async def complete(self, prompt: str, attempt: int = 0) -> Completion:
         """The model's answer to one prompt.
 
         Raises:
@@ -181,12 +181,12 @@ class TeacherClient:
         said = _short(first_line(cause))
         return TryAgain(said, is_refused=isinstance(cause, httpx2.ConnectError))
 
-    def _refused(self, status: int, headers: Any, body: bytes) -> Answer:
+    def _refused(self, status: int, headers: Any, body: bytes) -> Completion:
         """What a status other than 200 means; an answer only where a filter refused the prompt."""
         said, code = _read_error(body)
         said = f"{status}: {said}"
         if code == "content_filter":  # some APIs report a refusal as an error
-            return Answer("", None, "content_filter", {}, "", 0.0)
+            return Completion("", None, "content_filter", {}, "", 0.0)
         if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {said}")):
             raise EngineError(
                 f"{self._where}: the balance is exhausted ({said}); top it up and run again, "
@@ -212,7 +212,7 @@ class TeacherClient:
         )
 
 
-def _read(body: bytes, prompt: str, latency_s: float) -> Answer:
+def _read(body: bytes, prompt: str, latency_s: float) -> Completion:
     """The answer in a response.
 
     Raises:
@@ -230,7 +230,7 @@ def _read(body: bytes, prompt: str, latency_s: float) -> Answer:
         raise TryAgain(f"the body is no chat completion: {_excerpt(body)}")
     thought = message.get("reasoning_content") or message.get("reasoning")
     thought = _clean(thought) if isinstance(thought, str) else None
-    return Answer(
+    return Completion(
         text=text,
         reasoning_content=thought or None,
         finish_reason="content_filter"

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from msrrec import schema, storage
 from msrrec.baselines import BASELINES, build_baseline
-from msrrec.baselines.interface import Answer, Writer, choose
+from msrrec.baselines.interface import Writer, WrittenChoice, choose
 from msrrec.baselines.popularity import count_buyers
 from msrrec.baselines.purchases import training_purchases
 from msrrec.config import RunConfig
@@ -203,7 +203,9 @@ def _scored(
     ]
 
 
-def _answered(examples: Sequence[Example], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def _answered(
+    examples: Sequence[Example], answers: Sequence[WrittenChoice]
+) -> list[dict[str, Any]]:
     """The candidate that each answer names."""
     return [
         {

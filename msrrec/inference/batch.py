@@ -62,7 +62,7 @@ _OUTPUTS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Questions:
+class QueryTable:
     """What is asked, in tables that workers read in place.
 
     Attributes:
@@ -75,8 +75,8 @@ class Questions:
     titles: pa.Array
 
     @classmethod
-    def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "Questions":
-        """The questions of examples."""
+    def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "QueryTable":
+        """The queries of examples."""
         places = {item_id: n for n, item_id in enumerate(dataset.items)}
         items = pa.list_(pa.int32())
         rows = {
@@ -88,7 +88,7 @@ class Questions:
         return cls(dataset.domain, pa.table(rows), titles)
 
     def take(self, numbers: Sequence[int]) -> list[Query]:
-        """The questions with these row numbers."""
+        """The queries with these row numbers."""
         return [
             Query(
                 row["example_id"],
@@ -128,7 +128,7 @@ _Key = tuple[str, int, str]
 
 
 class RecommendStage:
-    """A Ray Data stage: row numbers of questions in, one row a sample and side out.
+    """A Ray Data stage: row numbers of queries in, one row a sample and side out.
 
     An engine that can't start or fails is told in a row too: Ray would bury an exception under its
     own, and print them all.
@@ -139,14 +139,14 @@ class RecommendStage:
         source: ModelSource,
         config: InferenceConfig,
         sides: Sequence[Side],
-        questions: "Questions | ray.ObjectRef[Questions]",
+        queries: "QueryTable | ray.ObjectRef[QueryTable]",
         build: BuildRecommender = Recommender.from_source,
     ) -> None:
         """Start the engine, once an actor."""
         setup()
         self._sides, self._seed = tuple(sides), config.seed
         self._num_samples = config.num_samples
-        self._questions = _fetch(questions)
+        self._queries = _fetch(queries)
         self._recommender: Recommender | None = None
         self._failure = ""
         try:
@@ -160,7 +160,7 @@ class RecommendStage:
             return _failure(self._failure)
         samples = [
             (replace(query, key=query.key + _suffix(n)), n)
-            for query in self._questions.take(batch["id"].to_pylist())
+            for query in self._queries.take(batch["id"].to_pylist())
             for n in range(self._num_samples)
         ]
         try:
@@ -185,13 +185,13 @@ def _suffix(sample: int) -> str:
     return f"#{sample}" if sample else ""
 
 
-def _fetch(questions: "Questions | ray.ObjectRef[Questions]") -> Questions:
-    """The questions, from Ray's object store where they are there."""
-    if isinstance(questions, Questions):
-        return questions
+def _fetch(queries: "QueryTable | ray.ObjectRef[QueryTable]") -> QueryTable:
+    """The queries, from Ray's object store where they are there."""
+    if isinstance(queries, QueryTable):
+        return queries
     import ray
 
-    found: Questions = ray.get(questions)
+    found: QueryTable = ray.get(queries)
     return found
 
 
@@ -267,8 +267,8 @@ def _generate(
         return
     import ray
 
-    questions = ray.put(Questions.collect(examples, dataset))
-    arguments = (_absolute(source), config, tuple(sides), questions, build)
+    queries = ray.put(QueryTable.collect(examples, dataset))
+    arguments = (_absolute(source), config, tuple(sides), queries, build)
     yield from _batches(_pipeline(len(examples), arguments, config), source)
 
 

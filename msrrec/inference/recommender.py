@@ -9,7 +9,11 @@ from msrrec.engines.base import Engine, Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
-from msrrec.inference.scoring import Written, candidate_logprobs, unconditional_perplexities
+from msrrec.inference.scoring import (
+    GeneratedReasoning,
+    candidate_logprobs,
+    unconditional_perplexities,
+)
 from msrrec.reasoning.encoding import Query, check_query, encode_choice, fit_prompt
 from msrrec.reasoning.prompts import Side
 
@@ -173,18 +177,18 @@ class Recommender:
         outputs = [self.read(queries[n], side, generation) for (n, side, _), generation in asked]
         if not (self.config.candidate_logprobs or self.config.unconditional_perplexity):
             return outputs
-        written = [
-            Written(queries[n], request, reasoning_ids(self.tokenizer, generation))
+        generated = [
+            GeneratedReasoning(queries[n], request, reasoning_ids(self.tokenizer, generation))
             for (n, _, request), generation in asked
         ]
         if self.config.candidate_logprobs:
-            scores = candidate_logprobs(self.engine, written, self.answer_format)
+            scores = candidate_logprobs(self.engine, generated, self.answer_format)
             outputs = [
                 replace(output, candidate_logprobs=found)
                 for output, found in zip(outputs, scores, strict=True)
             ]
         if self.config.unconditional_perplexity:
-            values = unconditional_perplexities(self.engine, written)
+            values = unconditional_perplexities(self.engine, generated)
             outputs = [
                 replace(output, perplexity_unconditional=value)
                 for output, value in zip(outputs, values, strict=True)

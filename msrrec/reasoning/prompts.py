@@ -152,12 +152,12 @@ def render_reasoning(side: Side, steps: Sequence[str]) -> str:
     if len(steps) != len(names):
         raise ValueError(f"the {side} chain has {len(names)} steps, got {len(steps)}")
     return "".join(
-        f"Step {n}. {name}: {defuse(step)}\n"
+        f"Step {n}. {name}: {sanitize_step(step)}\n"
         for n, (name, step) in enumerate(zip(names, steps, strict=True), 1)
     )
 
 
-def defuse(step: str) -> str:
+def sanitize_step(step: str) -> str:
     """A step's text on one line, chain markers without their brackets, however many."""
     return _MARKERS.sub(r"\1", " ".join(step.split()))
 

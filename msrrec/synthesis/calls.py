@@ -19,11 +19,11 @@ from msrrec.engines.openai import CallFailed, TeacherClient
 from msrrec.engines.vllm import engine_resources
 from msrrec.errors import DataError, EngineError, MsrRecError, first_line
 from msrrec.log import Progress
-from msrrec.synthesis.gate import Gate
-from msrrec.synthesis.journal import JournalWriter, Record, iter_records, list_journal
+from msrrec.synthesis.journal import JournalEntry, JournalWriter, iter_entries, list_journal_files
 from msrrec.synthesis.local import LocalClient
-from msrrec.synthesis.plan import Ask, Plan, Spending, Standing
-from msrrec.synthesis.pruning import Verdict, judge
+from msrrec.synthesis.plan import CallId, CompletionStatus, Plan, Spending
+from msrrec.synthesis.pruning import Judgement, judge
+from msrrec.synthesis.rate_limiter import RateLimiter
 from msrrec.synthesis.teachers import Client, Teacher, Teachers, cost_of, count_tokens
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _OVERDUE = 3.0
 
 
 @dataclass(frozen=True)
-class Question:
+class TeacherRequest:
     """One example as the teacher sees it, and what pruning needs beside.
 
     Attributes:
@@ -56,17 +56,17 @@ class Question:
     history: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, entry: JournalEntry) -> Judgement:
         """What becomes of an answer to it."""
-        return judge(record, self.candidates, self.target, self.history, self.later)
+        return judge(entry, self.candidates, self.target, self.history, self.later)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one call: what its answer is and cost, or why there is none."""
 
-    ask: Ask
-    standing: Standing | None
+    call_id: CallId
+    status: CompletionStatus | None
     detail: str = ""
     spending: Spending | None = None
 
@@ -93,16 +93,16 @@ class Assignment:
     inference: InferenceConfig
 
 
-def standing_of(verdict: Verdict) -> Standing:
-    """Whether a verdict makes a path, may be mended by another sample, or stands."""
-    if verdict.ruling == "kept":
+def status_of(judgement: Judgement) -> CompletionStatus:
+    """Whether a judgement makes a path, may be mended by another sample, or stands."""
+    if judgement.verdict == "kept":
         return "valid"
-    return "unread" if verdict.is_retryable else "settled"
+    return "unreadable" if judgement.is_retryable else "settled"
 
 
-def spending_of(record: Record) -> Spending:
+def spending_of(entry: JournalEntry) -> Spending:
     """What a journaled answer cost."""
-    return Spending(1, count_tokens(record.usage), record.cost or 0.0)
+    return Spending(1, count_tokens(entry.usage), entry.cost or 0.0)
 
 
 def build_teachers(work: Assignment) -> Teachers:
@@ -115,7 +115,7 @@ def build_teachers(work: Assignment) -> Teachers:
             for per_minute in (endpoint.requests_per_minute, endpoint.tokens_per_minute)
         ]
         client = _build_client(endpoint, key, work)
-        teachers.append(Teacher(endpoint, client, Gate(work.teacher.concurrency, *rates)))
+        teachers.append(Teacher(endpoint, client, RateLimiter(work.teacher.concurrency, *rates)))
     return Teachers(teachers, work.teacher.max_retries)
 
 
@@ -125,7 +125,7 @@ def _build_client(endpoint: EndpointConfig, key: str | None, work: Assignment) -
     return TeacherClient(endpoint, key, work.teacher.timeout_s, sends_seed=work.is_offline)
 
 
-class Caller:
+class TeacherActor:
     """A Ray actor: many calls in flight, each answer journaled before it is judged."""
 
     def __init__(self, work: Assignment) -> None:
@@ -135,15 +135,15 @@ class Caller:
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._writing: set[asyncio.Task[Outcome] | None] = set()
 
-    async def exchange(self, asks: Sequence[tuple[Question, int]]) -> list[Outcome]:
+    async def exchange(self, call_ids: Sequence[tuple[TeacherRequest, int]]) -> list[Outcome]:
         """Start calls, wait for any, and give back what has become of those that ended.
 
         Raises:
             EngineError: If no call can succeed.
             OSError: If the journal can't be written.
         """
-        for question, attempt in asks:
-            self._tasks.add(asyncio.create_task(self._call(question, attempt)))
+        for request, attempt in call_ids:
+            self._tasks.add(asyncio.create_task(self._call(request, attempt)))
         if not self._tasks:
             return []
         done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -168,16 +168,16 @@ class Caller:
         await self._teachers.close()
         return given_up
 
-    async def _call(self, question: Question, attempt: int) -> Outcome:
-        ask = (question.example_id, attempt)
+    async def _call(self, request: TeacherRequest, attempt: int) -> Outcome:
+        call_id = (request.example_id, attempt)
         try:
-            teacher, answer, tries = await self._teachers.ask(question.prompt, attempt)
+            teacher, answer, tries = await self._teachers.complete(request.prompt, attempt)
         except CallFailed as error:
-            return Outcome(ask, None, str(error))
-        record = Record(
-            example_id=question.example_id,
+            return Outcome(call_id, None, str(error))
+        entry = JournalEntry(
+            example_id=request.example_id,
             attempt=attempt,
-            prompt_hash=question.prompt_hash,
+            prompt_hash=request.prompt_hash,
             sampling=teacher.sampling,
             tries=tries,
             answered_at_s=round(time.time(), 3),
@@ -187,32 +187,32 @@ class Caller:
             **vars(answer),
         )
         self._writing.add(asyncio.current_task())
-        await self._journal.append(record)
+        await self._journal.append(entry)
         self._writing.discard(asyncio.current_task())
-        verdict = question.judge(record)
-        return Outcome(ask, standing_of(verdict), spending=spending_of(record))
+        judgement = request.judge(entry)
+        return Outcome(call_id, status_of(judgement), spending=spending_of(entry))
 
 
-class Crew:
+class ActorPool:
     """The actors of one run, and the calls that each of them holds."""
 
-    def __init__(self, questions: dict[str, Question], work: Assignment) -> None:
+    def __init__(self, requests: dict[str, TeacherRequest], work: Assignment) -> None:
         import ray
 
-        self._actor_class = ray.remote(Caller).options(**_actor_options(work))
-        self._work, self._questions = work, questions
+        self._actor_class = ray.remote(TeacherActor).options(**_actor_options(work))
+        self._work, self._questions = work, requests
         concurrency = work.teacher.concurrency * len(work.teacher.endpoints)
         self._room = concurrency + max(1, concurrency // _NOT_STARTED_SHARE)
         self._actors: dict[int, Any] = {}
-        self._held: dict[int, dict[Ask, float]] = {}
+        self._held: dict[int, dict[CallId, float]] = {}
         self._waiting: dict[Any, int] = {}
-        self._num_hired = 0
+        self._num_started = 0
         self._num_outcomes, self._held_s = 0, 0.0
 
-    def hire(self) -> None:
+    def add_actor(self) -> None:
         """Start one more actor."""
-        n = self._num_hired
-        self._num_hired += 1
+        n = self._num_started
+        self._num_started += 1
         self._actors[n] = self._actor_class.remote(self._work)
         self._held[n] = {}
 
@@ -223,10 +223,10 @@ class Crew:
         for n, actor in self._actors.items():
             if n in busy:
                 continue
-            asks = plan.take(self._room - len(self._held[n]), overdue)
-            self._held[n].update(dict.fromkeys(asks, now))
+            call_ids = plan.take(self._room - len(self._held[n]), overdue)
+            self._held[n].update(dict.fromkeys(call_ids, now))
             if self._held[n]:
-                work = [(self._questions[example_id], attempt) for example_id, attempt in asks]
+                work = [(self._questions[example_id], attempt) for example_id, attempt in call_ids]
                 self._waiting[actor.exchange.remote(work)] = n
 
     def _num_overdue(self) -> int:
@@ -260,17 +260,17 @@ class Crew:
                 self._forget(n, found)
             outcomes += found
         for outcome in outcomes:
-            plan.report(outcome.ask, outcome.standing, outcome.spending)
+            plan.report(outcome.call_id, outcome.status, outcome.spending)
         return outcomes
 
     def _forget(self, n: int, outcomes: Sequence[Outcome]) -> None:
         now = time.monotonic()
         for outcome in outcomes:
-            self._held_s += now - self._held[n].pop(outcome.ask)
+            self._held_s += now - self._held[n].pop(outcome.call_id)
         self._num_outcomes += len(outcomes)
 
-    def dismiss(self, grace_s: float) -> int:
-        """End all actors that live, see ``Caller.stop``; the number of calls given up."""
+    def stop(self, grace_s: float) -> int:
+        """End all actors that live, see ``TeacherActor.stop``; the number of calls given up."""
         import ray
 
         given_up = 0
@@ -288,31 +288,33 @@ class Crew:
 
     def _replace(self, n: int, plan: Plan, error: Exception) -> list[Outcome]:
         """Another actor for a dead one: what it wrote counts, its other calls are made again."""
-        if self._num_hired - len(self._actors) >= _MAX_LOST_ACTORS:
+        if self._num_started - len(self._actors) >= _MAX_LOST_ACTORS:
             raise EngineError(
                 f"synthesize: {_MAX_LOST_ACTORS} actors died ({first_line(error)}); check "
                 "their memory, then run again, answers so far are kept"
             ) from error
         held = set(self._held.pop(n))
         del self._actors[n]
-        outcomes = self._written(held)
-        for ask in sorted(held - {outcome.ask for outcome in outcomes}):
-            plan.give_back(ask)
+        outcomes = self._find_journaled(held)
+        for call_id in sorted(held - {outcome.call_id for outcome in outcomes}):
+            plan.give_back(call_id)
         logger.warning("an actor died; %d of its calls are made again", len(held) - len(outcomes))
-        self.hire()
+        self.add_actor()
         return outcomes
 
-    def _written(self, asks: set[Ask]) -> list[Outcome]:
+    def _find_journaled(self, call_ids: set[CallId]) -> list[Outcome]:
         """Outcomes of calls whose answer the journal holds."""
-        found: dict[Ask, Outcome] = {}
-        for path in list_journal(self._work.journal):
-            for record in iter_records(path):
-                ask = (record.example_id, record.attempt) if record else None
-                question = self._questions[ask[0]] if ask in asks and ask else None
-                if record and question and record.prompt_hash == question.prompt_hash:
-                    verdict = question.judge(record)
-                    assert ask is not None
-                    found[ask] = Outcome(ask, standing_of(verdict), spending=spending_of(record))
+        found: dict[CallId, Outcome] = {}
+        for path in list_journal_files(self._work.journal):
+            for entry in iter_entries(path):
+                call_id = (entry.example_id, entry.attempt) if entry else None
+                request = self._questions[call_id[0]] if call_id in call_ids and call_id else None
+                if entry and request and entry.prompt_hash == request.prompt_hash:
+                    judgement = request.judge(entry)
+                    assert call_id is not None
+                    found[call_id] = Outcome(
+                        call_id, status_of(judgement), spending=spending_of(entry)
+                    )
         return list(found.values())
 
 
@@ -331,31 +333,31 @@ def _actor_options(work: Assignment) -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here if work.is_offline else "SPREAD"}
 
 
-def ask_all(plan: Plan, crew: Crew, num_actors: int) -> int:
+def ask_all(plan: Plan, pool: ActorPool, num_actors: int) -> int:
     """Make the plan's calls; the number of calls given up when there were enough paths.
 
     Raises:
         EngineError: If the teacher refuses, can't be reached, or fails call after call.
     """
     for _ in range(num_actors):
-        crew.hire()
+        pool.add_actor()
     try:
         with Progress("synthesize", plan.num_queued, "answers") as progress:
             while not plan.is_finished:
-                crew.top_up(plan)
-                outcomes = crew.collect(plan)
+                pool.top_up(plan)
+                outcomes = pool.collect(plan)
                 progress.advance(len(outcomes), f"{plan.num_valid:,} valid paths")
                 _stop_on_failures(plan, outcomes)
-        return crew.dismiss(grace_s=0)
+        return pool.stop(grace_s=0)
     except MsrRecError:
-        crew.dismiss(_GRACE_S)  # what is in flight may still be answered, and is paid for
+        pool.stop(_GRACE_S)  # what is in flight may still be answered, and is paid for
         raise
     finally:
-        crew.kill()
+        pool.kill()
 
 
 def _stop_on_failures(plan: Plan, outcomes: Sequence[Outcome]) -> None:
-    details = [outcome.detail for outcome in outcomes if outcome.standing is None]
+    details = [outcome.detail for outcome in outcomes if outcome.status is None]
     nothing_came = plan.is_finished and plan.num_answers == 0
     if details and (plan.failed_in_a_row >= _MAX_FAILED_IN_A_ROW or nothing_came):
         raise EngineError(

@@ -16,8 +16,8 @@ from msrrec.metrics.statistics import wilson
 from msrrec.page import render_page, svg_points
 from msrrec.reasoning.prompts import STEPS
 from msrrec.schema import Example
-from msrrec.synthesis.calls import Question
-from msrrec.synthesis.journal import Record, iter_records, list_journal
+from msrrec.synthesis.calls import TeacherRequest
+from msrrec.synthesis.journal import JournalEntry, iter_entries, list_journal_files
 from msrrec.titles import clean_title
 
 CARD = "card.json"
@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 def write_card(
     out: str,
     dataset: Dataset,
-    questions: Mapping[str, Question],
+    requests: Mapping[str, TeacherRequest],
     rows: Sequence[Row],
     journal: str,
     summary: Mapping[str, Any],
@@ -44,15 +44,15 @@ def write_card(
     Args:
         out: The folder of the stage.
         dataset: Whose training examples were asked about.
-        questions: By example id.
-        rows: One verdict an answer, as ``judge_journal`` gives them.
+        requests: By example id.
+        rows: One judgement an answer, as ``judge_journal`` gives them.
         journal: The folder of the answers.
         summary: The figures of ``summary.json``.
     """
     asked = {row["example_id"] for row in rows}
     examples = [e for e in dataset.examples("train") if e.example_id in asked]
     card = build_card(dataset, examples, rows, summary)
-    card["examples"] = _pick_examples(questions, rows, journal)
+    card["examples"] = _pick_examples(requests, rows, journal)
     storage.write_json(storage.join(out, CARD), card)
     page = render_page("synthesis/card.html", card=card, plot=_plot(card["progress"]))
     storage.write_bytes(storage.join(out, PAGE), page)
@@ -66,10 +66,10 @@ def build_card(
     Args:
         dataset: For titles and categories.
         examples: Those with an answer.
-        rows: One verdict an answer.
+        rows: One judgement an answer.
         summary: The figures of ``summary.json``.
     """
-    kept = {row["example_id"] for row in rows if row["ruling"] == "kept"}
+    kept = {row["example_id"] for row in rows if row["verdict"] == "kept"}
     return {
         "kind": "msrrec data card",
         "dataset": {
@@ -82,7 +82,7 @@ def build_card(
         "num_asked_again": sum(row["attempt"] > 0 for row in rows),
         "kept": _share([e.example_id in kept for e in examples]),
         "kept_by": _slices(dataset, examples, kept),
-        "rulings": _rulings(rows),
+        "verdicts": _count_verdicts(rows),
         "step_words": _step_words(rows),
         "tokens": _tokens(rows, len(kept)),
         "progress": _progress(rows),
@@ -104,8 +104,8 @@ def _slices(
             users_of[item_id].add(example.user_id)
     category = _category_of(dataset, examples)
     slices = {
-        "popularity": _slice(examples, kept, lambda e: _octave(len(users_of[e.target]))),
-        "history length": _slice(examples, kept, lambda e: _octave(len(e.history))),
+        "popularity": _slice(examples, kept, lambda e: _doubling_bin(len(users_of[e.target]))),
+        "history length": _slice(examples, kept, lambda e: _doubling_bin(len(e.history))),
     }
     if not category:
         return slices
@@ -131,7 +131,7 @@ def _slice(
     return [{"label": key[1], **_share(hits[key])} for key in sorted(hits)]
 
 
-def _octave(count: int) -> tuple[int, str]:
+def _doubling_bin(count: int) -> tuple[int, str]:
     """The bin of a count: 1, 2–3, 4–7, 8–15 and so on."""
     low = 1 << max(count.bit_length() - 1, 0)
     return (low, "1") if low == 1 else (low, f"{low}–{2 * low - 1}")
@@ -150,28 +150,28 @@ def _category_of(dataset: Dataset, examples: Sequence[Example]) -> dict[str, str
     return {}
 
 
-def _rulings(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """How often each ruling came, the kept first, and its details."""
-    counts = Counter(row["ruling"] for row in rows)
+def _count_verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """How often each verdict came, the kept first, and its details."""
+    counts = Counter(row["verdict"] for row in rows)
     details: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row["detail"]:
-            details[row["ruling"]][row["detail"]] += 1
-    order = sorted(counts, key=lambda ruling: (ruling != "kept", -counts[ruling], ruling))
+            details[row["verdict"]][row["detail"]] += 1
+    order = sorted(counts, key=lambda verdict: (verdict != "kept", -counts[verdict], verdict))
     return [
         {
-            "ruling": ruling,
-            "answers": counts[ruling],
-            "share": counts[ruling] / len(rows),
-            "details": dict(details[ruling].most_common(6)),
+            "verdict": verdict,
+            "answers": counts[verdict],
+            "share": counts[verdict] / len(rows),
+            "details": dict(details[verdict].most_common(6)),
         }
-        for ruling in order
+        for verdict in order
     ]
 
 
 def _step_words(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The length of each step of the kept paths in words: its first decile, median and last."""
-    kept = [row["steps"] for row in rows if row["ruling"] == "kept"]
+    kept = [row["steps"] for row in rows if row["verdict"] == "kept"]
     if len(kept) < 2:
         return []
     columns = zip(STEPS["full"], zip(*kept, strict=True), strict=True)
@@ -200,7 +200,7 @@ def _progress(rows: Sequence[Row]) -> list[list[int]]:
     valid: set[str] = set()
     curve = [[0, 0]]
     for n, row in enumerate(sorted(rows, key=lambda row: row["answered_at_s"]), 1):
-        if row["ruling"] == "kept":
+        if row["verdict"] == "kept":
             valid.add(row["example_id"])
         curve.append([n, len(valid)])
     stride = max(1, -(-len(curve) // _MAX_POINTS))
@@ -214,43 +214,45 @@ def _plot(progress: Sequence[Sequence[int]]) -> dict[str, Any]:
 
 
 def _pick_examples(
-    questions: Mapping[str, Question], rows: Sequence[Row], journal: str
+    requests: Mapping[str, TeacherRequest], rows: Sequence[Row], journal: str
 ) -> list[dict[str, Any]]:
-    """The first answers of each ruling, so that nobody picked them."""
+    """The first answers of each verdict, so that nobody picked them."""
     picked: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if len(picked[row["ruling"]]) < _EXAMPLES_EACH:
-            picked[row["ruling"]].append(row)
-    chosen = [row for ruling in _rulings(rows) for row in picked[ruling["ruling"]]]
-    records = _read_records(journal, {(row["file"], row["line"]) for row in chosen})
+        if len(picked[row["verdict"]]) < _EXAMPLES_EACH:
+            picked[row["verdict"]].append(row)
+    chosen = [row for verdict in _count_verdicts(rows) for row in picked[verdict["verdict"]]]
+    entries = _read_entries(journal, {(row["file"], row["line"]) for row in chosen})
     return [
-        _example(questions[row["example_id"]], row, records[row["file"], row["line"]])
+        _example(requests[row["example_id"]], row, entries[row["file"], row["line"]])
         for row in chosen
     ]
 
 
-def _read_records(journal: str, places: set[tuple[int, int]]) -> dict[tuple[int, int], Record]:
-    """The records at some lines of some files of the journal."""
-    found: dict[tuple[int, int], Record] = {}
-    files = list_journal(journal)
+def _read_entries(
+    journal: str, places: set[tuple[int, int]]
+) -> dict[tuple[int, int], JournalEntry]:
+    """The entries at some lines of some files of the journal."""
+    found: dict[tuple[int, int], JournalEntry] = {}
+    files = list_journal_files(journal)
     for file in sorted({file for file, _ in places}):
-        for line, record in enumerate(iter_records(files[file])):
-            if record is not None and (file, line) in places:
-                found[file, line] = record
+        for line, entry in enumerate(iter_entries(files[file])):
+            if entry is not None and (file, line) in places:
+                found[file, line] = entry
     return found
 
 
-def _example(question: Question, row: Row, record: Record) -> dict[str, Any]:
-    text = record.text if record.text.strip() else record.reasoning_content or ""
+def _example(request: TeacherRequest, row: Row, entry: JournalEntry) -> dict[str, Any]:
+    text = entry.text if entry.text.strip() else entry.reasoning_content or ""
     return {
-        "ruling": row["ruling"],
+        "verdict": row["verdict"],
         "detail": row["detail"],
-        "example_id": question.example_id,
+        "example_id": request.example_id,
         "attempt": row["attempt"],
         "model": row["model"],
-        "finish_reason": record.finish_reason,
-        "history": [clean_title(title) for title in question.history],
-        "candidates": [clean_title(title) for title in question.candidates],
-        "target": question.target,
+        "finish_reason": entry.finish_reason,
+        "history": [clean_title(title) for title in request.history],
+        "candidates": [clean_title(title) for title in request.candidates],
+        "target": request.target,
         "text": text[:_TEXT_CHARS] + ("…" if len(text) > _TEXT_CHARS else ""),
     }

@@ -31,7 +31,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Record:
+class JournalEntry:
     """One answer as it arrived.
 
     Attributes:
@@ -72,7 +72,7 @@ class Record:
         return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> "Record | None":
+    def from_line(cls, line: bytes) -> "JournalEntry | None":
         """The inverse of ``to_line``; None for a torn or foreign line."""
         try:
             row = json.loads(line)
@@ -108,14 +108,14 @@ def claim_journal(out: str, dataset: Dataset) -> str:
     return folder
 
 
-def list_journal(folder: str) -> list[str]:
+def list_journal_files(folder: str) -> list[str]:
     """The journal's files, oldest writer first."""
     return Journal(folder).list_files()
 
 
-def iter_records(path: str) -> Iterator[Record | None]:
-    """The records of one file in order, None for each damaged line."""
-    yield from map(Record.from_line, read_lines(path))
+def iter_entries(path: str) -> Iterator[JournalEntry | None]:
+    """The entries of one file in order, None for each damaged line."""
+    yield from map(JournalEntry.from_line, read_lines(path))
 
 
 class JournalWriter:
@@ -130,13 +130,13 @@ class JournalWriter:
         self._lines: list[bytes] = []
         self._lock = asyncio.Lock()
 
-    async def append(self, record: Record) -> None:
+    async def append(self, entry: JournalEntry) -> None:
         """Write one answer durably.
 
         Raises:
             OSError: If the storage refuses, a full disk for example.
         """
-        self._lines.append(record.to_line())
+        self._lines.append(entry.to_line())
         async with self._lock:  # whoever held it before may have written this line already
             if self._lines:
                 batch, self._lines = b"".join(self._lines), []

@@ -18,7 +18,7 @@ from msrrec.synthesis.plan import Budget, Plan, Spending
 _ENOUGH_ANSWERS = 20
 _ASSUMED = {
     "acceptance_rate": 0.3,  # teachers name the bought item for 27 to 39 users of 100
-    "unread_rate": 0.05,
+    "unreadable_rate": 0.05,
     "completion_tokens": 1500.0,  # five steps and the thoughts of a reasoning model
     "tokens_per_s": 50.0,
 }
@@ -88,10 +88,10 @@ def estimate(
 
 def _measure(rows: Sequence[Row]) -> dict[str, float]:
     count = len(rows)
-    standings = [row["standing"] for row in rows]
+    statuses = [row["status"] for row in rows]
     return {
-        "acceptance_rate": standings.count("valid") / count,
-        "unread_rate": standings.count("unread") / count,
+        "acceptance_rate": statuses.count("valid") / count,
+        "unreadable_rate": statuses.count("unreadable") / count,
         "completion_tokens": sum(row["completion_tokens"] for row in rows) / count,
         "prompt_scale": sum(row["prompt_tokens"] for row in rows)
         / sum(row["estimated_prompt_tokens"] for row in rows),
@@ -114,7 +114,7 @@ def _calls(
     config: RunConfig, plan: Plan, found: Mapping[str, float], each: Spending
 ) -> tuple[int, str]:
     """Calls to expect, and what ends them: the examples, a threshold or a cap."""
-    attempts, unread = config.synthesis.attempts, found["unread_rate"]
+    attempts, unread = config.synthesis.attempts, found["unreadable_rate"]
     tries = sum(unread**n for n in range(attempts))
     bounds: dict[str, float] = {"examples": plan.num_queued * tries}
     rate = found["acceptance_rate"]

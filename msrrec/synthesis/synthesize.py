@@ -1,4 +1,4 @@
-"""The stage: questions from the training examples, calls, judgement, and the kept paths.
+"""The stage: requests from the training examples, calls, judgement, and the kept paths.
 
 The journal in the output folder is the only state. Whatever happens, a rerun reads it, asks for
 what is missing and judges all of it again; ``summary.json`` is written last.
@@ -24,24 +24,31 @@ from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, serve_of
 from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
 from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_reasoning
-from msrrec.synthesis.calls import Assignment, Crew, Question, ask_all, spending_of, standing_of
+from msrrec.synthesis.calls import (
+    ActorPool,
+    Assignment,
+    TeacherRequest,
+    ask_all,
+    spending_of,
+    status_of,
+)
 from msrrec.synthesis.card import write_card
 from msrrec.synthesis.journal import (
     FOLDER,
-    Record,
+    JournalEntry,
     Sampling,
     claim_journal,
     hash_prompt,
-    iter_records,
-    list_journal,
+    iter_entries,
+    list_journal_files,
 )
 from msrrec.synthesis.money import CAPS, build_budget, estimate
-from msrrec.synthesis.plan import Ask, Plan, Quota, Spending, Standing
+from msrrec.synthesis.plan import CallId, CompletionStatus, Plan, Quota, Spending
 from msrrec.synthesis.pruning import provenance
 
 logger = logging.getLogger(__name__)
 
-Questions = dict[str, Question]
+Requests = dict[str, TeacherRequest]
 Row = dict[str, Any]
 Samplings = frozenset[Sampling]
 
@@ -69,15 +76,15 @@ def synthesize(
         ConfigError: If money is capped and a price is missing.
     """
     begin = time.monotonic()
-    questions = build_questions(dataset, config)
+    requests = build_requests(dataset, config)
     config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
     journal = claim_journal(out, dataset)
-    rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
-    plan = _plan(dataset, questions, rows, config, spent)
+    rows, spent = _sort(requests, judge_journal(journal, requests, _samplings(config)))
+    plan = _plan(dataset, requests, rows, config, spent)
     num_before, num_given_up, run = len(rows), 0, uuid.uuid4().hex[:8]
     if not plan.is_finished:
-        num_given_up = _ask(plan, questions, dataset, journal, config, run, keys or {})
-        rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
+        num_given_up = _ask(plan, requests, dataset, journal, config, run, keys or {})
+        rows, spent = _sort(requests, judge_journal(journal, requests, _samplings(config)))
         _check_shared(journal, plan, len(rows))
     else:
         logger.info("synthesize: nothing to ask, %d answers are in the journal", len(rows))
@@ -95,7 +102,7 @@ def synthesize(
         "wall_s": round(time.monotonic() - begin, 1),
     }
     try:
-        return _write(out, dataset, questions, rows, config, figures)
+        return _write(out, dataset, requests, rows, config, figures)
     except OSError as error:
         raise DataError(
             f"{out}: can't be written ({error}); free space there and run again, answers so far "
@@ -110,17 +117,17 @@ def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Any
         DataError: If there are no examples.
         ConfigError: If money is capped and a price is missing.
     """
-    questions = build_questions(dataset, config)
+    requests = build_requests(dataset, config)
     config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
-    files = list_journal(storage.join(out, FOLDER))
+    files = list_journal_files(storage.join(out, FOLDER))
     found = [
         row
         for n, path in enumerate(files)
-        for row in _judge_file(n, path, questions, _samplings(config))
+        for row in _judge_file(n, path, requests, _samplings(config))
     ]
-    rows, spent = _sort(questions, found)
-    plan = _plan(dataset, questions, rows, config, spent)
-    return estimate(config, [question.prompt for question in questions.values()], rows, plan)
+    rows, spent = _sort(requests, found)
+    plan = _plan(dataset, requests, rows, config, spent)
+    return estimate(config, [request.prompt for request in requests.values()], rows, plan)
 
 
 def _name_teachers(teacher: TeacherConfig) -> TeacherConfig:
@@ -144,7 +151,7 @@ def _most_in_flight(config: RunConfig) -> int:
     return teacher.concurrency * len(teacher.endpoints) * config.synthesis.num_actors
 
 
-def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
+def build_requests(dataset: Dataset, config: RunConfig) -> Requests:
     """The prompts of the split's examples by example id, in their order.
 
     Only its own examples: what a user bought later is in no prompt. Of training examples those are
@@ -159,7 +166,7 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
             "with data.train_examples_per_user above 0 and users of at least 4 events"
         )
     later_of = later_titles(dataset) if split == "train" else {}
-    questions: Questions = {}
+    requests: Requests = {}
     for example in examples:
         history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
         later = later_of.get(example.user_id, ())
@@ -167,7 +174,7 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
             continue
         render = _RENDER[config.synthesis.prompt]
         prompt = render(dataset.domain, history, candidates, config.model.answer_format)
-        questions[example.example_id] = Question(
+        requests[example.example_id] = TeacherRequest(
             example.example_id,
             prompt,
             hash_prompt(prompt),
@@ -176,84 +183,84 @@ def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
             tuple(history),
             later,
         )
-    if not questions:
+    if not requests:
         raise DataError(
             f"{dataset.path}: every training prompt shows a held-out item of its user; expected "
             "users who buy other things later; check the order of their events"
         )
-    return questions
+    return requests
 
 
-def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
-    """The first answer to every question of a run that has one, by example id.
+def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, JournalEntry]:
+    """The first answer to every request of a run that has one, by example id.
 
     Args:
         dataset: As ``synthesize`` had it.
         out: The folder that ``synthesize`` wrote.
         config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
     """
-    found = _read_answers(build_questions(dataset, config), out, config, attempts=1)
-    return {example_id: record for (example_id, _), record in found.items()}
+    found = _read_answers(build_requests(dataset, config), out, config, attempts=1)
+    return {example_id: entry for (example_id, _), entry in found.items()}
 
 
 def collect(
-    questions: Questions,
+    requests: Requests,
     dataset: Dataset,
     out: str,
     config: RunConfig,
     keys: Mapping[str, str],
     attempts: int = 1,
-) -> dict[Ask, Record]:
-    """So many answers to every question, whatever they say; Ray must be running.
+) -> dict[CallId, JournalEntry]:
+    """So many answers to every request, whatever they say; Ray must be running.
 
     Args:
-        questions: By ids of the caller's choice.
+        requests: By ids of the caller's choice.
         dataset: What they are about.
         out: Folder of the journal; what it answers is not asked again.
         config: As of ``synthesize``; its caps hold, its thresholds don't.
         keys: As of ``synthesize``.
-        attempts: Answers to each question.
+        attempts: Answers to each request.
 
     Raises:
         DataError: As of ``synthesize``.
         EngineError: As of ``synthesize``.
         ConfigError: As of ``synthesize``.
     """
-    if not questions:
+    if not requests:
         return {}
     config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
     journal = claim_journal(out, dataset)
-    answered: dict[str, dict[int, Standing]] = {}
-    for name, attempt in _read_answers(questions, out, config, attempts):
-        answered.setdefault(name, {})[attempt] = "unread"
+    answered: dict[str, dict[int, CompletionStatus]] = {}
+    for name, attempt in _read_answers(requests, out, config, attempts):
+        answered.setdefault(name, {})[attempt] = "unreadable"
     spent = sum(map(spending_of, _iter_answers(out)), Spending())
-    budget = build_budget(config, [question.prompt for question in questions.values()], spent)
-    plan = Plan(questions, attempts, None, answered, budget=budget, repeats=True)
+    budget = build_budget(config, [request.prompt for request in requests.values()], spent)
+    plan = Plan(requests, attempts, None, answered, budget=budget, repeats=True)
     if not plan.is_finished:
-        _ask(plan, questions, dataset, journal, config, uuid.uuid4().hex[:8], keys)
+        _ask(plan, requests, dataset, journal, config, uuid.uuid4().hex[:8], keys)
     _warn_of_cap(plan, f"{plan.num_queued} calls left to make; a larger one makes them")
-    found = _read_answers(questions, out, config, attempts)
+    found = _read_answers(requests, out, config, attempts)
     _check_shared(journal, plan, len(found))
     return found
 
 
 def _read_answers(
-    questions: Questions, out: str, config: RunConfig, attempts: int
-) -> dict[Ask, Record]:
-    """The first answer in the journal to each of so many calls a question, sampled as now."""
+    requests: Requests, out: str, config: RunConfig, attempts: int
+) -> dict[CallId, JournalEntry]:
+    """The first answer in the journal to each of so many calls a request, sampled as now."""
     samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
-    found: dict[Ask, Record] = {}
-    for record in _iter_answers(out):
-        question = questions.get(record.example_id)
-        is_asked = question is not None and record.prompt_hash == question.prompt_hash
-        if is_asked and record.sampling in samplings and record.attempt < attempts:
-            found.setdefault((record.example_id, record.attempt), record)
+    found: dict[CallId, JournalEntry] = {}
+    for entry in _iter_answers(out):
+        request = requests.get(entry.example_id)
+        is_asked = request is not None and entry.prompt_hash == request.prompt_hash
+        if is_asked and entry.sampling in samplings and entry.attempt < attempts:
+            found.setdefault((entry.example_id, entry.attempt), entry)
     return found
 
 
-def _iter_answers(out: str) -> Iterator[Record]:
-    for path in list_journal(storage.join(out, FOLDER)):
-        yield from filter(None, iter_records(path))
+def _iter_answers(out: str) -> Iterator[JournalEntry]:
+    for path in list_journal_files(storage.join(out, FOLDER)):
+        yield from filter(None, iter_entries(path))
 
 
 _RENDER: dict[str, Callable[..., str]] = {
@@ -263,17 +270,17 @@ _RENDER: dict[str, Callable[..., str]] = {
 """By ``synthesis.prompt``."""
 
 
-def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:
+def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> list[Row]:
     """A row for every answer in the journal, judged by Ray Data where it is asked for now.
 
     Answers to other prompts, models or samplings stay in the journal and are only counted.
     """
-    files = list_journal(journal)
+    files = list_journal_files(journal)
     if not files:
         return []
     import ray
 
-    asked = ray.put((questions, samplings))
+    asked = ray.put((requests, samplings))
 
     def judge_file(row: Row) -> Iterator[Row]:
         return _judge_file(row["file"], row["path"], *ray.get(asked))
@@ -286,82 +293,82 @@ def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> l
     return rows
 
 
-def _judge_file(file: int, path: str, questions: Questions, samplings: Samplings) -> Iterator[Row]:
+def _judge_file(file: int, path: str, requests: Requests, samplings: Samplings) -> Iterator[Row]:
     """Rows of verdicts for one file of the journal."""
-    for line, record in enumerate(iter_records(path)):
-        if record is None:
+    for line, entry in enumerate(iter_entries(path)):
+        if entry is None:
             logger.warning("%s: a damaged line is passed over", path)
             continue
-        question = questions.get(record.example_id)
-        is_known = question is not None and record.prompt_hash == question.prompt_hash
-        is_asked = is_known and record.sampling in samplings
-        verdict = _judge_record(record, question) if is_asked and question else _NOT_ASKED
+        request = requests.get(entry.example_id)
+        is_known = request is not None and entry.prompt_hash == request.prompt_hash
+        is_asked = is_known and entry.sampling in samplings
+        judgement = _judge_record(entry, request) if is_asked and request else _NOT_ASKED
         place = {"file": file, "line": line, "journal": f"{path.rsplit('/', 1)[-1]}:{line + 1}"}
-        yield {**place, **verdict, **_account(record)}
+        yield {**place, **judgement, **_account(entry)}
 
 
 _NOT_ASKED: Row = {
-    "ruling": "",
-    "standing": "",
+    "verdict": "",
+    "status": "",
     "detail": "",
     "steps": [],
     "estimated_prompt_tokens": 0,
 }
 
 
-def _judge_record(record: Record, question: Question) -> Row:
-    verdict = question.judge(record)
+def _judge_record(entry: JournalEntry, request: TeacherRequest) -> Row:
+    judgement = request.judge(entry)
     return {
-        "ruling": verdict.ruling,
-        "standing": standing_of(verdict),
-        "detail": verdict.detail,
-        "steps": list(verdict.steps),
-        "estimated_prompt_tokens": estimate_tokens(question.prompt),
+        "verdict": judgement.verdict,
+        "status": status_of(judgement),
+        "detail": judgement.detail,
+        "steps": list(judgement.steps),
+        "estimated_prompt_tokens": estimate_tokens(request.prompt),
     }
 
 
-def _account(record: Record) -> Row:
+def _account(entry: JournalEntry) -> Row:
     """What a card or a bill needs of an answer."""
     return {
-        "example_id": record.example_id,
-        **provenance(record),
-        "run": record.run,
-        "prompt_tokens": int(record.usage.get("prompt_tokens", 0)),
-        "completion_tokens": int(record.usage.get("completion_tokens", 0)),
-        "cost": spending_of(record).cost if record.cost is not None else None,
-        "latency_s": record.latency_s,
-        "finish_reason": record.finish_reason,
-        "tries": record.tries,
+        "example_id": entry.example_id,
+        **provenance(entry),
+        "run": entry.run,
+        "prompt_tokens": int(entry.usage.get("prompt_tokens", 0)),
+        "completion_tokens": int(entry.usage.get("completion_tokens", 0)),
+        "cost": spending_of(entry).cost if entry.cost is not None else None,
+        "latency_s": entry.latency_s,
+        "finish_reason": entry.finish_reason,
+        "tries": entry.tries,
     }
 
 
-def _sort(questions: Questions, found: Iterable[Row]) -> tuple[list[Row], Spending]:
+def _sort(requests: Requests, found: Iterable[Row]) -> tuple[list[Row], Spending]:
     """The answers that are asked for, in order, and what all answers cost.
 
     The first answer to a call counts.
     """
-    order = {example_id: n for n, example_id in enumerate(questions)}
-    first: dict[Ask, Row] = {}
+    order = {example_id: n for n, example_id in enumerate(requests)}
+    first: dict[CallId, Row] = {}
     spent = Spending()
     for row in sorted(found, key=lambda row: (row["file"], row["line"])):
         tokens = row["prompt_tokens"] + row["completion_tokens"]
         spent += Spending(1, tokens, row["cost"] or 0.0)
-        if row["ruling"]:
+        if row["verdict"]:
             first.setdefault((row["example_id"], row["attempt"]), row)
     rows = sorted(first.values(), key=lambda row: (order[row["example_id"]], row["attempt"]))
     return rows, spent
 
 
 def _plan(
-    dataset: Dataset, questions: Questions, rows: list[Row], config: RunConfig, spent: Spending
+    dataset: Dataset, requests: Requests, rows: list[Row], config: RunConfig, spent: Spending
 ) -> Plan:
-    answered: dict[str, dict[int, Standing]] = {}
+    answered: dict[str, dict[int, CompletionStatus]] = {}
     for row in rows:
-        answered.setdefault(row["example_id"], {})[row["attempt"]] = row["standing"]
+        answered.setdefault(row["example_id"], {})[row["attempt"]] = row["status"]
     limits = config.synthesis
-    budget = build_budget(config, [question.prompt for question in questions.values()], spent)
+    budget = build_budget(config, [request.prompt for request in requests.values()], spent)
     quotas = _quotas(dataset, config)
-    return Plan(questions, limits.attempts, limits.tau, answered, quotas, budget)
+    return Plan(requests, limits.attempts, limits.tau, answered, quotas, budget)
 
 
 def _quotas(dataset: Dataset, config: RunConfig) -> list[Quota]:
@@ -380,7 +387,7 @@ def _quotas(dataset: Dataset, config: RunConfig) -> list[Quota]:
 
 def _ask(
     plan: Plan,
-    questions: Questions,
+    requests: Requests,
     dataset: Dataset,
     journal: str,
     config: RunConfig,
@@ -404,7 +411,7 @@ def _ask(
             is_offline=is_offline,
             inference=config.inference,
         )
-        return ask_all(plan, Crew(questions, work), config.synthesis.num_actors)
+        return ask_all(plan, ActorPool(requests, work), config.synthesis.num_actors)
 
 
 def _warn_of_cap(plan: Plan, state: str) -> None:
@@ -424,7 +431,7 @@ def _check_shared(journal: str, plan: Plan, num_found: int) -> None:
 def _write(
     out: str,
     dataset: Dataset,
-    questions: Questions,
+    requests: Requests,
     rows: list[Row],
     config: RunConfig,
     figures: dict[str, Any],
@@ -441,25 +448,25 @@ def _write(
         storage.join(out, "verdicts.parquet"),
         pa.Table.from_pylist(verdicts, schema=schema.VERDICTS),
     )
-    rulings = Counter(row["ruling"] for row in rows)
+    counts = Counter(row["verdict"] for row in rows)
     summary = {
         "model": config.teacher.model,
         "teachers": dict(Counter(row["teacher"] for row in rows)),
         "dataset_fingerprint": dataset.fingerprint,
-        "examples": len(questions),
-        "left_out": len(dataset.examples("train", config.synthesis.num_examples)) - len(questions),
+        "examples": len(requests),
+        "left_out": len(dataset.examples("train", config.synthesis.num_examples)) - len(requests),
         "tau": config.synthesis.tau,
         "calls": len(rows),
         "kept": len(kept),
         "valid": len(valid),
-        "pruned": {reason: n for reason, n in sorted(rulings.items()) if reason != "kept"},
+        "pruned": {reason: n for reason, n in sorted(counts.items()) if reason != "kept"},
         "retries": sum(row["tries"] - 1 for row in rows),
         "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
         "completion_tokens": sum(row["completion_tokens"] for row in rows),
         "cost": _cost(rows),
         **figures,
     }
-    write_card(out, dataset, questions, rows, storage.join(out, FOLDER), summary)
+    write_card(out, dataset, requests, rows, storage.join(out, FOLDER), summary)
     storage.write_json(storage.join(out, "summary.json"), summary)
     return summary
 
@@ -474,7 +481,7 @@ def _first_valid(rows: list[Row]) -> list[Row]:
     """The first valid answer of each example that has one, in the order of the examples."""
     valid: dict[str, Row] = {}
     for row in rows:
-        if row["ruling"] == "kept":
+        if row["verdict"] == "kept":
             valid.setdefault(row["example_id"], row)
     return list(valid.values())
 

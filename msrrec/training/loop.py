@@ -32,7 +32,7 @@ from msrrec.training.examples import ExampleSet, build_examples, build_validatio
 from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
 from msrrec.training.model import check_4bit, load_tokenizer
 from msrrec.training.schedule import num_steps
-from msrrec.training.worker import Job, run_worker
+from msrrec.training.worker import TrainingJob, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def train(
             dataset, load_tokenizer(source), config.train, source.answer_format
         )
     folder = begin_folder(out)
-    job = Job(source, config.model.dtype, config.train)
+    job = TrainingJob(source, config.model.dtype, config.train)
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
     rows = read_metrics(str(last))
     kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
@@ -151,7 +151,12 @@ def prepare_examples(
 
 
 def fit(
-    job: Job, examples: ExampleSet, validation: ExampleSet | None, folder: Path, *, on_gpu: bool
+    job: TrainingJob,
+    examples: ExampleSet,
+    validation: ExampleSet | None,
+    folder: Path,
+    *,
+    on_gpu: bool,
 ) -> Path:
     """Train on Ray, where anything is left to do, and return the last checkpoint.
 
@@ -174,7 +179,7 @@ def is_finished(checkpoint: Path, num_examples: int, config: TrainConfig) -> boo
 
 
 def run_workers(
-    job: Job, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
+    job: TrainingJob, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
 ) -> None:
     """Let Ray Train's workers do all steps that are left, again wherever workers are lost.
 
@@ -226,7 +231,7 @@ def raise_for_user(failures: Iterable[BaseException]) -> None:
             raise cause
 
 
-def run_name(job: Job, examples: ExampleSet, validation: ExampleSet | None) -> str:
+def run_name(job: TrainingJob, examples: ExampleSet, validation: ExampleSet | None) -> str:
     """A name that differs whenever data, base model or a setting with an effect does."""
     settings = job.config.model_dump(mode="json", exclude=_NO_EFFECT)
     base = Path(job.source.path)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What every worker is told; systems whose model has more parts override the methods."""
 
     source: ModelSource
@@ -97,7 +97,7 @@ def run_worker(settings: dict[str, Any]) -> MsrRecError | None:
         What no restart can mend, such as a diverging loss. All workers meet it at the same step,
         and an exception would make Ray Train start them again for nothing.
     """
-    job: Job = settings["job"]
+    job: TrainingJob = settings["job"]
     examples, validation = ray.get(settings["examples"])
     learner = build_learner(job)
     log.setup(logging.INFO if learner.rank == 0 else logging.WARNING)
@@ -166,7 +166,7 @@ def is_due(number: int, total: int, every: int) -> bool:
     return number == total or number % every == 0
 
 
-def build_learner(job: Job) -> Learner:
+def build_learner(job: TrainingJob) -> Learner:
     """The model on this worker's device, with a fair share of the node's cores."""
     context = ray.train.get_context()
     device = ray.train.torch.get_device()

@@ -10,9 +10,9 @@ import pytest
 
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
-from msrrec.synthesis.calls import Question
+from msrrec.synthesis.calls import TeacherRequest
 from msrrec.synthesis.card import CARD, PAGE, write_card
-from msrrec.synthesis.journal import Record, Sampling
+from msrrec.synthesis.journal import JournalEntry, Sampling
 
 NASTY = "<script>alert('x')</script> & <b>"
 STEPS = ["one two three", "one two", "one", "one", "one two three four"]
@@ -45,7 +45,7 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset.load(folder)
 
 
-RULINGS = [("e0", "kept", ""), ("e1", "malformed", "code"), ("e2", "inconsistent", NASTY)]
+VERDICTS = [("e0", "kept", ""), ("e1", "malformed", "code"), ("e2", "inconsistent", NASTY)]
 
 
 def make_rows(journal: Path) -> list[dict[str, Any]]:
@@ -53,10 +53,10 @@ def make_rows(journal: Path) -> list[dict[str, Any]]:
     journal.mkdir(parents=True)
     rows = []
     with (journal / "1.jsonl").open("wb") as file:
-        for n, (example_id, ruling, detail) in enumerate(RULINGS):
+        for n, (example_id, verdict, detail) in enumerate(VERDICTS):
             sampling = Sampling("m", 0.6, 100)
             text = f"Text {n} {NASTY}"
-            record = Record(
+            record = JournalEntry(
                 example_id, 0, "h", sampling, text, None, "stop", {}, "m", 0.1, 1, 10.0 - n
             )
             file.write(record.to_line())
@@ -66,9 +66,9 @@ def make_rows(journal: Path) -> list[dict[str, Any]]:
                     "line": n,
                     "example_id": example_id,
                     "attempt": 0,
-                    "ruling": ruling,
+                    "verdict": verdict,
                     "detail": detail,
-                    "steps": STEPS if ruling == "kept" else [],
+                    "steps": STEPS if verdict == "kept" else [],
                     "model": "m",
                     "prompt_tokens": 100,
                     "completion_tokens": 10 * n,
@@ -80,7 +80,7 @@ def make_rows(journal: Path) -> list[dict[str, Any]]:
 
 def make_card(dataset: Dataset, folder: Path, rows: list[dict[str, Any]]) -> tuple[Any, str]:
     questions = {
-        e.example_id: Question(
+        e.example_id: TeacherRequest(
             e.example_id,
             "prompt",
             "h",
@@ -107,21 +107,21 @@ def test_the_figures_of_the_card_add_up(dataset: Dataset, tmp_path: Path) -> Non
     assert [(r["label"], r["examples"]) for r in card["kept_by"]["popularity"]] == [("2–3", 3)]
     lengths = [(r["label"], r["examples"]) for r in card["kept_by"]["history length"]]
     assert lengths == [("1", 1), ("2–3", 2)]  # histories of 1, 2 and 3
-    assert [r["ruling"] for r in card["rulings"]] == ["kept", "inconsistent", "malformed"]
+    assert [r["verdict"] for r in card["verdicts"]] == ["kept", "inconsistent", "malformed"]
     assert card["tokens"]["per_kept_path"] == 330  # 3 prompts of 100, answers of 0, 10 and 20
     assert card["progress"] == [[0, 0], [1, 0], [2, 0], [3, 1]]  # the kept one came last
 
 
 def test_two_kept_paths_tell_the_length_of_their_steps(dataset: Dataset, tmp_path: Path) -> None:
     rows = make_rows(tmp_path / "journal")
-    rows[1] |= {"ruling": "kept", "steps": ["one"] * 5}
+    rows[1] |= {"verdict": "kept", "steps": ["one"] * 5}
     card, _ = make_card(dataset, tmp_path, rows)
     assert [row["median"] for row in card["step_words"]] == [2.0, 1.5, 1.0, 1.0, 2.5]
 
 
 def test_each_verdict_has_its_example_from_the_journal(dataset: Dataset, tmp_path: Path) -> None:
     card, _ = make_card(dataset, tmp_path, make_rows(tmp_path / "journal"))
-    shown = [(case["ruling"], case["text"]) for case in card["examples"]]
+    shown = [(case["verdict"], case["text"]) for case in card["examples"]]
     assert shown == [
         ("kept", f"Text 0 {NASTY}"),
         ("inconsistent", f"Text 2 {NASTY}"),
@@ -158,7 +158,7 @@ def test_a_run_without_answers_or_kept_paths_has_a_card_too(
     card, page = make_card(dataset, tmp_path, [])
     assert card["kept"] == {"examples": 0, "kept": 0, "share": None}
     assert "0 of 0 examples" in page
-    rows = [row for row in make_rows(tmp_path / "two" / "journal") if row["ruling"] != "kept"]
+    rows = [row for row in make_rows(tmp_path / "two" / "journal") if row["verdict"] != "kept"]
     card, page = make_card(dataset, tmp_path / "two", rows)
     assert card["tokens"]["per_kept_path"] is None
     assert "0.0%" in page

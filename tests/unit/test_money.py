@@ -17,9 +17,9 @@ def test_four_bytes_are_a_token() -> None:
     assert estimate_tokens("漢") == 1
 
 
-def row(standing: str) -> dict[str, object]:
+def row(status: str) -> dict[str, object]:
     return {
-        "standing": standing,
+        "status": status,
         "completion_tokens": 400,
         "prompt_tokens": 120,
         "estimated_prompt_tokens": 100,
@@ -30,7 +30,7 @@ def row(standing: str) -> dict[str, object]:
 def test_an_estimate_rests_on_the_answers_at_hand() -> None:
     config = load_config(None, [*PRICES, "synthesis.tau=300", "teacher.concurrency=10"])
     rows = [row("valid")] * 20 + [row("settled")] * 20
-    answered = {str(n): {0: r["standing"]} for n, r in enumerate(rows)}
+    answered = {str(n): {0: r["status"]} for n, r in enumerate(rows)}
     plan = Plan(map(str, range(1000)), 1, 300, answered)  # type: ignore[arg-type]
     found = estimate(config, PROMPTS, rows, plan)
     # 280 more at one in two; 100 tokens are 120 in truth

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.synthesis.journal import (
+    JournalEntry,
     JournalWriter,
-    Record,
     Sampling,
     claim_journal,
     hash_prompt,
-    iter_records,
-    list_journal,
+    iter_entries,
+    list_journal_files,
 )
 
-RECORD = Record(
+RECORD = JournalEntry(
     example_id="e1",
     attempt=0,
     prompt_hash="00ff",
@@ -46,15 +46,15 @@ def test_a_record_is_read_back_from_its_one_line(
     record = replace(RECORD, text=text, reasoning_content=thought, attempt=attempt)
     line = record.to_line()
     assert line.count(b"\n") == 1
-    assert Record.from_line(line.rstrip(b"\n")) == record
+    assert JournalEntry.from_line(line.rstrip(b"\n")) == record
 
 
 @given(st.integers(0, 400))
 def test_a_torn_or_foreign_line_is_no_record(length: int) -> None:
     line = RECORD.to_line().rstrip(b"\n")
-    assert Record.from_line(line[: min(length, len(line) - 1)]) is None
-    assert Record.from_line(b'{"example_id": "e1"}') is None
-    assert Record.from_line(b"[]") is None
+    assert JournalEntry.from_line(line[: min(length, len(line) - 1)]) is None
+    assert JournalEntry.from_line(b'{"example_id": "e1"}') is None
+    assert JournalEntry.from_line(b"[]") is None
 
 
 def test_every_appended_answer_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_every_appended_answer_is_on_the_disk_when_append_returns(tmp_path: Path
 
     async def append(n: int) -> None:
         await writer.append(replace(RECORD, attempt=n))
-        found = [r.attempt for r in iter_records(list_journal(str(tmp_path))[0]) if r]
+        found = [r.attempt for r in iter_entries(list_journal_files(str(tmp_path))[0]) if r]
         assert n in found
         seen.append(n)
 
@@ -72,8 +72,8 @@ def test_every_appended_answer_is_on_the_disk_when_append_returns(tmp_path: Path
 
     asyncio.run(main())
     assert sorted(seen) == list(range(50))
-    (path,) = list_journal(str(tmp_path))
-    assert sorted(r.attempt for r in iter_records(path) if r) == list(range(50))
+    (path,) = list_journal_files(str(tmp_path))
+    assert sorted(r.attempt for r in iter_entries(path) if r) == list(range(50))
 
 
 def test_answers_that_arrive_together_share_one_fsync(
@@ -95,7 +95,7 @@ def test_answers_that_arrive_together_share_one_fsync(
 def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(RECORD.to_line() * 2 + RECORD.to_line()[:40])
-    assert list(iter_records(str(path))) == [RECORD, RECORD, None]
+    assert list(iter_entries(str(path))) == [RECORD, RECORD, None]
 
 
 def test_two_writers_have_two_files(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_two_writers_have_two_files(tmp_path: Path) -> None:
         await JournalWriter(str(tmp_path)).append(RECORD)
 
     asyncio.run(main())
-    assert len(list_journal(str(tmp_path))) == 2
+    assert len(list_journal_files(str(tmp_path))) == 2
 
 
 def test_a_full_disk_is_an_error_and_not_a_lost_answer(tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ def test_a_disk_that_fills_up_leaves_whole_lines_and_a_later_one_is_whole_too(
             asyncio.run(writer.append(RECORD))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    (path,) = list_journal(str(tmp_path))
+    (path,) = list_journal_files(str(tmp_path))
     assert os.path.getsize(path) == line
     asyncio.run(writer.append(RECORD))
-    assert list(iter_records(path)) == [RECORD, RECORD]
+    assert list(iter_entries(path)) == [RECORD, RECORD]
 
 
 def test_a_record_without_the_fields_that_have_defaults_is_read() -> None:
     row = json.loads(RECORD.to_line())
     for name in ("teacher", "cost", "run"):
         del row[name]
-    assert Record.from_line(json.dumps(row).encode()) == RECORD
+    assert JournalEntry.from_line(json.dumps(row).encode()) == RECORD

@@ -19,7 +19,7 @@ from msrrec.training.examples import ExampleSet
 from msrrec.training.learner import Learner, StepResult
 from msrrec.training.model import add_lora
 from msrrec.training.schedule import Batch
-from msrrec.training.worker import Job
+from msrrec.training.worker import TrainingJob
 
 ITEMS_FROM = 1 << 24
 """Beyond any vocabulary."""
@@ -70,7 +70,7 @@ def insert_items(base: Any, items: NDArray[np.float32], placeholder: int, seed: 
 
 
 @dataclass(frozen=True)
-class ItemJob(Job):
+class ItemTrainingJob(TrainingJob):
     """A model that reads items.
 
     Attributes:
@@ -110,7 +110,7 @@ class ItemJob(Job):
 class ItemLearner(Learner):
     """Steps with hybrid prompts, or with text prompts that leave the projector alone."""
 
-    def __init__(self, model: Any, job: ItemJob, **place: Any) -> None:
+    def __init__(self, model: Any, job: ItemTrainingJob, **place: Any) -> None:
         super().__init__(model, job.config, **place)
         self.job = job
         self.embedding = model.get_base_model().get_input_embeddings()

@@ -75,7 +75,7 @@ def encode(
 
 
 @dataclass
-class Schedule:
+class PretrainingSchedule:
     """What changes as pretraining goes on, each a function of the step alone."""
 
     num_steps: int
@@ -103,7 +103,7 @@ class Schedule:
 
 
 def iter_batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, schedule: Schedule
+    tokenizer: PreTrainedTokenizerFast, seed: int, schedule: PretrainingSchedule
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows of documents one after another: ids and weights, each (rows, row_tokens)."""
     words = make_words(seed, list_vocabulary(tokenizer))
@@ -164,7 +164,7 @@ def pretrain(out: Path, num_steps: int, seed: int = 0) -> None:
     steps' worth, is lost.
     """
     torch.manual_seed(seed)
-    schedule = Schedule(num_steps, step=read_step(out))
+    schedule = PretrainingSchedule(num_steps, step=read_step(out))
     tokenizer, model = load(out) if schedule.step else build(seed)
     logger.info("%d parameters, from step %d", model.num_parameters(), schedule.step)
     optimizers = build_optimizers(model)
@@ -182,7 +182,7 @@ def pretrain(out: Path, num_steps: int, seed: int = 0) -> None:
 def take_step(
     model: LlamaForCausalLM,
     optimizers: list[torch.optim.Optimizer],
-    schedule: Schedule,
+    schedule: PretrainingSchedule,
     ids: torch.Tensor,
     weights: torch.Tensor,
 ) -> tuple[float, float]:

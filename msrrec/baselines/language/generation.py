@@ -18,15 +18,15 @@ from msrrec.config import InferenceConfig
 from msrrec.engines.vllm import engine_resources
 from msrrec.errors import EngineError, last_line
 from msrrec.training.loop import raise_for_user
-from msrrec.training.worker import Job, cores_per_worker
+from msrrec.training.worker import TrainingJob, cores_per_worker
 
 _BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 8192, 65536
 """Of the prompts that are read at once, padding included."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is wanted of each prompt.
+class OutputSpec:
+    """What is wanted after each prompt.
 
     Attributes:
         max_new_tokens: Tokens to write, greedily, at most.
@@ -39,30 +39,30 @@ class Wanted:
     choices: tuple[int, ...] = ()
 
 
-class Speaker:
+class TunedGenerator:
     """A model in one process."""
 
     def __init__(self, model: Any, eos_id: int, device: torch.device | str = "cpu") -> None:
         self.model, self.eos_id, self.device = model.to(device).eval(), eos_id, device
 
     @torch.inference_mode()
-    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
+    def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
         """The written token ids, without the end token; or one probability a choice.
 
         Prompts are padded on the left and masked, with positions that count from each one's own
         beginning, so that each is answered as if it stood alone.
         """
         ids, mask = pad_left(prompts, self.eos_id, self.device)
-        if wanted.choices:
+        if spec.choices:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             hidden_BTE = self.model.get_decoder()(
                 input_ids=ids, attention_mask=mask, position_ids=positions
             ).last_hidden_state
-            found: list[list[float]] = self._choose(hidden_BTE[:, -1], wanted.choices).tolist()
+            found: list[list[float]] = self._choose(hidden_BTE[:, -1], spec.choices).tolist()
             return found
-        room = wanted.max_new_tokens
-        if wanted.max_length is not None:
-            room = min(room, max(1, wanted.max_length - ids.shape[1]))
+        room = spec.max_new_tokens
+        if spec.max_length is not None:
+            room = min(room, max(1, spec.max_length - ids.shape[1]))
         written = self._write(ids, mask, room)[:, ids.shape[1] :].tolist()
         ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
@@ -105,21 +105,23 @@ def pad_left(
     return ids.to(device), mask.to(device)
 
 
-class Actor:
-    """A speaker in a Ray actor."""
+class GeneratorActor:
+    """A generator in a Ray actor."""
 
-    def __init__(self, job: Job, checkpoint: str | None, eos_id: int, num_actors: int) -> None:
+    def __init__(
+        self, job: TrainingJob, checkpoint: str | None, eos_id: int, num_actors: int
+    ) -> None:
         log.setup()
         torch.set_num_threads(cores_per_worker(num_actors))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._speaker = Speaker(load_tuned(job, checkpoint, device), eos_id, device)
+        self._generator = TunedGenerator(load_tuned(job, checkpoint, device), eos_id, device)
 
-    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
-        """As of ``Speaker``."""
-        return self._speaker.say(prompts, wanted)
+    def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
+        """The output after each prompt; see ``TunedGenerator.generate``."""
+        return self._generator.generate(prompts, spec)
 
 
-def load_tuned(job: Job, checkpoint: str | None, device: str) -> Any:
+def load_tuned(job: TrainingJob, checkpoint: str | None, device: str) -> Any:
     """The backbone with what a checkpoint of its training holds; None for none."""
     from peft import PeftModel
 
@@ -129,11 +131,11 @@ def load_tuned(job: Job, checkpoint: str | None, device: str) -> Any:
     return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
 
 
-def ask(
-    job: Job,
+def generate_all(
+    job: TrainingJob,
     checkpoint: str | None,
     prompts: Sequence[Sequence[int]],
-    wanted: Wanted,
+    spec: OutputSpec,
     config: InferenceConfig,
 ) -> list[list[float]]:
     """What the model says after each prompt, whatever the batches and actors.
@@ -142,7 +144,7 @@ def ask(
         job: Says how the backbone is loaded.
         checkpoint: Of its training; None for the backbone itself.
         prompts: Token ids.
-        wanted: What is wanted.
+        spec: What is wanted after each.
         config: How many engines share the prompts.
 
     Raises:
@@ -158,12 +160,12 @@ def ask(
         ray.cluster_resources(),
     )
     batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
-    make: Any = ray.remote(**resources)(Actor)
+    make: Any = ray.remote(**resources)(GeneratorActor)
     eos_id = load_tokenizer(job.source).eos_token_id
     arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
     actors = [make.remote(*arguments) for _ in range(config.num_engines)]
-    send: Callable[[Any, Any], Any] = lambda actor, batch: actor.say.remote(  # noqa: E731
-        [prompts[n] for n in batch], wanted
+    send: Callable[[Any, Any], Any] = lambda actor, batch: actor.generate.remote(  # noqa: E731
+        [prompts[n] for n in batch], spec
     )
     found: dict[int, list[float]] = {}
     try:
