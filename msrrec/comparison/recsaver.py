@@ -25,9 +25,9 @@ from msrrec.evaluation.evaluate import Evaluation, write_evaluation
 from msrrec.reasoning.parsing import split_output, strip_thinking
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.stage import Summary
-from msrrec.synthesis.calls import TeacherRequest
 from msrrec.synthesis.journal import JournalEntry, hash_prompt
-from msrrec.synthesis.synthesize import build_requests, collect
+from msrrec.synthesis.requests import TeacherRequest, build_requests
+from msrrec.synthesis.synthesize import collect
 from msrrec.titles import mask_titles
 
 

@@ -65,6 +65,11 @@ class JournalEntry:
     cost: float | None = None
     run: str = ""
 
+    @property
+    def call_id(self) -> tuple[str, int]:
+        """The call that it answers: example and attempt."""
+        return self.example_id, self.attempt
+
     def to_line(self) -> bytes:
         """One line of JSON; line breaks of the text are escaped in it."""
         row = asdict(self)

@@ -7,7 +7,7 @@ without any call.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from msrrec.data.leakage import find_leak
 from msrrec.reasoning.choice import parse_recommendation
@@ -109,21 +109,6 @@ def judge(
     return (
         Judgement("leaked", leak, steps, choice) if leak else Judgement("kept", "", steps, choice)
     )
-
-
-def provenance(entry: JournalEntry) -> dict[str, Any]:
-    """Where an answer came from, in the columns of ``paths.parquet`` but its place in the journal.
-
-    What the entry does not hold is None.
-    """
-    return {
-        "model": entry.sampling.model,
-        "served_model": entry.served_model,
-        "teacher": getattr(entry, "teacher", None) or None,
-        "prompt_hash": entry.prompt_hash,
-        "attempt": entry.attempt,
-        "answered_at_s": entry.answered_at_s,
-    }
 
 
 def _read(entry: JournalEntry) -> tuple[str, ParsedCompletion]:

@@ -25,7 +25,8 @@ from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.synthesis.journal import iter_entries, list_journal_files
-from msrrec.synthesis.synthesize import build_requests, collect, synthesize
+from msrrec.synthesis.requests import build_requests
+from msrrec.synthesis.synthesize import collect, synthesize
 from tests.support.dataset import write_cycle, write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]

@@ -16,7 +16,8 @@ from msrrec.data.leakage import later_titles
 from msrrec.embedded.world import make_world
 from msrrec.schema import SPLITS
 from msrrec.synthesis.journal import JournalEntry, hash_prompt
-from msrrec.synthesis.synthesize import build_requests, synthesize
+from msrrec.synthesis.requests import build_requests
+from msrrec.synthesis.synthesize import synthesize
 from msrrec.titles import fold_text, normalize_title
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]

@@ -14,8 +14,8 @@ from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import METRICS
-from msrrec.synthesis.calls import TeacherRequest
 from msrrec.synthesis.journal import JournalEntry, Sampling
+from msrrec.synthesis.requests import TeacherRequest
 from msrrec.titles import REASONING_END
 from tests.unit.test_report import NUM_USERS, write_dataset
 
