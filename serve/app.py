@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import ray
 from ray import serve
@@ -90,7 +89,7 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
 def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: int) -> Application:
     limits = args.serve
     places = sides * limits.max_ongoing_requests
-    options: dict[str, Any] = {"num_replicas": limits.min_replicas}
+    options: dict[str, object] = {"num_replicas": limits.min_replicas}
     if limits.max_replicas > limits.min_replicas:
         scaling = {
             "min_replicas": limits.min_replicas,

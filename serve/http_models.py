@@ -6,7 +6,7 @@ An answer whose sides name no candidate is still an answer: status 200, ``item``
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,12 @@ MAX_HISTORY = 1000
 """Titles of one request; a prompt shows the latest that fit."""
 
 _FIELD = re.compile(r"(?:history|candidates)(?:\[\d+\])?")
+
+
+class ErrorBody(TypedDict):
+    """The JSON body of every error: its ``type``, ``message`` and ``field``."""
+
+    error: dict[str, str | None]
 
 
 class HttpError(Exception):
@@ -38,20 +44,15 @@ class HttpError(Exception):
         self.status, self.kind, self.message = status, kind, message
         self.field, self.retry_after_s = field, retry_after_s
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> "ErrorBody":
         """The JSON body."""
-        return error_body(self.kind, self.message, self.field)
+        return {"error": {"type": self.kind, "message": self.message, "field": self.field}}
 
     def headers(self) -> dict[str, str]:
         """The headers that belong to the status."""
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer"}
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-
-
-def error_body(kind: str, message: str, field: str | None = None) -> dict[str, Any]:
-    """The JSON body of every error."""
-    return {"error": {"type": kind, "message": message, "field": field}}
 
 
 def invalid(field: str, message: str) -> HttpError:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
         """Figures of this replica in Prometheus' text format."""
         return Response(api.metrics.text(), media_type=CONTENT_TYPE)
 
-    async def models() -> dict[str, Any]:
+    async def models() -> dict[str, object]:
         """The model that answers."""
         entry = {
             "id": settings.model,
@@ -301,5 +301,5 @@ def _sse_delta(delta: Delta) -> str:
     return _sse("delta", {"side": delta.side, "offset": delta.offset, "text": delta.text})
 
 
-def _sse(event: str, data: dict[str, Any]) -> str:
+def _sse(event: str, data: Mapping[str, object]) -> str:
     return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

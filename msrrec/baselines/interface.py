@@ -3,13 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from msrrec.data.dataset import Dataset
 from msrrec.metrics.ranking import reciprocal_ranks, target_rank
 from msrrec.schema import Example
 
-Facts = dict[str, Any]
+Facts = dict[str, object]
 """What a report tells about the fit: chosen settings, trials, counts; JSON values only."""
 
 

@@ -14,7 +14,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -304,7 +304,7 @@ def build_app(teacher: OfflineTeacher) -> Any:
     return app
 
 
-def complete(teacher: OfflineTeacher, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dict[str, object]]:
     """HTTP status and body of one chat completion."""
     prompt = "".join(str(m.get("content")) for m in body.get("messages", []))
     answer = teacher.answer(prompt, int(body.get("seed") or 0))

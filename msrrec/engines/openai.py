@@ -11,6 +11,7 @@ import email.utils
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +65,10 @@ class TryAgain(Exception):
         self.is_refused = is_refused
 
 
+Usage = dict[str, Any]
+"""Token counts as an API gives them, and its price where it names one, under the API's names."""
+
+
 @dataclass(frozen=True)
 class Completion:
     """What a teacher gave back for one prompt; see ``journal.Record``."""
@@ -71,7 +76,7 @@ class Completion:
     text: str
     reasoning_content: str | None
     finish_reason: str
-    usage: dict[str, Any]
+    usage: Usage
     served_model: str
     latency_s: float
 
@@ -144,7 +149,7 @@ class TeacherClient:
                 response = error.response
         return response.status_code, response.headers, response.content
 
-    def _body(self, prompt: str, attempt: int) -> dict[str, Any]:
+    def _body(self, prompt: str, attempt: int) -> Mapping[str, object]:
         return {
             "model": self._endpoint.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -256,7 +261,7 @@ def _clean(text: str) -> str:
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _read_usage(usage: Any, prompt: str, written: str) -> dict[str, Any]:
+def _read_usage(usage: Any, prompt: str, written: str) -> Usage:
     """Token counts as the API gave them; estimates, marked so, where it gave none."""
     found = {k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {}
     counts = {"prompt_tokens": prompt, "completion_tokens": written}

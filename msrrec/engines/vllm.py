@@ -40,6 +40,9 @@ _ANSWER_PROCESSOR = "msrrec.engines.answer_processor:AnswerProcessor"
 ANSWERS = "msrrec_answers"
 """Of ``SamplingParams.extra_args``: a request's ``AnswerChoice``, for the ``AnswerProcessor``."""
 
+VllmOptions = dict[str, Any]
+"""Options of vLLM under its own names, which users may add to."""
+
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -152,7 +155,7 @@ class AsyncVllmEngine:
 
 def engine_options(
     source: ModelSource, config: InferenceConfig, model_config: Any, on_gpu: bool
-) -> dict[str, Any]:
+) -> VllmOptions:
     """The options of vLLM for a model; ``config.vllm_kwargs`` has the last word.
 
     Args:
@@ -172,7 +175,7 @@ def engine_options(
             f"inference.max_model_len ({max_model_len}) exceeds the {longest} tokens that "
             f"{source.path} allows; use a smaller one"
         )
-    options: dict[str, Any] = {
+    options: VllmOptions = {
         "model": source.path,
         "revision": source.revision,
         "tokenizer_revision": source.revision,
@@ -218,7 +221,7 @@ def engine_resources(
     return {"num_gpus": each, "num_cpus": 1} if kind == "GPU" else {"num_cpus": each}
 
 
-def _cpu_options(model_config: Any, max_model_len: int) -> dict[str, Any]:
+def _cpu_options(model_config: Any, max_model_len: int) -> VllmOptions:
     return {
         "enforce_eager": True,  # compiling costs 20 to 50 s a start and gains little here
         "enable_chunked_prefill": False,  # CPU generators can't rewind, so with a seed it ends vLLM
@@ -277,9 +280,7 @@ def _import_vllm() -> bool:
     return not current_platform.is_cpu()
 
 
-def _prepare(
-    source: ModelSource, config: InferenceConfig, on_gpu: bool
-) -> tuple[Any, dict[str, Any]]:
+def _prepare(source: ModelSource, config: InferenceConfig, on_gpu: bool) -> tuple[Any, VllmOptions]:
     """The tokenizer of the weights, and vLLM's options for them."""
     from transformers import AutoConfig, AutoTokenizer
 

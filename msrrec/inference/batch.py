@@ -9,7 +9,7 @@ used.
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,14 +93,14 @@ class QueryTable:
             Query(
                 row["example_id"],
                 self.domain,
-                self._named(row, "history"),
-                self._named(row, "candidates"),
+                self._named(row["history"]),
+                self._named(row["candidates"]),
             )
             for row in self.rows.take(list(numbers)).to_pylist()
         ]
 
-    def _named(self, row: dict[str, Any], column: str) -> tuple[str, ...]:
-        return tuple(self.titles.take(row[column]).to_pylist())
+    def _named(self, places: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.titles.take(places).to_pylist())
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,9 @@ def _fetch(queries: "QueryTable | ray.ObjectRef[QueryTable]") -> QueryTable:
     return found
 
 
-def open_journal(folder: str, identity: dict[str, Any], config: InferenceConfig) -> OutputJournal:
+def open_journal(
+    folder: str, identity: Mapping[str, object], config: InferenceConfig
+) -> OutputJournal:
     """A journal for ``predict``.
 
     Args:
@@ -204,7 +206,7 @@ def open_journal(folder: str, identity: dict[str, Any], config: InferenceConfig)
         config: Settings of inference.
     """
     settings = config.model_dump(mode="json", exclude={"batch_size", "num_engines"})
-    return OutputJournal(folder, identity | {"inference": settings}, _OUTPUTS)
+    return OutputJournal(folder, {**identity, "inference": settings}, _OUTPUTS)
 
 
 def predict(
@@ -339,7 +341,7 @@ def _failure(reason: str) -> pa.Table:
     return pa.Table.from_pylist([row | {"example_id": "", "sample": 0, "seed": 0}], schema=_OUTPUTS)
 
 
-def _output_row(side: Side, output: SideOutput | DataError) -> dict[str, Any]:
+def _output_row(side: Side, output: SideOutput | DataError) -> dict[str, object]:
     if isinstance(output, DataError):
         return vars(SideOutput(side, "", "", None, None, 0)) | {"error": str(output)}
     return vars(output) | {"error": None}

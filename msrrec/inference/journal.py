@@ -1,8 +1,7 @@
 """Finished outputs of a run that may be killed: one Parquet file a batch, whole or not there."""
 
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
@@ -17,7 +16,7 @@ _IDENTITY = "identity.json"
 class OutputJournal:
     """A folder of batches of outputs, all of one run and its reruns."""
 
-    def __init__(self, folder: str, identity: dict[str, Any], schema: pa.Schema) -> None:
+    def __init__(self, folder: str, identity: Mapping[str, object], schema: pa.Schema) -> None:
         """Look into a folder; it is made with the first batch.
 
         Args:

@@ -9,7 +9,7 @@ exist; it takes over where the answers are judged (see ``verdicts``).
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msrrec.engines.vllm import engine_resources
@@ -153,7 +153,7 @@ class ActorPool:
         return list(found.values())
 
 
-def _actor_options(settings: ActorSettings) -> dict[str, Any]:
+def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
     """Where an actor runs and what it reserves."""
     import ray
 

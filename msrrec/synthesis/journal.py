@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
+from msrrec.engines.openai import Usage
 from msrrec.errors import DataError
 from msrrec.journal import Journal, read_lines
 
@@ -56,7 +56,7 @@ class JournalEntry:
     text: str
     reasoning_content: str | None
     finish_reason: str
-    usage: dict[str, Any]
+    usage: Usage
     served_model: str
     latency_s: float
     tries: int

@@ -9,12 +9,12 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from msrrec.config import EndpointConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME
-from msrrec.engines.openai import CallFailed, Completion, TryAgain, estimate_tokens
+from msrrec.engines.openai import CallFailed, Completion, TryAgain, Usage, estimate_tokens
 from msrrec.errors import EngineError
 from msrrec.prices import token_cost
 from msrrec.synthesis.journal import Sampling
@@ -91,7 +91,7 @@ class Teacher:
         return answer
 
 
-def count_tokens(usage: dict[str, Any]) -> int:
+def count_tokens(usage: Usage) -> int:
     """Tokens of prompt and answer together."""
     return int(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0))
 
@@ -106,7 +106,7 @@ def teacher_name(endpoint: EndpointConfig) -> str:
     return f"{endpoint.model} at {parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def cost_of(endpoint: EndpointConfig, usage: dict[str, Any]) -> float | None:
+def cost_of(endpoint: EndpointConfig, usage: Usage) -> float | None:
     """What an answer cost: as the API says, else by the price table; None without either."""
     said = usage.get("cost")
     if isinstance(said, int | float) and not isinstance(said, bool):

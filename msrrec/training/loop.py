@@ -8,8 +8,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.train
@@ -18,10 +18,11 @@ from ray.train.torch import TorchTrainer
 from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
-from msrrec.models import ModelSource, locate_base
+from msrrec.models import ModelSettings, ModelSource, locate_base
+from msrrec.stage import Summary
 from msrrec.training.checkpoint import (
     VALIDATION_LOSS,
-    Row,
+    MetricsRow,
     best_step,
     find_checkpoints,
     is_stalled,
@@ -54,9 +55,7 @@ _NO_EFFECT = {
 """Settings that leave the result alone, so that a run may go on with others."""
 
 
-def train(
-    dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConfig
-) -> dict[str, Any]:
+def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConfig) -> Summary:
     """Fine-tune the base model on a dataset's training examples and export it.
 
     Args:
@@ -100,7 +99,7 @@ def train(
         merged=config.train.export_merged,
         on_gpu=on_gpu,
     )
-    return summarize(out, examples, rows) | {"steps": steps_of(last), "kept_step": kept}
+    return asdict(summarize(out, examples, rows, steps_of(last), kept))
 
 
 def check_cluster(config: TrainConfig) -> bool:
@@ -242,7 +241,7 @@ def run_name(job: TrainingJob, examples: ExampleSet, validation: ExampleSet | No
     return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
-def describe_model(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+def describe_model(dataset: Dataset, config: RunConfig) -> ModelSettings:
     """What ``config.json`` says about the run."""
     return {
         "base_model": config.model.name_or_path,
@@ -256,20 +255,51 @@ def describe_model(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def summarize(out: str, examples: ExampleSet, rows: list[Row]) -> dict[str, Any]:
-    """The counts of a finished run and its last metrics."""
+@dataclass(frozen=True)
+class TrainingSummary:
+    """The counts of a finished run and its last metrics.
+
+    Attributes:
+        model: The model's folder.
+        num_shortened: Examples whose oldest history was left out.
+        loss: Mean over the last lines' steps, as are the two parts of it.
+        validation_loss: The least of the run; None without validation.
+        kept_step: The step that the exported model is of.
+    """
+
+    model: str
+    num_examples: int
+    num_reasoning: int
+    num_behaviour_only: int
+    num_shortened: int
+    num_tokens: int
+    loss: float | None
+    loss_rea: float | None
+    loss_rec: float | None
+    validation_loss: float | None
+    tokens_per_s: float
+    steps: int
+    kept_step: int | None
+
+
+def summarize(
+    out: str, examples: ExampleSet, rows: list[MetricsRow], steps: int, kept_step: int | None
+) -> TrainingSummary:
+    """The summary of a run from its examples and metrics."""
     last = rows[-1]
     losses = [row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row]
-    return {
-        "model": out,
-        "num_examples": len(examples),
-        "num_reasoning": examples.num_reasoning,
-        "num_behaviour_only": len(examples) - examples.num_reasoning,
-        "num_shortened": examples.num_shortened,
-        "num_tokens": int(examples.lengths.sum()),
-        "loss": last["loss"],
-        "loss_rea": last["loss_rea"],
-        "loss_rec": last["loss_rec"],
-        "validation_loss": min(losses, default=None),
-        "tokens_per_s": last["tokens_per_s"],
-    }
+    return TrainingSummary(
+        model=out,
+        num_examples=len(examples),
+        num_reasoning=examples.num_reasoning,
+        num_behaviour_only=len(examples) - examples.num_reasoning,
+        num_shortened=examples.num_shortened,
+        num_tokens=int(examples.lengths.sum()),
+        loss=last["loss"],
+        loss_rea=last["loss_rea"],
+        loss_rec=last["loss_rec"],
+        validation_loss=min(losses, default=None),
+        tokens_per_s=last["tokens_per_s"],
+        steps=steps,
+        kept_step=kept_step,
+    )

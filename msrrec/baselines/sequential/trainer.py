@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msrrec.baselines.interface import Facts
 from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
 from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
 from msrrec.errors import ModelError
@@ -79,7 +80,7 @@ class Fitted:
     state: State = field(default_factory=dict)
     epoch_s: list[float] = field(default_factory=list)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """What a report tells of it."""
         return {
             **asdict(self.trial),
