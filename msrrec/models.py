@@ -104,7 +104,7 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
 
     Args:
         folder: The model's folder.
-        settings: Of the run that trained it.
+        settings: What it was trained from, and how.
     """
     text = json.dumps({"kind": _KIND, **settings}, indent=2, ensure_ascii=False)
     (folder / MODEL_CONFIG).write_text(text + "\n", encoding="utf-8")

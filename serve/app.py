@@ -183,7 +183,7 @@ def _deploy(application: Application) -> None:
 
 
 def _cause(told: str) -> str:
-    """Of replicas' tracebacks, the line that says what happened."""
+    """The line of the replicas' tracebacks that names the error."""
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("msrrec.errors.")]
     errors = [line for line in lines if "Error: " in line]

@@ -1,4 +1,4 @@
-"""Both sides of one query at once, over engines that may die under them."""
+"""Both sides of one query at once, retried where an engine dies."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ class EngineClient(Protocol):
 
 @dataclass(frozen=True)
 class Delta:
-    """What a side wrote since its last delta.
+    """The text of a side since its last delta.
 
     Attributes:
         offset: Where the text belongs, in characters of all that the side wrote: the length so far,
@@ -77,7 +77,7 @@ class FanOut:
         """
         self.recommender, self._clients = recommender, clients
         self.on_retry: Callable[[Side], None] = lambda side: None
-        """Told of each request whose engine died."""
+        """Called for each request whose engine died."""
 
     async def generate(self, query: Query, mode: Mode) -> FanOutResult:
         """Generate all sides, in flight at once; cancelling this cancels them.

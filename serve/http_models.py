@@ -30,7 +30,7 @@ class ErrorBody(TypedDict):
 
 
 class HttpError(Exception):
-    """A refusal or failure that the client is told about."""
+    """A refusal or failure that becomes the client's response."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class HttpModel(BaseModel):
 
 
 class RecommendRequest(HttpModel):
-    """One question to the recommender."""
+    """What the recommender is asked."""
 
     domain: str | None = Field(default=None, max_length=200)
     """What the prompt calls the shop; left out: the one that the model was trained on."""
@@ -98,7 +98,7 @@ class RecommendRequest(HttpModel):
 
 
 class SideAnswer(HttpModel):
-    """What one side said."""
+    """The output of one side."""
 
     item: str | None
     """The candidate that it names; null when the output is invalid."""
@@ -107,7 +107,7 @@ class SideAnswer(HttpModel):
     valid: bool
     reasoning: str
     perplexity: float | None
-    """Of the reasoning tokens at temperature 1, at least 1; null where there are none."""
+    """Perplexity of the reasoning tokens at temperature 1, at least 1; null where there are none."""
     num_tokens: int
 
 
@@ -157,7 +157,7 @@ class ErrorResponse(HttpModel):
 
 
 def to_query(request: RecommendRequest, *, domain: str, max_candidates: int) -> Query:
-    """The query that a request asks.
+    """The query of a request.
 
     Args:
         request: As parsed.

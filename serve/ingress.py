@@ -122,7 +122,7 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def _within(self, deadline: float) -> AsyncIterator[None]:
-        """Turns what the work may raise, the deadline included, into what the client is told."""
+        """Turn what the work raises, a missed deadline included, into the client's HTTP error."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
@@ -157,7 +157,7 @@ class Api:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that keep a place in the line until the client has them all or is gone."""
+    """Server-sent events that stay admitted until the client has them all or is gone."""
 
     def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
         super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")

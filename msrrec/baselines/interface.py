@@ -10,12 +10,12 @@ from msrrec.metrics.ranking import reciprocal_ranks, target_rank
 from msrrec.schema import Example
 
 Facts = dict[str, object]
-"""What a report tells about the fit: chosen settings, trials, counts; JSON values only."""
+"""What a report shows of the fit: chosen settings, trials, counts; JSON values only."""
 
 
 @dataclass(frozen=True)
 class WrittenChoice:
-    """What a system wrote for an example.
+    """The text that a system wrote for an example, and the candidate that it names.
 
     Attributes:
         index: The 0-based candidate that it names; None where it names none or several.
@@ -52,7 +52,7 @@ class Writer(Fittable, Protocol):
     """A system that writes its choice, which may be no candidate."""
 
     def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
-        """The answer to each example."""
+        """The text and choice for each example."""
         ...
 
 

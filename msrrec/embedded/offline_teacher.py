@@ -38,12 +38,13 @@ _OTHER = "other"
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
 _BESIDE_WEIGHT = 20.0
-"""Of items bought together, beside words: about one word that a hundredth of all titles hold."""
+"""Weight of having been bought together, on the scale of words: about that of one word which a
+hundredth of all titles hold."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the teacher thinks of one prompt.
+    """The offline teacher's analysis of one prompt, from which it writes the steps of its chain.
 
     Attributes:
         preferences: At most two labels, the stronger first.
@@ -67,7 +68,7 @@ class OfflineTeacher:
 
     Args:
         items: The catalogue.
-        examples: Of the training split; what was bought together stands in for missing categories.
+        examples: The training split; what was bought together stands in for missing categories.
     """
 
     def __init__(self, items: Iterable[Item], examples: Iterable[Example] = ()) -> None:
@@ -89,7 +90,7 @@ class OfflineTeacher:
 
         Returns:
             None for a text that is no prompt of the full chain, no plain one, and no question
-            which candidate a rationale speaks for.
+            which candidate a rationale recommends.
         """
         if (asked := parse_recovery_prompt(prompt)) is not None:
             return self._recover(asked, seed), "stop"

@@ -1,9 +1,8 @@
 """The teacher behind any OpenAI-compatible API: one try of one call.
 
 The openai client on aiohttp's connections, which halve its processor time a call, and without its
-own retries: what no further call can mend (the key, the balance, the model's name, an address where
-nobody listens) is an ``EngineError``; what another try may mend is ``TryAgain``; what concerns this
-call alone is ``CallFailed``.
+own retries. ``EngineError``: no call can succeed (wrong key, empty balance, unknown model, wrong
+address). ``TryAgain``: another try may succeed. ``CallFailed``: this call can't, others may.
 """
 
 import asyncio

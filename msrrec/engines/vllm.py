@@ -38,7 +38,7 @@ CPU_BLOCK_SIZE = 32
 
 _ANSWER_PROCESSOR = "msrrec.engines.answer_processor:AnswerProcessor"
 ANSWERS = "msrrec_answers"
-"""Of ``SamplingParams.extra_args``: a request's ``AnswerChoice``, for the ``AnswerProcessor``."""
+"""The key of ``SamplingParams.extra_args`` that carries an ``AnswerChoice`` to its processor."""
 
 VllmOptions = dict[str, Any]
 """Options of vLLM under its own names, which users may add to."""

@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 BuildRecommender = Callable[[ModelSource, InferenceConfig], Recommender]
 
 _MAX_ACTOR_RESTARTS = 1
-"""A lost machine is replaced; a row that ends its engine twice ends the run and not the week."""
+"""Restarts of each engine actor: one replaces a lost machine; a batch that crashes its engine again
+ends the run, so that it can't restart engines for ever."""
 
 _OUTPUTS = pa.schema(
     [
@@ -63,11 +64,11 @@ _OUTPUTS = pa.schema(
 
 @dataclass(frozen=True)
 class QueryTable:
-    """What is asked, in tables that workers read in place.
+    """The queries of a run in two Arrow tables, which workers read in place.
 
     Attributes:
         rows: ``example_id``, ``history`` and ``candidates``, items as places in ``titles``.
-        titles: Of all items.
+        titles: Titles of all items.
     """
 
     domain: str
@@ -108,7 +109,7 @@ class Prediction:
     """One side of one example.
 
     Attributes:
-        output: What the side said; invalid and empty where the example was refused.
+        output: The side's output; invalid and empty where the example was refused.
         seed: The sample's seed.
         error: Why the example was refused, or None.
         sample: Which of several samples of this side, from 0.
@@ -130,8 +131,8 @@ _Key = tuple[str, int, str]
 class RecommendStage:
     """A Ray Data stage: row numbers of queries in, one row a sample and side out.
 
-    An engine that can't start or fails is told in a row too: Ray would bury an exception under its
-    own, and print them all.
+    An engine that can't start or fails is reported in a row too: Ray would wrap an exception in its
+    own and print both.
     """
 
     def __init__(
@@ -223,14 +224,14 @@ def predict(
     The result does not depend on batches, engines or their order: each sample has its own seed.
 
     Args:
-        examples: What to ask about; their ids differ.
+        examples: The examples to generate for; their ids differ.
         dataset: Where their titles are.
         source: The weights.
         sides: What to generate, in one engine start.
         config: How.
         build: Makes the recommender of each actor.
-        journal: Keeps outputs as they are finished; examples whose outputs are in it already are
-            not asked about.
+        journal: Keeps outputs as they are finished; examples whose outputs it already holds are
+            skipped.
 
     Raises:
         ConfigError: If the cluster is too small for ``num_engines``.

@@ -23,7 +23,7 @@ class OutputJournal:
             folder: Where; need not exist.
             identity: What decides the outputs, JSON values only. Outputs of another run that are
                 found there are thrown away.
-            schema: Of the outputs.
+            schema: The columns of the outputs.
         """
         self._folder, self._identity, self._schema = folder, identity, schema
         self._batches = Journal(folder, ".parquet")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from msrrec.models import ModelSource
 
 _Pending = tuple[int, Side, GenerationRequest]
-"""The place of a query, and what is asked about it."""
+"""The place of a query, the side, and the request for it."""
 
 Mode = Literal["fused", "user", "item", "full", "direct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -115,7 +115,7 @@ class Recommender:
         )
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
-        """What a side's generation says."""
+        """The output that a side's generation is read as."""
         exact_format = self.answer_format if self.config.constrained else None
         return read_generation(self.tokenizer, side, query.candidates, generation, exact_format)
 
@@ -171,7 +171,7 @@ class Recommender:
     def _read_all(
         self, queries: Sequence[Query], pending: Sequence[_Pending], generations: list[Generation]
     ) -> list[SideOutput]:
-        """What the generations say, with the further figures that the config asks for."""
+        """The outputs that generations are read as, with the further figures that the config wants."""
         assert self.engine is not None
         asked = list(zip(pending, generations, strict=True))
         outputs = [self.read(queries[n], side, generation) for (n, side, _), generation in asked]

@@ -1,8 +1,8 @@
-"""Likelihoods of texts that the model was given: candidates, and reasoning without its prompt.
+"""Likelihoods of given texts: the candidates, and a reasoning without its prompt.
 
-The engine writes each text as the one answer that its request allows, and says how likely it was.
-The prompt comes out of the prefix cache then; log-probabilities of prompt tokens would read it
-anew for every candidate.
+Each text is generated as the one answer that its request allows, and its log-probabilities are
+read. The prompt is then found in the prefix cache; asking for log-probabilities of prompt tokens
+would compute it anew for every candidate.
 """
 
 import math
@@ -20,7 +20,7 @@ from msrrec.reasoning.prompts import OUTPUT_PREFIX
 
 @dataclass(frozen=True)
 class GeneratedReasoning:
-    """The reasoning that a request brought forth."""
+    """The reasoning that was generated for a request."""
 
     query: Query
     request: GenerationRequest

@@ -118,7 +118,7 @@ def write_card(
     Args:
         out: The folder of the stage.
         dataset: For titles, categories and popularity.
-        examples: Of the split that was asked about.
+        examples: The examples of the split that was asked about.
         requests: By example id.
         entries: The answers, judged.
         journal: The folder of the answers.

@@ -23,7 +23,7 @@ _MARK = "dataset.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """All of a call that is not its prompt."""
+    """What decides a completion beside its prompt."""
 
     model: str
     temperature: float
@@ -36,12 +36,12 @@ class JournalEntry:
 
     Attributes:
         attempt: 0-based number of the sample of this example.
-        prompt_hash: Of the prompt's text, see ``hash_prompt``.
+        prompt_hash: Hash of the prompt's text, see ``hash_prompt``.
         sampling: Model asked for, and how it sampled.
         served_model: The model that the API says has answered.
         reasoning_content: What a reasoning model thought apart from its answer.
         usage: Token counts as the API gave them, and its price where it names one.
-        latency_s: Of the try that answered.
+        latency_s: Seconds that the answering try took.
         tries: Calls made for it, failed ones included.
         answered_at_s: Unix seconds.
         teacher: Model and address that was asked.

@@ -34,9 +34,9 @@ class Basis:
     Attributes:
         acceptance_rate: Valid paths per answer.
         unreadable_rate: Answers that can't be read, which are asked for again.
-        completion_tokens: Of a mean answer.
+        completion_tokens: Mean over the answers.
         prompt_scale: True prompt tokens for each estimated one.
-        latency_s: Of a mean call.
+        latency_s: Mean seconds of a call.
     """
 
     acceptance_rate: float
@@ -99,9 +99,9 @@ def estimate(
 
     Args:
         config: The run's settings.
-        prompts: Of all examples.
+        prompts: The prompts of all examples.
         entries: The answers at hand, judged.
-        plan: Of the run, not begun.
+        plan: The run's calls, none of them made yet.
     """
     is_measured = len(entries) >= _ENOUGH_ANSWERS
     basis = _measure(entries) if is_measured else _assume(config)

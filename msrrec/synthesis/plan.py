@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 CallId = tuple[str, int]
-"""Example id and 0-based attempt."""
+"""A call to a teacher: example id and 0-based attempt."""
 
 CompletionStatus = Literal["valid", "unreadable", "settled"]
-"""Of an answer: a kept path; one that could not be read, where another sample may help; or one that
-was read and is no path, where asking until it fits would be asking for the label."""
+"""What an answer means for the plan.
+
+``valid`` gives a path. ``unreadable`` could not be read, so another sample is drawn. ``settled`` was
+read and gives no path; it is final, because drawing samples until one names the target would leak
+the target into the reasoning."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Spending:
 
 
 class Budget:
-    """What may be spent, what is, and what a call costs at worst.
+    """What may be spent, what has been spent, and what a call costs at worst.
 
     Attributes:
         spent: So far, earlier runs included.
@@ -81,7 +84,7 @@ class Quota:
     """A threshold for each group of examples: one user's, or one category's.
 
     Attributes:
-        name: Of the setting.
+        name: Name of the setting.
         tau: Valid paths wanted of each group.
         group_of: Example id to group.
     """
@@ -98,7 +101,7 @@ class Plan:
         num_valid: Examples with a valid path.
         num_answers: Answers judged, earlier runs included.
         num_failed: Calls without an answer in this run.
-        failed_in_a_row: The latest of them without an answer in between.
+        failed_in_a_row: Failed calls since the latest answer.
     """
 
     def __init__(

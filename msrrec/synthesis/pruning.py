@@ -58,7 +58,7 @@ class Judgement:
         """Whether another sample may be asked for.
 
         Only where the answer could not be read. One that was read is never asked again: whether it
-        is kept depends on what the user bought, and asking until it fits would select by that.
+        is kept depends on what the user bought, and drawing samples until one is would leak that.
         """
         return self.verdict not in ("kept", "inconsistent", "leaked")
 
@@ -70,7 +70,7 @@ def judge(
     history: Sequence[str] = (),
     later: Sequence[str] = (),
 ) -> Judgement:
-    """Completeness, then consistency, then that nothing is told which the teacher can't know.
+    """The verdict on an answer: is it complete, is it consistent, does it leak a later purchase?
 
     The chain is read from the answer. Where that has no steps at all, it is looked for in the
     reasoning content, as some servers put the whole output there; what a reasoning model merely

@@ -47,7 +47,8 @@ class Teacher:
 
     Attributes:
         begun: Calls begun, which its share is measured by.
-        mean_tokens: Of the calls answered so far, prompt and answer; None before the first.
+        mean_tokens: Mean tokens of prompt and completion over the calls answered so far; None
+            before the first.
     """
 
     endpoint: EndpointConfig
@@ -108,9 +109,9 @@ def teacher_name(endpoint: EndpointConfig) -> str:
 
 def cost_of(endpoint: EndpointConfig, usage: Usage) -> float | None:
     """What an answer cost: as the API says, else by the price table; None without either."""
-    said = usage.get("cost")
-    if isinstance(said, int | float) and not isinstance(said, bool):
-        return float(said)
+    cost = usage.get("cost")
+    if isinstance(cost, int | float) and not isinstance(cost, bool):
+        return float(cost)
     return token_cost(
         usage.get("prompt_tokens", 0),
         usage.get("completion_tokens", 0),

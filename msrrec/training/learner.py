@@ -51,7 +51,7 @@ class Learner:
 
     Args:
         model: A PEFT model.
-        config: Of the training run.
+        config: Settings of the training run.
         bfloat16: Whether matrix products run in bfloat16.
         device: Where to train; None for where the model is.
         rank: 0-based.

@@ -48,10 +48,10 @@ class Packed:
 
 @dataclass(frozen=True)
 class RoundedSizes:
-    """Sizes are rounded up to multiples of these, with tokens that nothing learns from.
+    """The multiples that sizes of a packed row are rounded up to, with tokens that train nothing.
 
-    The processor's matrix library keeps a kernel for every shape it has met, some megabytes each;
-    round sizes come again, so its memory stays bounded and kernels are found instead of made.
+    The processor's matrix library caches a kernel of some megabytes for every shape. Rounded sizes
+    recur, so the cache stays small and is hit.
     """
 
     example: int = 1

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What every worker is told; systems whose model has more parts override the methods."""
+    """What every training worker is given; systems whose model has more parts override the methods."""
 
     source: ModelSource
     dtype: Dtype
@@ -110,8 +110,8 @@ def run_worker(settings: WorkerSettings) -> MsrRecError | None:
     """Ray Train's ``train_loop_per_worker``: from the last checkpoint to the last step.
 
     Returns:
-        What no restart can mend, such as a diverging loss. All workers meet it at the same step,
-        and an exception would make Ray Train start them again for nothing.
+        An error that a restart would meet again, such as a diverging loss; None without one. All
+        workers meet it at the same step. An exception would make Ray Train restart them in vain.
     """
     job = settings["job"]
     examples, validation = ray.get(settings["examples"])
@@ -200,7 +200,7 @@ def build_learner(job: TrainingJob) -> Learner:
 def cores_per_worker(num_workers: int) -> int:
     """Threads for each of the workers on this node, at least 1.
 
-    Of the node's cores, or of those that Ray counts where they are fewer, as in a container.
+    They share the node's cores, or those that Ray counts where these are fewer, as in a container.
     """
     here = ray.get_runtime_context().get_node_id()
     counted = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)

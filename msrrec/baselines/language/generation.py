@@ -1,4 +1,4 @@
-"""What a tuned model says: greedy answers, or the next token's probabilities, from Ray actors.
+"""Generation with a tuned model in Ray actors: greedy texts, or the next token's probabilities.
 
 With transformers and not with vLLM, as prompts may hold item vectors beside tokens.
 """
@@ -21,7 +21,7 @@ from msrrec.training.loop import raise_for_user
 from msrrec.training.worker import TrainingJob, cores_per_worker
 
 _BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 8192, 65536
-"""Of the prompts that are read at once, padding included."""
+"""Tokens of the prompts that are read at once, padding included."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OutputSpec:
 
 
 class TunedGenerator:
-    """A model in one process."""
+    """Generates with a model in one process."""
 
     def __init__(self, model: Any, eos_id: int, device: torch.device | str = "cpu") -> None:
         self.model, self.eos_id, self.device = model.to(device).eval(), eos_id, device
@@ -138,11 +138,11 @@ def generate_all(
     spec: OutputSpec,
     config: InferenceConfig,
 ) -> list[list[float]]:
-    """What the model says after each prompt, whatever the batches and actors.
+    """The output after each prompt, whatever the batches and actors.
 
     Args:
         job: Says how the backbone is loaded.
-        checkpoint: Of its training; None for the backbone itself.
+        checkpoint: One of its training; None for the backbone itself.
         prompts: Token ids.
         spec: What is wanted after each.
         config: How many engines share the prompts.
@@ -170,13 +170,13 @@ def generate_all(
     found: dict[int, list[float]] = {}
     try:
         with log.Progress("ask", len(prompts), "prompts") as progress:
-            for batch, said in zip(batches, ActorPool(actors).map(send, batches), strict=True):
-                found |= dict(zip(batch, said, strict=True))
+            for batch, outputs in zip(batches, ActorPool(actors).map(send, batches), strict=True):
+                found |= dict(zip(batch, outputs, strict=True))
                 progress.advance(len(batch))
     except RayError as error:
         raise_for_user([error])
         cause = getattr(error, "cause", None) or error
-        raise EngineError(f"{job.source.name}: asking it failed ({last_line(cause)})") from error
+        raise EngineError(f"{job.source.name}: generation failed ({last_line(cause)})") from error
     finally:
         for actor in actors:
             ray.kill(actor)

@@ -48,7 +48,7 @@ class HybridEmbedding(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Of the tokens; a tied vocabulary projection finds it here."""
+        """The weight of the token embedding; a tied vocabulary projection finds it here."""
         return self.tokens.weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -76,9 +76,9 @@ class ItemTrainingJob(TrainingJob):
     Attributes:
         items: (V, D).
         placeholder: Token id.
-        total_steps: Of the training, for the curriculum.
+        total_steps: Steps of the whole training, for the curriculum.
         curriculum: Whether it goes from text to hybrid prompts; else all are hybrid.
-        weight_decay: Of the projector.
+        weight_decay: The projector's.
     """
 
     items: NDArray[np.float32]
@@ -128,7 +128,7 @@ class ItemLearner(Learner):
     def step(
         self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float
     ) -> StepResult:
-        """As of ``Learner``; the kind of the prompts is the same on all workers."""
+        """One step; the kind of the prompts is the same on all workers. See ``Learner.step``."""
         job = self.job
         is_hybrid = not job.curriculum or draws_hybrid(step, job.total_steps, self.config.seed)
         self.embedding.is_hybrid = is_hybrid

@@ -1,4 +1,4 @@
-"""What systems that tune the backbone share: examples, training on Ray Train, and asking."""
+"""What systems that tune the backbone share: examples, training on Ray Train, generation."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ class Tuned:
     """The backbone of a run with LoRA for one system; its file says with which texts.
 
     Args:
-        config: Of the run.
+        config: The run's.
         trains: False leaves the backbone as it is, to tell what training adds.
     """
 
@@ -91,7 +91,7 @@ class Tuned:
 
     @property
     def max_tokens(self) -> int:
-        """Of a prompt and what is written after it."""
+        """The most tokens of a prompt and what is written after it."""
         return int(min(self.training.max_seq_len, self.tokenizer.model_max_length))
 
     def query(self, example: Example) -> Query:
@@ -100,7 +100,7 @@ class Tuned:
         return make_query(self.dataset, example)
 
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
-        """What the model says after each prompt; see ``generation.generate_all``."""
+        """The model's output after each prompt; see ``generation.generate_all``."""
         assert self._job is not None, "fit comes first"
         return generate_all(self._job, self._checkpoint, prompts, spec, self.config.inference)
 
@@ -155,7 +155,7 @@ class TitleTuned(Tuned):
         return [self._read(example, written.get(n, [])) for n, example in enumerate(examples)]
 
     def _answer_tokens(self, example: Example) -> int:
-        """Of the longest answer that may be given, and a little more."""
+        """Tokens of the longest answer that may be given, and a few more."""
         titles = enumerate(self.query(example).candidates)
         answers = (self.render_answer(title, n) for n, title in titles)
         return max(len(encode_text(self.tokenizer, answer)) for answer in answers) + _SLACK
@@ -186,11 +186,11 @@ def join(
     """Prompt, answer and end token as one example, of which the answer is learned.
 
     Args:
-        tokenizer: Of the backbone.
+        tokenizer: The backbone's.
         prompt: Token ids.
         dropped: History titles left out of it.
-        answer: A stranger's title, perhaps, in which nothing becomes a special token.
-        whole: Learn to write the prompt too, but for its first token, which nothing foretells.
+        answer: May hold a title from outside, so nothing in it becomes a special token.
+        whole: Train on the prompt too, but for its first token, which follows from nothing.
     """
     written = [*encode_text(tokenizer, answer), tokenizer.eos_token_id]
     prompt_segment = RECOMMENDATION if whole else NOT_SUPERVISED

@@ -57,10 +57,10 @@ def draw_trials(usual: Trial, count: int, seed: int) -> list[Trial]:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What every worker is told.
+    """What every worker that runs trials is given.
 
     Attributes:
-        name: Of the system, for the progress line.
+        name: The system's, for the progress line.
         held_out: The validation examples, and ``codes`` and ``users`` to read them.
     """
 
@@ -137,7 +137,7 @@ class Sequential:
         }
 
     def plan(self, dataset: Dataset) -> TrialJob:
-        """Data, trials and settings of a dataset.
+        """The trials to run on a dataset, with their data and settings.
 
         Raises:
             DataError: If no user has two training events.
@@ -177,7 +177,7 @@ class Sequential:
         return score_candidates(self._fitted, self._job, examples)
 
     def item_vectors(self) -> torch.Tensor:
-        """What was learned of the items, (V, D), in the order of the catalogue."""
+        """The learned vectors of the items, (V, D), in the order of the catalogue."""
         assert self._fitted is not None, "fit comes first"
         return self._fitted.table.detach().cpu()
 

@@ -44,7 +44,7 @@ class Trial:
     learning_rate: float
     dropout: float
     size: int
-    """Of an item's vector."""
+    """Size of an item's vector."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Fitted:
     epoch_s: list[float] = field(default_factory=list)
 
     def facts(self) -> Facts:
-        """What a report tells of it."""
+        """What a report shows of it."""
         return {
             **asdict(self.trial),
             "validation": self.figure,
@@ -103,7 +103,7 @@ def train_trial(
 
     Args:
         network: On its device; left with the weights of the last epoch.
-        purchases: Of all users.
+        purchases: The purchases of all users.
         trial: Its settings.
         settings: What all trials share.
         validate: A figure of the network as it is, higher is better.

@@ -27,7 +27,7 @@ SHORT_ROW, LONG_ROW = 384, 768
 """Tokens a row in the first 70% of the steps, and after them."""
 
 CONTEXT_WEIGHT = 0.05
-"""Weight of tokens that can't be foretold, such as the titles of a page; answers weigh 1."""
+"""Loss weight of tokens that can't be predicted, such as the titles of a page; answers weigh 1."""
 
 
 def list_vocabulary(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -88,12 +88,12 @@ class PretrainingSchedule:
 
     @property
     def hardness(self) -> float:
-        """How large the pages are."""
+        """How large the pages are, from 0 to 1."""
         return min(1.0, self.done / 0.25)
 
     @property
     def row_tokens(self) -> int:
-        """Long rows come late: attention over them is dear."""
+        """Tokens a row; long rows come late, because attention over them is slow."""
         return SHORT_ROW if self.done < 0.7 else LONG_ROW
 
     @property
