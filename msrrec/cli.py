@@ -10,13 +10,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 from msrrec import log
 from msrrec.baselines import BASELINES
 from msrrec.config import PRESETS, Config, RunConfig, load_config
+from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.stage import Summary, run_stage
 
@@ -48,8 +50,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished sta
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
 Source = Annotated[
-    Literal["amazon", "movielens", "table", "demo"],
-    typer.Option(help="What the files are; demo is the embedded world and needs none."),
+    str,
+    typer.Option(
+        click_type=click.Choice(list(SOURCES)),
+        help="What the files are; demo is the embedded world and needs none.",
+    ),
 ]
 Interactions = Annotated[
     str | None, typer.Option(help="Reviews or ratings: a file, folder or glob.")

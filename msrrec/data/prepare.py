@@ -8,7 +8,6 @@ dropping them first, so only items of the first core need their metadata read.
 
 import hashlib
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,13 @@ from numpy.typing import NDArray
 
 from msrrec import schema, storage
 from msrrec.config import DataConfig
-from msrrec.data import sequences, sources
+from msrrec.data import loading, sequences
 from msrrec.data.candidates import CandidateSampler
 from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
 from msrrec.data.kcore import distinct_rows, k_core
+from msrrec.data.records import TITLE_KEY, TITLED
 from msrrec.data.sequences import Sequences
-from msrrec.data.sources import Inputs
+from msrrec.data.sources import Inputs, Source, make_source
 from msrrec.errors import DataError
 from msrrec.schema import SPLITS, Split
 from msrrec.storage import MANIFEST
@@ -32,10 +32,6 @@ from msrrec.storage import MANIFEST
 logger = logging.getLogger(__name__)
 
 IntArray = NDArray[np.int64]
-
-_GENERIC_NAMES = {"interactions", "ratings", "reviews", "events", "train", "data", "u"}
-_AMAZON_AFFIXES = re.compile(r"^(?:reviews|ratings|meta)_|_\d+$|\.\d+core$")
-_EXTENSIONS = re.compile(r"(?:\.(?:csv|json|jsonl|ndjson|parquet|dat|data))?(?:\.gz)?$")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Events:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Events":
-        """Events from ``sources.load_events``."""
+        """Events from ``loading.load_events``."""
         users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))
         return cls(
             users.indices.to_numpy(),
@@ -82,7 +78,7 @@ def prepare(
     """Make a dataset folder; Ray must be initialised.
 
     Args:
-        source: ``amazon``, ``movielens``, ``table`` or ``demo``.
+        source: A name in ``sources.SOURCES``.
         interactions: A file, folder or pattern of files; for movielens its folder.
         items: The same for items; unused by movielens and demo.
         out: The folder to make; what is there is replaced when all is done.
@@ -95,13 +91,16 @@ def prepare(
         ConfigError: If a path is missing.
         DataError: If an input is not what it should be, or too small.
     """
-    inputs = sources.find_inputs(source, interactions, items)
-    events, records, dropped = _load(inputs, config)
+    chosen = make_source(source, config)
+    inputs = chosen.find(interactions, items)
+    events, records, dropped = _load(chosen, inputs, config)
     seqs, user_ids, codes = _sample(events, config, dropped)
-    catalogue = _load_catalogue(inputs, events.item_ids.take(pa.array(codes)), records)
+    catalogue = _load_catalogue(chosen, events.item_ids.take(pa.array(codes)), records)
     tables = _build_examples(seqs, user_ids, catalogue, config)
     tables[ITEMS_FILE] = catalogue.select(schema.ITEMS.names).cast(schema.ITEMS)
-    manifest = _describe(inputs, interactions, config) | _count(seqs, catalogue, tables, dropped)
+    domain = config.domain or chosen.domain(interactions)
+    manifest = _describe(source, inputs, domain, config)
+    manifest |= _count(seqs, catalogue, tables, dropped)
     with storage.atomic_folder(out) as folder:
         for name, table in tables.items():
             storage.write_table(storage.join(folder, name), table.combine_chunks())
@@ -110,23 +109,24 @@ def prepare(
     return manifest
 
 
-def _load(inputs: Inputs, config: DataConfig) -> tuple[Events, pa.Table, dict[str, int]]:
+def _load(
+    source: Source, inputs: Inputs, config: DataConfig
+) -> tuple[Events, pa.Table, dict[str, int]]:
     """The k-core of events on titled items, the records of its items, and what was dropped."""
-    demo_events, demo_items = _make_demo(inputs, config)
-    loaded = Events.from_table(sources.load_events(inputs, demo_events))
+    loaded = Events.from_table(loading.load_events(source, inputs))
     events = loaded.take(distinct_rows(loaded.users, loaded.items, loaded.timestamps))
     dropped = {"identical_event": len(loaded) - len(events)}
-    if _drops_untitled(inputs, config):
+    if _drops_untitled(source, config):
         before = len(events)
         events = _core(events, config.k_core)
         wanted = events.item_ids.take(pa.array(np.unique(events.items)))
-        records = sources.load_records(inputs, wanted, demo_items)
+        records = loading.load_records(source, inputs, wanted)
         titled = _is_titled(events, records)[events.items]
         dropped["untitled_item"] = int(np.count_nonzero(~titled))
         events = _core(events.take(titled), config.k_core)
         dropped["k_core"] = before - dropped["untitled_item"] - len(events)
     else:
-        records = sources.load_records(inputs, None, demo_items)
+        records = loading.load_records(source, inputs, None)
         _check_all_titled(events, records)
         core = _core(events, config.k_core)
         dropped |= {"untitled_item": 0, "k_core": len(events) - len(core)}
@@ -135,17 +135,10 @@ def _load(inputs: Inputs, config: DataConfig) -> tuple[Events, pa.Table, dict[st
     return events, records, dropped
 
 
-def _make_demo(inputs: Inputs, config: DataConfig) -> tuple[pa.Table | None, pa.Table | None]:
-    if inputs.source != "demo":
-        return None, None
-    from msrrec.embedded.world import make_world
-
-    world: tuple[pa.Table, pa.Table] = make_world(config.demo_users, config.seed)
-    return world
-
-
-def _drops_untitled(inputs: Inputs, config: DataConfig) -> bool:
-    return (config.missing_items or ("drop" if inputs.source == "amazon" else "error")) == "drop"
+def _drops_untitled(source: Source, config: DataConfig) -> bool:
+    if config.missing_items is None:
+        return source.drops_untitled
+    return config.missing_items == "drop"
 
 
 def _core(events: Events, k: int) -> Events:
@@ -160,7 +153,7 @@ def _core(events: Events, k: int) -> Events:
 
 def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
     """Whether each item code has a visible title."""
-    titled = records[schema.ITEM_ID].filter(records[sources.TITLED]).combine_chunks()
+    titled = records[schema.ITEM_ID].filter(records[TITLED]).combine_chunks()
     return np.asarray(pc.is_in(events.item_ids, value_set=titled))
 
 
@@ -239,11 +232,11 @@ def _positions(codes: IntArray, size: int) -> IntArray:
     return positions
 
 
-def _load_catalogue(inputs: Inputs, item_ids: pa.Array, records: pa.Table) -> pa.Table:
+def _load_catalogue(source: Source, item_ids: pa.Array, records: pa.Table) -> pa.Table:
     """The items of the sample in the order of their ids, each by its first record with a title."""
-    titled = np.flatnonzero(records[sources.TITLED])
+    titled = np.flatnonzero(records[TITLED])
     places = pc.index_in(item_ids, records[schema.ITEM_ID].take(titled).combine_chunks())
-    catalogue = sources.parse_records(inputs, records.take(titled[places]))
+    catalogue = loading.parse_records(source, records.take(titled[places]))
     assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
     return catalogue
 
@@ -252,7 +245,7 @@ def _build_examples(
     seqs: Sequences, user_ids: list[str], catalogue: pa.Table, config: DataConfig
 ) -> dict[str, pa.Table]:
     """The table of each split and that of all events, by file name."""
-    keys = catalogue[sources.TITLE_KEY].combine_chunks().dictionary_encode()
+    keys = catalogue[TITLE_KEY].combine_chunks().dictionary_encode()
     titles = keys.indices.to_numpy().astype(np.int64)
     sampler = CandidateSampler(seqs, titles, config.num_negatives)
     sampler.check(user_ids)
@@ -291,35 +284,16 @@ def _example_ids(
     return [f"{user_ids[u]}:train:{k}" for u, k in zip(cut.users, places, strict=True)]
 
 
-def _describe(inputs: Inputs, interactions: str | None, config: DataConfig) -> dict[str, Any]:
-    files = [path.rpartition("/")[2] for path in (*inputs.interactions, *inputs.items)]
+def _describe(source: str, inputs: Inputs, domain: str, config: DataConfig) -> dict[str, Any]:
+    files = [path.rpartition("/")[2] for path in (*inputs.interactions, *inputs.items) if path]
     return {
         "schema_version": schema.SCHEMA_VERSION,
-        "domain": config.domain or name_domain(inputs.source, interactions),
-        "source": inputs.source,
+        "domain": domain,
+        "source": source,
         "inputs": files,
         "seed": config.seed,
         "config": config.model_dump(),
     }
-
-
-def name_domain(source: str, interactions: str | None) -> str:
-    """A shop's name from that of its interactions, such as Electronics.
-
-    The name of the file, or of its folder where the file's is as general as ``interactions.csv``,
-    with spaces for underscores and without what Amazon's releases put around the category.
-    """
-    if interactions is None:
-        return "Marketplace"
-    if source == "movielens":
-        return "Movies"
-    parts = [part for part in interactions.split("/") if part not in ("", ".", "..")]
-    names = [_EXTENSIONS.sub("", part) for part in reversed(parts)]
-    usable = (n for n in names if n.lower() not in _GENERIC_NAMES and not set(n) & set("*?["))
-    name = next(usable, "shop")
-    if source == "amazon":
-        name = _AMAZON_AFFIXES.sub("", name)
-    return name.replace("_", " ")
 
 
 def _count(
@@ -327,7 +301,7 @@ def _count(
 ) -> dict[str, Any]:
     num_events, num_items = len(seqs.items), catalogue.num_rows
     pairs = np.unique(seqs.users * num_items + seqs.items)
-    distinct_titles = pc.count_distinct(catalogue[sources.TITLE_KEY]).as_py()
+    distinct_titles = pc.count_distinct(catalogue[TITLE_KEY]).as_py()
     return {
         "num_users": seqs.num_users,
         "num_items": num_items,

@@ -70,6 +70,22 @@ def read_text_columns(path: str, names: Sequence[str]) -> pl.DataFrame:
     return frame.select(name for name in names if name in frame.columns)
 
 
+def select_columns(
+    path: str, frame: pl.DataFrame, names: Sequence[str], required: Sequence[str]
+) -> pl.DataFrame:
+    """The columns of a frame that are named, in that order.
+
+    Raises:
+        DataError: If a required one is missing, or there are no rows.
+    """
+    for name in required:
+        if name not in frame.columns:
+            raise DataError(f"{path}: lacks column {name!r}; expected {', '.join(names)}")
+    if frame.is_empty():
+        raise DataError(f"{path}: holds no rows; expected at least one")
+    return frame.select(name for name in names if name in frame.columns)
+
+
 def read_csv(path: str, has_header: bool, separator: str = ",", **options: Any) -> pl.DataFrame:
     """A delimited file, every column as text.
 

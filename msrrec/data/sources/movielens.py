@@ -4,7 +4,8 @@ import polars as pl
 
 from msrrec import schema, storage
 from msrrec.data import readers
-from msrrec.errors import DataError
+from msrrec.data.sources.base import Inputs, Source
+from msrrec.errors import ConfigError, DataError
 
 _RATING_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.RATING, schema.TIMESTAMP)
 _LATEST_RATINGS = {"userId": schema.USER_ID, "movieId": schema.ITEM_ID}
@@ -23,6 +24,31 @@ _GENRES_100K = (
 )
 # fmt: on
 """The order of the flags in ``u.item``, as in ``u.genre``."""
+
+
+class MovieLens(Source):
+    """Ratings of movies as GroupLens publishes them."""
+
+    def find(self, interactions: str | None, items: str | None) -> Inputs:
+        """The ratings of a folder, and the movies beside them."""
+        del items
+        if interactions is None:
+            raise ConfigError(f"--source {self.name} needs --interactions PATH")
+        ratings = find_ratings(interactions)
+        return Inputs((ratings,), (movies_beside(ratings),))
+
+    def read_events(self, path: str) -> pl.DataFrame:
+        """User, item and time of each rating as text."""
+        return read_ratings(path)
+
+    def read_items(self, path: str) -> pl.DataFrame:
+        """Item id, title and genres of each movie."""
+        return read_movies(path)
+
+    def domain(self, interactions: str | None) -> str:
+        """What the ratings are of."""
+        del interactions
+        return "Movies"
 
 
 def find_ratings(folder: str) -> str:
