@@ -22,6 +22,7 @@ from msrrec.data import loading, sequences
 from msrrec.data.candidates import CandidateSampler
 from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
 from msrrec.data.kcore import distinct_rows, k_core
+from msrrec.data.leave_one_out import MIN_EVENTS
 from msrrec.data.records import TITLE_KEY, TITLED
 from msrrec.data.sequences import Sequences
 from msrrec.data.sources import Inputs, Source, make_source
@@ -186,7 +187,7 @@ def _sample(
     codes = _codes_by_id(events.users, events.user_ids)
     lengths = np.bincount(events.users)
     _check_lengths(lengths[codes], codes, events.user_ids, config)
-    fits = lengths[codes] >= (config.min_user_events or sequences.MIN_EVENTS)
+    fits = lengths[codes] >= (config.min_user_events or MIN_EVENTS)
     if config.max_user_events is not None:
         fits &= lengths[codes] <= config.max_user_events
     codes = codes[fits]
@@ -209,12 +210,12 @@ def _sample(
 def _check_lengths(
     lengths: IntArray, codes: IntArray, user_ids: pa.Array, config: DataConfig
 ) -> None:
-    if config.min_user_events is not None or lengths.min() >= sequences.MIN_EVENTS:
+    if config.min_user_events is not None or lengths.min() >= MIN_EVENTS:
         return
-    short = int(np.flatnonzero(lengths < sequences.MIN_EVENTS)[0])
+    short = int(np.flatnonzero(lengths < MIN_EVENTS)[0])
     raise DataError(
         f"user {user_ids[int(codes[short])].as_py()!r}: has {lengths[short]} events; leave-one-out "
-        f"needs {sequences.MIN_EVENTS}, so set data.min_user_events={sequences.MIN_EVENTS}"
+        f"needs {MIN_EVENTS}, so set data.min_user_events={MIN_EVENTS}"
     )
 
 
