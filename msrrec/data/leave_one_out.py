@@ -5,14 +5,13 @@ at least three events.
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msrrec.schema import Split
-
-HELD_OUT: Final[tuple[Split, ...]] = ("validation", "test")
+HeldOut = Literal["validation", "test"]
+HELD_OUT: Final[tuple[HeldOut, ...]] = ("validation", "test")
 """The splits that hold one event of each user out, in the order of the events."""
 
 NUM_HELD_OUT = len(HELD_OUT)
@@ -21,15 +20,11 @@ MIN_EVENTS = NUM_HELD_OUT + 1
 """The held-out targets, and one event of history for the first of them."""
 
 T = TypeVar("T")
-IntArray = NDArray[np.integer]
+IntArray = NDArray[np.int64]
 
 
-def places_from_end(split: Split) -> int:
-    """How far from the end of a user's events a split's target stands: 1 is the last event.
-
-    Raises:
-        ValueError: If the split holds no event of every user out.
-    """
+def places_from_end(split: HeldOut) -> int:
+    """How far from the end of a user's events a split's target stands: 1 is the last event."""
     return NUM_HELD_OUT - HELD_OUT.index(split)
 
 
@@ -43,11 +38,11 @@ def training_ends(ends: IntArray) -> IntArray:
     return ends - NUM_HELD_OUT
 
 
-def target_places(ends: IntArray, split: Split) -> IntArray:
-    """Where each user's target of a held-out split stands, given where their events end.
+def target_places(ends: IntArray, split: HeldOut) -> IntArray:
+    """Where each user's target of a held-out split stands.
 
     Args:
         ends: Shape (U,). One past the place of each user's last event.
-        split: ``validation`` or ``test``.
+        split: Whose target.
     """
     return ends - places_from_end(split)
