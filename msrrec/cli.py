@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from msrrec import log
@@ -52,7 +51,7 @@ OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3
 Source = Annotated[
     str,
     typer.Option(
-        click_type=click.Choice(list(SOURCES)),
+        metavar=f"[{'|'.join(SOURCES)}]",
         help="What the files are; demo is the embedded world and needs none.",
     ),
 ]
@@ -139,9 +138,13 @@ def prepare(
     run = resolve(config, overrides, dry_run, source=source, interactions=interactions, items=items)
 
     def work() -> Summary:
-        from msrrec.data.prepare import prepare
+        from msrrec.data.prepare import check, prepare
 
-        return prepare(source, interactions, items, out, run.data)
+        def make() -> Summary:
+            return prepare(source, interactions, items, out, run.data)
+
+        inputs = check(source, interactions, items, out, run.data)
+        return with_ray(run, make)() if inputs.needs_ray else make()
 
     settings = {
         "source": source,
@@ -149,7 +152,7 @@ def prepare(
         "items": items,
         "data": run.data.model_dump(mode="json"),
     }
-    emit(run_stage("prepare", out, settings, with_ray(run, work), overwrite=overwrite))
+    emit(run_stage("prepare", out, settings, work, overwrite=overwrite))
 
 
 @app.command(epilog=settings_help("teacher", "synthesis", "inference", "ray"))

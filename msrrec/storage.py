@@ -6,8 +6,10 @@ renames it at the end, so a killed run never leaves half a result that looks who
 
 import contextlib
 import json
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -126,6 +128,28 @@ def write_table(path: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def check_writable(path: str) -> None:
+    """See, before any work, that a stage may write the folder ``path``.
+
+    Raises:
+        DataError: If it is a file, holds what no stage wrote, or its disk can't be written.
+    """
+    filesystem, inner = resolve(path)
+    _check_replaceable(filesystem, path, inner)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return
+    parent = Path(inner)
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{path}: can't be written ({error.strerror}: {parent}); choose another --out"
+        ) from error
 
 
 @contextlib.contextmanager

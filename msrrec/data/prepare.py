@@ -8,7 +8,7 @@ dropping them first, so only items of the first core need their metadata read.
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from msrrec.config import DataConfig
 from msrrec.data import loading, sequences
 from msrrec.data.candidates import CandidateSampler
 from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
+from msrrec.data.events import Events, Loaded
 from msrrec.data.kcore import distinct_rows, k_core
 from msrrec.data.leave_one_out import MIN_EVENTS
 from msrrec.data.records import TITLE_KEY, TITLED
@@ -35,48 +36,26 @@ logger = logging.getLogger(__name__)
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Events:
-    """Purchases as columns of codes, in the order of the input.
+def check(
+    source: str, interactions: str | None, items: str | None, out: str, config: DataConfig
+) -> Inputs:
+    """The files that ``prepare`` would read, seen to be there, and its folder to be writable.
 
-    Attributes:
-        users: Shape (E,). Places in ``user_ids``.
-        items: Shape (E,). Places in ``item_ids``.
-        timestamps: Shape (E,).
+    Reads no file, so what is wrong is said at once.
+
+    Raises:
+        ConfigError: If the source is unknown, a path is missing or a setting is not for the source.
+        DataError: If a path leads to no file, or ``out`` can't be written.
     """
-
-    users: IntArray
-    items: IntArray
-    timestamps: IntArray
-    user_ids: pa.Array
-    item_ids: pa.Array
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> "Events":
-        """Events from ``loading.load_events``."""
-        users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))
-        return cls(
-            users.indices.to_numpy(),
-            items.indices.to_numpy(),
-            table[schema.TIMESTAMP].to_numpy(),
-            users.dictionary,
-            items.dictionary,
-        )
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def take(self, rows: NDArray[Any]) -> "Events":
-        """Some events, by place or by flag; ids keep their codes."""
-        return Events(
-            self.users[rows], self.items[rows], self.timestamps[rows], self.user_ids, self.item_ids
-        )
+    inputs = make_source(source, config).find(interactions, items)
+    storage.check_writable(out)
+    return inputs
 
 
 def prepare(
     source: str, interactions: str | None, items: str | None, out: str, config: DataConfig
 ) -> dict[str, Any]:
-    """Make a dataset folder; Ray must be initialised.
+    """Make a dataset folder; Ray must be initialised where ``check(…).needs_ray``.
 
     Args:
         source: A name in ``sources.SOURCES``.
@@ -93,15 +72,19 @@ def prepare(
         DataError: If an input is not what it should be, or too small.
     """
     chosen = make_source(source, config)
-    inputs = chosen.find(interactions, items)
-    events, records, dropped = _load(chosen, inputs, config)
+    inputs = check(source, interactions, items, out, config)
+    loaded = _load_events(chosen, inputs, config)
+    events, records, dropped = _reduce(chosen, inputs, loaded.events, config)
+    dropped = {**loaded.dropped, **dropped}
     seqs, user_ids, codes = _sample(events, config, dropped)
-    catalogue = _load_catalogue(chosen, events.item_ids.take(pa.array(codes)), records)
+    catalogue = _load_catalogue(chosen, inputs, events.item_ids.take(pa.array(codes)), records)
     tables = _build_examples(seqs, user_ids, catalogue, config)
     tables[ITEMS_FILE] = catalogue.select(schema.ITEMS.names).cast(schema.ITEMS)
     domain = config.domain or chosen.domain(interactions)
     manifest = _describe(source, inputs, domain, config)
+    manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
     manifest |= _count(seqs, catalogue, tables, dropped)
+    _account(manifest)
     with storage.atomic_folder(out) as folder:
         for name, table in tables.items():
             storage.write_table(storage.join(folder, name), table.combine_chunks())
@@ -110,11 +93,27 @@ def prepare(
     return manifest
 
 
-def _load(
-    source: Source, inputs: Inputs, config: DataConfig
+def _load_events(source: Source, inputs: Inputs, config: DataConfig) -> Loaded:
+    """All events, and lines that say what was assumed of times and of user ids."""
+    loaded = loading.load_events(source, inputs)
+    found = loaded.describe_times()
+    logger.info("prepare: times are %s: %s to %s", *found.values())
+    if config.fold_users:
+        return replace(loaded, events=loaded.events.fold_users())
+    num_alike = loaded.events.count_folded()
+    if num_alike:
+        logger.warning(
+            "prepare: %s user ids differ from another only by case or outer spaces; "
+            "data.fold_users=true takes them for one user",
+            f"{num_alike:,}",
+        )
+    return loaded
+
+
+def _reduce(
+    source: Source, inputs: Inputs, loaded: Events, config: DataConfig
 ) -> tuple[Events, pa.Table, dict[str, int]]:
     """The k-core of events on titled items, the records of its items, and what was dropped."""
-    loaded = Events.from_table(loading.load_events(source, inputs))
     events = loaded.take(distinct_rows(loaded.users, loaded.items, loaded.timestamps))
     dropped = {"identical_event": len(loaded) - len(events)}
     if _drops_untitled(source, config):
@@ -122,12 +121,14 @@ def _load(
         events = _core(events, config.k_core)
         wanted = events.item_ids.take(pa.array(np.unique(events.items)))
         records = loading.load_records(source, inputs, wanted)
+        _check_any_titled(events, records)
         titled = _is_titled(events, records)[events.items]
         dropped["untitled_item"] = int(np.count_nonzero(~titled))
         events = _core(events.take(titled), config.k_core)
         dropped["k_core"] = before - dropped["untitled_item"] - len(events)
     else:
         records = loading.load_records(source, inputs, None)
+        _check_any_titled(events, records)
         _check_all_titled(events, records)
         core = _core(events, config.k_core)
         dropped |= {"untitled_item": 0, "k_core": len(events) - len(core)}
@@ -156,6 +157,27 @@ def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
     """Whether each item code has a visible title."""
     titled = records[schema.ITEM_ID].filter(records[TITLED]).combine_chunks()
     return np.asarray(pc.is_in(events.item_ids, value_set=titled))
+
+
+def _check_any_titled(events: Events, records: pa.Table) -> None:
+    """See that some item bought has a title.
+
+    Raises:
+        DataError: If none has, as where the items are those of another shop.
+    """
+    bought = np.unique(events.items)
+    if _is_titled(events, records)[bought].any():
+        return
+    known = pc.is_in(events.item_ids.take(pa.array(bought)), records[schema.ITEM_ID].unique())
+    ids = records[schema.ITEM_ID]
+    lines = f", such as {ids[0].as_py()!r}" if len(ids) else ""
+    raise DataError(
+        f"none of the {len(bought):,} items bought, such as "
+        f"{events.item_ids[int(bought[0])].as_py()!r}, has a title among the items: "
+        f"{pc.sum(known).as_py():,} of them occur in {len(ids):,} records{lines}; expected the "
+        "items of the same shop under the same ids, see data.columns.item_id and "
+        "data.item_columns.item_id"
+    )
 
 
 def _check_all_titled(events: Events, records: pa.Table) -> None:
@@ -233,11 +255,13 @@ def _positions(codes: IntArray, size: int) -> IntArray:
     return positions
 
 
-def _load_catalogue(source: Source, item_ids: pa.Array, records: pa.Table) -> pa.Table:
+def _load_catalogue(
+    source: Source, inputs: Inputs, item_ids: pa.Array, records: pa.Table
+) -> pa.Table:
     """The items of the sample in the order of their ids, each by its first record with a title."""
     titled = np.flatnonzero(records[TITLED])
     places = pc.index_in(item_ids, records[schema.ITEM_ID].take(titled).combine_chunks())
-    catalogue = loading.parse_records(source, records.take(titled[places]))
+    catalogue = loading.parse_records(source, inputs, records.take(titled[places]))
     assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
     return catalogue
 
@@ -313,6 +337,15 @@ def _count(
         "duplicate_titles": num_items - distinct_titles,
         "dropped_events": dropped,
     }
+
+
+def _account(manifest: dict[str, Any]) -> None:
+    """See that every row is kept or dropped for a reason, and say so in one line."""
+    read, kept = manifest["num_rows"], manifest["num_interactions"]
+    dropped = manifest["dropped_events"]
+    assert read == kept + sum(dropped.values()), (read, kept, dropped)
+    reasons = "".join(f" + {count:,} {reason}" for reason, count in dropped.items() if count)
+    logger.info("prepare: %s rows read = %s kept%s", f"{read:,}", f"{kept:,}", reasons)
 
 
 def _hash_files(folder: str, names: list[str]) -> dict[str, Any]:

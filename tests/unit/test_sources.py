@@ -93,7 +93,7 @@ def test_numbers_as_ids_and_whole_floats_as_times_are_accepted(tmp_path: Path) -
         ("e.jsonl", '{"user_id": "a"}\nnonsense\n', r"e.jsonl:2: not JSON"),
         ("e.jsonl", '{"user_id": "a"}\n[1]\n', r"e.jsonl:2: not a JSON object"),
         ("e.parquet", "nonsense", r"e.parquet: not a Parquet file"),
-        ("e.csv", b"user_id,item_id,timestamp\n\xff,b,1\n", r"e.csv: not a CSV file"),
+        ("e.csv", 'user_id,item_id,timestamp\na,b,1\na,"b,1\n', r"e.csv:3: a quoted text begins"),
         ("e.xlsx", "nonsense", r"e.xlsx: unknown kind of file"),
     ],
 )

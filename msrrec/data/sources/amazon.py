@@ -105,7 +105,7 @@ def read_reviews(path: str) -> pa.Table | pl.DataFrame:
     if keys is None:
         expected = " or ".join(", ".join(k) for k in REVIEW_KEYS)
         raise DataError(f"{path}:1: lacks the keys of an Amazon review; expected {expected}")
-    return readers.read_text_columns(path, tuple(keys)).rename(keys, strict=False)
+    return readers.read_json_lines(path, tuple(keys)).rename(keys, strict=False)
 
 
 def _read_ratings(path: str) -> pl.DataFrame:
@@ -140,7 +140,7 @@ def iter_metadata(path: str, wanted: set[bytes] | None) -> Iterator[tuple[str, b
                 f"{path}:{number}: names no asin or parent_asin; expected Amazon metadata"
             )
         if wanted is None or asin in wanted:
-            yield asin.decode(), _has_title(line, f"{path}:{number}"), line
+            yield asin.decode(errors="replace"), _has_title(line, f"{path}:{number}"), line
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _is_literal(line: bytes) -> bool:
 
 def _find_asin(line: bytes) -> bytes | None:
     if line.startswith(b"{'asin': '"):
-        return line[10 : line.index(b"'", 10)]
+        return line[10:].partition(b"'")[0]
     if _is_literal(line):
         match = _LITERAL_ASIN.match(line)
         return match[1][1:-1] if match else None

@@ -14,6 +14,11 @@ from msrrec.config import DataConfig
 from msrrec.data import domains, readers, records
 from msrrec.errors import ConfigError
 
+TABLE_SETTINGS = ("columns", "item_columns", "timestamp_format", "separator", "encoding")
+"""Settings that say how the files of a table are written."""
+SMALL_BYTES = 32 << 20
+"""Inputs up to this size are read in this process, sooner than Ray could start."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -27,6 +32,11 @@ class Inputs:
     interactions: tuple[str, ...]
     items: tuple[str, ...]
 
+    @property
+    def needs_ray(self) -> bool:
+        """Whether there is so much to read that tasks are worth their start."""
+        return sum(map(readers.file_size, (*self.interactions, *self.items))) > SMALL_BYTES
+
 
 class Source(ABC):
     """A kind of input. It holds settings alone, as it travels to the tasks that read files.
@@ -34,12 +44,26 @@ class Source(ABC):
     Attributes:
         drops_untitled: Whether interactions with untitled items are dropped where
             ``data.missing_items`` is not set.
+        takes_columns: Whether it heeds the settings that say how a table is written.
     """
 
     drops_untitled: ClassVar[bool] = False
+    takes_columns: ClassVar[bool] = False
 
     def __init__(self, config: DataConfig) -> None:
+        """Keep the settings.
+
+        Raises:
+            ConfigError: If one is set that this source would ignore.
+        """
         self.config = config
+        defaults = DataConfig()
+        for setting in () if self.takes_columns else TABLE_SETTINGS:
+            if getattr(config, setting) != getattr(defaults, setting):
+                raise ConfigError(
+                    f"data.{setting}: --source {self.name} knows its own files and ignores this; "
+                    "expected it with --source table"
+                )
 
     @property
     def name(self) -> str:
@@ -64,7 +88,8 @@ class Source(ABC):
         """User id, item id and time of each interaction of a file, in its order.
 
         Returns:
-            Three columns of text; a table whose times are int64 is taken as it is.
+            Columns of text named as in ``schema``, null where there is nothing; a table whose times
+            are int64 is taken as it is.
 
         Raises:
             DataError: If the file is not one of interactions.

@@ -4,12 +4,22 @@ import polars as pl
 
 from msrrec import schema, storage
 from msrrec.data import readers
+from msrrec.data.columns import Column, ColumnChoice
+from msrrec.data.delimited import decode, parse_delimited
 from msrrec.data.sources.base import Inputs, Source
 from msrrec.errors import ConfigError, DataError
 
 _RATING_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.RATING, schema.TIMESTAMP)
-_LATEST_RATINGS = {"userId": schema.USER_ID, "movieId": schema.ITEM_ID}
-_LATEST_MOVIES = {"movieId": schema.ITEM_ID, "genres": schema.CATEGORIES}
+_RATINGS = (
+    Column(schema.USER_ID, "who rated", aliases=("userId",)),
+    Column(schema.ITEM_ID, "which movie", aliases=("movieId",)),
+    Column(schema.TIMESTAMP, "when"),
+)
+_MOVIES = (
+    Column(schema.ITEM_ID, "which movie", aliases=("movieId",)),
+    Column(schema.TITLE, "its title and year"),
+    Column(schema.CATEGORIES, "its genres", aliases=("genres",)),
+)
 _RATINGS_AND_MOVIES = {
     "ratings.csv": "movies.csv",
     "ratings.dat": "movies.dat",
@@ -30,12 +40,12 @@ class MovieLens(Source):
     """Ratings of movies as GroupLens publishes them."""
 
     def find(self, interactions: str | None, items: str | None) -> Inputs:
-        """The ratings of a folder, and the movies beside them."""
-        del items
+        """The ratings of a folder, or the file given, and the movies given or beside them."""
         if interactions is None:
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
         ratings = find_ratings(interactions)
-        return Inputs((ratings,), (movies_beside(ratings),))
+        movies = items if items is not None else movies_beside(ratings)
+        return Inputs((ratings,), (readers.find_files(movies)[0],))
 
     def read_events(self, path: str) -> pl.DataFrame:
         """User, item and time of each rating as text."""
@@ -51,18 +61,21 @@ class MovieLens(Source):
         return "Movies"
 
 
-def find_ratings(folder: str) -> str:
-    """The file of ratings in a MovieLens folder.
+def find_ratings(path: str) -> str:
+    """The file of ratings in a MovieLens folder; a path to one stands for itself.
 
     Raises:
         DataError: If the folder holds none, or not the file of movies beside it.
     """
-    names = storage.list_files(folder)
+    folder, _, name = path.rpartition("/")
+    if name in _RATINGS_AND_MOVIES and storage.exists(path):
+        path = folder or "."
+    names = storage.list_files(path)
     for ratings, movies in _RATINGS_AND_MOVIES.items():
-        if ratings in names and movies in names:
-            return storage.join(folder, ratings)
+        if ratings in names and movies in names and name in (ratings, path.rpartition("/")[2]):
+            return storage.join(path, ratings)
     expected = ", ".join(" and ".join(pair) for pair in _RATINGS_AND_MOVIES.items())
-    raise DataError(f"{folder}: not a MovieLens folder; expected {expected}")
+    raise DataError(f"{path}: not a MovieLens folder; expected {expected}")
 
 
 def movies_beside(ratings: str) -> str:
@@ -74,21 +87,25 @@ def movies_beside(ratings: str) -> str:
 def read_ratings(path: str) -> pl.DataFrame:
     """User, item and time of each rating as text."""
     if path.endswith(".csv"):
-        return readers.read_csv(path, has_header=True).rename(_LATEST_RATINGS, strict=False)
+        return readers.read_columns(path, ColumnChoice(_RATINGS, {}, ""))
     content = readers.read_content(path).replace(b"::", b"\t")
-    return readers.parse_csv(
-        path, content, has_header=False, separator="\t", new_columns=list(_RATING_COLUMNS)
+    frame = parse_delimited(path, decode(path, content, None), "\t", has_header=False)
+    if frame.width < len(_RATING_COLUMNS):
+        raise DataError(f"{path}: found {frame.width} fields; expected user, item, rating, time")
+    return frame[:, : len(_RATING_COLUMNS)].rename(
+        dict(zip(frame.columns, _RATING_COLUMNS, strict=False))
     )
 
 
 def read_movies(path: str) -> pl.DataFrame:
     """Item id, title and genres (joined by ``|``) of each movie."""
     if path.endswith(".csv"):
-        frame = readers.read_csv(path, has_header=True).rename(_LATEST_MOVIES, strict=False)
+        frame = readers.read_columns(path, ColumnChoice(_MOVIES, {}, ""))
     else:
-        lines = readers.read_content(path).decode("latin-1").splitlines()
+        lines = decode(path, readers.read_content(path), None).decode().split("\n")
         parse = _parse_100k if path.endswith("u.item") else _parse_1m
-        rows = [parse(path, number, line) for number, line in enumerate(lines, 1) if line]
+        plain = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, 1))
+        rows = [parse(path, number, line) for number, line in plain if line]
         names = [schema.ITEM_ID, schema.TITLE, schema.CATEGORIES]
         frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
     return frame.with_columns(pl.col(schema.CATEGORIES).replace(_NO_GENRE, None))

@@ -2,20 +2,25 @@
 
 import polars as pl
 
-from msrrec import schema
 from msrrec.data import readers
+from msrrec.data.columns import EVENT_COLUMNS, ITEM_COLUMNS, ColumnChoice
 from msrrec.data.sources.base import Source
-
-_EVENT_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP)
 
 
 class Table(Source):
-    """Files whose columns are named as in ``schema``."""
+    """Files whose columns are named as in ``columns``, or as the settings say."""
+
+    takes_columns = True
 
     def read_events(self, path: str) -> pl.DataFrame:
-        """User id, item id and time of each row."""
-        return readers.read_text_columns(path, _EVENT_COLUMNS)
+        """User id, item id, time and, where it is set, order id of each row."""
+        names = self.config.columns.model_dump(exclude_none=True)
+        return self._read(path, ColumnChoice(EVENT_COLUMNS, names, "data.columns"))
 
     def read_items(self, path: str) -> pl.DataFrame:
-        """The columns of ``schema.ITEMS`` that the file has."""
-        return readers.read_text_columns(path, schema.ITEMS.names)
+        """The columns of items that the file has."""
+        names = self.config.item_columns.model_dump(exclude_none=True)
+        return self._read(path, ColumnChoice(ITEM_COLUMNS, names, "data.item_columns"))
+
+    def _read(self, path: str, choice: ColumnChoice) -> pl.DataFrame:
+        return readers.read_columns(path, choice, self.config.separator, self.config.encoding)
