@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msrrec import schema
 from msrrec.config import DataConfig
-from msrrec.data import readers, times
+from msrrec.data import arrow, readers, times
 from msrrec.data.columns import ORDER_ID
 from msrrec.data.text import MISSING_WORDS
 from msrrec.data.times import Times
@@ -63,7 +63,7 @@ class Events:
     def fold_users(self) -> "Events":
         """The same with ids that differ only by case or outer spaces as one user."""
         folded = _fold(self.user_ids).dictionary_encode()
-        codes = folded.indices.to_numpy()[self.users]
+        codes = arrow.numbers(folded.indices)[self.users]
         return Events(codes, self.items, self.timestamps, folded.dictionary, self.item_ids)
 
     def count_folded(self) -> int:
@@ -115,8 +115,8 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
         DataError: If a row lacks a field and such rows are not dropped, or a time can't be read.
     """
     if isinstance(found, pa.Table) and found.schema.field(schema.TIMESTAMP).type == pa.int64():
-        read = times.read_integers(found[schema.TIMESTAMP].to_numpy())
-        texts = pl.Series(found[schema.TIMESTAMP].to_numpy())
+        ticks = arrow.numbers(found[schema.TIMESTAMP])
+        read, texts = times.read_integers(ticks), pl.Series(ticks)
         return _encode(path, found, np.arange(len(texts)), texts, read, len(texts), {})
     frame = pl.DataFrame(found)
     optional = [ORDER_ID] if ORDER_ID in frame.columns else []
@@ -208,7 +208,7 @@ def _encode(
         "ticks_per_s": read.ticks_per_s,
         "firsts": firsts,
     }
-    columns = dict(zip(EVENT_COLUMNS, [*encoded, pa.array(read.ticks)], strict=True))
+    columns = dict(zip(EVENT_COLUMNS, [*encoded, arrow.integers(read.ticks)], strict=True))
     return pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
 
 
@@ -245,12 +245,12 @@ def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).unify_dictionaries()
     users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))
     scaled = [
-        _scale(path, t[schema.TIMESTAMP].to_numpy(), ticks_per_s // fact["ticks_per_s"])
+        _scale(path, arrow.numbers(t[schema.TIMESTAMP]), ticks_per_s // fact["ticks_per_s"])
         for path, t, fact in zip(paths, tables, facts, strict=True)
     ]
     events = Events(
-        users.indices.to_numpy(),
-        items.indices.to_numpy(),
+        arrow.numbers(users.indices),
+        arrow.numbers(items.indices),
         np.concatenate(scaled),
         users.dictionary,
         items.dictionary,

@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from msrrec import schema
-from msrrec.data import blocks, events
+from msrrec.data import arrow, blocks, events
 from msrrec.data.events import Loaded
 from msrrec.data.records import PARSED, RECORD, clean_item
 from msrrec.data.sources.base import Inputs, Source
@@ -61,4 +61,4 @@ def parse_part(source: Source, records: pa.Table) -> pa.Table:
         clean_item(item_id, source.parse_record(item_id, record))
         for item_id, record in zip(*columns, strict=True)
     ]
-    return pa.Table.from_pylist(items, PARSED)
+    return arrow.table(items, PARSED)

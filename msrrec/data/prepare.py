@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from msrrec import schema, storage
 from msrrec.config import DataConfig
 from msrrec.data import loading, sequences
+from msrrec.data.arrow import lists, numbers, pick, texts
 from msrrec.data.candidates import CandidateSampler
 from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
 from msrrec.data.events import Events, Loaded
@@ -77,7 +78,7 @@ def prepare(
     events, records, dropped = _reduce(chosen, inputs, loaded.events, config)
     dropped = {**loaded.dropped, **dropped}
     seqs, user_ids, codes = _sample(events, config, dropped)
-    catalogue = _load_catalogue(chosen, inputs, events.item_ids.take(pa.array(codes)), records)
+    catalogue = _load_catalogue(chosen, inputs, pick(events.item_ids, codes), records)
     tables = _build_examples(seqs, user_ids, catalogue, config)
     tables[ITEMS_FILE] = catalogue.select(schema.ITEMS.names).cast(schema.ITEMS)
     domain = config.domain or chosen.domain(interactions)
@@ -119,7 +120,7 @@ def _reduce(
     if _drops_untitled(source, config):
         before = len(events)
         events = _core(events, config.k_core)
-        wanted = events.item_ids.take(pa.array(np.unique(events.items)))
+        wanted = pick(events.item_ids, np.unique(events.items))
         records = loading.load_records(source, inputs, wanted)
         _check_any_titled(events, records)
         titled = _is_titled(events, records)[events.items]
@@ -156,7 +157,7 @@ def _core(events: Events, k: int) -> Events:
 def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
     """Whether each item code has a visible title."""
     titled = records[schema.ITEM_ID].filter(records[TITLED]).combine_chunks()
-    return np.asarray(pc.is_in(events.item_ids, value_set=titled))
+    return numbers(pc.is_in(events.item_ids, value_set=titled))
 
 
 def _check_any_titled(events: Events, records: pa.Table) -> None:
@@ -168,7 +169,7 @@ def _check_any_titled(events: Events, records: pa.Table) -> None:
     bought = np.unique(events.items)
     if _is_titled(events, records)[bought].any():
         return
-    known = pc.is_in(events.item_ids.take(pa.array(bought)), records[schema.ITEM_ID].unique())
+    known = pc.is_in(pick(events.item_ids, bought), records[schema.ITEM_ID].unique())
     ids = records[schema.ITEM_ID]
     lines = f", such as {ids[0].as_py()!r}" if len(ids) else ""
     raise DataError(
@@ -226,7 +227,7 @@ def _sample(
     item_codes = _codes_by_id(sample.items, events.item_ids)
     items = _positions(item_codes, len(events.item_ids))[sample.items]
     seqs = sequences.build_sequences(users[users >= 0], items, sample.timestamps)
-    return seqs, events.user_ids.take(pa.array(drawn)).to_pylist(), item_codes
+    return seqs, pick(events.user_ids, drawn).to_pylist(), item_codes
 
 
 def _check_lengths(
@@ -244,7 +245,7 @@ def _check_lengths(
 def _codes_by_id(codes: IntArray, ids: pa.Array) -> IntArray:
     """The codes that occur, in the order of their ids, which no split of the input changes."""
     occurring = np.flatnonzero(np.bincount(codes))
-    order = pc.sort_indices(ids.take(pa.array(occurring))).to_numpy()
+    order = numbers(pc.sort_indices(pick(ids, occurring)))
     return np.asarray(occurring[order])
 
 
@@ -259,9 +260,9 @@ def _load_catalogue(
     source: Source, inputs: Inputs, item_ids: pa.Array, records: pa.Table
 ) -> pa.Table:
     """The items of the sample in the order of their ids, each by its first record with a title."""
-    titled = np.flatnonzero(records[TITLED])
-    places = pc.index_in(item_ids, records[schema.ITEM_ID].take(titled).combine_chunks())
-    catalogue = loading.parse_records(source, inputs, records.take(titled[places]))
+    titled = np.flatnonzero(numbers(records[TITLED]))
+    places = pc.index_in(item_ids, pick(records[schema.ITEM_ID], titled).combine_chunks())
+    catalogue = loading.parse_records(source, inputs, pick(records, titled[numbers(places)]))
     assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
     return catalogue
 
@@ -271,7 +272,7 @@ def _build_examples(
 ) -> dict[str, pa.Table]:
     """The table of each split and that of all events, by file name."""
     keys = catalogue[TITLE_KEY].combine_chunks().dictionary_encode()
-    titles = keys.indices.to_numpy().astype(np.int64)
+    titles = numbers(keys.indices).astype(np.int64)
     sampler = CandidateSampler(seqs, titles, config.num_negatives)
     sampler.check(user_ids)
     cuts = sequences.cut_sequences(seqs, config.history_length, config.train_examples_per_user)
@@ -282,20 +283,15 @@ def _build_examples(
         chosen = sampler.draw(cut, np.random.default_rng([config.seed, stream]))
         width = config.num_negatives + 1
         columns = [
-            _example_ids(split, seqs, cut, user_ids),
-            [user_ids[u] for u in cut.users],
+            texts(_example_ids(split, seqs, cut, user_ids)),
+            texts([user_ids[u] for u in cut.users]),
             sequences.histories(seqs, cut, item_ids),
-            item_ids.take(pa.array(seqs.items[cut.targets])),
-            pa.ListArray.from_arrays(
-                np.arange(0, chosen.size + 1, width, dtype=np.int32),
-                item_ids.take(pa.array(chosen.ravel())),
-            ),
+            pick(item_ids, seqs.items[cut.targets]),
+            lists(np.arange(0, chosen.size + 1, width), pick(item_ids, chosen.ravel())),
         ]
         tables[f"{split}.parquet"] = pa.table(columns, schema=schema.EXAMPLES)
-    events = pa.ListArray.from_arrays(
-        seqs.starts.astype(np.int32), item_ids.take(pa.array(seqs.items))
-    )
-    tables[USERS_FILE] = pa.table([user_ids, events], schema=schema.USERS)
+    events = lists(seqs.starts, pick(item_ids, seqs.items))
+    tables[USERS_FILE] = pa.table([texts(user_ids), events], schema=schema.USERS)
     return tables
 
 

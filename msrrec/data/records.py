@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from msrrec import schema
+from msrrec.data import arrow
 from msrrec.data.text import category_path, is_missing, plain_description, visible_title
 from msrrec.titles import clean_title, normalize_title
 
@@ -35,28 +36,28 @@ PARSED = schema.ITEMS.append(pa.field(TITLE_KEY, pa.string()))
 def records_of_frame(frame: pl.DataFrame) -> pa.Table:
     """Rows of item columns as ``RECORDS``, each line a JSON object."""
     titled = [not is_missing(t) and bool(clean_title(t)) for t in frame[schema.TITLE]]
-    rows = [json.dumps(row).encode() for row in frame.drop(schema.ITEM_ID).iter_rows(named=True)]
-    return pa.table([frame[schema.ITEM_ID].to_list(), titled, rows], schema=RECORDS)
+    lines = [json.dumps(row).encode() for row in frame.drop(schema.ITEM_ID).iter_rows(named=True)]
+    return records_of_rows(list(zip(frame[schema.ITEM_ID], titled, lines, strict=True)))
 
 
 def records_of_rows(rows: Sequence[tuple[str, bool, bytes]]) -> pa.Table:
     """Item id, whether there is a title, and line of each item as ``RECORDS``."""
-    return pa.table([list(c) for c in zip(*rows, strict=True)] or [[], [], []], schema=RECORDS)
+    return arrow.table(rows, RECORDS)
 
 
-def clean_item(item_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def clean_item(item_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """A row of ``PARSED``: title as prompts show it, path of categories, texts on one line."""
     title = visible_title(fields[schema.TITLE])
     brand = fields.get(schema.BRAND)
     categories = category_path(fields.get(schema.CATEGORIES))
-    return {
-        schema.ITEM_ID: item_id,
-        schema.TITLE: title,
-        schema.CATEGORIES: [name for c in categories if (name := _clean_name(c))] or None,
-        schema.BRAND: None if is_missing(brand) else _clean_name(str(brand)) or None,
-        schema.DESCRIPTION: plain_description(fields.get(schema.DESCRIPTION)),
-        TITLE_KEY: normalize_title(title),
-    }
+    return (
+        item_id,
+        title,
+        [name for c in categories if (name := _clean_name(c))] or None,
+        None if is_missing(brand) else _clean_name(str(brand)) or None,
+        plain_description(fields.get(schema.DESCRIPTION)),
+        normalize_title(title),
+    )
 
 
 @lru_cache(100_000)

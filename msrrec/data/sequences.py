@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from msrrec.data.arrow import lists, pick
 from msrrec.data.leave_one_out import HELD_OUT, MIN_EVENTS, target_places, training_ends
 from msrrec.schema import Split
 
@@ -116,5 +117,4 @@ def histories(sequences: Sequences, cuts: Cuts, item_ids: pa.Array) -> pa.ListAr
     """The history of each example as item ids, oldest first."""
     lengths = cuts.targets - cuts.begins
     codes = sequences.items[spans(cuts.begins, lengths)]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, item_ids.take(pa.array(codes)))
+    return lists(np.concatenate([[0], np.cumsum(lengths)]), pick(item_ids, codes))
