@@ -6,10 +6,10 @@ renames it at the end, so a killed run never leaves half a result that looks who
 
 import contextlib
 import json
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,8 +31,6 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
     if "://" in path:
         filesystem, inner = fs.FileSystem.from_uri(path)
         return filesystem, inner
-    import os
-
     return fs.LocalFileSystem(), os.path.abspath(path)
 
 
@@ -131,24 +129,27 @@ def write_table(path: str, table: pa.Table) -> None:
 
 
 def check_writable(path: str) -> None:
-    """See, before any work, that a stage may write the folder ``path``.
+    """Refuse a folder that can't be made or written, without leaving anything behind.
 
     Raises:
-        DataError: If it is a file, holds what no stage wrote, or its disk can't be written.
+        DataError: If the path is a file, or can't be written.
     """
     filesystem, inner = resolve(path)
-    _check_replaceable(filesystem, path, inner)
-    if not isinstance(filesystem, fs.LocalFileSystem):
+    if filesystem.get_file_info(inner).type == fs.FileType.File:
+        raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
+    if "://" in path:
         return
-    parent = Path(inner)
-    while not parent.exists():
-        parent = parent.parent
+    parent = inner
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise DataError(f"{path}: {parent} is a file; expected a folder, choose another --out")
     try:
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         raise DataError(
-            f"{path}: can't be written ({error.strerror}: {parent}); choose another --out"
+            f"{path}: can't be written ({error.strerror}); choose another --out"
         ) from error
 
 

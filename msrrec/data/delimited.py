@@ -147,16 +147,16 @@ def count_records(content: bytes, separator: str) -> int | None:
     data = np.frombuffer(content, dtype=np.uint8)
     if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
         return None
-    ends = np.flatnonzero(data == _NEWLINE)
+    breaks = np.flatnonzero(data == _NEWLINE)
     if b'"' in content:
         quotes = np.flatnonzero(data == _QUOTE)
         if len(quotes) % 2 or not _stand_at_edges(data, quotes, ord(separator)):
             return None
-        ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+        breaks = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
     if data[-1] != _NEWLINE:
-        ends = np.append(ends, len(data))
-    lengths = np.diff(ends, prepend=-1) - 1
-    has_return = data[np.maximum(ends - 1, 0)] == _RETURN
+        breaks = np.append(breaks, len(data))
+    lengths = np.diff(breaks, prepend=-1) - 1
+    has_return = data[np.maximum(breaks - 1, 0)] == _RETURN
     return int(np.count_nonzero(lengths - has_return > 0))
 
 

@@ -34,7 +34,7 @@ def test_the_places_of_many_users_follow_from_where_their_events_end() -> None:
 
 
 def test_nobody_else_spells_the_rule() -> None:
-    spelled = re.compile(r"\[:-2\]|ends - [12]\b|HELD_OUT\s*=|-\s*_FROM_END")
+    spelled = re.compile(r"\[:-2\]|\bends - [12]\b|HELD_OUT\s*=|-\s*_FROM_END")
     for folder in ("msrrec", "serve", "jobs", "bench"):
         for path in (ROOT / folder).rglob("*.py"):
             if path.name != "leave_one_out.py":
