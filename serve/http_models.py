@@ -107,7 +107,7 @@ class SideAnswer(HttpModel):
     valid: bool
     reasoning: str
     perplexity: float | None
-    """Perplexity of the reasoning tokens at temperature 1, at least 1; null where there are none."""
+    """Perplexity of the reasoning tokens at temperature 1, at least 1; null without any."""
     num_tokens: int
 
 

@@ -120,7 +120,7 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
 
 
 class AdmissionControl:
-    """Admits so many requests to work and so many to wait; refuses more with 503 and Retry-After."""
+    """Admits so many requests to work and so many to wait; refuses more with 503."""
 
     def __init__(self, max_ongoing: int, max_queued: int) -> None:
         self.max_queued = max_queued

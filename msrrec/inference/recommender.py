@@ -171,7 +171,7 @@ class Recommender:
     def _read_all(
         self, queries: Sequence[Query], pending: Sequence[_Pending], generations: list[Generation]
     ) -> list[SideOutput]:
-        """The outputs that generations are read as, with the further figures that the config wants."""
+        """The outputs of generations, with the further figures that the config wants."""
         assert self.engine is not None
         asked = list(zip(pending, generations, strict=True))
         outputs = [self.read(queries[n], side, generation) for (n, side, _), generation in asked]

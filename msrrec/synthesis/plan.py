@@ -16,9 +16,9 @@ CallId = tuple[str, int]
 CompletionStatus = Literal["valid", "unreadable", "settled"]
 """What an answer means for the plan.
 
-``valid`` gives a path. ``unreadable`` could not be read, so another sample is drawn. ``settled`` was
-read and gives no path; it is final, because drawing samples until one names the target would leak
-the target into the reasoning."""
+``valid`` gives a path. ``unreadable`` could not be read, so another sample is drawn. ``settled``
+was read and gives no path; it is final, because drawing samples until one names the target would
+leak the target into the reasoning."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What every training worker is given; systems whose model has more parts override the methods."""
+    """What every training worker is given; systems with further parts override the methods."""
 
     source: ModelSource
     dtype: Dtype
