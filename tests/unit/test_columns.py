@@ -76,7 +76,7 @@ def test_category_and_categories_mean_one_thing() -> None:
     items = ColumnChoice(ITEM_COLUMNS, {}, "data.item_columns")
     matched = items.match("f", ["item_id", "title", "category"])
     assert matched["categories"] == "category"
-    with pytest.raises(DataError, match="both mean categories; .*data.item_columns.categories="):
+    with pytest.raises(DataError, match=r"both mean categories; .*data.item_columns.categories="):
         items.match("f", ["item_id", "title", "category", "categories"])
 
 

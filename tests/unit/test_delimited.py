@@ -114,7 +114,7 @@ def test_windows_characters_that_latin_1_lacks_are_read() -> None:
 def test_a_wrong_encoding_is_one_sentence() -> None:
     with pytest.raises(DataError, match="f: is not utf-8"):
         decode("f", b"\xff", "utf-8")
-    with pytest.raises(ConfigError, match="data.encoding=klingon"):
+    with pytest.raises(ConfigError, match=r"data.encoding=klingon"):
         decode("f", b"x", "klingon")
 
 

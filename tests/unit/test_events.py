@@ -53,9 +53,7 @@ def test_rows_of_one_order_share_the_user_and_the_time(tmp_path: Path) -> None:
     text = (
         "Name,user_id,item_id,timestamp\n#2,,i1,\n#2,b,i2,20\n#1,a,i1,10\n#1,,i3,\n,,i4,\n#3,,i1,\n"
     )
-    loaded = load(
-        tmp_path, {"e.csv": text}, columns={"order_id": "Name"}, missing_fields="drop"
-    )
+    loaded = load(tmp_path, {"e.csv": text}, columns={"order_id": "Name"}, missing_fields="drop")
     assert rows(loaded) == [("b", "i1", 20), ("b", "i2", 20), ("a", "i1", 10), ("a", "i3", 10)]
     assert loaded.dropped == {"missing_user": 2}
 
