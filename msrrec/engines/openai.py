@@ -43,7 +43,7 @@ class TryAgain(Exception):
     """One try got no answer; another may.
 
     Attributes:
-        wait_s: What the teacher asked to wait; 0 where it said nothing.
+        wait_s: What the teacher asked to wait; 0 where it named no time.
         is_overloaded: Whether fewer calls at once would help.
         is_throttled: Whether the teacher is well and only refuses so many calls (429).
         is_refused: Whether nobody listens at the address.
@@ -51,14 +51,14 @@ class TryAgain(Exception):
 
     def __init__(
         self,
-        said: str,
+        message: str,
         *,
         wait_s: float = 0.0,
         is_overloaded: bool = False,
         is_throttled: bool = False,
         is_refused: bool = False,
     ) -> None:
-        super().__init__(said)
+        super().__init__(message)
         self.wait_s = wait_s
         self.is_overloaded, self.is_throttled = is_overloaded, is_throttled
         self.is_refused = is_refused
@@ -182,34 +182,34 @@ class TeacherClient:
             return TryAgain("no connection in time", is_refused=True)
         if isinstance(cause, httpx2.TimeoutException):
             return TryAgain("timed out", is_overloaded=True)
-        said = _short(first_line(cause))
-        return TryAgain(said, is_refused=isinstance(cause, httpx2.ConnectError))
+        message = _short(first_line(cause))
+        return TryAgain(message, is_refused=isinstance(cause, httpx2.ConnectError))
 
     def _refused(self, status: int, headers: Any, body: bytes) -> Completion:
         """What a status other than 200 means; an answer only where a filter refused the prompt."""
-        said, code = _read_error(body)
-        said = f"{status}: {said}"
+        message, code = _read_error(body)
+        message = f"{status}: {message}"
         if code == "content_filter":  # some APIs report a refusal as an error
             return Completion("", None, "content_filter", {}, "", 0.0)
-        if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {said}")):
+        if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {message}")):
             raise EngineError(
-                f"{self._where}: the balance is exhausted ({said}); top it up and run again, "
+                f"{self._where}: the balance is exhausted ({message}); top it up and run again, "
                 "answers so far are kept"
             )
         if status in (401, 403):
             raise EngineError(
-                f"{self._where}: refused the key ({said}); set a valid one in the environment "
+                f"{self._where}: refused the key ({message}); set a valid one in the environment "
                 f"variable {self._endpoint.api_key_env} and run again, answers so far are kept"
             )
         if status == 404 or 300 <= status < 400:
             raise EngineError(
-                f"{self._where}: no such path or model {self._endpoint.model!r} ({said}); check "
+                f"{self._where}: no such path or model {self._endpoint.model!r} ({message}); check "
                 "teacher.base_url, which often ends in /v1, and teacher.model"
             )
         if status < 500 and status not in _TRY_AGAIN:
-            raise CallFailed(said)
+            raise CallFailed(message)
         raise TryAgain(
-            said,
+            message,
             wait_s=_retry_after_s(headers),
             is_overloaded=status in _OVERLOADED,
             is_throttled=status in (429, 529),
@@ -278,8 +278,8 @@ def _read_error(body: bytes) -> tuple[str, str]:
         error = row.get("error", row)
         if not isinstance(error, dict):
             return _short(str(error)), ""
-        said = error.get("message") or _excerpt(body)
-        return _short(str(said)), str(error.get("code") or error.get("type") or "")
+        message = error.get("message") or _excerpt(body)
+        return _short(str(message)), str(error.get("code") or error.get("type") or "")
     except (ValueError, AttributeError, RecursionError):
         return _excerpt(body), ""
 

@@ -341,7 +341,7 @@ def _refused(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 
 
 def _speed(predictions: Sequence[Prediction], seconds: float) -> dict[str, float]:
-    """Of this run; what an earlier one had finished is counted apart."""
+    """Speed of this run; what an earlier one had finished is counted apart."""
     tokens = sum(p.output.num_tokens for p in predictions if not p.is_resumed)
     return {
         "num_resumed": sum(p.is_resumed for p in predictions),

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 SCORES = "report/reasoning.json"
 _VOTES = "judge"
-"""Of the references' folder: evaluations against the same references share the anchors' votes."""
+"""Folder of the judge's votes, beside the references: all evaluations against them share it."""
 
 Row = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from msrrec.metrics.statistics import (
 from msrrec.schema import Example
 
 CUTOFFS = (1, 3, 5, 10)
-"""Of HR@k and NDCG@k."""
+"""The cutoffs k of HR@k and NDCG@k."""
 
 Scores = Sequence[float] | None
 """One number a candidate, in the frozen order, higher is better; None where there are none."""

@@ -1,4 +1,4 @@
-"""What a reasoning is worth by itself: whole, grounded, at one with its answer, no set piece.
+"""Reasonings judged by themselves: complete, grounded, consistent with the answer, varied.
 
 Nothing here needs a reference or a model; ``score`` has the metrics that do.
 """

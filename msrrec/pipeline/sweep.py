@@ -157,7 +157,7 @@ def read_point(folder: Path, alpha: float) -> dict[str, Any]:
 
 
 def hit_ratio(point: Mapping[str, Any], variant: str) -> float:
-    """Of one variant at one point."""
+    """HitRatio@1 of one variant at one point."""
     return float(point["variants"][variant]["hit_ratio"]["value"])
 
 
