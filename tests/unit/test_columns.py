@@ -60,6 +60,7 @@ def test_case_counts_only_where_nothing_else_fits(caplog: pytest.LogCaptureFixtu
             {"order_id": "Nmae"},
             r"lacks column 'Nmae' \(data.columns.order_id\)",
         ),
+        (["user_id;item_id;timestamp"], {}, "expected another separator, see data.separator"),
         (["USER_ID", "User_Id", "item_id", "timestamp"], {}, "both mean user_id; expected one"),
         (["user_id", "user_id", "item_id", "timestamp"], {}, "has 2 columns 'user_id'"),
     ],
