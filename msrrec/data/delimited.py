@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from msrrec.errors import ConfigError, DataError
+from msrrec.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ def decode(path: str, content: bytes, encoding: str | None) -> bytes:
         encoding: What it is written in; None: as its mark says, else UTF-8, else Windows-1252.
 
     Raises:
-        ConfigError: If Python knows no such encoding.
         DataError: If the text is not in that encoding.
     """
     for mark, marked in _BOMS.items():
@@ -58,8 +57,6 @@ def decode(path: str, content: bytes, encoding: str | None) -> bytes:
         return content
     try:
         return content.decode(encoding).removeprefix("\ufeff").encode()
-    except LookupError as error:
-        raise ConfigError(f"data.encoding={encoding}: unknown to Python, unlike cp1252") from error
     except UnicodeError as error:
         raise DataError(f"{path}: is not {encoding} ({error}); set data.encoding") from error
 

@@ -87,6 +87,13 @@ def test_settings_of_columns_nest_and_may_be_numbers() -> None:
     assert config.item_columns.title is None
 
 
+def test_how_a_table_is_written_is_checked_before_it_is_read() -> None:
+    assert load_config(overrides=["data.separator=tab"]).data.separator == "\t"
+    for override in ("data.encoding=klingon", "data.separator=,,"):
+        with pytest.raises(ConfigError, match=override.partition("=")[0]):
+            load_config(overrides=[override])
+
+
 def test_settings_that_a_source_would_ignore_are_refused() -> None:
     for settings in ({"separator": ";"}, {"columns": {"user_id": "x"}}):
         with pytest.raises(ConfigError, match=r"data.(separator|columns): --source movielens"):

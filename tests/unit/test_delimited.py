@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msrrec.data.delimited import count_records, decode, parse_delimited
-from msrrec.errors import ConfigError, DataError
+from msrrec.errors import DataError
 
 Rows = list[tuple[str, ...]]
 HEADER = "user_id,item_id,timestamp,title\n"
@@ -114,8 +114,6 @@ def test_windows_characters_that_latin_1_lacks_are_read() -> None:
 def test_a_wrong_encoding_is_one_sentence() -> None:
     with pytest.raises(DataError, match="f: is not utf-8"):
         decode("f", b"\xff", "utf-8")
-    with pytest.raises(ConfigError, match=r"data.encoding=klingon"):
-        decode("f", b"x", "klingon")
 
 
 FIELDS = st.text(alphabet=st.sampled_from('a b"\n\r,;é'), max_size=6)
