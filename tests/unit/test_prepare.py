@@ -45,7 +45,9 @@ def test_a_shops_export_becomes_a_dataset(tmp_path: Path, caplog: pytest.LogCapt
     assert (manifest["num_users"], manifest["num_interactions"]) == (10, 60)
     assert manifest["dropped_events"]["missing_user"] == 1
     assert manifest["dropped_events"]["missing_item"] == 1
-    assert "62 rows read = 60 kept + 1 missing_user + 1 missing_item" in caplog.text
+    told = "prepare: 62 rows read = 60 kept + 1 missing_user + 1 missing_item"
+    assert told in caplog.text
+    assert told in DOCS
     assert manifest["times"]["first"] == "2024-01-02T14:00:01Z"
     dataset = Dataset.load(str(tmp_path / "out"))
     # the lines of an order share its time, so they keep the order of the file
