@@ -5,30 +5,15 @@ them knows whether a reasoning is right: they measure likeness.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from msrrec.config import ModelConfig
 from msrrec.errors import EngineError
+from msrrec.metrics.scores import Pair, Scores
 from msrrec.models import locate_base
-
-Pair = tuple[str, str]
 
 _LINK = " In other words, "
 """Between the two texts of GPTScore, as its authors' code has it."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One metric over pairs.
-
-    Attributes:
-        values: One a pair.
-        note: With what it was measured, which decides how high it is.
-    """
-
-    values: list[float]
-    note: str
 
 
 class _NoWordNet:
