@@ -1,7 +1,7 @@
 """What an evaluation found, with types: ``report/metrics.json`` and ``report/reasoning.json``."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -16,6 +16,7 @@ from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
 from msrrec.metrics.statistics import Paired, Share
 from msrrec.reasoning.prompts import Side
+from msrrec.stage import Summary
 
 
 class DatasetId(Result):
@@ -68,7 +69,7 @@ class ModelFacts(Result):
     adapter: str | None
     revision: str | None
     weights_hash: str | None
-    """Of all weight files; None where they are not on this machine."""
+    """Changes with any byte of a weight file; None where they are not on this machine."""
     answer_format: str
 
 
@@ -314,6 +315,6 @@ class ReasoningScores(Document):
     cases: dict[str, str | None]
     """The references of the case studies, by example."""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What the command prints: all but the texts."""
-        return self.model_dump(mode="json", exclude={"cases"})
+        return dict(self.model_dump(mode="json", exclude={"cases"}))

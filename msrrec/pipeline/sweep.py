@@ -9,7 +9,6 @@ import io
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from msrrec import log, storage
 from msrrec.cluster import quiet_ray_data
@@ -76,7 +75,7 @@ def run_points(
     """
     from ray import tune  # seconds to import
 
-    def run_trial(settings: dict[str, float]) -> dict[str, Any]:
+    def run_trial(settings: dict[str, float]) -> dict[str, MsrRecError | None]:
         log.setup()
         quiet_ray_data()
         try:

@@ -106,7 +106,7 @@ class SweepPoint(Result):
     beta: float
     folder: str
     loss_rea: float | None
-    """Of the last training steps; None without reasoning."""
+    """Averaged over the last training steps; None without reasoning."""
     loss_rec: float
     num_users: int
     chance: float
