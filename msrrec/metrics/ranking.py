@@ -2,11 +2,16 @@
 
 HitRatio@1 counts invalid outputs as misses (hits over all users), as the paper does. One target per
 user, so HR@k is Recall@k, and the ideal DCG is 1.
+
+Candidates with equal scores have no order. HR@k, NDCG@k and MRR are what a random order of them is
+expected to give, so scores that are all alike are worth as much as a random ranking. HitRatio@1 is
+of the one candidate that was chosen, whatever it ties with.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -218,9 +223,14 @@ def _groups(
 
 
 def target_rank(example: Example, scores: Sequence[float]) -> int:
-    """The 1-based rank of the target; whoever ties with it stands before it.
+    """The worst of ``target_ranks``, by which settings are chosen on validation."""
+    return target_ranks(example, scores)[-1]
 
-    So scores that are all alike, which say nothing, can't look like a perfect ranking.
+
+def target_ranks(example: Example, scores: Sequence[float]) -> range:
+    """The 1-based ranks that the target has in the orders of the candidates that tie with it.
+
+    A score that is not a number stands before the target.
 
     Raises:
         ValueError: If there is not one score a candidate, or the target's is not a number.
@@ -232,7 +242,8 @@ def target_rank(example: Example, scores: Sequence[float]) -> int:
     own = scores[example.candidates.index(example.target)]
     if math.isnan(own):
         raise ValueError(f"{example.example_id}: the target's score is not a number")
-    return sum(not score < own for score in scores)
+    before = sum(not score <= own for score in scores)
+    return range(before + 1, before + sum(score == own for score in scores) + 1)
 
 
 def hr_at_k(ranks: Sequence[int], k: int) -> list[float]:
@@ -258,18 +269,25 @@ def _full_ranking(examples: Sequence[Example], scores: Sequence[Scores]) -> Full
     """
     if not any(scores):
         return None
-    ranks = [
-        target_rank(example, found) if found else len(example.candidates)
+    ranks: list[Sequence[int]] = [
+        target_ranks(example, found) if found else (len(example.candidates),)
         for example, found in zip(examples, scores, strict=True)
     ]
     longest = max(len(example.candidates) for example in examples)
     cutoffs = [k for k in CUTOFFS if k < longest]
     return FullRanking(
         num_scored=sum(bool(found) for found in scores),
-        hr={k: _mean(hr_at_k(ranks, k)) for k in cutoffs},
-        ndcg={k: _mean(ndcg_at_k(ranks, k)) for k in cutoffs},
-        mrr=_mean(reciprocal_ranks(ranks)),
+        hr={k: _expected(ranks, partial(hr_at_k, k=k)) for k in cutoffs},
+        ndcg={k: _expected(ranks, partial(ndcg_at_k, k=k)) for k in cutoffs},
+        mrr=_expected(ranks, reciprocal_ranks),
     )
+
+
+def _expected(
+    ranks: Sequence[Sequence[int]], metric: Callable[[Sequence[int]], list[float]]
+) -> Share:
+    """The mean over users of a metric's mean over the ranks that a user's target may have."""
+    return _mean([math.fsum(metric(possible)) / len(possible) for possible in ranks])
 
 
 def _mean(values: Sequence[float]) -> Share:

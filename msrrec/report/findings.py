@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
 from msrrec.evaluation.results import Check, VariantResult
-from msrrec.metrics.statistics import SIGNIFICANT, Share, mcnemar
-from msrrec.page import percent
+from msrrec.metrics.statistics import SIGNIFICANT, Share, holm, mcnemar
+from msrrec.page import format_p, percent
 from msrrec.report.load import Evaluated
 from msrrec.report.results import AdjustedPaired, SystemRow
 from msrrec.report.rows import Row, Table
@@ -78,30 +78,29 @@ def _limits(table: Table) -> list[str]:
     ]
     same = [row for row in table.rows if row.shown.users == table.headline.shown.users]
     controls = [row for row in same if row.shown.system.id in _CONTROLS]
-    for row in same:
-        if row.is_sequential:
-            for control in controls:
-                sentences += _against_control(row, control)
+    pairs = [(row, control) for row in same if row.is_sequential for control in controls]
+    tests = [mcnemar(row.variant.hits, control.variant.hits) for row, control in pairs]
+    adjusted = holm([test.p_value for test in tests])
+    for (row, control), test, p_adjusted in zip(pairs, tests, adjusted, strict=True):
+        if test.difference <= 0 or p_adjusted >= SIGNIFICANT:
+            sentences.append(_against_control(row, control, p_adjusted))
     return sentences
 
 
-def _against_control(trained: Row, control: Row) -> list[str]:
-    """Nothing where a trained baseline is above a control, else how far from that it is."""
+def _against_control(trained: Row, control: Row, p_adjusted: float) -> str:
+    """How far a trained baseline is from being above a control."""
     ours, its = trained.variant, control.variant
-    paired = mcnemar(ours.hits, its.hits)
-    if paired.difference > 0 and paired.p_value < SIGNIFICANT:
-        return []
-    verdict = "is below" if paired.p_value < SIGNIFICANT else "is not shown to be above"
+    verdict = "is below" if p_adjusted < SIGNIFICANT else "is not shown to be above"
     fit = trained.evaluated.result.fit
     assert fit is not None
     assert fit.sequential is not None
-    return [
+    return (
         f"{trained.shown.system.label} {verdict} {control.shown.system.label} "
         f"({ours.hit_ratio.value:.4f} against {its.hit_ratio.value:.4f}, "
-        f"p = {paired.p_value:.3f}). On targets that somebody "
+        f"{format_p(p_adjusted)}). On targets that somebody "
         f"bought in training it is {_warm(ours)} against {_warm(its)}; it learned from "
         f"{fit.sequential.events_per_item:.1f} events an item."
-    ]
+    )
 
 
 def _cold_share(found: VariantResult) -> float | None:

@@ -18,8 +18,10 @@ class AdjustedPaired(Paired):
 
     Attributes:
         p_adjusted: After Holm's correction over all rows of the table.
-        detectable: The smallest difference that these users show in 4 of 5 studies; None where not
-            even the largest possible one would be found.
+        detectable: The smallest difference that these users show in 4 of 5 studies, at the level of
+            Holm's first step; None where not even the largest possible one would be found.
+
+    ``low`` and ``high`` are of this difference alone, without a correction.
     """
 
     p_adjusted: float

@@ -94,16 +94,13 @@ def _first_seeds(rows: Sequence[Row]) -> list[Row]:
 
 
 def _compare(rows: Sequence[Row], headline: Row) -> list[Row]:
-    """The rows with the paired test of the headline against each other row of the same users.
-
-    ``p_adjusted`` is Holm's, over all of these comparisons.
-    """
+    """The rows with the paired test of the headline against each other row of the same users."""
     ours, users = headline.variant.hits, headline.shown.users
     others = [row for row in rows if row is not headline and row.shown.users == users]
     tests = [mcnemar(ours, row.variant.hits) for row in others]
     adjusted = holm([test.p_value for test in tests])
     paired = {
-        id(row): _adjust(test, p_adjusted, len(ours))
+        id(row): _adjust(test, p_adjusted, len(ours), len(tests))
         for row, test, p_adjusted in zip(others, tests, adjusted, strict=True)
     }
     return [
@@ -114,9 +111,9 @@ def _compare(rows: Sequence[Row], headline: Row) -> list[Row]:
     ]
 
 
-def _adjust(test: Paired, p_adjusted: float, num_users: int) -> AdjustedPaired:
+def _adjust(test: Paired, p_adjusted: float, num_users: int, num_tests: int) -> AdjustedPaired:
     discordant = (test.first_only + test.second_only) / num_users
-    detectable = detectable_difference(num_users, discordant)
+    detectable = detectable_difference(num_users, discordant, num_tests)
     return AdjustedPaired(**vars(test), p_adjusted=p_adjusted, detectable=detectable)
 
 

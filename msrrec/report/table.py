@@ -6,6 +6,7 @@ from itertools import chain
 
 from msrrec.data.dataset import Dataset
 from msrrec.metrics.statistics import Share
+from msrrec.page import format_p
 from msrrec.report.results import ReportResult, SystemRow
 
 
@@ -50,9 +51,10 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
         *(_line(row) for row in report.systems),
         *(_failed(name, s, dataset.path) for name, s in report.failures.items()),
         "",
-        "95% intervals in brackets. MRR counts ties against the target. Difference: the row that "
-        "the others are held against, minus this one, on the same users; exact McNemar tests, "
-        "corrected over all rows.",
+        "95% intervals in brackets, each by itself. MRR is what a random order of ties is expected "
+        "to give. Difference: the row that the others are held against, minus this one, on the "
+        "same users; exact McNemar tests, corrected over all rows, which alone decide what is "
+        "called a difference.",
         "",
         *(f"- {_cell(finding)}" for finding in report.findings),
         *(f"- Check failed: {_cell(warning)}" for warning in report.warnings),
@@ -99,17 +101,13 @@ def _line(row: SystemRow) -> str:
         _interval(row.valid_ratio),
         _interval(ranking.mrr if ranking else None),
         f"{paired.difference:+.4f} [{paired.low:+.3f}, {paired.high:+.3f}]" if paired else "–",
-        _p_value(paired.p_adjusted) if paired else "–",
+        format_p(paired.p_adjusted).removeprefix("p ").removeprefix("= ") if paired else "–",
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _failed(name: str, sentence: str, path: str) -> str:
     return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | |"
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _interval(share: Share | None) -> str:

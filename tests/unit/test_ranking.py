@@ -15,6 +15,7 @@ from msrrec.metrics.ranking import (
     rank_metrics,
     reciprocal_ranks,
     target_rank,
+    target_ranks,
     unpack_bits,
 )
 from msrrec.schema import Example
@@ -94,7 +95,32 @@ def test_hit_ratio_by_history_length_and_popularity_of_the_target() -> None:
     assert rank_metrics(examples, ["a"] * 4).popularity is None
 
 
-def test_the_rank_of_the_target_counts_ties_against_it() -> None:
+def test_the_target_may_have_the_rank_of_any_that_ties_with_it() -> None:
+    assert target_ranks(EXAMPLES[1], [3.0, 2.0, 1.0]) == range(2, 3)
+    assert target_ranks(EXAMPLES[0], [1.0, 1.0, 1.0]) == range(1, 4)
+    assert target_ranks(EXAMPLES[0], [float("-inf"), 0.0, float("-inf")]) == range(2, 4)
+    assert target_ranks(EXAMPLES[0], [0.0, float("nan"), -1.0]) == range(2, 3)
+
+
+def test_ties_are_worth_what_a_random_order_of_them_gives() -> None:
+    candidates = tuple("abcdef")
+    examples = [example("1", "a", candidates), example("2", "f", candidates)]
+    alike = [[1.0] * 6, [1.0] * 6]
+    found = rank_metrics(examples, ["a", "a"], scores=alike).ranking
+    assert found is not None
+    # a random permutation of six: (1 + 1/2 + … + 1/6) / 6, and a rank up to k in k of 6 cases
+    assert found.mrr.value == pytest.approx(2.45 / 6)
+    assert found.hr[1].value == pytest.approx(1 / 6)
+    assert found.hr[3].value == pytest.approx(1 / 2)
+    assert found.ndcg[3].value == pytest.approx((1 + 0.63093 + 0.5) / 6, abs=1e-5)
+    # two at the top: rank 1 or 2 for the first user, rank 6 or earlier never for the second
+    pair = [[2.0, 2.0, 0.0, 0.0, 0.0, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]]
+    found = rank_metrics(examples, ["b", "a"], scores=pair).ranking
+    assert found is not None
+    assert found.mrr.value == pytest.approx((3 / 4 + 1 / 6) / 2)
+
+
+def test_the_worst_rank_counts_ties_against_the_target() -> None:
     assert target_rank(EXAMPLES[0], [3.0, 2.0, 1.0]) == 1
     assert target_rank(EXAMPLES[1], [3.0, 2.0, 1.0]) == 2
     assert target_rank(EXAMPLES[0], [1.0, 1.0, 1.0]) == 3

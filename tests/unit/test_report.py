@@ -20,6 +20,7 @@ from msrrec.inference.codec import request_seed
 from msrrec.inference.predictions import Prediction
 from msrrec.metrics.statistics import Share
 from msrrec.models import ModelSource
+from msrrec.page import format_p
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from msrrec.report.load import load_results
@@ -428,3 +429,10 @@ def test_figures_of_another_schema_version_are_refused_in_a_sentence(folder: Pat
     assert str(error.value) == (
         f"{file}: has schema version none; expected 1; run `msrrec evaluate` again with --overwrite"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "p < 0.001"), (0.0009, "p < 0.001"), (0.0573, "p = 0.057")]
+)
+def test_a_p_value_is_never_zero(value: float, text: str) -> None:
+    assert format_p(value) == text
