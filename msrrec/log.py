@@ -1,8 +1,17 @@
 """Logging and progress on stderr; stdout belongs to results."""
 
 import logging
+import os
 import sys
 import time
+
+_QUIET = {
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
 
 
 def setup(level: int = logging.INFO) -> None:
@@ -13,6 +22,9 @@ def setup(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)  # which a host process may have replaced since
     logger.setLevel(level)
 
 
@@ -58,3 +70,14 @@ class Progress:
             eta,
             tail,
         )
+
+
+def quiet_libraries() -> None:
+    """Keep Ray's, Serve's, vLLM's and torch's own lines away in this process and those it starts.
+
+    What a user has set in the environment stays.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray.serve", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)

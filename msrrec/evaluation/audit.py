@@ -7,16 +7,14 @@ failed one does not stop an evaluation; it is shown before anything else in the 
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.results import Check, EvaluationResult
 from msrrec.inference.predictions import Prediction
 from msrrec.metrics.ranking import RankMetrics
 from msrrec.metrics.statistics import uniform_p_value
-from msrrec.models import ModelSource
 from msrrec.schema import SPLITS, Example
 from msrrec.titles import normalize_title
 
@@ -26,9 +24,6 @@ VALID_BAR = 0.95
 """A lower ValidRatio is remarked on."""
 UNLIKELY = 0.001
 """Slots more uneven than this are no accident."""
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
-_CHUNK_BYTES = 1 << 24
 
 
 def check(name: str, text: str, failures: Sequence[object] = ()) -> Check:
@@ -127,28 +122,6 @@ def hash_predictions(examples: Sequence[Example], predictions: Sequence[Predicti
         for value in (prediction.example_id, prediction.output.text, item_id or ""):
             digest.update(f"{value}\x1f".encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
-
-
-def hash_weights(source: ModelSource) -> str | None:
-    """16 hexadecimal digits of all weight files that were loaded, adapter included.
-
-    None where they are not in a folder of this machine, a hub's for example; the revision stands
-    for them there.
-    """
-    folders = [Path(path) for path in (source.path, source.adapter) if path]
-    files = sorted(file for folder in folders for file in _weight_files(folder))
-    if not files:
-        return None
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
-
-
-def _weight_files(folder: Path) -> Iterable[Path]:
-    return (file for pattern in _WEIGHTS for file in folder.glob(pattern))
 
 
 def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:

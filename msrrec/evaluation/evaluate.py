@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msrrec import storage
-from msrrec.baselines import BASELINES, build_baseline
+from msrrec.baselines import build_baseline
 from msrrec.baselines.interface import Answer, Facts, Writer, choose
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.agreement import fusion_table
-from msrrec.evaluation.audit import hash_weights
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.examples import evaluated_examples
 from msrrec.evaluation.fusion_study import Sides, fusion_study, load_gate
@@ -30,6 +29,7 @@ from msrrec.evaluation.results import (
 )
 from msrrec.evaluation.systems import identify_baseline, identify_model
 from msrrec.evaluation.write import DEAD_LETTERS, Evaluation, write_evaluation
+from msrrec.fingerprint import hash_weights
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
 from msrrec.inference.fusion import Gate, Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
@@ -256,21 +256,6 @@ def _side_metrics(outputs: Sequence[SideOutput]) -> SideMetrics:
         mean_tokens=sum(o.num_tokens for o in outputs) / len(outputs),
         median_perplexity=perplexities[len(perplexities) // 2] if perplexities else None,
     )
-
-
-def evaluate_system(
-    dataset: Dataset,
-    system: str,
-    out: str,
-    config: RunConfig,
-    variants: Sequence[Mode],
-    *,
-    name: str | None = None,
-) -> Summary:
-    """Evaluate a baseline by its name, which has no variants, or else a model by its folder."""
-    if system in BASELINES:
-        return evaluate_baseline(dataset, system, out, config)
-    return evaluate(dataset, system, out, config, variants, name=name)
 
 
 def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) -> Summary:

@@ -11,10 +11,10 @@ from msrrec.evaluation.audit import (
     audit_systems,
     audit_variants,
     hash_predictions,
-    hash_weights,
 )
 from msrrec.evaluation.results import Check, EvaluationResult
 from msrrec.evaluation.systems import SystemKind
+from msrrec.fingerprint import hash_weights
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
 from msrrec.metrics.ranking import rank_metrics
