@@ -1,9 +1,8 @@
 """RecSAVER's verification (Tsai et al. 2024) as a system: of several rationales, one that holds.
 
-The teacher reasons as often as it is told and chooses each time. In every rationale the candidates
-are masked, and the teacher must tell from what is left, without the history, which of them it
-speaks for. The choice that is recovered most often is the answer. What the user did buy is in
-none of this.
+The teacher gives several rationales a user, each with a choice. In every rationale the candidates
+are masked, and the teacher, without the history, names the candidate that the rest speaks for. The
+choice that is recovered most often is the answer. What the user did buy is in none of this.
 """
 
 import re
@@ -54,7 +53,7 @@ class Sample:
 def evaluate_verified(
     dataset: Dataset, out: str, answers: str, config: RunConfig, keys: Mapping[str, str]
 ) -> Summary:
-    """Ask, verify, and write the answers that hold.
+    """Evaluate RecSAVER with verification: sample, verify, and write what was kept.
 
     ``evaluate.recsaver_samples`` rationales a user are asked for; each one that says something is
     verified by one more call, equal ones by the same. Arguments and errors are those of

@@ -2,8 +2,8 @@
 
 As a baseline, RecSAVER (Tsai et al. 2024) is the same model with a plain request to reason.
 
-The questions are asked by ``synthesize`` on the evaluated split, so answers are journaled, resumed
-and counted as there, and none is paid for twice.
+``synthesize`` sends the prompts of the evaluated split, so completions are journaled, resumed and
+counted as there, and none is paid for twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def name_model(found: Mapping[str, Record], config: RunConfig) -> str:
 
 
 def to_prediction(dataset: Dataset, example: Example, record: Record | None) -> Prediction:
-    """What was answered for an example; invalid and empty where nothing was."""
+    """A completion as a prediction; invalid and empty where an example has none."""
     if record is None:
         return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
     index = read_choice(record, dataset.titles(example.candidates))

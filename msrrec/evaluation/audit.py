@@ -1,7 +1,7 @@
-"""What would make the figures worthless, looked for every time: leakage, duplicates, mix-ups.
+"""Checks for what would make figures worthless: leakage, duplicates, models mixed up.
 
-A check tells what it looked at whether it passed or not, so that a reader knows what was asked. A
-failed one does not stop an evaluation; it is shown before anything else in the report.
+A check says what it looked at whether it passed or not, so that a reader knows what was looked for.
+A failed one does not stop an evaluation; it is shown before anything else in the report.
 """
 
 import hashlib
@@ -82,14 +82,14 @@ def _check_slots(examples: Sequence[Example]) -> Check:
         counts[example.candidates.index(example.target)] += 1
     p_value = uniform_p_value(counts)
     is_uneven = p_value is not None and p_value < UNLIKELY
-    told = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
-    return check("Slots", "targets stand equally often at each position", told)
+    uneven = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
+    return check("Slots", "targets stand equally often at each position", uneven)
 
 
 def audit_variants(
     chance: float, variants: Mapping[str, RankMetrics], hashes: Mapping[str, str]
 ) -> list[Check]:
-    """Whether each variant beats chance, answers, has no favourite position, and is its own.
+    """Whether each variant beats chance, answers, favours no position, and is unlike the others.
 
     Args:
         chance: The expected HitRatio@1 of a random choice.

@@ -259,7 +259,7 @@ def _side_metrics(outputs: Sequence[SideOutput]) -> SideMetrics:
 
 
 def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) -> Summary:
-    """Let a baseline score or answer the same examples, into the same files.
+    """Evaluate a baseline on the same examples, into the same files.
 
     Raises:
         ConfigError: If there is no baseline of that name.

@@ -156,7 +156,7 @@ def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None
 
 
 def load_gate(folder: str, dataset: Dataset) -> Gate | None:
-    """The gate that an evaluation of the same model on the validation split supports.
+    """A gate fitted on an evaluation of the same model on the validation split, see ``fit_gate``.
 
     Raises:
         DataError: If the folder is no such evaluation, or of another dataset.

@@ -82,7 +82,7 @@ class Refused(Result):
 
 
 class Errors(Result):
-    """The samples that were refused, of which the first are told."""
+    """How many samples were refused, and the first of them."""
 
     num_refused: int
     first: tuple[Refused, ...]

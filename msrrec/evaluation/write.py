@@ -77,7 +77,7 @@ def write_evaluation(
             content = "".join(row + "\n" for row in rows).encode()
             storage.write_bytes(storage.join(folder, DEAD_LETTERS), content)
         result.save(folder)
-    return _short(result, out)
+    return _summary(result, out)
 
 
 def summarize(evaluation: Evaluation, dataset: Dataset, config: RunConfig) -> EvaluationResult:
@@ -158,7 +158,7 @@ def _describe(dataset: Dataset, config: RunConfig) -> DatasetId:
     )
 
 
-def _short(result: EvaluationResult, out: str) -> Summary:
+def _summary(result: EvaluationResult, out: str) -> Summary:
     """The figures of the one line that the command prints."""
     return {
         "out": out,

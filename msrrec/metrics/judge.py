@@ -105,9 +105,9 @@ def _check_anchors(means: dict[Anchor, float | None], config: JudgeConfig) -> No
     own, other, code = (means[name] for name in get_args(Anchor))
     middle = code if other is None else other  # a single user has no other
     if own is None or code is None or middle is None or not own > middle >= code:
-        told = ", ".join(f"{name} {mark}" for name, mark in means.items())
+        marks = ", ".join(f"{name} {mark}" for name, mark in means.items())
         raise EngineError(
-            f"judge.model={config.model}: misorders texts whose order is known ({told}); expected "
+            f"judge.model={config.model}: misorders texts whose order is known ({marks}); expected "
             "a reference against itself above another user's above code; choose another judge"
         )
 

@@ -89,8 +89,8 @@ def _versions(runs: Iterable[RunFacts]) -> str:
 
 def _join(values: Iterable[object]) -> str:
     """The different values, in the order found; ``unknown`` for None."""
-    told = ("unknown" if value is None else str(value) for value in values)
-    return " and ".join(dict.fromkeys(told))
+    texts = ("unknown" if value is None else str(value) for value in values)
+    return " and ".join(dict.fromkeys(texts))
 
 
 def _line(row: SystemRow) -> str:
