@@ -1,8 +1,13 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from msrrec.baselines import BASELINES
 from msrrec.comparison.recsaver import identify_verified
+from msrrec.comparison.registry import MAKERS
 from msrrec.comparison.teacher import identify_teacher
+from msrrec.config import ModelConfig
 from msrrec.evaluation.systems import (
     BACKBONE,
     MSR_REC,
@@ -10,7 +15,9 @@ from msrrec.evaluation.systems import (
     TEACHER,
     WITHOUT_REASONING,
     identify_baseline,
+    identify_model,
 )
+from msrrec.models import locate_base
 from msrrec.report.paper import TABLE_2, TABLE_3, TABLE_4, Line, build_tables
 from msrrec.report.results import SystemRow
 from tests.support.results import share, system_id, system_row
@@ -170,3 +177,15 @@ def test_the_tables_agree_where_they_print_the_same_figure() -> None:
     for n in range(3):
         assert TABLE_4["MSR-Rec"][n][0] == TABLE_2[MSR_REC][n][0]
         assert TABLE_4["MSR-Rec"][n][1:] == TABLE_3[MSR_REC][n][::2]
+
+
+def test_ids_are_the_names_under_which_systems_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    base = locate_base(ModelConfig(name_or_path=str(tmp_path)))
+    trained = replace(base, domain="Home")
+    models = [
+        identify_model(source, str(tmp_path), None, constrained=constrained).id
+        for source, constrained in ((base, False), (base, True), (trained, False))
+    ]
+    teachers = [identify_teacher(prompt, "m").id for prompt in ("chain", "plain")]
+    assert {*models, *teachers, identify_verified("m").id} <= set(MAKERS)
