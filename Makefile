@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo table test unit check format backbone clean
+.PHONY: install browser demo table test unit check format backbone clean
 
 install: $(STAMP)
 
@@ -42,8 +42,14 @@ table: install
 	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
 	cp runs/table/compare/report/table.md tables/embedded.md
 
-test: install
+test: install browser
 	$(BIN)/pytest tests
+
+# The page of the service is tested in a real Chromium; without one that test is skipped.
+browser:
+	@command -v chromium google-chrome > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
+	  echo "no chromium: the test of the page will be skipped"
 
 unit: install
 	$(BIN)/pytest tests/unit

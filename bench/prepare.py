@@ -183,7 +183,9 @@ def start_ray(folder: Path) -> None:
     with gzip.open(folder / "meta.json.gz", "rt") as metadata:
         write_gzip(small / "meta.json.gz", iter(metadata))
     from msrrec.data.prepare import prepare
+    from msrrec.data.sources import base
 
+    base.SMALL_BYTES = 0  # the small one on Ray as well
     prepare(
         "amazon",
         str(small / "reviews.json.gz"),

@@ -29,6 +29,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
+def format_p(value: float) -> str:
+    """A p-value with three digits after the point, never as 0."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def svg_points(points: Sequence[tuple[float, float]]) -> str:
     """Coordinates of a polyline."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -83,21 +83,22 @@ VERDICTS = pa.schema(
 )
 """``verdicts.parquet``: what became of every answer in the journal; ``kept``, or why not."""
 
+_OUTPUT = (
+    pa.field("example_id", pa.string(), nullable=False),
+    pa.field("side", pa.string(), nullable=False),
+    pa.field("text", pa.string(), nullable=False),
+    pa.field("reasoning", pa.string(), nullable=False),
+    pa.field("perplexity", pa.float64()),
+    pa.field("num_tokens", pa.int64(), nullable=False),
+    pa.field("seed", pa.int64(), nullable=False),
+    pa.field("perplexity_output", pa.float64()),
+    pa.field("perplexity_unconditional", pa.float64()),
+    pa.field("candidate_logprobs", pa.list_(pa.float64())),
+)
+"""The fields of a generated text, named as in ``inference.predictions``."""
+
 PREDICTIONS = pa.schema(
-    [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("side", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("reasoning", pa.string(), nullable=False),
-        pa.field(ITEM_ID, pa.string()),
-        pa.field("perplexity", pa.float64()),
-        pa.field("num_tokens", pa.int64(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("perplexity_output", pa.float64()),
-        pa.field("perplexity_unconditional", pa.float64()),
-        pa.field("candidate_logprobs", pa.list_(pa.float64())),
-        pa.field("candidate_scores", pa.list_(pa.float64())),
-    ]
+    [*_OUTPUT, pa.field(ITEM_ID, pa.string()), pa.field("candidate_scores", pa.list_(pa.float64()))]
 )
 """``<variant>.parquet``. ``item_id`` is null where the output is invalid; ``side`` is the side that
 wrote it, which for the fused variant says who won. ``perplexity`` is of the reasoning given the
@@ -105,6 +106,18 @@ prompt, ``perplexity_output`` of reasoning and answer, ``perplexity_unconditiona
 without the prompt. ``candidate_logprobs`` has the log-likelihood of each candidate's title after
 the reasoning, in the frozen order; ``candidate_scores`` has a baseline's scores of them. Null where
 it was not measured."""
+
+OUTPUTS = pa.schema(
+    [
+        *_OUTPUT,
+        pa.field("index", pa.int64()),
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("failure", pa.string()),
+    ]
+)
+"""Outputs on their way out of batch inference, and in its journal. ``index`` is the 0-based
+candidate; ``error`` says why an example was refused, ``failure`` why its engine could not work."""
 
 
 @dataclass(frozen=True)

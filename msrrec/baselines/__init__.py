@@ -8,7 +8,7 @@ scores the frozen candidates, or writes which one it chooses. Those that learn i
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from msrrec.baselines.interface import Baseline, Writer
 from msrrec.baselines.language import Section, tuning_config
@@ -27,8 +27,9 @@ class Entry:
         settings: Names in the config's section ``baselines`` that change its scores.
         needs_ray: Whether it is fitted on Ray.
         tunes: The config's section by which it tunes the backbone; None where it does not.
-        kind: As of ``Evaluation``.
+        kind: Whether it is a plain baseline, or a base or a trained language model.
         revision: Raised when its code changes what comes out of the same settings and data.
+        paper_row: The row of the paper's tables that it stands for, see ``evaluation.systems``.
     """
 
     place: str
@@ -36,8 +37,9 @@ class Entry:
     settings: tuple[str, ...] = ()
     needs_ray: bool = False
     tunes: Section | None = None
-    kind: str = "baseline"
+    kind: Literal["baseline", "base", "trained"] = "baseline"
     revision: int = 1
+    paper_row: str | None = None
 
     def build(self, config: RunConfig) -> Baseline | Writer:
         """The baseline, not fitted yet."""
@@ -61,21 +63,22 @@ class Entry:
 _TRIALS = ("trials", "max_epochs", "patience", "batch_size", "history_length")
 
 
-def _sequential(place: str, **options: Any) -> Entry:
-    return Entry(f"sequential.{place}", options, _TRIALS, needs_ray=True)
+def _sequential(place: str, paper_row: str | None = None, **options: Any) -> Entry:
+    return Entry(f"sequential.{place}", options, _TRIALS, needs_ray=True, paper_row=paper_row)
 
 
-def _tallrec(place: str, *, trains: bool = True) -> Entry:
+def _tallrec(place: str, paper_row: str | None = None, *, trains: bool = True) -> Entry:
     return Entry(
         f"language.{place}",
         {"trains": trains},
         needs_ray=True,
         tunes="tallrec",
         kind="trained" if trains else "base",
+        paper_row=paper_row,
     )
 
 
-def _llara(prompts: str) -> Entry:
+def _llara(prompts: str, paper_row: str | None = None) -> Entry:
     return Entry(
         "language.llara:Llara",
         {"prompts": prompts},
@@ -83,6 +86,7 @@ def _llara(prompts: str) -> Entry:
         needs_ray=True,
         tunes="llara",
         kind="trained",
+        paper_row=paper_row,
     )
 
 
@@ -95,15 +99,15 @@ BASELINES: dict[str, Entry] = {
     "bm25-mean": Entry("bm25:Bm25", {"uses": "mean"}),
     "embedding-last": Entry("embedding:Embedding", {"uses": "last"}, ("embedding_model",)),
     "embedding-mean": Entry("embedding:Embedding", {"uses": "mean"}, ("embedding_model",)),
-    "caser": _sequential("caser:Caser"),
-    "gru4rec": _sequential("gru4rec:Gru4Rec"),
+    "caser": _sequential("caser:Caser", "Caser"),
+    "gru4rec": _sequential("gru4rec:Gru4Rec", "GRU4Rec"),
     "sasrec": _sequential("sasrec:SasRec"),
-    "sasrec-binary": _sequential("sasrec:SasRec", loss="binary"),
-    "tallrec-gen": _tallrec("tallrec_gen:TallrecGen"),
+    "sasrec-binary": _sequential("sasrec:SasRec", "SASRec", loss="binary"),
+    "tallrec-gen": _tallrec("tallrec_gen:TallrecGen", "TALLRec (7B)"),
     "tallrec-gen-untrained": _tallrec("tallrec_gen:TallrecGen", trains=False),
     "tallrec-pointwise": _tallrec("tallrec_pointwise:TallrecPointwise"),
     "tallrec-pointwise-untrained": _tallrec("tallrec_pointwise:TallrecPointwise", trains=False),
-    "llara": _llara("curriculum"),
+    "llara": _llara("curriculum", "LLaRA (7B)"),
     "llara-text": _llara("text"),
     "llara-hybrid": _llara("hybrid"),
 }

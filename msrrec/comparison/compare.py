@@ -9,17 +9,17 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
-from typing import Any
 
 from msrrec import log, storage
 from msrrec.comparison.registry import Run, System, find_systems
 from msrrec.config import RunConfig, changed_settings
 from msrrec.errors import ConfigError, MsrRecError, first_line
-from msrrec.report.page import load_result, write_report
+from msrrec.report.load import load_result
+from msrrec.report.page import summarize_report, write_report
+from msrrec.report.table import Origin, RunFacts, render_table
 from msrrec.stage import Summary, is_finished, run_once
 
 logger = logging.getLogger(__name__)
@@ -74,10 +74,11 @@ def compare(
         name, sentence = next(iter(done.failures.items()))
         raise ConfigError(f"no system gave a result; the first, {name}: {sentence}")
     results = [load_result(folder) for folder in done.results.values()]
-    summary = write_report(results, out, done.failures)
-    report = storage.read_json(storage.join(out, "report/results.json"))
-    text = render_table(report, names, run, read_records(done.results))
+    report = write_report(results, out, done.failures)
+    made = Origin(run.dataset, run.config.inference.seed, _commands(names, run))
+    text = render_table(report, made, read_records(done.results))
     storage.write_bytes(storage.join(out, TABLE), text.encode("utf-8", errors="replace"))
+    summary = summarize_report(report, out)
     return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
 
 
@@ -102,98 +103,16 @@ def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) ->
         done.results[system.name] = folder
 
 
-def read_records(results: Mapping[str, str]) -> dict[str, Summary]:
-    """What each system's folder says of its run: seconds, cores, versions."""
-    return {
+def read_records(results: Mapping[str, str]) -> dict[str, RunFacts]:
+    """What each system's folder says of its run."""
+    records = {
         name: storage.read_json(storage.join(folder, storage.RECORD))
         for name, folder in results.items()
     }
-
-
-def render_table(
-    report: Mapping[str, Any], names: Sequence[str], run: Run, records: Mapping[str, Summary]
-) -> str:
-    """The table as Markdown, with what reproduces it: commands, seeds and versions.
-
-    Args:
-        report: As ``results.json`` holds it.
-        names: Of ``--systems``.
-        run: What all systems shared; settings that differ from the defaults are in the commands.
-        records: Of each system.
-    """
-    rows, dataset = report["systems"], run.dataset
-    minutes = sum(record["seconds"] for record in records.values()) / 60
-    lines = [
-        f"# Systems on {_cell(dataset.domain)}",
-        "",
-        "| system | HitRatio@1 | ValidRatio | MRR | difference | p (Holm) |",
-        "|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
-        *(_failed(name, s, dataset.path) for name, s in report["failures"].items()),
-        "",
-        "95% intervals in brackets. MRR counts ties against the target. Difference: the row that "
-        "the others are held against, minus this one, on the same users; exact McNemar tests, "
-        "corrected over all rows.",
-        "",
-        *(f"- {_cell(finding)}" for finding in report["findings"]),
-        *(f"- Check failed: {_cell(warning)}" for warning in report["warnings"]),
-        "",
-        *(f"    {command}" for command in _commands(names, run)),
-        "",
-        "Seconds, training and answers together, of the run that finished it: "
-        + ", ".join(f"{_cell(n)} {record['seconds']:,.0f}" for n, record in records.items())
-        + f"; {minutes:,.0f} minutes in all, with {_values(records.values(), 'cores')} cores.",
-        "",
-        f"Dataset {dataset.fingerprint[:16]}, seed {run.config.inference.seed}; "
-        f"{_versions(records.values())}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _versions(records: Iterable[Summary]) -> str:
-    """Every version that a system was run with; several where they were run at different times."""
-    found = [record["versions"] for record in records]
-    return ", ".join(f"{name} {_values(found, name)}" for name in dict.fromkeys(chain(*found)))
-
-
-def _values(records: Iterable[Mapping[str, Any]], name: str) -> str:
-    return " and ".join(dict.fromkeys(str(record.get(name, "unknown")) for record in records))
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    paired, ranking = row["paired"], row["ranking"]
-    cells = (
-        _cell(row["label"]),
-        _interval(row["hit_ratio"]),
-        _interval(row["valid_ratio"]),
-        _interval(ranking["mrr"]) if ranking else "–",
-        f"{paired['difference']:+.4f} [{paired['low']:+.3f}, {paired['high']:+.3f}]"
-        if paired
-        else "–",
-        _p_value(paired["p_adjusted"]) if paired else "–",
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _failed(name: str, sentence: str, path: str) -> str:
-    return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | |"
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _interval(share: Mapping[str, float] | None) -> str:
-    if share is None:
-        return "–"
-    return f"{share['value']:.4f} [{share['low']:.3f}, {share['high']:.3f}]"
-
-
-def _cell(text: str) -> str:
-    """Text in one cell: one line, no bars, no markup."""
-    cleaned = " ".join(text.split()).replace("|", "/")
-    return cleaned.replace("<", "&lt;").replace(">", "&gt;")
+    return {
+        name: RunFacts(record["seconds"], record.get("cores"), record["versions"])
+        for name, record in records.items()
+    }
 
 
 def _commands(names: Sequence[str], run: Run) -> list[str]:

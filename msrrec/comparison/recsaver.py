@@ -1,9 +1,8 @@
 """RecSAVER's verification (Tsai et al. 2024) as a system: of several rationales, one that holds.
 
-The teacher reasons as often as it is told and chooses each time. In every rationale the candidates
-are masked, and the teacher must tell from what is left, without the history, which of them it
-speaks for. The choice that is brought back most often is the answer. What the user did buy is in
-none of this.
+The teacher gives several rationales a user, each with a choice. In every rationale the candidates
+are masked, and the teacher, without the history, names the candidate that the rest speaks for. The
+choice that is recovered most often is the answer. What the user did buy is in none of this.
 """
 
 import re
@@ -12,16 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msrrec.comparison.teacher import (
-    KIND,
     check_frozen,
     name_model,
     read_choice,
     settings_for,
-    to_row,
+    to_prediction,
 )
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.evaluate import Evaluation, write_evaluation
+from msrrec.evaluation.results import ApiFacts, Details
+from msrrec.evaluation.systems import SystemId
+from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.reasoning.parsing import split_output, strip_thinking
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.stage import Summary
@@ -45,15 +45,15 @@ class Sample:
     choice: int
     check: TeacherRequest | None
 
-    def bring_back(self, recovered: Mapping[str, int | None]) -> int | None:
-        """What the rationale brought back; None for no candidate."""
+    def recovered_choice(self, recovered: Mapping[str, int | None]) -> int | None:
+        """The candidate that the rationale alone led to; None for no candidate."""
         return None if self.check is None else recovered.get(self.check.example_id)
 
 
 def evaluate_verified(
     dataset: Dataset, out: str, answers: str, config: RunConfig, keys: Mapping[str, str]
 ) -> Summary:
-    """Ask, verify, and write the answers that hold.
+    """Evaluate RecSAVER with verification: sample, verify, and write what was kept.
 
     ``evaluate.recsaver_samples`` rationales a user are asked for; each one that says something is
     verified by one more call, equal ones by the same. Arguments and errors are those of
@@ -76,17 +76,23 @@ def evaluate_verified(
     }
     kept = keep_best(samples, recovered)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
-    rows = [to_row(dataset, example, kept.get(example.example_id)) for example in examples]
-    facts = {
-        "calls": len(found) + len(verified),
-        "samples": len(samples),
-        "verified": sum(s.check is not None and s.check.example_id in recovered for s in samples),
-        "recovered": sum(s.choice == s.bring_back(recovered) for s in samples),
-        "unanswered": len(examples) - len(kept),
-    }
-    name = name_model(kept, asked)
-    evaluation = Evaluation(f"RecSAVER verified ({name})", KIND, examples, {"full": rows})
-    return write_evaluation(evaluation, dataset, out, config, {"api": facts})
+    predictions = [to_prediction(dataset, e, kept.get(e.example_id)) for e in examples]
+    facts = ApiFacts(
+        calls=len(found) + len(verified),
+        samples=len(samples),
+        verified=sum(s.check is not None and s.check.example_id in recovered for s in samples),
+        recovered=sum(s.choice == s.recovered_choice(recovered) for s in samples),
+        unanswered=len(examples) - len(kept),
+    )
+    system = identify_verified(name_model(kept, asked))
+    evaluation = Evaluation(system, examples, {"full": predictions}, details=Details(api=facts))
+    return write_evaluation(evaluation, dataset, out, config)
+
+
+def identify_verified(model: str) -> SystemId:
+    """RecSAVER with verification, which the paper's RecSAVER does not name."""
+    label = f"RecSAVER verified ({model})"
+    return SystemId(id="recsaver-verified", kind="api", label=label, paper_row=None)
 
 
 def read_sample(
@@ -122,7 +128,7 @@ def keep_best(
     for sample in samples:
         groups.setdefault(sample.record.example_id, []).append(sample)
     return {
-        example_id: group[choose([(s.choice, s.bring_back(recovered)) for s in group])].record
+        example_id: group[choose([(s.choice, s.recovered_choice(recovered)) for s in group])].record
         for example_id, group in groups.items()
     }
 
@@ -134,9 +140,9 @@ def choose(samples: Sequence[tuple[int, int | None]]) -> int:
     more often, then of the one made first. Of its samples the first that was recovered, if any.
 
     Args:
-        samples: What each chose, and what its rationale brought back; None for no candidate.
+        samples: What each chose, and what its rationale alone led to; None for no candidate.
     """
     made = [choice for choice, _ in samples]
-    held = Counter(choice for choice, back in samples if choice == back)
+    held = Counter(choice for choice, recovered in samples if choice == recovered)
     best = max(made, key=lambda choice: (held[choice], made.count(choice), -made.index(choice)))
     return samples.index((best, best)) if held[best] else made.index(best)

@@ -2,26 +2,27 @@
 
 As a baseline, RecSAVER (Tsai et al. 2024) is the same model with a plain request to reason.
 
-The questions are asked by ``synthesize`` on the evaluated split, so answers are journaled, resumed
-and counted as there, and none is paid for twice.
+``synthesize`` sends the prompts of the evaluated split, so completions are journaled, resumed and
+counted as there, and none is paid for twice.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from msrrec import schema
 from msrrec.config import RunConfig, for_references
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
-from msrrec.evaluation.evaluate import Evaluation, write_evaluation
+from msrrec.evaluation.results import ApiFacts, Details
+from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
+from msrrec.evaluation.write import Evaluation, write_evaluation
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction
 from msrrec.reasoning.parsing import parse_answer, split_output, strip_thinking
 from msrrec.schema import Example
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry
 from msrrec.synthesis.pruning import judge
 from msrrec.synthesis.synthesize import first_answers, synthesize
-
-KIND = "api"
 
 Prompt = Literal["chain", "plain"]
 
@@ -53,12 +54,18 @@ def evaluate_teacher(
     synthesize(dataset, answers, asked, keys)
     found = first_answers(dataset, answers, asked)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
-    rows = [to_row(dataset, example, found.get(example.example_id)) for example in examples]
-    name = name_model(found, config)
-    title = f"RecSAVER ({name})" if prompt == "plain" else f"{name} zero-shot"
-    evaluation = Evaluation(title, KIND, examples, {"full": rows})
-    facts = {"calls": len(found), "unanswered": len(examples) - len(found)}
-    return write_evaluation(evaluation, dataset, out, config, {"api": facts})
+    predictions = [to_prediction(dataset, e, found.get(e.example_id)) for e in examples]
+    facts = ApiFacts(calls=len(found), unanswered=len(examples) - len(found))
+    system = identify_teacher(prompt, name_model(found, config))
+    evaluation = Evaluation(system, examples, {"full": predictions}, details=Details(api=facts))
+    return write_evaluation(evaluation, dataset, out, config)
+
+
+def identify_teacher(prompt: Prompt, model: str) -> SystemId:
+    """The system that a prompt makes of a model."""
+    if prompt == "plain":
+        return SystemId(id="recsaver", kind="api", label=f"RecSAVER ({model})", paper_row=RECSAVER)
+    return SystemId(id="teacher", kind="api", label=f"{model} zero-shot", paper_row=TEACHER)
 
 
 def check_frozen(config: RunConfig) -> None:
@@ -88,19 +95,15 @@ def name_model(found: Mapping[str, JournalEntry], config: RunConfig) -> str:
     return next((record.sampling.model for record in found.values()), config.teacher.model)
 
 
-def to_row(dataset: Dataset, example: Example, record: JournalEntry | None) -> dict[str, Any]:
-    """A row of predictions from an answer, or from none."""
-    index = None if record is None else read_choice(record, dataset.titles(example.candidates))
-    text = "" if record is None else record.text
-    return {
-        "example_id": example.example_id,
-        "side": "full",
-        "text": text,
-        "reasoning": split_output(strip_thinking(text)).reasoning,
-        schema.ITEM_ID: None if index is None else example.candidates[index],
-        "num_tokens": 0 if record is None else int(record.usage.get("completion_tokens", 0)),
-        "seed": 0,
-    }
+def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | None) -> Prediction:
+    """A completion as a prediction; invalid and empty where an example has none."""
+    if record is None:
+        return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
+    index = read_choice(record, dataset.titles(example.candidates))
+    reasoning = split_output(strip_thinking(record.text)).reasoning
+    num_tokens = int(record.usage.get("completion_tokens", 0))
+    output = SideOutput("full", record.text, reasoning, index, None, num_tokens)
+    return Prediction(example.example_id, output, 0)
 
 
 def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:

@@ -1,8 +1,9 @@
 """How raw purchases become a dataset."""
 
+import codecs
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from msrrec.config.base import Config
 
@@ -12,7 +13,23 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
+def _as_separator(value: Any) -> Any:
+    """A tab is hard to type in a shell."""
+    return "\t" if value in ("tab", "\\t") else value
+
+
+def _check_encoding(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            codecs.lookup(value)
+        except LookupError as error:
+            raise ValueError("Python knows no such encoding, unlike utf-8 or cp1252") from error
+    return value
+
+
 ColumnName = Annotated[str | None, BeforeValidator(_as_text)]
+Separator = Annotated[str | None, BeforeValidator(_as_separator)]
+Encoding = Annotated[str | None, AfterValidator(_check_encoding)]
 
 
 class ColumnsConfig(Config):
@@ -52,9 +69,9 @@ class DataConfig(Config):
     timestamp_format: str | None = None
     """How times are written, as Python's strptime takes it, such as "%d.%m.%Y %H:%M"; unset: found
     out from numbers since 1970 and ISO 8601."""
-    separator: str | None = Field(default=None, min_length=1, max_length=1)
-    """Between the fields of a CSV file; unset: found in its header."""
-    encoding: str | None = None
+    separator: Separator = Field(default=None, min_length=1, max_length=1)
+    """Between the fields of a CSV file, such as ; or tab; unset: found in its header."""
+    encoding: Encoding = None
     """What text files are written in, such as cp1252; unset: by its mark, else UTF-8, else
     Windows-1252."""
     missing_fields: Literal["error", "drop"] = "error"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from msrrec import log
 from msrrec.errors import DataError
 from msrrec.log import Progress
 
@@ -85,6 +86,7 @@ def _read_block(read: Callable[[str], pa.Table], block: pa.Table) -> pa.Table:
 
 def _guard(function: Callable[[Any], pa.Table], argument: Any) -> pa.Table:
     """An error of the user's input travels as data: Ray would wrap it in its own trace."""
+    log.setup()  # a worker is a process of its own
     try:
         return function(argument)
     except DataError as error:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msrrec import schema
+from msrrec.data.delimited import SEPARATORS
 from msrrec.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,11 @@ class ColumnChoice:
         own = self.names.get(column.name, column.name)
         listed = ", ".join(name for name in found if name) or "none"
         said = f" ({self.setting}.{column.name})" if own != column.name else ""
+        if len(found) == 1 and any(sign in found[0] for sign in SEPARATORS):
+            return DataError(
+                f"{path}: lacks column {own!r}{said}; its only column is {found[0]!r}; expected "
+                "another separator, see data.separator"
+            )
         guess = _guess(own, column, found)
         hint = f"; did you mean {guess!r}?" if guess else ""
         return DataError(

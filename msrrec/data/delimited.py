@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from msrrec.errors import ConfigError, DataError
+from msrrec.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_ESCAPED = '\\"'
+"""A backslash that may take the meaning of the quote after it, or may not."""
 _END = "\0"
 """A last row of ours; where it is not the last, a quoted text swallowed it."""
 
@@ -43,7 +45,6 @@ def decode(path: str, content: bytes, encoding: str | None) -> bytes:
         encoding: What it is written in; None: as its mark says, else UTF-8, else Windows-1252.
 
     Raises:
-        ConfigError: If Python knows no such encoding.
         DataError: If the text is not in that encoding.
     """
     for mark, marked in _BOMS.items():
@@ -58,8 +59,6 @@ def decode(path: str, content: bytes, encoding: str | None) -> bytes:
         return content
     try:
         return content.decode(encoding).removeprefix("\ufeff").encode()
-    except LookupError as error:
-        raise ConfigError(f"data.encoding={encoding}: unknown to Python, unlike cp1252") from error
     except UnicodeError as error:
         raise DataError(f"{path}: is not {encoding} ({error}); set data.encoding") from error
 
@@ -121,7 +120,7 @@ def _find_separator(content: bytes) -> str:
 def _read_fast(content: bytes, separator: str) -> pl.DataFrame | None:
     """A standard file by the column reader; None where it is not standard or rows are missing."""
     num_records = count_records(content, separator)
-    if num_records is None:
+    if num_records is None or _ESCAPED.encode() in content:
         return None
     quote = {} if b'"' in content else {"quote_char": None}
     try:
@@ -178,13 +177,16 @@ def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:
     """The rows by Python's ``csv``: strictly, with backslashes as escapes, or leniently."""
     csv.field_size_limit(sys.maxsize)
     rows, line = _read_rows(text, separator, strict=True)
-    if line and '\\"' in text:
+    if _ESCAPED in text:
         escaped, failed = _read_rows(text, separator, strict=True, escapechar="\\")
-        if not failed and _find_wide(escaped) is None:
+        fits = not failed and _find_wide(escaped) is None
+        if fits and (line or len(escaped) > len(rows)):
             logger.info("%s: quotes inside texts are escaped by backslashes", path)
             return _trim(escaped)
     if line:
         rows, line = _read_rows(text, separator, strict=False)
+        if not line and _ESCAPED in text:
+            line = _find_doubtful(text, separator, rows)
     if line:
         raise DataError(
             f"{path}:{line}: a quoted text begins here and does not end as one; expected quotes "
@@ -219,6 +221,13 @@ def _read_rows(
     except csv.Error:
         return rows, begin + 1
     return (rows[:-1], 0) if rows[-1] == [_END] else (rows, begin + 1)
+
+
+def _find_doubtful(text: str, separator: str, rows: list[list[str]]) -> int:
+    """The line of the first row over several lines, where backslashes might part it; 0 for none."""
+    escaped, _ = _read_rows(text, separator, strict=False, escapechar="\\")
+    several = (n for n, row in enumerate(rows) if "\n" in "".join(row))
+    return _locate(text, separator, next(several, 0)) if len(escaped) != len(rows) else 0
 
 
 def _is_sound(lines: list[str], separator: str) -> bool:

@@ -177,7 +177,10 @@ def _bad_time(
     place = int(read.bad.argmax())
     where = readers.locate_row(path, int(rows[place]))
     if pattern is not None:
-        return DataError(f"{where}: timestamp {texts[place]!r}; expected data.timestamp_format")
+        return DataError(
+            f"{where}: timestamp {texts[place]!r} is not written as data.timestamp_format says; "
+            f"expected {pattern!r}"
+        )
     return DataError(
         f"{where}: timestamp {texts[place]!r} is not a whole number; expected seconds, "
         "milliseconds, microseconds or nanoseconds since 1970, or ISO 8601 such as "

@@ -1,11 +1,11 @@
 """What fusion does: how often the sides agree, who wins, what it adds, at which perplexities."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
+from msrrec.evaluation.results import AgainstSide, FusionCount, FusionResult, Histogram
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.metrics.statistics import mcnemar
 from msrrec.reasoning.prompts import Side
@@ -18,28 +18,30 @@ Sides = Mapping[Side, SideOutput]
 
 def fusion_table(
     examples: Sequence[Example], sides: Sequence[Sides], fused: Sequence[Recommendation]
-) -> dict[str, Any]:
-    """Fusion in figures, by agreement and in all.
+) -> FusionResult:
+    """Fusion in figures, by agreement and in all, without the study of other rules.
 
-    ``sides`` holds each example's ``user`` and ``item`` outputs. ``gain`` is how many more users
-    fusion got right than the better side alone; ``against_better`` says how sure that is.
+    Args:
+        examples: One a user.
+        sides: The ``user`` and ``item`` outputs of each.
+        fused: What fusion made of them.
     """
     targets = [e.candidates.index(e.target) for e in examples]
-    by_agreement = {}
+    by_agreement: dict[Agreement, FusionCount] = {}
     for agreement in get_args(Agreement):
         chosen = [n for n, r in enumerate(fused) if r.agreement == agreement]
         by_agreement[agreement] = _count(chosen, targets, sides, fused)
     total = _count(range(len(examples)), targets, sides, fused)
-    better: Side = "user" if total["user_hits"] >= total["item_hits"] else "item"
+    better: Side = "user" if total.user_hits >= total.item_hits else "item"
     fused_hits = [r.index == target for r, target in zip(fused, targets, strict=True)]
     side_hits = [s[better].index == target for s, target in zip(sides, targets, strict=True)]
-    return {
-        "total": total,
-        "by_agreement": by_agreement,
-        "gain": total["fused_hits"] - total[f"{better}_hits"],
-        "against_better": {"side": better, **asdict(mcnemar(fused_hits, side_hits))},
-        "perplexity": _perplexities(sides, fused),
-    }
+    return FusionResult(
+        total=total,
+        by_agreement=by_agreement,
+        gain=sum(fused_hits) - sum(side_hits),
+        against_better=AgainstSide(**vars(mcnemar(fused_hits, side_hits)), side=better),
+        perplexity=_perplexities(sides, fused),
+    )
 
 
 def _count(
@@ -47,18 +49,18 @@ def _count(
     targets: Sequence[int],
     sides: Sequence[Sides],
     fused: Sequence[Recommendation],
-) -> dict[str, int]:
-    return {
-        "num_users": len(chosen),
-        "user_wins": sum(fused[n].side == "user" for n in chosen),
-        "item_wins": sum(fused[n].side == "item" for n in chosen),
-        "user_hits": sum(sides[n]["user"].index == targets[n] for n in chosen),
-        "item_hits": sum(sides[n]["item"].index == targets[n] for n in chosen),
-        "fused_hits": sum(fused[n].index == targets[n] for n in chosen),
-    }
+) -> FusionCount:
+    return FusionCount(
+        num_users=len(chosen),
+        user_wins=sum(fused[n].side == "user" for n in chosen),
+        item_wins=sum(fused[n].side == "item" for n in chosen),
+        user_hits=sum(sides[n]["user"].index == targets[n] for n in chosen),
+        item_hits=sum(sides[n]["item"].index == targets[n] for n in chosen),
+        fused_hits=sum(fused[n].index == targets[n] for n in chosen),
+    )
 
 
-def _perplexities(sides: Sequence[Sides], fused: Sequence[Recommendation]) -> dict[str, Any]:
+def _perplexities(sides: Sequence[Sides], fused: Sequence[Recommendation]) -> Histogram:
     """Counts of all sides' perplexities in bins of equal width on a log scale."""
     values = {
         kind: [
@@ -72,8 +74,8 @@ def _perplexities(sides: Sequence[Sides], fused: Sequence[Recommendation]) -> di
     }
     found = [value for kind in values.values() for value in kind]
     if not found:
-        return {"edges": [], "agree": [], "differ": []}
+        return Histogram(edges=(), agree=(), differ=())
     low, high = np.log(min(found)), np.log(max(found))
     edges = np.linspace(low, max(high, low + 1e-6), NUM_BINS + 1)
     counts = {k: np.histogram(np.log(v), edges)[0].tolist() for k, v in values.items()}
-    return {"edges": np.exp(edges).tolist(), **counts}
+    return Histogram(edges=np.exp(edges).tolist(), **counts)

@@ -1,7 +1,7 @@
-"""What would make the figures worthless, looked for every time: leakage, duplicates, mix-ups.
+"""Checks for what would make figures worthless: leakage, duplicates, models mixed up.
 
-A check tells what it looked at whether it passed or not, so that a reader knows what was asked. A
-failed one does not stop an evaluation; it is shown before anything else in the report.
+A check says what it looked at whether it passed or not, so that a reader knows what was looked for.
+A failed one does not stop an evaluation; it is shown before anything else in the report.
 """
 
 import hashlib
@@ -9,10 +9,11 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
-from msrrec import schema
 from msrrec.data.dataset import Dataset
+from msrrec.evaluation.results import Check, EvaluationResult
+from msrrec.inference.predictions import Prediction
+from msrrec.metrics.ranking import RankMetrics
 from msrrec.metrics.statistics import uniform_p_value
 from msrrec.schema import SPLITS, Example
 from msrrec.titles import normalize_title
@@ -25,18 +26,14 @@ UNLIKELY = 0.001
 """Slots more uneven than this are no accident."""
 
 
-Check = dict[str, Any]
-Rows = Sequence[Mapping[str, Any]]
-
-
 def check(name: str, text: str, failures: Sequence[object] = ()) -> Check:
     """One check: what was looked at, and the first of what was found against it."""
     if not failures:
-        return {"name": name, "ok": True, "text": text}
+        return Check(name=name, ok=True, text=text)
     shown = ", ".join(str(failure) for failure in failures[:3])
     more = f" and {len(failures) - 3:,} more" if len(failures) > 3 else ""
-    found = {"name": name, "ok": False, "text": f"{text}: not so for {shown}{more}"}
-    logger.warning("audit: %s", found["text"])
+    found = Check(name=name, ok=False, text=f"{text}: not so for {shown}{more}")
+    logger.warning("audit: %s", found.text)
     return found
 
 
@@ -85,29 +82,30 @@ def _check_slots(examples: Sequence[Example]) -> Check:
         counts[example.candidates.index(example.target)] += 1
     p_value = uniform_p_value(counts)
     is_uneven = p_value is not None and p_value < UNLIKELY
-    told = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
-    return check("Slots", "targets stand equally often at each position", told)
+    uneven = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
+    return check("Slots", "targets stand equally often at each position", uneven)
 
 
 def audit_variants(
-    chance: float, variants: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Rows]
+    chance: float, variants: Mapping[str, RankMetrics], hashes: Mapping[str, str]
 ) -> list[Check]:
-    """Whether each variant beats chance, answers, has no favourite position, and is its own."""
-    shares = {name: found["hit_ratio"] for name, found in variants.items()}
-    weak = [name for name, share in shares.items() if share["low"] <= chance]
+    """Whether each variant beats chance, answers, favours no position, and is unlike the others.
+
+    Args:
+        chance: The expected HitRatio@1 of a random choice.
+        variants: The metrics of each.
+        hashes: What ``hash_predictions`` makes of each.
+    """
+    weak = [name for name, found in variants.items() if found.hit_ratio.low <= chance]
     invalid = [
-        f"{name} ({found['valid_ratio']['value']:.1%})"
+        f"{name} ({found.valid_ratio.value:.1%})"
         for name, found in variants.items()
-        if found["valid_ratio"]["value"] < VALID_BAR
+        if found.valid_ratio.value < VALID_BAR
     ]
     leaning = [
-        name
-        for name, found in variants.items()
-        if (found["slots"]["uniform_p_value"] or 1.0) < UNLIKELY
+        name for name, found in variants.items() if (found.slots.uniform_p_value or 1.0) < UNLIKELY
     ]
-    same = [
-        f"{a} and {b}" for a, b in combinations(rows, 2) if hash_rows(rows[a]) == hash_rows(rows[b])
-    ]
+    same = [f"{a} and {b}" for a, b in combinations(hashes, 2) if hashes[a] == hashes[b]]
     return [
         check("Chance", f"HitRatio@1 is above a random choice ({chance:.4f})", weak),
         check("Validity", f"at least {VALID_BAR:.0%} of the answers name one candidate", invalid),
@@ -116,41 +114,36 @@ def audit_variants(
     ]
 
 
-def hash_rows(rows: Rows) -> str:
+def hash_predictions(examples: Sequence[Example], predictions: Sequence[Prediction]) -> str:
     """16 hexadecimal digits of what a variant wrote and chose, whatever it is called."""
     digest = hashlib.sha256()
-    for row in rows:
-        for value in (row["example_id"], row["text"], row[schema.ITEM_ID] or ""):
+    for example, prediction in zip(examples, predictions, strict=True):
+        item_id = prediction.item_id(example.candidates)
+        for value in (prediction.example_id, prediction.output.text, item_id or ""):
             digest.update(f"{value}\x1f".encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 
-def audit_systems(systems: Sequence[Mapping[str, Any]]) -> list[Check]:
-    """What only shows between evaluations: controls that are missing, and mix-ups of models.
-
-    Args:
-        systems: The metrics.json of each.
-    """
+def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
+    """What only shows between evaluations: controls that are missing, and mix-ups of models."""
     pairs = [
-        (a, b)
-        for a, b in combinations(systems, 2)
-        if _same_users(a, b) and a["config"] == b["config"]
+        (a, b) for a, b in combinations(results, 2) if _same_users(a, b) and a.config == b.config
     ]
     weights = [
-        f"{a['system']} and {b['system']}"
+        f"{a.system.label} and {b.system.label}"
         for a, b in pairs
-        if _weights(a) and _weights(a) == _weights(b) and a["system"] != b["system"]
+        if a.weights_hash and a.weights_hash == b.weights_hash and a.system != b.system
     ]
     outputs = [
-        f"{a['system']} {name} and {b['system']} {other}"
+        f"{a.system.label} {name} and {b.system.label} {other}"
         for a, b in pairs
-        for name, found in a["variants"].items()
-        for other, its in b["variants"].items()
-        if found["outputs_hash"] == its["outputs_hash"]
+        for name, found in a.variants.items()
+        for other, its in b.variants.items()
+        if found.outputs_hash == its.outputs_hash
     ]
-    kinds = {metrics["system_kind"] for metrics in systems}
+    kinds = {result.system.kind for result in results}
     is_there = {
-        "random": any(metrics["system"] == "random" for metrics in systems),
+        "random": any(result.system.id == "random" for result in results),
         "the untrained backbone": "base" in kinds,
     }
     missing = [name for name, found in is_there.items() if not found and kinds != {"baseline"}]
@@ -161,10 +154,6 @@ def audit_systems(systems: Sequence[Mapping[str, Any]]) -> list[Check]:
     ]
 
 
-def _same_users(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    return all(first[k] == second[k] for k in ("dataset", "split", "num_users"))
-
-
-def _weights(metrics: Mapping[str, Any]) -> str | None:
-    found: str | None = metrics.get("model", {}).get("weights_hash")
-    return found
+def _same_users(first: EvaluationResult, second: EvaluationResult) -> bool:
+    parts = [(r.dataset, r.split, r.num_users) for r in (first, second)]
+    return parts[0] == parts[1]

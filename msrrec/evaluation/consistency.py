@@ -4,75 +4,85 @@ Sampling alone changes choices too: the same share between two seeds is what to 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from itertools import combinations
-from random import Random
-from typing import Any
+from typing import Literal
 
-from msrrec import schema, storage
-from msrrec.metrics.statistics import wilson
-from msrrec.schema import Example
+from msrrec import storage
+from msrrec.evaluation.document import Result
+from msrrec.evaluation.results import EvaluationResult
+from msrrec.inference.predictions import read_choices
+from msrrec.metrics.statistics import Share, wilson
 
-
-def permute(examples: Sequence[Example], seed: int) -> list[Example]:
-    """The examples with every candidate list shuffled; 0 leaves them in the frozen order."""
-    if not seed:
-        return list(examples)
-    permuted = []
-    for example in examples:
-        candidates = list(example.candidates)
-        Random(f"{seed}:{example.example_id}").shuffle(candidates)
-        permuted.append(replace(example, candidates=tuple(candidates)))
-    return permuted
+Difference = Literal["order", "seed"]
 
 
-def changed_choices(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+class ChangedChoices(Result):
+    """Two evaluations of one system that differ in one thing."""
+
+    system: str
+    """Its label."""
+    variant: str
+    differs: Difference
+    changed: Share | None
+    """Users with another choice."""
+    hit_ratios: tuple[float, float]
+    """HitRatio@1 of both."""
+
+
+def changed_choices(
+    evaluations: Sequence[tuple[str, EvaluationResult]],
+) -> list[ChangedChoices]:
     """For each two evaluations of one system on the same users: how often its variants differ.
 
     Args:
-        evaluations: Folder and metrics.json of each. Two are compared where they differ in
-            permutation or seed and in nothing else.
+        evaluations: Folder and result of each. Two are compared where they differ in permutation or
+            seed and in nothing else.
     """
-    rows = []
-    for (path, one), (other_path, other) in combinations(evaluations, 2):
-        what = _difference(one, other)
-        if what is None:
-            continue
-        for variant in one["variants"].keys() & other["variants"].keys():
-            first, second = _choices(path, variant), _choices(other_path, variant)
-            num_changed = sum(a != b for a, b in zip(first, second, strict=True))
-            share = wilson(num_changed, len(first))
-            rows.append(
-                {
-                    "system": one["system"],
-                    "variant": variant,
-                    "differs": what,
-                    "changed": asdict(share) if share else None,
-                    "hit_ratios": [
-                        metrics["variants"][variant]["hit_ratio"]["value"]
-                        for metrics in (one, other)
-                    ],
-                }
-            )
-    return sorted(rows, key=lambda row: (row["system"], row["variant"], row["differs"]))
+    rows = [
+        _compare((path, one), (other_path, other), variant, what)
+        for (path, one), (other_path, other) in combinations(evaluations, 2)
+        if (what := _difference(one, other))
+        for variant in one.variants.keys() & other.variants.keys()
+    ]
+    return sorted(rows, key=lambda row: (row.system, row.variant, row.differs))
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """``order`` or ``seed`` where that is all in which two evaluations differ, else None."""
-    same = all(one[k] == other[k] for k in ("system", "dataset", "split", "num_users"))
-    if not same or one["system_kind"] == "baseline":
-        return None
-    orders, seeds = (
-        [metrics["config"][section][key] for metrics in (one, other)]
-        for section, key in (("evaluate", "permutation"), ("inference", "seed"))
+def _compare(
+    one: tuple[str, EvaluationResult],
+    other: tuple[str, EvaluationResult],
+    variant: str,
+    differs: Difference,
+) -> ChangedChoices:
+    first, second = _choices(one[0], variant), _choices(other[0], variant)
+    num_changed = sum(a != b for a, b in zip(first, second, strict=True))
+    return ChangedChoices(
+        system=one[1].system.label,
+        variant=variant,
+        differs=differs,
+        changed=wilson(num_changed, len(first)),
+        hit_ratios=(
+            one[1].variants[variant].hit_ratio.value,
+            other[1].variants[variant].hit_ratio.value,
+        ),
     )
-    if (orders[0] == orders[1]) == (seeds[0] == seeds[1]):
+
+
+def _difference(one: EvaluationResult, other: EvaluationResult) -> Difference | None:
+    """What two evaluations differ in where that is all, else None."""
+    if _identity(one) != _identity(other) or one.system.kind == "baseline":
         return None
-    return "seed" if orders[0] == orders[1] else "order"
+    is_same_order = one.config.evaluate.permutation == other.config.evaluate.permutation
+    is_same_seed = one.config.inference.seed == other.config.inference.seed
+    if is_same_order == is_same_seed:
+        return None
+    return "seed" if is_same_order else "order"
+
+
+def _identity(result: EvaluationResult) -> tuple[object, ...]:
+    return result.system, result.dataset, result.split, result.num_users
 
 
 def _choices(path: str, variant: str) -> list[str | None]:
     """The item ids, by example id."""
-    file = storage.join(path, "predictions", f"{variant}.parquet")
-    rows = storage.read_table(file, schema.PREDICTIONS).to_pylist()
-    return [row[schema.ITEM_ID] for row in sorted(rows, key=lambda row: str(row["example_id"]))]
+    choices = read_choices(storage.join(path, "predictions", f"{variant}.parquet"))
+    return [choices[example_id] for example_id in sorted(choices)]

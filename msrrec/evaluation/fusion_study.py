@@ -5,16 +5,17 @@ sides differ, so the table says how many those are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from msrrec import schema, storage
+from msrrec import storage
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
+from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.results import EvaluationResult, RuleResult
 from msrrec.inference.fusion import (
     Gate,
     SideOutput,
@@ -25,7 +26,8 @@ from msrrec.inference.fusion import (
     by_vote,
     fuse,
 )
-from msrrec.metrics.statistics import mcnemar, wilson
+from msrrec.inference.predictions import read_predictions
+from msrrec.metrics.statistics import Share, mcnemar, wilson
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 
@@ -34,13 +36,14 @@ MIN_GATE_USERS = 20
 
 _RIDGE = 1e-3
 
-Sides = Mapping[Side, SideOutput]
-Row = dict[str, Any]
+Sides = Mapping[str, SideOutput]
+"""The outputs for one example: of its sides, and further samples under names of their own, which
+can vote."""
 
 
 def fusion_study(
     examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None = None
-) -> list[Row]:
+) -> tuple[RuleResult, ...]:
     """One row a rule: hits with interval, and the paired test against Eq. 3.
 
     The sides alone stand first and the oracle, which is right where either side is, last. Rules
@@ -58,16 +61,16 @@ def fusion_study(
     pairs = zip(hits["user"], hits["item"], strict=True)
     hits["oracle"] = [user or item for user, item in pairs]
     differ = [_differ(both) for both in sides]
-    return [
-        {
-            "rule": name,
-            "num_hits": sum(is_hit),
-            "hit_ratio": _share(is_hit),
-            "hit_ratio_differ": _share([h for h, d in zip(is_hit, differ, strict=True) if d]),
-            "against_eq3": None if name == "eq3" else asdict(mcnemar(is_hit, hits["eq3"])),
-        }
+    return tuple(
+        RuleResult(
+            rule=name,
+            num_hits=sum(is_hit),
+            hit_ratio=_share(is_hit),
+            hit_ratio_differ=_share([h for h, d in zip(is_hit, differ, strict=True) if d]),
+            against_eq3=None if name == "eq3" else mcnemar(is_hit, hits["eq3"]),
+        )
         for name, is_hit in hits.items()
-    ]
+    )
 
 
 def _by(rule: Callable[[SideOutput, SideOutput], bool]) -> Callable[[Sides], int | None]:
@@ -121,9 +124,8 @@ def _differ(both: Sides) -> bool:
     return user is not None and item is not None and user != item
 
 
-def _share(is_hit: Sequence[bool]) -> dict[str, float] | None:
-    share = wilson(sum(is_hit), len(is_hit))
-    return asdict(share) if share else None
+def _share(is_hit: Sequence[bool]) -> Share | None:
+    return wilson(sum(is_hit), len(is_hit))
 
 
 def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None:
@@ -154,55 +156,33 @@ def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None
 
 
 def load_gate(folder: str, dataset: Dataset) -> Gate | None:
-    """The gate that an evaluation of the same model on the validation split supports.
+    """A gate fitted on an evaluation of the same model on the validation split, see ``fit_gate``.
 
     Raises:
         DataError: If the folder is no such evaluation, or of another dataset.
     """
-    metrics = storage.read_json(storage.join(folder, "report/metrics.json"))
-    split = metrics.get("split")
-    if split != "validation" or metrics["dataset"]["fingerprint"] != dataset.fingerprint:
+    found = EvaluationResult.load(folder)
+    if found.split != "validation" or found.dataset.fingerprint != dataset.fingerprint:
         raise DataError(
-            f"{folder}: evaluates the {split} split of {metrics['dataset']['path']}; expected the "
+            f"{folder}: evaluates the {found.split} split of {found.dataset.path}; expected the "
             f"validation split of {dataset.path}; run `msrrec evaluate` with "
             "evaluate.split=validation and give that folder as evaluate.gate"
         )
-    examples = dataset.examples("validation", metrics["num_users"])
+    examples = evaluated_examples(dataset, found.config.evaluate)
     return fit_gate(examples, read_sides(folder, examples, ("user", "item")))
 
 
 def read_sides(
     folder: str, examples: Sequence[Example], sides: Sequence[Side]
-) -> list[dict[Side, SideOutput]]:
+) -> list[dict[str, SideOutput]]:
     """The outputs of an evaluation's sides, as they were before they were written.
 
     Raises:
         DataError: If a side was not evaluated, or on other examples.
     """
-    outputs: list[dict[Side, SideOutput]] = [{} for _ in examples]
+    outputs: list[dict[str, SideOutput]] = [{} for _ in examples]
     for side in sides:
         path = storage.join(folder, "predictions", f"{side}.parquet")
-        rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
-        if [row["example_id"] for row in rows] != [e.example_id for e in examples]:
-            raise DataError(
-                f"{path}: holds other examples than the dataset; expected one row for each of its "
-                f"{len(examples)}, in its order; evaluate again"
-            )
-        for example, row, both in zip(examples, rows, outputs, strict=True):
-            both[side] = _output(side, example, row)
+        for both, prediction in zip(outputs, read_predictions(path, examples), strict=True):
+            both[side] = prediction.output
     return outputs
-
-
-def _output(side: Side, example: Example, row: Mapping[str, Any]) -> SideOutput:
-    item_id, logprobs = row[schema.ITEM_ID], row["candidate_logprobs"]
-    return SideOutput(
-        side=side,
-        text=row["text"],
-        reasoning=row["reasoning"],
-        index=None if item_id is None else example.candidates.index(item_id),
-        perplexity=row["perplexity"],
-        num_tokens=row["num_tokens"],
-        perplexity_output=row["perplexity_output"],
-        perplexity_unconditional=row["perplexity_unconditional"],
-        candidate_logprobs=None if logprobs is None else tuple(logprobs),
-    )

@@ -1,35 +1,37 @@
 """The reasoning of a finished evaluation against the teacher's correct paths for the same users.
 
-Apart from the evaluation, because it needs no engine and may cost money: it reads the rows and
-writes ``report/reasoning.json`` beside ``report/metrics.json``, from where the report takes it.
+Apart from the evaluation, because it needs no engine and may cost money: it reads the
+predictions and writes ``report/reasoning.json`` beside ``report/metrics.json``.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
+from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.results import EvaluationResult, Metric, MetricScore, ReasoningScores
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction, read_predictions
 from msrrec.metrics.judge import judge_pairs
-from msrrec.metrics.statistics import mean_interval
-from msrrec.metrics.text import Pair, bertscore, gptscore_logprob, meteor
+from msrrec.metrics.scores import JudgeFacts, Pair, Scores
+from msrrec.metrics.statistics import Share, mean_interval
+from msrrec.metrics.text import bertscore, gptscore_logprob, meteor
+from msrrec.schema import Example
+from msrrec.stage import Summary
 from msrrec.titles import REASONING_END, REASONING_START
 
-logger = logging.getLogger(__name__)
-
-SCORES = "report/reasoning.json"
 _VOTES = "judge"
-"""Folder of the judge's votes, beside the references: all evaluations against them share it."""
+"""Below the references' folder: evaluations against the same ones share the anchors' votes."""
 
-Row = Mapping[str, Any]
+Figures = dict[Metric, dict[Pair, float | None]]
+"""One figure a pair; None where it could not be measured."""
 
 
 def score_evaluation(
     dataset: Dataset, evaluation: str, references: str, config: RunConfig, api_key: str | None
-) -> dict[str, Any]:
+) -> Summary:
     """Score every variant of an evaluation whose users have a reference, and write the figures.
 
     Args:
@@ -44,43 +46,36 @@ def score_evaluation(
         DataError: If no evaluated user has a reference.
         EngineError: If a metric's model or the judge can't be used.
     """
-    metrics = storage.read_json(storage.join(evaluation, "report/metrics.json"))
-    if metrics["dataset"]["fingerprint"] != dataset.fingerprint:
+    evaluated = EvaluationResult.load(evaluation)
+    if evaluated.dataset.fingerprint != dataset.fingerprint:
         raise DataError(
-            f"{evaluation}: evaluates {metrics['dataset']['path']}; expected {dataset.path} as it "
+            f"{evaluation}: evaluates {evaluated.dataset.path}; expected {dataset.path} as it "
             "is now; give the dataset that was evaluated"
         )
-    examples = dataset.examples(metrics["split"], metrics["num_users"])
-    targets = {example.example_id: example.target for example in examples}
-    paths = _references(references, targets)
-    rows = {variant: _rows(evaluation, variant, paths) for variant in metrics["variants"]}
-    pairs = list(
-        dict.fromkeys(
-            (written(row), paths[row["example_id"]]) for found in rows.values() for row in found
-        )
+    examples = evaluated_examples(dataset, evaluated.config.evaluate)
+    paths = _references(references, {e.example_id: e.target for e in examples})
+    scored = {
+        variant: _scored(evaluation, variant, examples, paths) for variant in evaluated.variants
+    }
+    pairs = list(dict.fromkeys(pair for found in scored.values() for pair, _ in found))
+    figures, notes, judge = _measure(pairs, config, storage.join(references, _VOTES), api_key)
+    result = ReasoningScores(
+        references=references,
+        num_references=len(paths),
+        num_users=evaluated.num_users,
+        notes=notes,
+        judge=judge,
+        variants={variant: _variant(found, figures) for variant, found in scored.items()},
+        cases={case.example_id: paths.get(case.example_id) for case in evaluated.cases},
     )
-    figures, notes = _all_scores(pairs, config, storage.join(references, _VOTES), api_key)
-    variants = {
-        variant: _variant(found, paths, targets, figures) for variant, found in rows.items()
-    }
-    result = {
-        "references": references,
-        "num_references": len(paths),
-        "num_users": metrics["num_users"],
-        "notes": notes,
-        "variants": variants,
-        "cases": {
-            case["example_id"]: paths.get(case["example_id"]) for case in metrics.get("cases", ())
-        },
-    }
-    storage.write_json(storage.join(evaluation, SCORES), result)
-    return {name: value for name, value in result.items() if name != "cases"}
+    result.save(evaluation)
+    return result.summary()
 
 
-def written(row: Row) -> str:
-    """What a row says: its reasoning, or where it has none all that was written."""
-    text = row["reasoning"] or row["text"].replace(REASONING_START, "").replace(REASONING_END, "")
-    return str(text).strip()
+def scored_text(output: SideOutput) -> str:
+    """What is scored of an output: its reasoning, or where it has none its whole text."""
+    whole = output.text.replace(REASONING_START, "").replace(REASONING_END, "")
+    return (output.reasoning or whole).strip()
 
 
 def _references(folder: str, targets: Mapping[str, str]) -> dict[str, str]:
@@ -100,21 +95,31 @@ def _references(folder: str, targets: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _rows(evaluation: str, variant: str, paths: Mapping[str, str]) -> list[Row]:
+def _scored(
+    evaluation: str, variant: str, examples: Sequence[Example], paths: Mapping[str, str]
+) -> list[tuple[Pair, bool]]:
+    """Text and reference of each user who has one, and whether the variant chose the target."""
     file = storage.join(evaluation, "predictions", f"{variant}.parquet")
-    table = storage.read_table(file, schema.PREDICTIONS)
-    return [row for row in table.to_pylist() if row["example_id"] in paths]
+    return [
+        (
+            (scored_text(prediction.output), paths[example.example_id]),
+            _is_hit(prediction, example),
+        )
+        for example, prediction in zip(examples, read_predictions(file, examples), strict=True)
+        if example.example_id in paths
+    ]
 
 
-Figures = dict[str, dict[Pair, float | None]]
+def _is_hit(prediction: Prediction, example: Example) -> bool:
+    return prediction.item_id(example.candidates) == example.target
 
 
-def _all_scores(
+def _measure(
     pairs: Sequence[Pair], config: RunConfig, votes: str, api_key: str | None
-) -> tuple[Figures, dict[str, Any]]:
+) -> tuple[Figures, dict[Metric, str], JudgeFacts | None]:
     """Each metric that is asked for, a figure a pair, and with what it was measured."""
     evaluate = config.evaluate
-    found = {"meteor": meteor(pairs)}
+    found: dict[Metric, Scores] = {"meteor": meteor(pairs)}
     if evaluate.bertscore_model:
         model, num_layers = evaluate.bertscore_model, evaluate.bertscore_layers
         found["bertscore_f1"] = bertscore(pairs, model, num_layers)
@@ -123,28 +128,25 @@ def _all_scores(
     figures: Figures = {
         name: dict(zip(pairs, scores.values, strict=True)) for name, scores in found.items()
     }
-    notes: dict[str, Any] = {name: scores.note for name, scores in found.items()}
-    if config.judge.base_url:
-        judged = judge_pairs(pairs, config.judge, votes, api_key)
-        figures["judge_0_100"] = dict(zip(pairs, judged.pop("values"), strict=True))
-        notes["judge_0_100"] = judged
-    return figures, notes
+    notes = {name: scores.note for name, scores in found.items()}
+    if not config.judge.base_url:
+        return figures, notes, None
+    judged = judge_pairs(pairs, config.judge, votes, api_key)
+    figures["judge_0_100"] = dict(zip(pairs, judged.values, strict=True))
+    return figures, notes, judged.facts
 
 
-def _variant(
-    rows: Sequence[Row], paths: Mapping[str, str], targets: Mapping[str, str], figures: Figures
-) -> dict[str, Any]:
+def _variant(scored: Sequence[tuple[Pair, bool]], figures: Figures) -> dict[Metric, MetricScore]:
     """Every metric over all users with a reference, and over those that the variant got right."""
-    pairs = [(written(row), paths[row["example_id"]]) for row in rows]
-    right = [row[schema.ITEM_ID] == targets[row["example_id"]] for row in rows]
-    hits = [pair for pair, is_right in zip(pairs, right, strict=True) if is_right]
+    pairs = [pair for pair, _ in scored]
+    right = [pair for pair, is_hit in scored if is_hit]
     return {
-        name: {"all": _mean(values, pairs), "correct": _mean(values, hits), "num_users": len(pairs)}
+        name: MetricScore(
+            all=_mean(values, pairs), correct=_mean(values, right), num_users=len(pairs)
+        )
         for name, values in figures.items()
     }
 
 
-def _mean(values: Mapping[Pair, float | None], pairs: Sequence[Pair]) -> dict[str, float] | None:
-    found = [value for value in map(values.__getitem__, pairs) if value is not None]
-    share = mean_interval(found)
-    return asdict(share) if share else None
+def _mean(values: Mapping[Pair, float | None], pairs: Sequence[Pair]) -> Share | None:
+    return mean_interval([v for v in map(values.__getitem__, pairs) if v is not None])

@@ -10,12 +10,13 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from msrrec import schema
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.vllm import engine_resources
@@ -23,6 +24,7 @@ from msrrec.errors import DataError, EngineError, MsrRecError, last_line
 from msrrec.inference.codec import request_seed
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.journal import OutputJournal
+from msrrec.inference.predictions import Prediction, from_row, to_row
 from msrrec.inference.recommender import Recommender
 from msrrec.log import Progress, setup
 from msrrec.models import ModelSource
@@ -40,26 +42,6 @@ BuildRecommender = Callable[[ModelSource, InferenceConfig], Recommender]
 _MAX_ACTOR_RESTARTS = 1
 """Restarts of each engine actor: one replaces a lost machine; a batch that crashes its engine again
 ends the run, so that it can't restart engines for ever."""
-
-_OUTPUTS = pa.schema(
-    [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("side", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("reasoning", pa.string(), nullable=False),
-        pa.field("index", pa.int64()),
-        pa.field("perplexity", pa.float64()),
-        pa.field("num_tokens", pa.int64(), nullable=False),
-        pa.field("perplexity_output", pa.float64()),
-        pa.field("perplexity_unconditional", pa.float64()),
-        pa.field("candidate_logprobs", pa.list_(pa.float64())),
-        pa.field("sample", pa.int64(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("failure", pa.string()),
-    ]
-)
-"""``error`` says why an example was refused, ``failure`` why its engine could not work at all."""
 
 
 @dataclass(frozen=True)
@@ -102,26 +84,6 @@ class QueryTable:
 
     def _named(self, places: Sequence[int]) -> tuple[str, ...]:
         return tuple(self.titles.take(places).to_pylist())
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One side of one example.
-
-    Attributes:
-        output: The side's output; invalid and empty where the example was refused.
-        seed: The sample's seed.
-        error: Why the example was refused, or None.
-        sample: Which of several samples of this side, from 0.
-        is_resumed: Whether an earlier run had finished it.
-    """
-
-    example_id: str
-    output: SideOutput
-    seed: int
-    error: str | None = None
-    sample: int = 0
-    is_resumed: bool = field(default=False, compare=False)
 
 
 _Key = tuple[str, int, str]
@@ -168,17 +130,18 @@ class RecommendStage:
             results = self._recommender.generate_each([q for q, _ in samples], self._sides)
         except EngineError as error:
             return _failure(str(error))
-        rows = [
-            _output_row(side, output)
-            | {
-                "example_id": query.key.removesuffix(_suffix(sample)),
-                "sample": sample,
-                "seed": request_seed(self._seed, query.key, side),
-            }
+        predictions = [
+            _prediction(
+                query.key.removesuffix(_suffix(sample)),
+                side,
+                output,
+                request_seed(self._seed, query.key, side),
+                sample,
+            )
             for (query, sample), result in zip(samples, results, strict=True)
             for side, output in result.items()
         ]
-        return pa.Table.from_pylist(rows, schema=_OUTPUTS)
+        return pa.Table.from_pylist([to_row(p) for p in predictions], schema=schema.OUTPUTS)
 
 
 def _suffix(sample: int) -> str:
@@ -207,7 +170,7 @@ def open_journal(
         config: Settings of inference.
     """
     settings = config.model_dump(mode="json", exclude={"batch_size", "num_engines"})
-    return OutputJournal(folder, {**identity, "inference": settings}, _OUTPUTS)
+    return OutputJournal(folder, {**identity, "inference": settings}, schema.OUTPUTS)
 
 
 def predict(
@@ -338,28 +301,20 @@ def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Ta
 
 
 def _failure(reason: str) -> pa.Table:
-    row = {**_output_row("direct", DataError(reason)), "failure": reason}
-    return pa.Table.from_pylist([row | {"example_id": "", "sample": 0, "seed": 0}], schema=_OUTPUTS)
+    row = to_row(_prediction("", "direct", DataError(reason), 0, 0)) | {"failure": reason}
+    return pa.Table.from_pylist([row], schema=schema.OUTPUTS)
 
 
-def _output_row(side: Side, output: SideOutput | DataError) -> dict[str, object]:
+def _prediction(
+    example_id: str, side: Side, output: SideOutput | DataError, seed: int, sample: int
+) -> Prediction:
     if isinstance(output, DataError):
-        return vars(SideOutput(side, "", "", None, None, 0)) | {"error": str(output)}
-    return vars(output) | {"error": None}
-
-
-_SIDE_FIELDS = [column.name for column in fields(SideOutput)]
+        empty = SideOutput(side, "", "", None, None, 0)
+        return Prediction(example_id, empty, seed, str(output), sample)
+    return Prediction(example_id, output, seed, None, sample)
 
 
 def _predictions(table: pa.Table, is_resumed: bool = False) -> dict[_Key, Prediction]:
     """The rows of a table of outputs, by example, sample and side."""
-    found = {}
-    for row in table.to_pylist():
-        output = SideOutput(**{name: row[name] for name in _SIDE_FIELDS})
-        if output.candidate_logprobs is not None:
-            output = replace(output, candidate_logprobs=tuple(output.candidate_logprobs))
-        prediction = Prediction(
-            row["example_id"], output, row["seed"], row["error"], row["sample"], is_resumed
-        )
-        found[prediction.example_id, prediction.sample, output.side] = prediction
-    return found
+    found = (from_row(row, is_resumed=is_resumed) for row in table.to_pylist())
+    return {(p.example_id, p.sample, p.output.side): p for p in found}

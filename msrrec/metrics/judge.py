@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, median
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import openai
@@ -21,7 +21,7 @@ from msrrec.config import JudgeConfig
 from msrrec.errors import EngineError, first_line
 from msrrec.journal import Journal
 from msrrec.log import Progress
-from msrrec.metrics.text import Pair
+from msrrec.metrics.scores import Anchor, Judged, JudgeFacts, Pair
 from msrrec.prices import token_cost
 from msrrec.reasoning.prompts import render_judge_prompt
 
@@ -45,7 +45,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Vote:
-    """One answer of the judge; ``score`` is None where it could not be read."""
+    """One completion of the judge; ``score`` is None where it could not be read."""
 
     key: str
     vote: int
@@ -66,7 +66,7 @@ def read_score(text: str) -> int | None:
     return score if 0 <= score <= 100 else None
 
 
-def anchor_pairs(references: Sequence[str]) -> dict[str, list[Pair]]:
+def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
     """Pairs whose order is known: a reference and itself, another user's, and a piece of code."""
     first = list(dict.fromkeys(references))[:_NUM_ANCHORS]
     others = [*first[1:], *first[:1]] if len(first) > 1 else []
@@ -79,7 +79,7 @@ def anchor_pairs(references: Sequence[str]) -> dict[str, list[Pair]]:
 
 def judge_pairs(
     pairs: Sequence[Pair], config: JudgeConfig, journal: str, api_key: str | None
-) -> dict[str, Any]:
+) -> Judged:
     """The median mark of every pair, its spread over votes, and what the judge is worth.
 
     Args:
@@ -87,9 +87,6 @@ def judge_pairs(
         config: The judge; ``base_url`` and ``model`` are set.
         journal: Folder of the votes so far.
         api_key: None where the address wants none.
-
-    Returns:
-        ``values`` (None where no vote could be read) and the figures that the report shows.
 
     Raises:
         EngineError: If the judge can't be reached, or misorders the anchors.
@@ -101,23 +98,17 @@ def judge_pairs(
     _check_anchors(means, config)
     panel.ask(pairs)
     marks = [panel.mark(pair) for pair in pairs]
-    return {
-        "values": [mark for mark, _ in marks],
-        "spread": _mean([spread for mark, spread in marks if mark is not None]),
-        "model": config.model,
-        "votes": config.votes,
-        "anchors": means,
-        **panel.totals(),
-    }
+    spread = _mean([spread for mark, spread in marks if mark is not None])
+    return Judged([mark for mark, _ in marks], panel.facts(spread, means))
 
 
-def _check_anchors(means: dict[str, float | None], config: JudgeConfig) -> None:
-    own, other, code = (means[name] for name in ("itself", "another user's", "code"))
+def _check_anchors(means: dict[Anchor, float | None], config: JudgeConfig) -> None:
+    own, other, code = (means[name] for name in get_args(Anchor))
     middle = code if other is None else other  # a single user has no other
     if own is None or code is None or middle is None or not own > middle >= code:
-        told = ", ".join(f"{name} {mark}" for name, mark in means.items())
+        marks = ", ".join(f"{name} {mark}" for name, mark in means.items())
         raise EngineError(
-            f"judge.model={config.model}: misorders texts whose order is known ({told}); expected "
+            f"judge.model={config.model}: misorders texts whose order is known ({marks}); expected "
             "a reference against itself above another user's above code; choose another judge"
         )
 
@@ -146,7 +137,7 @@ class _Panel:
         scores = [score for score in votes if score is not None]
         return (median(scores), max(scores) - min(scores)) if scores else (None, 0.0)
 
-    def totals(self) -> dict[str, Any]:
+    def facts(self, spread: float | None, anchors: dict[Anchor, float | None]) -> JudgeFacts:
         """Calls, unreadable answers, tokens and cost of all votes that this result rests on."""
         votes = [self._votes[key] for key in self._asked]
         prompt, completion = (
@@ -154,13 +145,17 @@ class _Panel:
             for name in ("prompt_tokens", "completion_tokens")
         )
         prices = self._config.prompt_price, self._config.completion_price
-        return {
-            "num_calls": len(votes),
-            "failure_rate": sum(vote.score is None for vote in votes) / max(len(votes), 1),
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "cost": token_cost(prompt, completion, *prices),
-        }
+        return JudgeFacts(
+            model=self._config.model,
+            votes=self._config.votes,
+            spread=spread,
+            anchors=anchors,
+            num_calls=len(votes),
+            failure_rate=sum(vote.score is None for vote in votes) / max(len(votes), 1),
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost=token_cost(prompt, completion, *prices),
+        )
 
     def _key(self, pair: Pair) -> str:
         text = f"{self._config.model}\x1f{render_judge_prompt(*pair)}"

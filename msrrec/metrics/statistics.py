@@ -116,21 +116,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable_difference(num_users: int, discordant: float) -> float | None:
+def detectable_difference(num_users: int, discordant: float, num_tests: int = 1) -> float | None:
     """The smallest difference of two HitRatios on the same users found in 4 of 5 such studies.
 
-    For McNemar's test at 5%, two-sided (Connor 1987). Two systems on different users of equal
+    For McNemar's test at 5%, two-sided (Connor 1987), at the level of Holm's first step where there
+    are several tests. Two systems on different users of equal
     HitRatio p differ like paired ones with ``discordant = 2 p (1 - p)``.
 
     Args:
         num_users: Users of the comparison.
         discordant: Share of them on whom just one of the two is right, in [0, 1].
+        num_tests: Tests that are corrected together, this one included.
 
     Returns:
         A difference in [0, 1]; None without users, or where not even the largest possible one,
         ``discordant`` itself, would be found.
     """
-    alpha, beta = norm.ppf(1 - SIGNIFICANT / 2), norm.ppf(POWER)
+    alpha, beta = norm.ppf(1 - SIGNIFICANT / num_tests / 2), norm.ppf(POWER)
     if not num_users or not discordant:
         return None
     # alpha √d + beta √(d - x²) = x √n, squared and solved for x

@@ -5,30 +5,15 @@ them knows whether a reasoning is right: they measure likeness.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from msrrec.config import ModelConfig
 from msrrec.errors import EngineError, first_line
+from msrrec.metrics.scores import Pair, Scores
 from msrrec.models import locate_base
-
-Pair = tuple[str, str]
 
 _LINK = " In other words, "
 """Between the two texts of GPTScore, as its authors' code has it."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One metric over pairs.
-
-    Attributes:
-        values: One a pair.
-        note: With what it was measured, which decides how high it is.
-    """
-
-    values: list[float]
-    note: str
 
 
 class _NoWordNet:
@@ -79,14 +64,14 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
         num_layers: Which layer's output is compared; a folder needs it.
 
     Raises:
-        EngineError: If bert-score is not installed or can't use the model.
+        EngineError: If bert-score can't be imported or can't use the model.
     """
     try:
         import bert_score  # torch
     except ImportError as error:
         raise EngineError(
-            "evaluate.bertscore_model: bert-score is not installed; install it with: "
-            "pip install 'msrrec[metrics]'"
+            "evaluate.bertscore_model: bert-score can't be imported, though msrrec depends on it; "
+            "install msrrec again, or bert-score by itself: pip install bert-score"
         ) from error
     written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
     values = [0.0] * len(pairs)
@@ -115,7 +100,8 @@ def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
     papers on recommendation call GPTScore: that is ``judge_0_100``.
 
     Args:
-        pairs: Long texts are cut to the model's positions.
+        pairs: Long texts are cut to the model's positions; a pair with an empty text has no score,
+            as nothing is surer than to write nothing.
         model: ``embedded``, a folder or a hub name.
 
     Raises:
@@ -123,12 +109,18 @@ def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
         ModelError: If it names a folder that holds none.
     """
     continuation = _load_continuation(locate_base(ModelConfig(name_or_path=model)).path)
-    values = [
-        (continuation(reference + _LINK, hypothesis) + continuation(hypothesis + _LINK, reference))
-        / 2
-        for hypothesis, reference in pairs
-    ]
+    values = [_mean_of_both(continuation, *pair) for pair in pairs]
     return Scores(values, f"{model}, mean of both directions")
+
+
+def _mean_of_both(
+    continuation: Callable[[str, str], float], hypothesis: str, reference: str
+) -> float | None:
+    if not (hypothesis.strip() and reference.strip()):
+        return None
+    after_reference = continuation(reference + _LINK, hypothesis)
+    after_hypothesis = continuation(hypothesis + _LINK, reference)
+    return (after_reference + after_hypothesis) / 2
 
 
 def _load_continuation(model: str) -> Callable[[str, str], float]:
@@ -154,8 +146,6 @@ def _load_continuation(model: str) -> Callable[[str, str], float]:
     def score(prefix: str, text: str) -> float:
         head = tokenizer.encode(prefix, add_special_tokens=False)
         tail = tokenizer.encode(text, add_special_tokens=False)[: longest // 2]
-        if not tail or not head:
-            return 0.0 if not tail else float("nan")
         head = head[-(longest - len(tail)) :]  # the nearest words stay
         ids = torch.tensor([head + tail], device=network.device)
         with torch.inference_mode():

@@ -7,19 +7,19 @@ holds finished stages like any other, so a killed sweep goes on, and a wider one
 import contextlib
 import io
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from msrrec import log, storage
 from msrrec.cluster import quiet_ray_data
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, MsrRecError
-from msrrec.evaluation.evaluate import METRICS, SWEEP
+from msrrec.evaluation.results import EvaluationResult
 from msrrec.inference.recommender import Mode
 from msrrec.page import render_page
 from msrrec.report.plots import sweep_figure
+from msrrec.report.results import PointVariant, SweepPoint, SweepResult
 from msrrec.stage import EVALUATE, TRAIN, Call, Summary
 
 _TUNE = "tune"
@@ -51,16 +51,13 @@ def sweep(
     run_points(run, alphas, folder, config.sweep.concurrency)
     points = [read_point(folder, alpha) for alpha in alphas]
     best = {name: max(points, key=lambda point: hit_ratio(point, name)) for name in variants}
-    result = {
-        "split": config.sweep.split,
-        "points": points,
-        "best_alpha": {name: point["alpha"] for name, point in best.items()},
-    }
+    best_alpha = {name: point.alpha for name, point in best.items()}
+    result = SweepResult(split=config.sweep.split, points=tuple(points), best_alpha=best_alpha)
     page = str(folder / "index.html")
-    storage.write_json(str(folder / SWEEP), result)
+    result.save(str(folder))
     storage.write_bytes(page, render_sweep(result, Dataset.load(dataset).domain))
     ratios = {name: round(hit_ratio(point, name), 4) for name, point in best.items()}
-    return {"out": out, "page": page, "best_alpha": result["best_alpha"], "hit_ratio": ratios}
+    return {"out": out, "page": page, "best_alpha": best_alpha, "hit_ratio": ratios}
 
 
 def run_points(
@@ -77,7 +74,7 @@ def run_points(
     """
     from ray import tune  # seconds to import
 
-    def run_trial(settings: dict[str, float]) -> dict[str, Any]:
+    def run_trial(settings: dict[str, float]) -> dict[str, MsrRecError | None]:
         log.setup()
         quiet_ray_data()
         try:
@@ -136,32 +133,32 @@ def name_of(alpha: float) -> str:
     return f"alpha-{alpha:g}"
 
 
-def read_point(folder: Path, alpha: float) -> dict[str, Any]:
+def read_point(folder: Path, alpha: float) -> SweepPoint:
     """What came out at one alpha."""
     point = str(folder / name_of(alpha))
     trained = storage.read_json(storage.join(point, "model", storage.RECORD))["summary"]
-    evaluated = storage.read_json(storage.join(point, "predictions", METRICS))
-    return {
-        "alpha": alpha,
-        "beta": round(1 - alpha, 6),
-        "folder": name_of(alpha),
-        "loss_rea": trained["loss_rea"],
-        "loss_rec": trained["loss_rec"],
-        "num_users": evaluated["num_users"],
-        "chance": evaluated["chance"],
-        "variants": {
-            name: {key: found[key] for key in ("hit_ratio", "valid_ratio")}
-            for name, found in evaluated["variants"].items()
+    evaluated = EvaluationResult.load(storage.join(point, "predictions"))
+    return SweepPoint(
+        alpha=alpha,
+        beta=round(1 - alpha, 6),
+        folder=name_of(alpha),
+        loss_rea=trained["loss_rea"],
+        loss_rec=trained["loss_rec"],
+        num_users=evaluated.num_users,
+        chance=evaluated.chance,
+        variants={
+            name: PointVariant(hit_ratio=found.hit_ratio, valid_ratio=found.valid_ratio)
+            for name, found in evaluated.variants.items()
         },
-    }
+    )
 
 
-def hit_ratio(point: Mapping[str, Any], variant: str) -> float:
+def hit_ratio(point: SweepPoint, variant: str) -> float:
     """HitRatio@1 of one variant at one point."""
-    return float(point["variants"][variant]["hit_ratio"]["value"])
+    return point.variants[variant].hit_ratio.value
 
 
-def render_sweep(result: Mapping[str, Any], domain: str) -> bytes:
+def render_sweep(result: SweepResult, domain: str) -> bytes:
     """The page with Figure 6."""
-    figure = sweep_figure(result["points"])
-    return render_page("pipeline/sweep.html", sweep={**result, "figure": figure}, domain=domain)
+    figure = sweep_figure(result.points)
+    return render_page("pipeline/sweep.html", sweep=result, sweep_figure=figure, domain=domain)

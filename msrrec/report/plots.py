@@ -2,11 +2,71 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
+from msrrec.evaluation.results import Histogram
 from msrrec.page import svg_points
+from msrrec.report.results import SweepPoint
 
-_CURVES = ("loss", "loss_rea", "loss_rec")
+CURVES = ("loss", "loss_rea", "loss_rec")
+"""The losses of a training run that are drawn."""
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """One line of a model's metrics.jsonl: the losses of ``CURVES`` that it has."""
+
+    step: float
+    losses: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Losses by step.
+
+    Attributes:
+        lines: Points of a polyline, by loss.
+        ends: The last value, by loss.
+        last: The step at the right end.
+        top: The loss at the upper end.
+    """
+
+    lines: Mapping[str, str]
+    ends: Mapping[str, float]
+    last: float
+    top: float
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Two step curves, by agreement of the sides.
+
+    Attributes:
+        ticks: Places on the x axis and their labels.
+        lines: Points of a polyline.
+        counts: Outputs of each.
+    """
+
+    ticks: tuple[tuple[float, str], ...]
+    lines: Mapping[str, str]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class SweepCurve:
+    """One variant: points of a polyline, and whiskers as (x, low, high)."""
+
+    line: str
+    whiskers: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True)
+class SweepFigure:
+    """Figure 6: a curve a variant on a plane from 0 to ``top``."""
+
+    top: float
+    curves: Mapping[str, SweepCurve]
 
 
 def axis_top(values: Sequence[float]) -> float:
@@ -14,23 +74,24 @@ def axis_top(values: Sequence[float]) -> float:
     return min(1.0, math.ceil(10 * max(values) + 0.01) / 10)
 
 
-def histogram(perplexity: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Two step curves on a 600 by 200 plane: the share of outputs in each bin."""
-    if not perplexity or not perplexity["edges"]:
+def histogram(perplexity: Histogram) -> Bins | None:
+    """The share of outputs in each bin; None where there are no bins."""
+    edges = perplexity.edges
+    if not edges:
         return None
-    edges = perplexity["edges"]
-    shares = {
-        kind: [count / max(sum(perplexity[kind]), 1) for count in perplexity[kind]]
-        for kind in ("agree", "differ")
+    counts: dict[Literal["agree", "differ"], tuple[int, ...]] = {
+        "agree": perplexity.agree,
+        "differ": perplexity.differ,
     }
+    shares = {kind: [n / max(sum(found), 1) for n in found] for kind, found in counts.items()}
     top = max(*shares["agree"], *shares["differ"])
     xs = [600 * n / (len(edges) - 1) for n in range(len(edges))]
     ticks = range(0, len(edges), max(1, (len(edges) - 1) // 6))
-    return {
-        "ticks": [(xs[n], f"{edges[n]:.3g}") for n in ticks],
-        "lines": {kind: _steps(xs, values, top) for kind, values in shares.items()},
-        "counts": {kind: sum(perplexity[kind]) for kind in shares},
-    }
+    return Bins(
+        ticks=tuple((xs[n], f"{edges[n]:.3g}") for n in ticks),
+        lines={kind: _steps(xs, values, top) for kind, values in shares.items()},
+        counts={kind: sum(found) for kind, found in counts.items()},
+    )
 
 
 def _steps(xs: Sequence[float], values: Sequence[float], top: float) -> str:
@@ -43,15 +104,11 @@ def _steps(xs: Sequence[float], values: Sequence[float], top: float) -> str:
     return svg_points(points)
 
 
-def training_curve(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The losses of a training run on a 600 by 200 plane from 0 to the highest of them."""
+def training_curves(training: Sequence[TrainingPoint]) -> Curves | None:
+    """The losses of a training run from 0 to the highest of them; None without two of a kind."""
     found = {
-        name: [
-            (float(line["step"]), float(line[name]))
-            for line in training
-            if "step" in line and isinstance(line.get(name), int | float)
-        ]
-        for name in _CURVES
+        name: [(point.step, point.losses[name]) for point in training if name in point.losses]
+        for name in CURVES
     }
     found = {name: points for name, points in found.items() if len(points) > 1}
     if not found:
@@ -62,31 +119,29 @@ def training_curve(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
         name: svg_points([(600 * step / last, 200 - 195 * loss / top) for step, loss in points])
         for name, points in found.items()
     }
-    ends = {name: points[-1][1] for name, points in found.items()}
-    return {"lines": lines, "ends": ends, "last": last, "top": top}
+    return Curves(lines, {name: points[-1][1] for name, points in found.items()}, last, top)
 
 
-def sweep_figure(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """HitRatio@1 and its interval over alpha, a curve a variant, on a 600 by 200 plane.
+def sweep_figure(points: Sequence[SweepPoint]) -> SweepFigure:
+    """HitRatio@1 and its interval over alpha.
 
     Args:
-        points: As ``sweep.json`` holds them, by rising alpha.
+        points: At least one, by rising alpha.
     """
     curves = {
-        name: [(point["alpha"], point["variants"][name]["hit_ratio"]) for point in points]
-        for name in points[0]["variants"]
+        name: [(point.alpha, point.variants[name].hit_ratio) for point in points]
+        for name in points[0].variants
     }
-    top = axis_top([share["high"] for points in curves.values() for _, share in points])
-    return {
-        "top": top,
-        "curves": {
-            name: {
-                "line": svg_points([(600 * x, 200 * (1 - y["value"] / top)) for x, y in points]),
-                "whiskers": [
-                    (600 * x, 200 * (1 - y["low"] / top), 200 * (1 - y["high"] / top))
-                    for x, y in points
-                ],
-            }
-            for name, points in curves.items()
+    top = axis_top([share.high for found in curves.values() for _, share in found])
+    return SweepFigure(
+        top=top,
+        curves={
+            name: SweepCurve(
+                line=svg_points([(600 * x, 200 * (1 - y.value / top)) for x, y in found]),
+                whiskers=tuple(
+                    (600 * x, 200 * (1 - y.low / top), 200 * (1 - y.high / top)) for x, y in found
+                ),
+            )
+            for name, found in curves.items()
         },
-    }
+    )

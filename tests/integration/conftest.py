@@ -1,6 +1,8 @@
 """One small model and one vLLM engine for all integration tests."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,8 @@ from msrrec.models import EMBEDDED_DIR, ModelSource
 from tests.support.training import save_base
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
     from msrrec.engines.vllm import VllmEngine
 
 # The engine shares this process: torch reads the number of threads when it is first imported.
@@ -54,3 +58,19 @@ def vllm_engine(embedded_source: ModelSource) -> "VllmEngine":
     from msrrec.engines.vllm import VllmEngine
 
     return VllmEngine(embedded_source, InferenceConfig(max_new_tokens=48, constrained=True))
+
+
+@pytest.fixture
+def page() -> "Iterator[Page]":
+    """A page in a real Chromium; tests that need one are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium is installed; `make browser` installs Debian's")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()

@@ -18,6 +18,7 @@ from msrrec.data.prepare import prepare
 from msrrec.engines.base import GenerationRequest
 from msrrec.errors import ConfigError, EngineError
 from msrrec.evaluation.evaluate import evaluate
+from msrrec.evaluation.results import EvaluationResult
 from msrrec.inference.batch import open_journal, predict
 from msrrec.inference.codec import reasoning_ids
 from msrrec.inference.recommender import Recommender
@@ -368,10 +369,10 @@ def test_an_evaluation_keeps_samples_rankings_and_refusals(tmp_path: Path) -> No
     config = load_config(None, settings)
     out = str(tmp_path / "out")
     evaluate(dataset, "embedded", out, config, ("fused",), build=build_fake)
-    metrics = storage.read_json(f"{out}/report/metrics.json")
-    assert metrics["num_candidates"] == {"9": 20}
-    assert metrics["variants"]["fused"]["ranking"]["num_scored"] == 20
-    rules = {row["rule"] for row in metrics["fusion"]["study"]}
+    found = EvaluationResult.load(out)
+    assert found.num_candidates == {9: 20}
+    assert found.variants["fused"].ranking.num_scored == 20
+    rules = {row.rule for row in found.fusion.study}
     assert {"vote", "margin", "eq3_output"} <= rules
     samples = storage.read_table(f"{out}/predictions/samples.parquet", schema.PREDICTIONS)
     assert samples.num_rows == 20 * 2 * 2

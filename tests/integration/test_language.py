@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from msrrec import storage
 from msrrec.comparison.compare import compare
 from msrrec.comparison.registry import Run
 from msrrec.config import load_config
 from msrrec.evaluation.evaluate import fit_folder
+from msrrec.evaluation.results import EvaluationResult
 from tests.support.dataset import write_cycle
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -35,18 +35,19 @@ def test_each_trains_answers_and_stands_in_the_table(base: str, tmp_path: Path) 
     summary = compare(SYSTEMS, run, ray_session)
     assert summary["failures"] == {}
     assert [row["label"] for row in summary["systems"]] == list(SYSTEMS)
-    found: dict[str, Any] = {}
+    found: dict[str, EvaluationResult] = {}
     for folder in (out / "systems").glob("*-*[0-9a-f]"):
         assert not Path(fit_folder(str(folder))).exists()
-        metrics = storage.read_json(str(folder / "report" / "metrics.json"))
-        found[metrics["system"]] = metrics
+        result = EvaluationResult.load(str(folder))
+        found[result.system.id] = result
     # 48 examples in batches of 16; the pointwise one has two prompts of each.
-    assert {name: found[name]["fit"]["steps"] for name in SYSTEMS} == dict(
+    facts: dict[str, Any] = {name: found[name].fit.facts for name in SYSTEMS}
+    assert {name: facts[name]["steps"] for name in SYSTEMS} == dict(
         zip(SYSTEMS, (3, 6, 3), strict=True)
     )
-    assert found["llara"]["fit"]["sasrec"]["size"] == 64
-    assert {metrics["system_kind"] for metrics in found.values()} == {"trained"}
-    pointwise = found["tallrec-pointwise"]["variants"]["tallrec-pointwise"]
-    assert pointwise["valid_ratio"]["value"] == 1
-    assert pointwise["ranking"]["num_scored"] == 12
-    assert found["llara"]["variants"]["llara"]["ranking"] is None
+    assert facts["llara"]["sasrec"]["size"] == 64
+    assert {result.system.kind for result in found.values()} == {"trained"}
+    pointwise = found["tallrec-pointwise"].variants["tallrec-pointwise"]
+    assert pointwise.valid_ratio.value == 1
+    assert pointwise.ranking.num_scored == 12
+    assert found["llara"].variants["llara"].ranking is None

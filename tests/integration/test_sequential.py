@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from msrrec import storage
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.comparison.compare import compare
 from msrrec.comparison.registry import Run
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.evaluate import fit_folder
+from msrrec.evaluation.results import EvaluationResult
 from tests.support.dataset import write_cycle
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -50,7 +50,9 @@ def test_a_trained_system_stands_in_the_table_and_leaves_no_work_behind(
     assert row["hit_ratio"]["value"] > 0.9
     (folder,) = (path for path in (out / "systems").iterdir() if path.name.startswith("gru4rec"))
     assert not Path(fit_folder(str(folder))).exists()
-    metrics = storage.read_json(str(folder / "report" / "metrics.json"))
-    assert len(metrics["fit"]["trials"]) == 3
+    fit = EvaluationResult.load(str(folder)).fit
+    assert fit is not None
+    assert fit.sequential is not None
+    assert len(fit.sequential.trials) == 3
     page = (out / "report" / "index.html").read_text()
     assert "gru4rec: the best of 3 settings by MRR on validation" in page

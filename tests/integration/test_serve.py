@@ -10,7 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -20,6 +20,9 @@ from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
 from msrrec.models import locate_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -265,3 +268,39 @@ def test_a_killed_replica_is_replaced_and_nobody_notices(url: str, crash_mark: P
     busy.unlink(missing_ok=True)
     responses = asyncio.run(go())
     assert [response.status_code for response in responses] == [200] * 60
+
+
+def test_the_page_asks_for_a_token_and_then_shows_both_chains(url: str, page: "Page") -> None:
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(url)
+    page.fill("#history", "Trail Camera")
+    page.fill("#candidates", "Lens\n<b>Rope</b>\nKettle")
+    page.click("#send")
+    page.wait_for_selector("#problem:not(:empty)")
+    assert page.evaluate("document.activeElement.id") == "token"
+    page.fill("#token", KEY)
+    page.click("#send")
+    page.wait_for_selector("li.chosen")
+    assert page.inner_text("li.chosen") == page.inner_text("#item") == "<b>Rope</b>"
+    why = page.inner_text("#why")
+    assert "lower perplexity speaks: the user side (user 1.649, item 2.718)" in why
+    chains = page.locator(".chain").all_inner_texts()
+    assert chains == ["Step 1. It is <b>Rope</b>."] * 2
+    assert page.locator(".side.won h2").inner_text() == "User side"
+    assert problems == []
+
+
+def test_the_pages_example_fills_the_form_and_a_refusal_names_its_field(
+    url: str, page: "Page"
+) -> None:
+    page.goto(url)
+    page.evaluate("key => sessionStorage.setItem('token', key)", KEY)
+    page.reload()
+    page.click("#example")
+    assert len(page.input_value("#candidates").splitlines()) == 6
+    page.fill("#candidates", "Lens")
+    page.click("#send")
+    page.wait_for_selector("#problem:not(:empty)")
+    assert "candidates" in page.inner_text("#problem")
+    assert page.evaluate("document.activeElement.id") == "candidates"

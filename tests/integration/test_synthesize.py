@@ -20,7 +20,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import DataError, EngineError
-from msrrec.evaluation.evaluate import METRICS
+from msrrec.evaluation.results import EvaluationResult
 from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
@@ -250,11 +250,12 @@ def test_recsavers_verification_goes_its_whole_road(tmp_path: Path) -> None:
     for folder in ("first", "again"):
         out = str(tmp_path / folder)
         evaluate_verified(cycle, out, str(tmp_path / "answers"), load_config(), {})
-        api = storage.read_json(storage.join(out, METRICS))["api"]
-        assert api["samples"] == api["verified"] == 60
-        assert 60 < api["calls"] <= 120
+        api = EvaluationResult.load(out).api
+        assert api is not None
+        assert api.samples == api.verified == 60
+        assert 60 < api.calls <= 120
     files = list_journal_files(str(tmp_path / "answers" / "journal"))
-    assert sum(1 for file in files for _ in iter_entries(file)) == api["calls"]
+    assert sum(1 for file in files for _ in iter_entries(file)) == api.calls
 
 
 def test_transport_errors_are_retried_until_every_answer_is_there(

@@ -1,17 +1,26 @@
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.audit import Check, audit_examples, audit_systems, audit_variants, hash_rows
+from msrrec.evaluation.audit import (
+    audit_examples,
+    audit_systems,
+    audit_variants,
+    hash_predictions,
+)
+from msrrec.evaluation.results import Check, EvaluationResult
+from msrrec.evaluation.systems import SystemKind
 from msrrec.fingerprint import hash_weights
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction
 from msrrec.metrics.ranking import rank_metrics
 from msrrec.models import ModelSource
 from msrrec.schema import Example
+from tests.support.results import evaluation_result, system_id, variant_result
 
 CANDIDATES = ("a", "b", "c")
 
@@ -41,12 +50,12 @@ def write(folder: Path, test: Sequence[Example], train: Sequence[Example] = ()) 
 
 
 def failed(checks: Sequence[Check]) -> dict[str, str]:
-    return {check["name"]: check["text"] for check in checks if not check["ok"]}
+    return {check.name: check.text for check in checks if not check.ok}
 
 
 def test_sound_examples_pass_every_check(tmp_path: Path) -> None:
     checks = audit_examples(write(tmp_path, SOUND), SOUND)
-    assert [check["name"] for check in checks] == ["Candidates", "Negatives", "Leakage", "Slots"]
+    assert [check.name for check in checks] == ["Candidates", "Negatives", "Leakage", "Slots"]
     assert failed(checks) == {}
 
 
@@ -81,19 +90,25 @@ def test_targets_that_always_stand_first_are_found(tmp_path: Path) -> None:
     assert "slots of 0 to 20 users" in found["Slots"]
 
 
-def rows(choices: Sequence[str | None], text: str = "t") -> list[dict[str, Any]]:
-    return [
-        {"example_id": str(n), "text": f"{text} {choice}", schema.ITEM_ID: choice}
-        for n, choice in enumerate(choices)
+EVALUATED = [example(n, "abc"[n % 3]) for n in range(30)]
+
+
+def hashed(choices: Sequence[str | None], text: str = "t") -> str:
+    predictions = [
+        Prediction(
+            str(n),
+            SideOutput("user", f"{text} {c}", "", CANDIDATES.index(c) if c else None, None, 0),
+            0,
+        )
+        for n, c in enumerate(choices)
     ]
+    return hash_predictions(EVALUATED[: len(choices)], predictions)
 
 
 def audit(**variants: Sequence[str | None]) -> dict[str, str]:
-    examples = [SOUND[n % 3] for n in range(30)]
-    metrics = {name: rank_metrics(examples, chosen) for name, chosen in variants.items()}
-    return failed(
-        audit_variants(1 / 3, metrics, {name: rows(chosen) for name, chosen in variants.items()})
-    )
+    metrics = {name: rank_metrics(EVALUATED, chosen) for name, chosen in variants.items()}
+    hashes = {name: hashed(chosen) for name, chosen in variants.items()}
+    return failed(audit_variants(1 / 3, metrics, hashes))
 
 
 def test_variants_that_say_nothing_are_found() -> None:
@@ -106,9 +121,9 @@ def test_variants_that_say_nothing_are_found() -> None:
 
 
 def test_a_hash_follows_text_and_choice() -> None:
-    assert hash_rows(rows(["a", "b"])) == hash_rows(rows(["a", "b"]))
-    assert hash_rows(rows(["a", "b"])) != hash_rows(rows(["b", "a"]))
-    assert hash_rows(rows(["a", None])) != hash_rows(rows(["a", None], "other"))
+    assert hashed(["a", "b"]) == hashed(["a", "b"])
+    assert hashed(["a", "b"]) != hashed(["b", "a"])
+    assert hashed(["a", None]) != hashed(["a", None], "other")
 
 
 def test_the_weights_hash_changes_with_any_byte_of_model_and_adapter(tmp_path: Path) -> None:
@@ -126,17 +141,15 @@ def test_the_weights_hash_changes_with_any_byte_of_model_and_adapter(tmp_path: P
     assert hash_weights(ModelSource("m", "hub/name", None, "title")) is None
 
 
-def metrics(system: str, kind: str, weights: str | None, outputs: str, seed: int = 0) -> Any:
-    return {
-        "system": system,
-        "system_kind": kind,
-        "model": {"weights_hash": weights},
-        "variants": {"full": {"outputs_hash": outputs}},
-        "dataset": {"fingerprint": "f"},
-        "split": "test",
-        "num_users": 3,
-        "config": {"inference": {"seed": seed}},
-    }
+def metrics(
+    label: str, kind: SystemKind, weights: str | None, outputs: str, seed: int = 0
+) -> EvaluationResult:
+    return evaluation_result(
+        system_id(label, kind),
+        {"full": variant_result(outputs_hash=outputs)},
+        weights=weights,
+        inference={"seed": seed},
+    )
 
 
 def test_systems_that_loaded_the_same_weights_or_said_the_same_are_found() -> None:

@@ -60,6 +60,7 @@ def test_case_counts_only_where_nothing_else_fits(caplog: pytest.LogCaptureFixtu
             {"order_id": "Nmae"},
             r"lacks column 'Nmae' \(data.columns.order_id\)",
         ),
+        (["user_id;item_id;timestamp"], {}, "expected another separator, see data.separator"),
         (["USER_ID", "User_Id", "item_id", "timestamp"], {}, "both mean user_id; expected one"),
         (["user_id", "user_id", "item_id", "timestamp"], {}, "has 2 columns 'user_id'"),
     ],
@@ -84,6 +85,13 @@ def test_settings_of_columns_nest_and_may_be_numbers() -> None:
     config = load_config(overrides=["data.columns.user_id=Email", "data.columns.item_id=0"]).data
     assert (config.columns.user_id, config.columns.item_id) == ("Email", "0")
     assert config.item_columns.title is None
+
+
+def test_how_a_table_is_written_is_checked_before_it_is_read() -> None:
+    assert load_config(overrides=["data.separator=tab"]).data.separator == "\t"
+    for override in ("data.encoding=klingon", "data.separator=,,"):
+        with pytest.raises(ConfigError, match=override.partition("=")[0]):
+            load_config(overrides=[override])
 
 
 def test_settings_that_a_source_would_ignore_are_refused() -> None:

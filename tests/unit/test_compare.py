@@ -19,6 +19,7 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation import evaluate as evaluation
+from msrrec.report.results import ReportResult
 from msrrec.schema import Example
 from msrrec.synthesis.journal import JournalEntry, Sampling
 from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
@@ -51,10 +52,11 @@ def test_one_table_has_every_system_with_intervals_and_tests(folder: Path) -> No
     assert "--systems random,popularity" in table
     assert re.search(r"Seconds, .*: random \d+, popularity \d+; 0 minutes in all", table)
     assert "0.0% of the targets are cold" in table
-    results = json.loads((folder / "out" / "report" / "results.json").read_text())
-    assert results["systems"][0]["paired"]["p_adjusted"] <= 1
-    assert results["systems"][1]["paired"] is None  # the last is what others are held against
-    assert results["systems"][0]["num_users"] == NUM_USERS
+    first, last = ReportResult.load(str(folder / "out")).systems
+    assert first.paired is not None
+    assert first.paired.p_adjusted <= 1
+    assert last.paired is None  # the last is what others are held against
+    assert first.num_users == NUM_USERS
 
 
 def test_the_table_tells_how_its_reasoning_was_made(folder: Path) -> None:

@@ -1,12 +1,14 @@
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from msrrec import schema, storage
-from msrrec.evaluation.consistency import changed_choices, permute
+from msrrec.evaluation.consistency import changed_choices
+from msrrec.evaluation.examples import permute
+from msrrec.evaluation.results import EvaluationResult
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction, write_predictions
+from msrrec.metrics.ranking import rank_metrics
 from msrrec.schema import Example
+from tests.support.results import evaluation_result, system_id, variant_result
 
 EXAMPLES = [Example(f"e{n}", f"u{n}", ("h",), "a", ("a", "b", "c")) for n in range(300)]
 
@@ -22,34 +24,25 @@ def test_a_permutation_keeps_the_candidates_and_moves_the_target_evenly() -> Non
 
 
 def evaluation(
-    folder: Path, choices: str, permutation: int = 0, seed: int = 0, system: str = "MSR-Rec"
-) -> tuple[str, dict[str, Any]]:
+    folder: Path, choices: str, permutation: int = 0, seed: int = 0, label: str = "MSR-Rec"
+) -> tuple[str, EvaluationResult]:
     """One letter a user; ``-`` is an invalid answer."""
-    rows = [
-        {
-            "example_id": f"e{n}",
-            "side": "user",
-            "text": "",
-            "reasoning": "",
-            "item_id": None if choice == "-" else choice,
-            "num_tokens": 0,
-            "seed": 0,
-        }
-        for n, choice in enumerate(choices)
+    examples = EXAMPLES[: len(choices)]
+    indices = [None if choice == "-" else "abc".index(choice) for choice in choices]
+    predictions = [
+        Prediction(e.example_id, SideOutput("user", "", "", index, None, 0), 0)
+        for e, index in zip(examples, indices, strict=True)
     ]
-    table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
-    storage.write_table(str(folder / "predictions" / "user.parquet"), table)
-    hit_ratio = choices.count("a") / len(choices)
-    metrics = {
-        "system": system,
-        "system_kind": "trained",
-        "dataset": {"fingerprint": "f"},
-        "split": "test",
-        "num_users": len(choices),
-        "variants": {"user": {"hit_ratio": {"value": hit_ratio}}},
-        "config": {"evaluate": {"permutation": permutation}, "inference": {"seed": seed}},
-    }
-    return str(folder), metrics
+    candidates = {e.example_id: e.candidates for e in examples}
+    write_predictions(f"{folder}/predictions/user.parquet", predictions, candidates)
+    items = [None if choice == "-" else choice for choice in choices]
+    result = evaluation_result(
+        system_id(label, "trained", name="msrrec"),
+        {"user": variant_result(rank_metrics(examples, items))},
+        evaluate={"permutation": permutation},
+        inference={"seed": seed},
+    )
+    return str(folder), result
 
 
 def test_changed_choices_are_counted_apart_for_another_order_and_another_seed(
@@ -60,11 +53,11 @@ def test_changed_choices_are_counted_apart_for_another_order_and_another_seed(
             evaluation(tmp_path / "plain", "aab-"),
             evaluation(tmp_path / "turned", "abc-", permutation=1),
             evaluation(tmp_path / "seeded", "aaba", seed=1),
-            evaluation(tmp_path / "other", "cccc", permutation=1, system="other"),
+            evaluation(tmp_path / "other", "cccc", permutation=1, label="other"),
         ]
     )
-    assert [(row["differs"], row["changed"]["value"]) for row in found] == [
+    assert [(row.differs, row.changed.value) for row in found] == [
         ("order", 0.5),
         ("seed", 0.25),
     ]
-    assert found[0]["hit_ratios"] == [0.5, 0.25]
+    assert found[0].hit_ratios == (0.5, 0.25)

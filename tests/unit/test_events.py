@@ -94,6 +94,12 @@ def test_the_files_of_a_folder_may_differ_in_resolution(tmp_path: Path) -> None:
     }
 
 
+def test_a_time_that_its_pattern_does_not_fit_is_named_with_the_pattern(tmp_path: Path) -> None:
+    text = HEADER + "a,i1,25.08.2024\na,i2,2024-08-25\n"
+    with pytest.raises(DataError, match=r"row 2: timestamp '2024-08-25' is not .*'%d.%m.%Y'"):
+        load(tmp_path, {"e.csv": text}, timestamp_format="%d.%m.%Y")
+
+
 def test_users_that_differ_by_case_and_spaces_are_one_where_that_is_set(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"e.csv": HEADER + "Ann@X.de ,i1,1\nann@x.de,i2,2\nbob,i1,3\n"})
     assert loaded.events.count_folded() == 1

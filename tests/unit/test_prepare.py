@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from msrrec.config import DataConfig
+from msrrec.config import DataConfig, RunConfig
 from msrrec.data.columns import describe_columns
 from msrrec.data.dataset import Dataset
 from msrrec.data.prepare import check, prepare
 from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError, DataError
+from msrrec.stage import PREPARE, Call
 from tests.support.shop import SHOP_SETTINGS, write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,9 @@ def test_a_shops_export_becomes_a_dataset(tmp_path: Path, caplog: pytest.LogCapt
     assert (manifest["num_users"], manifest["num_interactions"]) == (10, 60)
     assert manifest["dropped_events"]["missing_user"] == 1
     assert manifest["dropped_events"]["missing_item"] == 1
-    assert "62 rows read = 60 kept + 1 missing_user + 1 missing_item" in caplog.text
+    told = "prepare: 62 rows read = 60 kept + 1 missing_user + 1 missing_item"
+    assert told in caplog.text
+    assert told in DOCS
     assert manifest["times"]["first"] == "2024-01-02T14:00:01Z"
     dataset = Dataset.load(str(tmp_path / "out"))
     # the lines of an order share its time, so they keep the order of the file
@@ -168,6 +171,21 @@ def test_what_can_be_seen_at_once_is_checked_before_any_work(tmp_path: Path) -> 
         check("sheet", events, events, str(tmp_path / "out"), config)
     assert not check("table", events, events, str(tmp_path / "out"), config).needs_ray
     assert not (tmp_path / "out").exists()
+
+
+def test_the_stage_checks_its_files_before_it_makes_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    inputs = {"interactions": str(tmp_path / "events.csv"), "items": str(tmp_path / "absent.csv")}
+    call = Call(str(tmp_path / "out"), RunConfig(), inputs, {"source": "table"})
+    with pytest.raises(DataError, match=r"absent.csv: no such file"):
+        PREPARE.run(call)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.csv"]
+    (tmp_path / "absent.csv").write_text(ITEMS)
+    config = RunConfig(data=DataConfig(**KEEP_ALL))
+    call = Call(str(tmp_path / "out"), config, inputs, {"source": "table"})
+    first = PREPARE.run(call)
+    assert first["num_users"] == 8
+    assert PREPARE.run(call) == first
 
 
 def test_small_inputs_need_neither_ray_nor_pandas(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
-from typing import Any
-
 import pytest
 
 from msrrec.data.dataset import Dataset
-from msrrec.metrics.reasoning import cited_titles, is_grounded, reasoning_metrics
+from msrrec.inference.fusion import SideOutput
+from msrrec.metrics.reasoning import (
+    ReasoningMetrics,
+    cited_titles,
+    is_grounded,
+    reasoning_metrics,
+)
 from msrrec.reasoning.prompts import render_reasoning
 from msrrec.schema import Example, Item
 
@@ -12,12 +16,13 @@ DATASET = Dataset("", {}, {k: Item(k, v) for k, v in TITLES.items()})
 EXAMPLE = Example("e", "u", ("h",), "a", ("a", "b", "c"))
 
 
-def row(*steps: str, item_id: str | None = "a", side: str = "user") -> dict[str, Any]:
+def row(*steps: str, item_id: str | None = "a", side: str = "user") -> SideOutput:
     reasoning = render_reasoning("user", steps) if len(steps) == 3 else " ".join(steps)
-    return {"side": side, "reasoning": reasoning, "item_id": item_id}
+    index = None if item_id is None else EXAMPLE.candidates.index(item_id)
+    return SideOutput(side, "", reasoning, index, None, 0)
 
 
-def metrics(*rows: dict[str, Any]) -> dict[str, Any]:
+def metrics(*rows: SideOutput) -> ReasoningMetrics:
     found = reasoning_metrics(DATASET.items, [EXAMPLE] * len(rows), rows)
     assert found is not None
     return found
@@ -25,8 +30,8 @@ def metrics(*rows: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_chain_is_complete_with_all_its_steps() -> None:
     found = metrics(row("Likes lamps.", "Fits.", "Red Lamp, Large."), row("No steps at all."))
-    assert found["complete"]["value"] == 0.5
-    assert found["num_users"] == 2
+    assert found.complete.value == 0.5
+    assert found.num_users == 2
 
 
 def test_cited_titles_are_looked_up_in_history_and_candidates() -> None:
@@ -37,15 +42,15 @@ def test_cited_titles_are_looked_up_in_history_and_candidates() -> None:
     )
     # Three in quotes, one in bold, and what the last step recommends: 4 of 5 exist
     found = metrics(row(*steps))
-    assert found["num_cited"] == 5
-    assert found["grounded"]["value"] == pytest.approx(4 / 5)
+    assert found.num_cited == 5
+    assert found.grounded.value == pytest.approx(4 / 5)
 
 
 def test_a_recommended_item_that_nobody_listed_is_not_grounded() -> None:
     found = metrics(row("Likes lamps.", "Fits.", "The Sofa Bed."))
-    assert (found["num_cited"], found["grounded"]["value"]) == (1, 0.0)
+    assert (found.num_cited, found.grounded.value) == (1, 0.0)
     by_number = metrics(row("Likes lamps.", "Fits.", "(1) Sofa Bed."))
-    assert by_number["grounded"]["value"] == 0.0
+    assert by_number.grounded.value == 0.0
 
 
 def test_headings_and_single_words_are_no_titles() -> None:
@@ -78,17 +83,17 @@ def test_a_reasoning_that_endorses_another_item_than_the_answer_contradicts_it()
         row(*lamp, item_id=None),  # no answer, no contradiction
         row("Likes lamps.", "Fits.", "Something.", item_id="b"),  # endorses nothing
     )
-    assert found["contradicted"]["value"] == pytest.approx(1 / 3)
+    assert found.contradicted.value == pytest.approx(1 / 3)
 
 
 def test_sentences_that_repeat_over_users_are_not_unique() -> None:
     found = metrics(row("Good. Bad."), row("Good. Ugly!"))
-    assert found["unique_sentences"] == pytest.approx(3 / 4)
-    assert found["num_words"]["value"] == 2.0
+    assert found.unique_sentences == pytest.approx(3 / 4)
+    assert found.num_words.value == 2.0
 
 
 def test_outputs_without_a_chain_have_no_figures() -> None:
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="direct")]) is None
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="none")]) is None
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="random")]) is None
-    assert metrics(row(""))["unique_sentences"] is None
+    assert metrics(row("")).unique_sentences is None

@@ -13,7 +13,7 @@ from msrrec.comparison.recsaver import choose, evaluate_verified, read_sample
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
-from msrrec.evaluation.evaluate import METRICS
+from msrrec.evaluation.results import ApiFacts, EvaluationResult
 from msrrec.synthesis.journal import JournalEntry, Sampling
 from msrrec.synthesis.requests import TeacherRequest
 from msrrec.titles import REASONING_END
@@ -91,14 +91,10 @@ def test_rationales_are_masked_and_each_that_says_something_is_verified_once(
     assert name.startswith(f"{first.example_id}, rationale ")
     assert prompt.splitlines()[2] == '"for [item] [item]"'
     assert not any(title in prompt for title in dataset.titles(first.history))
-    metrics = storage.read_json(storage.join(out, METRICS))
-    assert metrics["api"] == {
-        "calls": 7,
-        "samples": 5,
-        "verified": 3,
-        "recovered": 1,
-        "unanswered": metrics["num_users"] - 2,
-    }
+    found = EvaluationResult.load(out)
+    assert found.api == ApiFacts(
+        calls=7, samples=5, verified=3, recovered=1, unanswered=found.num_users - 2
+    )
     rows = pq.read_table(storage.join(out, "predictions/full.parquet")).to_pylist()
     chosen = {row["example_id"]: row["item_id"] for row in rows}
     assert chosen[first.example_id] == first.candidates[1]  # the second choice, which held

@@ -14,12 +14,18 @@ from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
 from msrrec.errors import ConfigError, DataError, EngineError
 from msrrec.evaluation import evaluate as evaluation
-from msrrec.inference.batch import Prediction
+from msrrec.evaluation.results import Errors, EvaluationResult, MetricScore, ReasoningScores
+from msrrec.evaluation.systems import SystemId
 from msrrec.inference.codec import request_seed
+from msrrec.inference.predictions import Prediction
+from msrrec.metrics.statistics import Share
 from msrrec.models import ModelSource
+from msrrec.page import format_p
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
-from msrrec.report.page import build_report, load_results, report_folder
+from msrrec.report.load import load_results
+from msrrec.report.page import build_report, report_folder, summarize_report
+from msrrec.report.results import PointVariant, ReportResult, SweepPoint, SweepResult
 from msrrec.schema import Example
 from tests.support.dataset import write_events
 from tests.support.engine import FakeEngine, listed_candidates, recommender
@@ -125,9 +131,8 @@ def folder(
     return out
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "report" / "metrics.json").read_text())
-    return found
+def read_metrics(folder: Path) -> EvaluationResult:
+    return EvaluationResult.load(str(folder))
 
 
 def test_every_variant_has_one_row_a_user_in_the_frozen_order(folder: Path) -> None:
@@ -151,28 +156,50 @@ def test_invalid_outputs_stay_in_the_rows(folder: Path) -> None:
 
 def test_metrics_count_what_the_rows_say(folder: Path) -> None:
     metrics = read_metrics(folder / "msrrec")
-    assert metrics["chance"] == pytest.approx(1 / 3)
-    assert metrics["variants"]["user"]["num_hits"] == 12
-    assert metrics["variants"]["item"]["num_hits"] == 0
-    assert metrics["variants"]["item"]["num_valid"] == 8
-    assert metrics["variants"]["fused"]["hit_ratio"]["value"] == 1.0
-    assert metrics["fusion"]["by_agreement"]["one_valid"]["num_users"] == 4
-    assert metrics["fusion"]["by_agreement"]["differ"]["user_wins"] == 8
-    assert metrics["fusion"]["gain"] == 0
+    assert metrics.chance == pytest.approx(1 / 3)
+    assert metrics.variants["user"].num_hits == 12
+    assert metrics.variants["item"].num_hits == 0
+    assert metrics.variants["item"].num_valid == 8
+    assert metrics.variants["fused"].hit_ratio.value == 1.0
+    assert metrics.fusion is not None
+    assert metrics.fusion.by_agreement["one_valid"].num_users == 4
+    assert metrics.fusion.by_agreement["differ"].user_wins == 8
+    assert metrics.fusion.gain == 0
     # fused against item: 12 against 0, two-sided binomial: 2 / 2**12
-    against_item = next(p for p in metrics["paired"] if p["second"] == "item")
-    assert (against_item["first_only"], against_item["second_only"]) == (12, 0)
-    assert against_item["p_value"] == pytest.approx(2 / 2**12)
-    assert metrics["errors"]["num_refused"] == 0
+    against_item = next(p for p in metrics.paired if p.second == "item")
+    assert (against_item.first_only, against_item.second_only) == (12, 0)
+    assert against_item.p_value == pytest.approx(2 / 2**12)
+    assert metrics.errors == Errors(num_refused=0, first=())
+
+
+def test_an_evaluation_names_its_system_by_what_it_is(
+    folder: Path, dataset: Dataset, model_dir: str
+) -> None:
+    found = {name: read_metrics(folder / name).system for name in ("random", "msrrec")}
+    assert found["random"] == SystemId(id="random", kind="baseline", label="random", paper_row=None)
+    assert found["msrrec"] == SystemId(
+        id="msrrec", kind="trained", label="model", paper_row="MSR-Rec (8B)"
+    )
+    settings = json.loads((Path(model_dir) / "config.json").read_text())
+    settings["train"] = {"reasoning": False}
+    (Path(model_dir) / "config.json").write_text(json.dumps(settings))
+    constrained = RunConfig.model_validate({"inference": {"constrained": True}})
+    for out, config in (("plain", RunConfig()), ("bound", constrained)):
+        path = str(folder / out)
+        evaluation.evaluate(dataset, model_dir, path, config, ("user",), name="TALLRec")
+    plain, bound = (read_metrics(folder / name).system for name in ("plain", "bound"))
+    assert (plain.id, plain.label) == ("msrrec-without-reasoning", "TALLRec")
+    assert plain.paper_row == "MSR-Rec w/o reason"
+    assert (bound.id, bound.paper_row) == ("msrrec-without-reasoning-constrained", None)
 
 
 def test_cases_are_the_first_of_each_kind(folder: Path) -> None:
-    cases = read_metrics(folder / "msrrec")["cases"]
-    assert [(c["example_id"], c["agreement"], c["is_hit"]) for c in cases] == [
+    cases = read_metrics(folder / "msrrec").cases
+    assert [(c.example_id, c.agreement, c.is_hit) for c in cases] == [
         ("e00", "one_valid", True),
         ("e01", "differ", True),
     ]
-    assert cases[1]["candidates"][cases[1]["target"]].startswith("Right")
+    assert cases[1].candidates[cases[1].target].startswith("Right")
 
 
 def test_a_baseline_writes_the_same_files(folder: Path) -> None:
@@ -180,7 +207,7 @@ def test_a_baseline_writes_the_same_files(folder: Path) -> None:
     rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
     # In training everybody bought the right item.
     assert {row["item_id"] for row in rows} == {"right"}
-    assert read_metrics(folder / "popularity")["variants"]["popularity"]["num_hits"] == 12
+    assert read_metrics(folder / "popularity").variants["popularity"].num_hits == 12
 
 
 def test_the_number_of_users_can_be_limited(tmp_path: Path, dataset: Dataset) -> None:
@@ -258,12 +285,9 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
         assert text in page.text
     assert re.search(r"it is better than [^.]*model · item", page.text)
     assert re.search(r"no difference is shown from [^.]*popularity", page.text)
-    results = json.loads((folder / "report" / "results.json").read_text())
-    assert results["findings"] == summary["findings"]
-    assert results["warnings"] == summary["warnings"]
-    for row, short in zip(results["systems"], summary["systems"], strict=True):
-        assert {name: row[name] for name in short} == short
-    assert {row["rule"]: row["num_hits"] for row in results["fusion_study"]} == {
+    results = ReportResult.load(str(folder))
+    assert summarize_report(results, str(folder)) == summary
+    assert {row.rule: row.num_hits for row in results.fusion_study} == {
         "user": 12,
         "item": 0,
         "eq3": 12,
@@ -310,26 +334,24 @@ def test_further_seeds_show_the_spread_and_no_further_rows(
     evaluation.evaluate(dataset, model_dir, str(folder / "msrrec-1"), config, ("fused",))
     summary = report_folder(str(folder))
     assert len(summary["systems"]) == 5
-    seeds = json.loads((folder / "report" / "results.json").read_text())["seeds"]
-    fused = next(group for group in seeds if group["label"] == "model · fused")
-    assert fused["values"] == {"0": 1.0, "1": 1.0}
-    assert (fused["mean"], fused["sd"]) == (1.0, 0.0)
+    seeds = ReportResult.load(str(folder)).seeds
+    fused = next(group for group in seeds if group.label == "model · fused")
+    assert fused.values == {0: 1.0, 1: 1.0}
+    assert (fused.mean, fused.sd) == (1.0, 0.0)
 
 
 def test_scored_reasonings_reach_the_tables_and_the_cases(folder: Path) -> None:
-    share = {"value": 0.4321, "low": 0.4, "high": 0.5}
-    figures = {"all": share, "correct": share, "num_users": 3}
-    storage.write_json(
-        str(folder / "msrrec" / "report" / "reasoning.json"),
-        {
-            "references": "r",
-            "num_references": 3,
-            "num_users": 12,
-            "notes": {"meteor": "NLTK, without WordNet"},
-            "variants": {"fused": {"meteor": figures}},
-            "cases": {"e00": f"A teacher's path {NASTY}"},
-        },
+    share = Share(0.4321, 0.4, 0.5)
+    scores = ReasoningScores(
+        references="r",
+        num_references=3,
+        num_users=12,
+        notes={"meteor": "NLTK, without WordNet"},
+        judge=None,
+        variants={"fused": {"meteor": MetricScore(all=share, correct=share, num_users=3)}},
+        cases={"e00": f"A teacher's path {NASTY}"},
     )
+    scores.save(str(folder / "msrrec"))
     report_folder(str(folder))
     page = Page((folder / "report" / "index.html").read_text())
     assert page.text.count("0.4321") == 2  # Tables 3 and 4
@@ -356,11 +378,20 @@ def test_a_single_baseline_makes_a_page_too(folder: Path) -> None:
 
 def test_a_sweep_is_a_figure_and_its_points_are_no_systems(folder: Path) -> None:
     before = report_folder(str(folder))
-    share = {"value": 0.5, "low": 0.4, "high": 0.6}
-    point = {"alpha": 0.7, "beta": 0.3, "num_users": 40, "chance": 0.2}
-    point["variants"] = {"full": {"hit_ratio": share}}
-    found = {"split": "validation", "points": [point], "best_alpha": {"full": 0.7}}
-    storage.write_json(str(folder / "sweep" / "sweep.json"), found)
+    share = Share(0.5, 0.4, 0.6)
+    point = SweepPoint(
+        alpha=0.7,
+        beta=0.3,
+        folder="alpha-0.7",
+        loss_rea=1.0,
+        loss_rec=1.0,
+        num_users=40,
+        chance=0.2,
+        variants={"full": PointVariant(hit_ratio=share, valid_ratio=share)},
+    )
+    SweepResult(split="validation", points=(point,), best_alpha={"full": 0.7}).save(
+        str(folder / "sweep")
+    )
     (folder / "random").rename(folder / "sweep" / "alpha-0.7")
     after = report_folder(str(folder))
     labels = [row["label"] for row in before["systems"]]
@@ -374,8 +405,8 @@ def test_systems_on_other_users_are_shown_but_not_compared(folder: Path, dataset
     config = RunConfig.model_validate({"evaluate": {"num_users": 5}})
     evaluation.evaluate_baseline(dataset, "random", str(folder / "few"), config)
     page = str(folder / "report" / "index.html")
-    rows = build_report(load_results(str(folder)), page)["systems"]
-    assert [row["paired"] is None for row in rows if row["num_users"] == 5] == [True]
+    rows = build_report(load_results(str(folder)), page).systems
+    assert [row.paired is None for row in rows if row.num_users == 5] == [True]
 
 
 def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:
@@ -386,3 +417,22 @@ def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not an evaluation"):
         report_folder(str(tmp_path))
     assert not (tmp_path / "report" / "index.html").exists()
+
+
+def test_figures_of_another_schema_version_are_refused_in_a_sentence(folder: Path) -> None:
+    file = folder / "msrrec" / "report" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    del metrics["schema_version"]
+    file.write_text(json.dumps(metrics))
+    with pytest.raises(DataError) as error:
+        report_folder(str(folder))
+    assert str(error.value) == (
+        f"{file}: has schema version none; expected 1; run `msrrec evaluate` again with --overwrite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "p < 0.001"), (0.0009, "p < 0.001"), (0.0573, "p = 0.057")]
+)
+def test_a_p_value_is_never_zero(value: float, text: str) -> None:
+    assert format_p(value) == text

@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -8,9 +7,13 @@ from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.evaluation.score import score_evaluation, written
+from msrrec.evaluation.results import ReasoningScores
+from msrrec.evaluation.score import score_evaluation, scored_text
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction, write_predictions
 from msrrec.metrics.text import meteor
 from msrrec.schema import Example
+from tests.support.results import evaluation_result, system_id, variant_result
 
 REFERENCE = "The user likes red lamps."
 
@@ -29,16 +32,8 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset.load(path)
 
 
-def prediction(n: int, item_id: str | None, reasoning: str, text: str = "") -> dict[str, Any]:
-    return {
-        "example_id": f"e{n}",
-        "side": "user",
-        "text": text,
-        "reasoning": reasoning,
-        "item_id": item_id,
-        "num_tokens": 1,
-        "seed": 0,
-    }
+def prediction(n: int, index: int | None, reasoning: str, text: str = "") -> Prediction:
+    return Prediction(f"e{n}", SideOutput("user", text, reasoning, index, None, 1), 0)
 
 
 @pytest.fixture
@@ -46,20 +41,15 @@ def evaluation(tmp_path: Path) -> str:
     """Right with the reference's words, wrong with other words, and two more."""
     folder = str(tmp_path / "evaluation")
     rows = [
-        prediction(0, "a", REFERENCE),
-        prediction(1, "b", "Nothing in common"),
-        prediction(2, "a", REFERENCE),
+        prediction(0, 0, REFERENCE),
+        prediction(1, 1, "Nothing in common"),
+        prediction(2, 0, REFERENCE),
         prediction(3, None, ""),
     ]
-    table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
-    storage.write_table(f"{folder}/predictions/user.parquet", table)
-    metrics = {
-        "dataset": {"fingerprint": "f00", "path": "d"},
-        "split": "test",
-        "num_users": 4,
-        "variants": {"user": {}},
-    }
-    storage.write_json(f"{folder}/report/metrics.json", metrics)
+    candidates = {f"e{n}": ("a", "b") for n in range(4)}
+    write_predictions(f"{folder}/predictions/user.parquet", rows, candidates)
+    result = evaluation_result(system_id("m", "trained"), {"user": variant_result()})
+    result.save(folder)
     return folder
 
 
@@ -85,7 +75,7 @@ def test_only_users_with_a_correct_path_are_scored(
     assert found["variants"]["user"]["meteor"]["all"]["value"] == pytest.approx(own / 2)
     assert found["variants"]["user"]["meteor"]["correct"]["value"] == pytest.approx(own)
     assert list(found["variants"]["user"]) == ["meteor"]  # the others were not asked for
-    assert storage.read_json(f"{evaluation}/report/reasoning.json") == {**found, "cases": {}}
+    assert ReasoningScores.load(evaluation).summary() == found
 
 
 def test_without_any_reference_there_is_nothing_to_score(
@@ -107,5 +97,5 @@ def test_an_evaluation_of_another_dataset_is_refused(
 
 def test_an_output_without_reasoning_is_scored_by_all_that_it_says() -> None:
     text = "[reasoning_start]\n[reasoning_end]\n(1) Lamp"
-    assert written(prediction(0, "a", "", text)) == "(1) Lamp"
-    assert written(prediction(0, "a", "Because.", text)) == "Because."
+    assert scored_text(prediction(0, 0, "", text).output) == "(1) Lamp"
+    assert scored_text(prediction(0, 0, "Because.", text).output) == "Because."

@@ -133,6 +133,17 @@ def test_the_detectable_difference_solves_connors_equation() -> None:
     assert unpaired == pytest.approx(0.05, abs=0.002)
 
 
+def test_what_several_tests_can_detect_is_larger() -> None:
+    # Ten tests: 2.80703 is the normal quantile of 1 - 0.05 / 10 / 2
+    found = detectable_difference(1500, 1 / 3, 10)
+    assert found is not None
+    left = 2.80703 * (1 / 3) ** 0.5 + 0.841621 * (1 / 3 - found**2) ** 0.5
+    assert left == pytest.approx(found * 1500**0.5, rel=1e-5)
+    alone = detectable_difference(1500, 1 / 3)
+    assert alone is not None
+    assert found > alone
+
+
 def test_few_users_show_no_difference_at_all() -> None:
     assert detectable_difference(0, 0.3) is None
     assert detectable_difference(10, 0.0) is None

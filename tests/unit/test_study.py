@@ -9,7 +9,9 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.evaluation.fusion_study import Sides, fit_gate, fusion_study, load_gate, read_sides
 from msrrec.inference.fusion import Gate, SideOutput
+from msrrec.inference.predictions import Prediction, write_predictions
 from msrrec.schema import Example
+from tests.support.results import evaluation_result, system_id
 
 
 def example(n: int, target: str = "a") -> Example:
@@ -30,8 +32,8 @@ THREE = [both((1, 1.5), (0, 2.0)), both((1, 2.0), (0, 1.5)), both((0, 1.0), (0, 
 
 
 def test_each_rule_chooses_by_its_own_figure() -> None:
-    table = {row["rule"]: row for row in fusion_study([example(n) for n in range(3)], THREE)}
-    assert {name: row["num_hits"] for name, row in table.items()} == {
+    table = {row.rule: row for row in fusion_study([example(n) for n in range(3)], THREE)}
+    assert {name: row.num_hits for name, row in table.items()} == {
         "user": 1,
         "item": 3,
         "eq3": 2,  # the higher where they differ: the first and the last user
@@ -39,11 +41,11 @@ def test_each_rule_chooses_by_its_own_figure() -> None:
         "max": 2,
         "oracle": 3,
     }
-    assert table["eq3"]["hit_ratio_differ"]["value"] == 0.5
-    assert table["oracle"]["hit_ratio_differ"]["value"] == 1.0
-    assert table["eq3"]["against_eq3"] is None
-    against = table["min"]["against_eq3"]
-    assert (against["first_only"], against["second_only"]) == (1, 1)
+    assert table["eq3"].hit_ratio_differ.value == 0.5
+    assert table["oracle"].hit_ratio_differ.value == 1.0
+    assert table["eq3"].against_eq3 is None
+    against = table["min"].against_eq3
+    assert (against.first_only, against.second_only) == (1, 1)
 
 
 def test_the_margin_rule_follows_the_side_that_is_surer_of_its_item() -> None:
@@ -52,17 +54,17 @@ def test_the_margin_rule_follows_the_side_that_is_surer_of_its_item() -> None:
         "user": side("user", 1, 1.0, candidate_logprobs=unsure),
         "item": side("item", 0, 1.0, candidate_logprobs=sure),
     }
-    table = {row["rule"]: row["num_hits"] for row in fusion_study([example(0)], [pair])}
+    table = {row.rule: row.num_hits for row in fusion_study([example(0)], [pair])}
     assert table["margin"] == 1
     assert table["eq3"] == 0  # equal perplexities fall to the user side
 
 
 def test_a_third_output_breaks_the_vote_and_without_one_there_is_no_vote() -> None:
     pair = dict(THREE[1])
-    assert "vote" not in {row["rule"] for row in fusion_study([example(0)], [pair])}
+    assert "vote" not in {row.rule for row in fusion_study([example(0)], [pair])}
     for third, hits in ((0, 1), (1, 0), (2, 0), (None, 0)):  # Eq. 3 takes the user side's b
         voters: Sides = {**pair, "full": side("full", third, 1.0)}
-        table = {row["rule"]: row["num_hits"] for row in fusion_study([example(0)], [voters])}
+        table = {row.rule: row.num_hits for row in fusion_study([example(0)], [voters])}
         assert table["vote"] == hits
 
 
@@ -71,7 +73,7 @@ def test_equation_3_is_studied_on_the_other_perplexities_where_they_were_measure
         "user": side("user", 1, 2.0, perplexity_output=1.0),
         "item": side("item", 0, 1.0, perplexity_output=2.0),
     }
-    table = {row["rule"]: row["num_hits"] for row in fusion_study([example(0)], [pair])}
+    table = {row.rule: row.num_hits for row in fusion_study([example(0)], [pair])}
     assert (table["eq3"], table["eq3_output"]) == (0, 1)
     assert "eq3_unconditional" not in table
 
@@ -98,7 +100,7 @@ def test_the_gate_learns_that_the_lower_perplexity_is_right() -> None:
     assert gate is not None
     assert gate.num_users == 40
     assert gate.weights[1] > 0 > gate.weights[2]
-    table = {row["rule"]: row["num_hits"] for row in fusion_study(examples, sides, gate)}
+    table = {row.rule: row.num_hits for row in fusion_study(examples, sides, gate)}
     assert (table["gate"], table["min"], table["eq3"]) == (40, 40, 0)
 
 
@@ -129,28 +131,14 @@ def write_evaluation(folder: Path, split: str, fingerprint: str = "f00") -> Data
     storage.write_table(f"{path}/validation.parquet", table)
     manifest = {"schema_version": 1, "domain": "Home", "fingerprint": "f00"}
     storage.write_json(f"{path}/manifest.json", manifest)
-    metrics = {
-        "split": split,
-        "num_users": 40,
-        "dataset": {"fingerprint": fingerprint, "path": path},
-    }
-    storage.write_json(str(folder / "evaluation/report/metrics.json"), metrics)
+    result = evaluation_result(
+        system_id("m", "trained"), {}, dataset=fingerprint, split=split, num_users=40
+    )
+    result.save(str(folder / "evaluation"))
+    candidates = {f"e{n}": ("a", "b", "c") for n in range(40)}
     for name in ("user", "item"):
-        rows = [
-            {
-                "example_id": f"e{n}",
-                "side": name,
-                "text": "t",
-                "reasoning": "r",
-                "item_id": "abc"[pair[name].index or 0],
-                "perplexity": pair[name].perplexity,
-                "num_tokens": 1,
-                "seed": 0,
-            }
-            for n, pair in enumerate(outputs(40))
-        ]
-        table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
-        storage.write_table(str(folder / f"evaluation/predictions/{name}.parquet"), table)
+        rows = [Prediction(f"e{n}", pair[name], 0) for n, pair in enumerate(outputs(40))]
+        write_predictions(f"{folder}/evaluation/predictions/{name}.parquet", rows, candidates)
     return Dataset.load(path)
 
 

@@ -1,7 +1,7 @@
 """The sweep's result and Figure 6, from finished points."""
 
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,36 @@ import pytest
 from msrrec import storage
 from msrrec.config import load_config
 from msrrec.errors import ConfigError
-from msrrec.evaluation.evaluate import METRICS
+from msrrec.metrics.statistics import Share
 from msrrec.pipeline import sweep
 from msrrec.report.plots import sweep_figure
+from msrrec.report.results import PointVariant, SweepPoint, SweepResult
 from tests.support.dataset import write_dataset
+from tests.support.results import evaluation_result, share, system_id, variant_result
 
 HITS = {0.2: 0.25, 0.5: 0.75, 0.8: 0.5}
-
-
-def share(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
 def write_point(folder: Path, alpha: float) -> None:
     point = folder / sweep.name_of(alpha)
     summary = {"loss_rea": None, "loss_rec": 1.5}
     storage.write_json(str(point / "model" / storage.RECORD), {"summary": summary})
-    found = {"hit_ratio": share(HITS[alpha]), "valid_ratio": share(0.9), "num_hits": 3}
-    metrics = {"num_users": 40, "chance": 1 / 6, "variants": {"full": found}}
-    storage.write_json(str(point / "predictions" / METRICS), metrics)
+    found = replace(variant_result(), hit_ratio=share(HITS[alpha]), valid_ratio=share(0.9))
+    result = evaluation_result(system_id("m", "trained"), {"full": found}, num_users=40)
+    result.save(str(point / "predictions"))
+
+
+def point(alpha: float, hit_ratio: Share) -> SweepPoint:
+    return SweepPoint(
+        alpha=alpha,
+        beta=1 - alpha,
+        folder="p",
+        loss_rea=1.0,
+        loss_rec=1.0,
+        num_users=4,
+        chance=0.2,
+        variants={"full": PointVariant(hit_ratio=hit_ratio, valid_ratio=share(0.5))},
+    )
 
 
 def test_a_sweep_names_the_best_alpha_and_draws_every_point(
@@ -47,13 +58,13 @@ def test_a_sweep_names_the_best_alpha_and_draws_every_point(
     summary = sweep.sweep(dataset.path, "paths", str(tmp_path / "out"), config, ["full"])
     assert ran == [(0.2, 0.5, 0.8)]
     assert (summary["best_alpha"], summary["hit_ratio"]) == ({"full": 0.5}, {"full": 0.75})
-    result = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert [(p["alpha"], p["beta"]) for p in result["points"]] == [
+    result = SweepResult.load(str(tmp_path / "out"))
+    assert [(p.alpha, p.beta) for p in result.points] == [
         (0.2, 0.8),
         (0.5, 0.5),
         (0.8, 0.2),
     ]
-    assert result["points"][0]["variants"]["full"]["hit_ratio"]["value"] == 0.25
+    assert result.points[0].variants["full"].hit_ratio.value == 0.25
     page = Path(summary["page"]).read_text()
     assert page.count("<polyline") == 1
     for label in ("0.2/0.8", "0.5/0.5", "0.8/0.2", "40 users of the validation split"):
@@ -61,29 +72,21 @@ def test_a_sweep_names_the_best_alpha_and_draws_every_point(
 
 
 def test_a_page_escapes_the_shops_name() -> None:
-    point = {
-        "alpha": 0.5,
-        "beta": 0.5,
-        "loss_rea": 1.0,
-        "loss_rec": 1.0,
-        "num_users": 4,
-        "chance": 0.2,
-        "variants": {"full": {"hit_ratio": share(0.5), "valid_ratio": share(0.5)}},
-    }
-    result = {"split": "test", "points": [point], "best_alpha": {"full": 0.5}}
+    points = (point(0.5, share(0.5)),)
+    result = SweepResult(split="test", points=points, best_alpha={"full": 0.5})
     assert b"<script>" not in sweep.render_sweep(result, "<script>")
 
 
 def test_curves_of_shares_lie_on_a_plane_from_zero() -> None:
-    variants = [{"full": {"hit_ratio": share(value)}} for value in (0.25, 0.5)]
     points = [
-        {"alpha": alpha, "variants": found} for alpha, found in zip((0, 0.5), variants, strict=True)
+        point(alpha, Share(value, value - 0.1, value + 0.1))
+        for alpha, value in ((0, 0.25), (0.5, 0.5))
     ]
     figure = sweep_figure(points)
     # the highest whisker ends at 0.6, so the plane ends at 0.7: 0.25 is 0.25/0.7 of 200 above 0
-    assert figure["top"] == pytest.approx(0.7)
-    assert figure["curves"]["full"]["line"] == "0.0,128.6 300.0,57.1"
-    ((x, low, high), _) = figure["curves"]["full"]["whiskers"]
+    assert figure.top == pytest.approx(0.7)
+    assert figure.curves["full"].line == "0.0,128.6 300.0,57.1"
+    ((x, low, high), _) = figure.curves["full"].whiskers
     assert (x, round(low, 1), round(high, 1)) == (0.0, 157.1, 100.0)
 
 

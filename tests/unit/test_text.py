@@ -113,7 +113,7 @@ def test_bertscore_says_what_it_needs(bert: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(EngineError, match=r"a folder with evaluate\.bertscore_layers set"):
         bertscore([("red", "red")], bert, None)
     monkeypatch.setitem(sys.modules, "bert_score", None)
-    with pytest.raises(EngineError, match=r"pip install 'msrrec\[metrics\]'"):
+    with pytest.raises(EngineError, match="pip install bert-score"):
         bertscore([("red", "red")], bert, 2)
 
 
@@ -143,6 +143,14 @@ def test_gptscore_is_the_mean_log_probability_in_both_directions(
     assert found.values == pytest.approx([expected], rel=100 * torch.finfo(torch.float32).eps)
     assert found.values[0] < 0
     assert found.note.endswith("mean of both directions")
+
+
+def test_an_empty_text_has_no_gptscore() -> None:
+    pairs = [("", "red lamp"), (" \n", "red lamp"), ("red lamp", ""), ("red lamp", "red lamp")]
+    *empty, written = gptscore_logprob(pairs, str(EMBEDDED_DIR)).values
+    assert empty == [None, None, None]
+    assert written is not None
+    assert written < 0
 
 
 def test_long_texts_fit_into_the_model() -> None:

@@ -1,0 +1,41 @@
+"""The examples of an evaluation, as its settings show them to a system."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from msrrec.config import EvaluateConfig
+from msrrec.data.dataset import Dataset
+from msrrec.data.negatives import draw_candidates
+from msrrec.errors import DataError
+from msrrec.schema import Example
+
+
+def evaluated_examples(dataset: Dataset, settings: EvaluateConfig) -> list[Example]:
+    """The first users of the split, with the candidates that are asked for, in that order.
+
+    Raises:
+        DataError: If the split has no examples.
+    """
+    if settings.negatives == "frozen":
+        examples = dataset.examples(settings.split, settings.num_users)
+    else:
+        drawn = draw_candidates(dataset, settings.split, settings.negatives, settings.num_negatives)
+        examples = drawn[: settings.num_users or None]
+    if not examples:
+        raise DataError(
+            f"{dataset.path}: the {settings.split} split has no examples; expected at least one"
+        )
+    return permute(examples, settings.permutation)
+
+
+def permute(examples: Sequence[Example], seed: int) -> list[Example]:
+    """The examples with every candidate list shuffled; 0 leaves them in the frozen order."""
+    if not seed:
+        return list(examples)
+    permuted = []
+    for example in examples:
+        candidates = list(example.candidates)
+        Random(f"{seed}:{example.example_id}").shuffle(candidates)
+        permuted.append(replace(example, candidates=tuple(candidates)))
+    return permuted

@@ -1,0 +1,320 @@
+"""What an evaluation found, with types: ``report/metrics.json`` and ``report/reasoning.json``."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import Field, JsonValue
+
+from msrrec.config.baselines import BaselinesConfig
+from msrrec.config.evaluate import EvaluateConfig
+from msrrec.config.inference import InferenceConfig
+from msrrec.evaluation.document import Document, Result
+from msrrec.evaluation.systems import SystemId
+from msrrec.inference.fusion import Agreement, Gate
+from msrrec.metrics.ranking import RankMetrics
+from msrrec.metrics.reasoning import ReasoningMetrics
+from msrrec.metrics.scores import JudgeFacts
+from msrrec.metrics.statistics import Paired, Share
+from msrrec.reasoning.prompts import Side
+from msrrec.stage import Summary
+
+
+class DatasetId(Result):
+    """What was evaluated on; two evaluations are comparable where this is the same."""
+
+    path: str
+    domain: str
+    fingerprint: str
+    negatives: str
+    """How the candidates beside the target were found; ``frozen`` ones are the dataset's own."""
+    num_negatives: int | None
+    """How many were drawn anew; None: as many as the dataset's."""
+
+
+class Check(Result):
+    """One line of the audit."""
+
+    name: str
+    ok: bool
+    text: str
+    """What was looked at, and what was found against it."""
+
+
+@dataclass(frozen=True)
+class VariantResult(RankMetrics):
+    """One variant of a system.
+
+    Attributes:
+        reasoning: Of the outputs that have a chain; None where none has.
+        outputs_hash: Changes with anything that was written or chosen.
+    """
+
+    reasoning: ReasoningMetrics | None
+    outputs_hash: str
+
+
+@dataclass(frozen=True)
+class VariantPair(Paired):
+    """The paired test between two variants of one system."""
+
+    first: str
+    second: str
+
+
+class ModelFacts(Result):
+    """The weights that were loaded."""
+
+    model_dir: str
+    weights: str
+    adapter: str | None
+    revision: str | None
+    weights_hash: str | None
+    """Changes with any byte of a weight file; None where they are not on this machine."""
+    answer_format: str
+
+
+class Refused(Result):
+    """A sample that was refused, and why."""
+
+    example_id: str
+    side: str
+    error: str
+
+
+class Errors(Result):
+    """How many samples were refused, and the first of them."""
+
+    num_refused: int
+    first: tuple[Refused, ...]
+
+
+class Speed(Result):
+    """How fast this run was; what an earlier one had finished is counted apart."""
+
+    num_resumed: int
+    wall_s: float
+    num_tokens: int
+    tokens_per_s: float
+
+
+class SideMetrics(Result):
+    """Length and perplexity of what a side wrote."""
+
+    num_outputs: int
+    mean_tokens: float
+    median_perplexity: float | None
+
+
+class CaseSide(Result):
+    """What one side wrote for a case."""
+
+    reasoning: str
+    text: str
+    index: int | None
+    """The 0-based candidate that it names."""
+    perplexity: float | None
+
+
+class Case(Result):
+    """One user in full: titles, what every side wrote, and which candidate was chosen."""
+
+    example_id: str
+    agreement: Agreement
+    is_hit: bool
+    history: tuple[str, ...]
+    candidates: tuple[str, ...]
+    target: int
+    """The 0-based candidate that came next."""
+    index: int | None
+    """The 0-based candidate that was chosen."""
+    side: str | None
+    """The side that won."""
+    sides: dict[str, CaseSide]
+
+
+class FusionCount(Result):
+    """Users, and who won and was right for them."""
+
+    num_users: int
+    user_wins: int
+    item_wins: int
+    user_hits: int
+    item_hits: int
+    fused_hits: int
+
+
+class Histogram(Result):
+    """Counts of perplexities in bins of equal width on a log scale, by agreement of the sides."""
+
+    edges: tuple[float, ...]
+    """One more than bins; empty where no perplexity was measured."""
+    agree: tuple[int, ...]
+    differ: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AgainstSide(Paired):
+    """The paired test of fusion, the first, against the better side alone, the second."""
+
+    side: Side
+
+
+class RuleResult(Result):
+    """What one rule of fusion would have chosen."""
+
+    rule: str
+    num_hits: int
+    hit_ratio: Share | None
+    hit_ratio_differ: Share | None
+    """Over the users whose sides differ; None where there are none."""
+    against_eq3: Paired | None
+    """The rule, the first, against Eq. 3; None for Eq. 3 itself."""
+
+
+class FusionResult(Result):
+    """Fusion in figures."""
+
+    total: FusionCount
+    by_agreement: dict[Agreement, FusionCount]
+    gain: int
+    """Users that fusion got right more than the better side alone."""
+    against_better: AgainstSide
+    perplexity: Histogram
+    study: tuple[RuleResult, ...] = ()
+    gate: Gate | None = None
+    """The gate in the study, fitted on validation."""
+
+
+class TrialResult(Result):
+    """One trial of a sequential system."""
+
+    learning_rate: float
+    dropout: float
+    size: int
+    validation: float
+    """MRR among the frozen candidates of validation, at the best epoch."""
+    best_epoch: int
+    epochs: int
+    epoch_s: float | None
+
+
+class SequentialFit(Result):
+    """How a sequential system was fitted."""
+
+    events_per_item: float
+    best: TrialResult
+    trials: tuple[TrialResult, ...]
+
+
+class FitResult(Result):
+    """How a baseline was fitted."""
+
+    wall_s: float
+    sequential: SequentialFit | None = None
+    """Only of systems that are fitted by trials."""
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    """What any other system tells of its fit."""
+
+
+class ApiFacts(Result):
+    """What was asked of a model behind an API."""
+
+    calls: int
+    unanswered: int
+    """Users without any completion."""
+    samples: int | None = None
+    """Completions that name a candidate."""
+    verified: int | None = None
+    """Samples whose rationale was verified."""
+    recovered: int | None = None
+    """Samples whose rationale alone led to the same candidate."""
+
+
+class EvaluationConfig(Result):
+    """The settings that decide an evaluation."""
+
+    inference: InferenceConfig
+    evaluate: EvaluateConfig
+    baselines: BaselinesConfig
+
+
+class Details(Result):
+    """What only some kinds of systems tell; the rest is as it is here."""
+
+    model: ModelFacts | None = None
+    errors: Errors | None = None
+    speed: Speed | None = None
+    sides: dict[Side, SideMetrics] = Field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    fusion: FusionResult | None = None
+    fit: FitResult | None = None
+    api: ApiFacts | None = None
+
+
+class EvaluationResult(Document, Details):
+    """All that one evaluation found; its predictions lie beside it."""
+
+    FILE: ClassVar[str] = "report/metrics.json"
+    KIND: ClassVar[str] = "msrrec-evaluation"
+    WHAT: ClassVar[str] = "an evaluation"
+    VERSION: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "msrrec evaluate"
+
+    system: SystemId
+    dataset: DatasetId
+    split: Literal["validation", "test"]
+    num_users: int
+    num_candidates: dict[int, int]
+    """Users by the length of their candidate list."""
+    chance: float
+    """The expected HitRatio@1 of a random choice."""
+    variants: dict[str, VariantResult]
+    audit: tuple[Check, ...]
+    paired: tuple[VariantPair, ...]
+    """Fusion against each other variant."""
+    config: EvaluationConfig
+
+    @property
+    def weights_hash(self) -> str | None:
+        """The hash of the weights that were loaded; None where there are none or none is known."""
+        return self.model.weights_hash if self.model else None
+
+
+Metric = Literal["meteor", "bertscore_f1", "gptscore_logprob", "judge_0_100"]
+"""How a reasoning is held against its reference."""
+
+
+class MetricScore(Result):
+    """One metric of one variant."""
+
+    all: Share | None
+    """Over all users with a reference."""
+    correct: Share | None
+    """Over those whose target the variant chose."""
+    num_users: int
+    """Users with a reference."""
+
+
+class ReasoningScores(Document):
+    """The reasonings of an evaluation against the teacher's correct paths."""
+
+    FILE: ClassVar[str] = "report/reasoning.json"
+    KIND: ClassVar[str] = "msrrec-scores"
+    WHAT: ClassVar[str] = "scores of reasonings"
+    VERSION: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "msrrec score"
+
+    references: str
+    """The folder of the paths."""
+    num_references: int
+    num_users: int
+    notes: dict[Metric, str]
+    """With what each metric was measured, which decides how high it is."""
+    judge: JudgeFacts | None
+    variants: dict[str, dict[Metric, MetricScore]]
+    cases: dict[str, str | None]
+    """The references of the case studies, by example."""
+
+    def summary(self) -> Summary:
+        """What the command prints: all but the texts."""
+        return dict(self.model_dump(mode="json", exclude={"cases"}))

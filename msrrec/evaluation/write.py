@@ -1,0 +1,180 @@
+"""The files that every evaluation ends in, whatever the system was.
+
+``predictions/<variant>.parquet`` has one row a user, ``report/metrics.json`` the figures.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msrrec import storage
+from msrrec.baselines.popularity import count_buyers
+from msrrec.baselines.purchases import training_purchases
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.evaluation.audit import audit_examples, audit_variants, hash_predictions
+from msrrec.evaluation.results import (
+    Check,
+    DatasetId,
+    Details,
+    EvaluationConfig,
+    EvaluationResult,
+    Refused,
+    VariantPair,
+    VariantResult,
+)
+from msrrec.evaluation.systems import SystemId
+from msrrec.inference.predictions import Prediction, write_predictions
+from msrrec.metrics import ranking
+from msrrec.metrics.reasoning import reasoning_metrics
+from msrrec.metrics.statistics import Share, mcnemar
+from msrrec.schema import Example
+from msrrec.stage import Summary
+
+SAMPLES = "predictions/samples.parquet"
+"""Samples beyond the first of a side, columns as in a variant's file; where there are any."""
+DEAD_LETTERS = "predictions/dead_letters.jsonl"
+"""The samples that were refused, and why; where there are any."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one run over a split found, before it is written.
+
+    Attributes:
+        system: Whose predictions they are.
+        examples: As they were shown.
+        predictions: One an example and variant, in the order of the examples.
+        refused: Every sample that was refused.
+        samples: Predictions beyond the first of a side.
+        details: What only some kinds of systems tell.
+    """
+
+    system: SystemId
+    examples: Sequence[Example]
+    predictions: Mapping[str, Sequence[Prediction]]
+    refused: Sequence[Refused] = ()
+    samples: Sequence[Prediction] = ()
+    details: Details = field(default_factory=Details)
+
+
+def write_evaluation(
+    evaluation: Evaluation, dataset: Dataset, out: str, config: RunConfig
+) -> Summary:
+    """Write all files at once, or none, and return the figures that the command prints."""
+    result = summarize(evaluation, dataset, config)
+    candidates = {e.example_id: e.candidates for e in evaluation.examples}
+    with storage.atomic_folder(out) as folder:
+        for variant, predictions in evaluation.predictions.items():
+            path = storage.join(folder, "predictions", f"{variant}.parquet")
+            write_predictions(path, predictions, candidates)
+        if evaluation.samples:
+            write_predictions(storage.join(folder, SAMPLES), evaluation.samples, candidates)
+        if evaluation.refused:
+            rows = (json.dumps(row.model_dump(), ensure_ascii=False) for row in evaluation.refused)
+            content = "".join(row + "\n" for row in rows).encode()
+            storage.write_bytes(storage.join(folder, DEAD_LETTERS), content)
+        result.save(folder)
+    return _summary(result, out)
+
+
+def summarize(evaluation: Evaluation, dataset: Dataset, config: RunConfig) -> EvaluationResult:
+    """All figures of an evaluation."""
+    examples = evaluation.examples
+    variants = _variants(evaluation, dataset)
+    chance = ranking.chance(examples)
+    return EvaluationResult(
+        **dict(evaluation.details),
+        system=evaluation.system,
+        dataset=_describe(dataset, config),
+        split=config.evaluate.split,
+        num_users=len(examples),
+        num_candidates=dict(sorted(Counter(len(e.candidates) for e in examples).items())),
+        chance=chance,
+        variants=variants,
+        audit=tuple(_audit(evaluation, dataset, chance, variants)),
+        paired=_paired(variants),
+        config=EvaluationConfig(
+            inference=config.inference, evaluate=config.evaluate, baselines=config.baselines
+        ),
+    )
+
+
+def _audit(
+    evaluation: Evaluation, dataset: Dataset, chance: float, variants: Mapping[str, VariantResult]
+) -> list[Check]:
+    checks = audit_examples(dataset, evaluation.examples)
+    if evaluation.system.kind != "baseline":
+        hashes = {name: found.outputs_hash for name, found in variants.items()}
+        checks += audit_variants(chance, variants, hashes)
+    return checks
+
+
+def _paired(variants: Mapping[str, VariantResult]) -> tuple[VariantPair, ...]:
+    """Fusion against each other variant; nothing where it is not among them."""
+    if "fused" not in variants:
+        return ()
+    fused = variants["fused"].hits
+    return tuple(
+        VariantPair(**vars(mcnemar(fused, found.hits)), first="fused", second=name)
+        for name, found in variants.items()
+        if name != "fused"
+    )
+
+
+def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, VariantResult]:
+    buyers = count_buyers(training_purchases(dataset))
+    return {
+        variant: _variant(evaluation.examples, predictions, dataset, buyers)
+        for variant, predictions in evaluation.predictions.items()
+    }
+
+
+def _variant(
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    dataset: Dataset,
+    buyers: Mapping[str, int],
+) -> VariantResult:
+    choices = [p.item_id(e.candidates) for e, p in zip(examples, predictions, strict=True)]
+    scores = [p.candidate_scores or p.output.candidate_logprobs for p in predictions]
+    outputs = [p.output for p in predictions]
+    return VariantResult(
+        **vars(ranking.rank_metrics(examples, choices, buyers, scores)),
+        reasoning=reasoning_metrics(dataset.items, examples, outputs),
+        outputs_hash=hash_predictions(examples, predictions),
+    )
+
+
+def _describe(dataset: Dataset, config: RunConfig) -> DatasetId:
+    return DatasetId(
+        path=dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute()),
+        domain=dataset.domain,
+        fingerprint=dataset.fingerprint,
+        negatives=config.evaluate.negatives,
+        num_negatives=config.evaluate.num_negatives,
+    )
+
+
+def _summary(result: EvaluationResult, out: str) -> Summary:
+    """The figures of the one line that the command prints."""
+    return {
+        "out": out,
+        "system": result.system.label,
+        "num_users": result.num_users,
+        "chance": round(result.chance, 4),
+        "variants": {
+            name: {
+                "hit_ratio": _rounded(found.hit_ratio),
+                "valid_ratio": _rounded(found.valid_ratio),
+            }
+            for name, found in result.variants.items()
+        },
+        "warnings": [check.text for check in result.audit if not check.ok],
+    }
+
+
+def _rounded(share: Share) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in vars(share).items()}

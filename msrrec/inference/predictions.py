@@ -1,0 +1,127 @@
+"""A generated text in memory and on disk: one shape each, and the only way between them.
+
+``SideOutput`` says what was generated, ``Prediction`` for whom. The columns on disk are named after
+the fields of both; a candidate is a place in memory and an item id on disk.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from msrrec import schema, storage
+from msrrec.errors import DataError
+from msrrec.inference.fusion import SideOutput
+from msrrec.schema import Example
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one system wrote for one example.
+
+    Attributes:
+        output: What was written; invalid and empty where the example was refused.
+        seed: The sample's seed.
+        error: Why the example was refused, or None.
+        sample: Which of several samples of this side, from 0.
+        candidate_scores: A baseline's scores of the candidates; None for what was generated.
+        is_resumed: Whether an earlier run had finished it.
+    """
+
+    example_id: str
+    output: SideOutput
+    seed: int
+    error: str | None = None
+    sample: int = 0
+    candidate_scores: tuple[float, ...] | None = None
+    is_resumed: bool = field(default=False, compare=False)
+
+    def item_id(self, candidates: Sequence[str]) -> str | None:
+        """The item that was chosen from an example's candidates; None for an invalid output."""
+        index = self.output.index
+        return None if index is None else candidates[index]
+
+
+Row = dict[str, Any]
+"""One line of a Parquet file."""
+
+_OUTPUT = tuple(column.name for column in fields(SideOutput))
+_LISTS = ("candidate_logprobs", "candidate_scores")
+"""Columns that Arrow gives back as lists."""
+
+
+def to_row(prediction: Prediction) -> Row:
+    """The fields of a prediction and its output side by side, the candidate still as ``index``."""
+    return {
+        **{name: getattr(prediction, name) for name in ("example_id", "seed", "error", "sample")},
+        **{name: getattr(prediction.output, name) for name in _OUTPUT},
+        "candidate_scores": prediction.candidate_scores,
+    }
+
+
+def from_row(row: Mapping[str, Any], *, is_resumed: bool = False) -> Prediction:
+    """The inverse of ``to_row``; columns that a file does not have are as their fields' defaults.
+
+    Raises:
+        KeyError: If a column without a default is missing.
+    """
+    values = {**row, **{name: tuple(row[name]) for name in _LISTS if row.get(name) is not None}}
+    output = SideOutput(**{name: values[name] for name in _OUTPUT if name in values})
+    given = ("error", "sample", "candidate_scores")
+    more = {name: values[name] for name in given if name in values}
+    return Prediction(row["example_id"], output, row["seed"], is_resumed=is_resumed, **more)
+
+
+def write_predictions(
+    path: str, predictions: Sequence[Prediction], candidates: Mapping[str, Sequence[str]]
+) -> None:
+    """A Parquet file of ``schema.PREDICTIONS``.
+
+    Args:
+        path: The file.
+        predictions: One a row.
+        candidates: Item ids in the order that was shown, by example id.
+    """
+    rows = [{**to_row(p), schema.ITEM_ID: p.item_id(candidates[p.example_id])} for p in predictions]
+    storage.write_table(path, pa.Table.from_pylist(rows, schema=schema.PREDICTIONS))
+
+
+def read_predictions(path: str, examples: Sequence[Example]) -> list[Prediction]:
+    """What was written for these examples, in their order.
+
+    Args:
+        path: A file that ``write_predictions`` wrote.
+        examples: As they were shown, with the candidates in that order.
+
+    Raises:
+        DataError: If the file can't be read or holds other examples.
+    """
+    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+    if [row["example_id"] for row in rows] != [e.example_id for e in examples]:
+        raise DataError(
+            f"{path}: holds other examples than the dataset; expected one row for each of its "
+            f"{len(examples)}, in its order; evaluate again"
+        )
+    return [
+        from_row({**row, "index": _place(row[schema.ITEM_ID], example, path)})
+        for row, example in zip(rows, examples, strict=True)
+    ]
+
+
+def _place(item_id: str | None, example: Example, path: str) -> int | None:
+    if item_id is None:
+        return None
+    if item_id not in example.candidates:
+        raise DataError(
+            f"{path}: chooses {item_id} for {example.example_id}, which is none of its candidates; "
+            "expected the candidates of the dataset; evaluate again"
+        )
+    return example.candidates.index(item_id)
+
+
+def read_choices(path: str) -> dict[str, str | None]:
+    """The chosen item ids of a file that ``write_predictions`` wrote, by example id."""
+    table = storage.read_table(path, schema.PREDICTIONS)
+    columns: Iterable[list[Any]] = (table[name].to_pylist() for name in ("example_id", "item_id"))
+    return dict(zip(*columns, strict=True))

@@ -1,0 +1,118 @@
+"""Sentences that follow from the figures: what they allow to be said, and what they don't."""
+
+from collections.abc import Sequence
+
+from msrrec.evaluation.audit import VALID_BAR, audit_systems
+from msrrec.evaluation.results import Check, VariantResult
+from msrrec.metrics.statistics import SIGNIFICANT, Share, holm, mcnemar
+from msrrec.page import format_p, percent
+from msrrec.report.load import Evaluated
+from msrrec.report.results import AdjustedPaired, SystemRow
+from msrrec.report.rows import Row, Table
+
+_CONTROLS = ("popularity", "item-knn")
+"""Ids of what a system trained on item ids has to beat."""
+
+
+def find_all(table: Table) -> tuple[str, ...]:
+    """Every sentence about a table, that about its headline first."""
+    shown = [row.shown for row in table.rows]
+    return (*_compare(shown, table.headline.shown), *_limits(table))
+
+
+def check_all(results: Sequence[Evaluated]) -> list[Check]:
+    """Every check of every evaluation, failed ones first, and those between evaluations."""
+    checks = [
+        check.model_copy(update={"name": f"{check.name}, {evaluated.label}"})
+        for evaluated in results
+        for check in evaluated.result.audit
+    ]
+    checks += audit_systems([evaluated.result for evaluated in results])
+    different = {(check.name, check.text): check for check in checks}
+    return sorted(different.values(), key=lambda check: check.ok)
+
+
+def _compare(rows: Sequence[SystemRow], headline: SystemRow) -> list[str]:
+    hit, chance = headline.hit_ratio, headline.chance
+    findings = [
+        f"{headline.label} names the item that came next for {percent(hit.value)} of "
+        f"{headline.num_users:,} users ({percent(hit.low)} to {percent(hit.high)}); "
+        f"chance is {percent(chance)}. {_against_chance(hit, chance)}"
+    ]
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        if row.paired:
+            groups.setdefault(_verdict(row.paired), []).append(row.label)
+    findings += [f"{verdict} {', '.join(labels)}." for verdict, labels in sorted(groups.items())]
+    if headline.valid_ratio.value < VALID_BAR:
+        findings.append(
+            f"Only {percent(headline.valid_ratio.value)} of its answers name exactly one "
+            "candidate; the rest count as misses."
+        )
+    return findings
+
+
+def _verdict(paired: AdjustedPaired) -> str:
+    if paired.p_adjusted >= SIGNIFICANT:
+        return "On the same users, no difference is shown from"
+    is_better = paired.first_only > paired.second_only
+    return f"On the same users, it is {'better' if is_better else 'worse'} than"
+
+
+def _against_chance(hit: Share, chance: float) -> str:
+    if hit.low > chance:
+        return f"That is {hit.value / chance:.1f} times chance."
+    if hit.high < chance:
+        return "That is worse than chance: look for an error before anything else."
+    return "That can't be told from chance on this many users."
+
+
+def _limits(table: Table) -> list[str]:
+    """How many targets no training user bought, and which trained baselines that holds back."""
+    cold = _cold_share(table.headline.variant)
+    if cold is None:
+        return []
+    sentences = [
+        f"{percent(cold)} of the targets are cold: no training user bought them, so a system that "
+        "learns from item ids alone can't know them."
+    ]
+    same = [row for row in table.rows if row.shown.users == table.headline.shown.users]
+    controls = [row for row in same if row.shown.system.id in _CONTROLS]
+    pairs = [(row, control) for row in same if row.is_sequential for control in controls]
+    tests = [mcnemar(row.variant.hits, control.variant.hits) for row, control in pairs]
+    adjusted = holm([test.p_value for test in tests])
+    for (row, control), test, p_adjusted in zip(pairs, tests, adjusted, strict=True):
+        if test.difference <= 0 or p_adjusted >= SIGNIFICANT:
+            sentences.append(_against_control(row, control, p_adjusted))
+    return sentences
+
+
+def _against_control(trained: Row, control: Row, p_adjusted: float) -> str:
+    """How far a trained baseline is from being above a control."""
+    ours, its = trained.variant, control.variant
+    verdict = "is below" if p_adjusted < SIGNIFICANT else "is not shown to be above"
+    fit = trained.evaluated.result.fit
+    assert fit is not None
+    assert fit.sequential is not None
+    return (
+        f"{trained.shown.system.label} {verdict} {control.shown.system.label} "
+        f"({ours.hit_ratio.value:.4f} against {its.hit_ratio.value:.4f}, "
+        f"{format_p(p_adjusted)}). On targets that somebody "
+        f"bought in training it is {_warm(ours)} against {_warm(its)}; it learned from "
+        f"{fit.sequential.events_per_item:.1f} events an item."
+    )
+
+
+def _cold_share(found: VariantResult) -> float | None:
+    if found.popularity is None:
+        return None
+    return found.popularity.rows[0].num_users / max(found.num_users, 1)
+
+
+def _warm(found: VariantResult) -> str:
+    """HitRatio@1 over the users whose target was bought in training."""
+    rows = found.popularity.rows if found.popularity else ()
+    warm = [(row.num_users, row.hit_ratio.value) for row in rows if row.low and row.hit_ratio]
+    users = sum(num_users for num_users, _ in warm)
+    hits = sum(num_users * value for num_users, value in warm)
+    return f"{hits / users:.4f}" if users else "unknown"

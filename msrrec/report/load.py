@@ -1,0 +1,120 @@
+"""What a report is made of: the evaluations and sweeps below a folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from msrrec import storage
+from msrrec.errors import DataError
+from msrrec.evaluation.results import EvaluationResult, ReasoningScores
+from msrrec.evaluation.systems import KINDS
+from msrrec.report.plots import CURVES, TrainingPoint
+from msrrec.report.results import SweepResult
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluated system.
+
+    Attributes:
+        path: The folder of the evaluation.
+        result: Its ``report/metrics.json``.
+        training: The lines of the model's metrics.jsonl, where it has one.
+        scores: Its ``report/reasoning.json``, where ``msrrec score`` has written it.
+    """
+
+    path: str
+    result: EvaluationResult
+    training: Sequence[TrainingPoint] = ()
+    scores: ReasoningScores | None = None
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.result.system.label
+
+    @property
+    def is_permuted(self) -> bool:
+        """Whether it had another order of candidates than the frozen one."""
+        return bool(self.result.config.evaluate.permutation)
+
+    @property
+    def users(self) -> str:
+        """What two results must share to be compared user by user."""
+        result, dataset = self.result, self.result.dataset
+        shared = (dataset.fingerprint, result.split, result.num_users)
+        drawn = (dataset.negatives, dataset.num_negatives or 0)
+        return "/".join(map(str, shared if dataset.negatives == "frozen" else (*shared, *drawn)))
+
+
+def load_results(folder: str) -> list[Evaluated]:
+    """Every evaluation below a folder but a sweep's: baselines, base models, trained ones.
+
+    Raises:
+        DataError: If there is none, or one can't be read.
+    """
+    sweeps = tuple(path + "/" for path in _find(folder, SweepResult.FILE))
+    paths = _find(folder, EvaluationResult.FILE)
+    results = [load_result(path) for path in paths if not path.startswith(sweeps)]
+    if not results:
+        raise DataError(
+            f"{folder}: found no {EvaluationResult.FILE} below it; expected folders made by "
+            "`msrrec evaluate`"
+        )
+    return sorted(results, key=_place)
+
+
+def load_sweeps(folder: str) -> list[SweepResult]:
+    """What every sweep below a folder found."""
+    return [SweepResult.load(path) for path in _find(folder, SweepResult.FILE)]
+
+
+def load_result(path: str) -> Evaluated:
+    """One evaluation, with its model's training curve where that is still there.
+
+    Raises:
+        DataError: If a file is missing, of another kind or another schema version.
+    """
+    result = EvaluationResult.load(path)
+    is_scored = storage.exists(storage.join(path, ReasoningScores.FILE))
+    scores = ReasoningScores.load(path) if is_scored else None
+    return Evaluated(path, result, _training(result), scores)
+
+
+def _find(folder: str, file: str) -> list[str]:
+    """The folders, at any depth, that hold a file, sorted."""
+    filesystem, inner = storage.resolve(folder)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    prefix = folder[: -len(inner)] if "://" in folder else ""
+    return sorted(
+        prefix + info.path.removesuffix("/" + file)
+        for info in filesystem.get_file_info(selector)
+        if info.path.endswith("/" + file)
+    )
+
+
+def _place(evaluated: Evaluated) -> tuple[int, int, bool, str]:
+    """Baselines first, random before all, then base models, then those with more variants last."""
+    system, variants = evaluated.result.system, evaluated.result.variants
+    return KINDS.index(system.kind), len(variants), system.id != "random", system.label
+
+
+def _training(result: EvaluationResult) -> list[TrainingPoint]:
+    path = storage.join(result.model.model_dir, "metrics.jsonl") if result.model else ""
+    if not path or not storage.exists(path):
+        return []
+    lines = storage.read_bytes(path).decode("utf-8", errors="replace").splitlines()
+    try:
+        found = [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON lines ({error})") from error
+    return [
+        TrainingPoint(
+            float(line["step"]),
+            {k: float(line[k]) for k in CURVES if isinstance(line.get(k), int | float)},
+        )
+        for line in found
+        if "step" in line
+    ]

@@ -1,0 +1,131 @@
+"""What reports and sweeps find, with types: ``report/results.json`` and ``sweep.json``."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from msrrec.evaluation.consistency import ChangedChoices
+from msrrec.evaluation.document import Document, Result
+from msrrec.evaluation.results import RuleResult
+from msrrec.evaluation.systems import SystemId
+from msrrec.metrics.ranking import FullRanking
+from msrrec.metrics.reasoning import ReasoningMetrics
+from msrrec.metrics.statistics import Paired, Share
+
+
+@dataclass(frozen=True)
+class AdjustedPaired(Paired):
+    """A paired test among several.
+
+    Attributes:
+        p_adjusted: After Holm's correction over all rows of the table.
+        detectable: The smallest difference that these users show in 4 of 5 studies, at the level of
+            Holm's first step; None where not even the largest possible one would be found.
+
+    ``low`` and ``high`` are of this difference alone, without a correction.
+    """
+
+    p_adjusted: float
+    detectable: float | None
+
+
+class SystemRow(Result):
+    """One line of the table: a system in one variant."""
+
+    system: SystemId
+    variant: str
+    label: str
+    """What the table calls it: the system's label, and the variant where there are several."""
+    domain: str
+    users: str
+    """Whom it was evaluated on; rows are compared user by user where this is the same."""
+    seed: int
+    is_trained: bool
+    """Whether its weights were fitted on the training split."""
+    num_users: int
+    chance: float
+    hit_ratio: Share
+    valid_ratio: Share
+    hit_ratio_valid: Share | None
+    ranking: FullRanking | None = None
+    reasoning: ReasoningMetrics | None = None
+    meteor: Share | None = None
+    bertscore_f1: Share | None = None
+    gptscore_logprob: Share | None = None
+    judge_0_100: Share | None = None
+    paired: AdjustedPaired | None = None
+    """The row that others are held against, the first, against this one; None for itself and for
+    other users."""
+
+
+class SeedSpread(Result):
+    """HitRatio@1 over the seeds of one system on the same users."""
+
+    label: str
+    mean: float
+    sd: float
+    values: dict[int, float]
+    """By seed."""
+
+
+class StudyRow(RuleResult):
+    """One rule of fusion, as the page shows it."""
+
+    label: str
+    p_adjusted: float | None = None
+    """After Holm's correction over the rules that choose; None for Eq. 3 and the oracle."""
+
+
+class ReportResult(Document):
+    """All figures of a page."""
+
+    FILE: ClassVar[str] = "report/results.json"
+    KIND: ClassVar[str] = "msrrec-report"
+    WHAT: ClassVar[str] = "a report"
+    VERSION: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "msrrec report"
+
+    systems: tuple[SystemRow, ...]
+    failures: dict[str, str]
+    """Systems without a result, and why."""
+    findings: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seeds: tuple[SeedSpread, ...]
+    changed_choices: tuple[ChangedChoices, ...]
+    fusion_study: tuple[StudyRow, ...]
+
+
+class PointVariant(Result):
+    """One variant at one point of a sweep."""
+
+    hit_ratio: Share
+    valid_ratio: Share
+
+
+class SweepPoint(Result):
+    """What came out at one alpha."""
+
+    alpha: float
+    beta: float
+    folder: str
+    loss_rea: float | None
+    """Averaged over the last training steps; None without reasoning."""
+    loss_rec: float
+    num_users: int
+    chance: float
+    variants: dict[str, PointVariant]
+
+
+class SweepResult(Document):
+    """What a sweep found; its points' models and evaluations lie below it."""
+
+    FILE: ClassVar[str] = "sweep.json"
+    KIND: ClassVar[str] = "msrrec-sweep"
+    WHAT: ClassVar[str] = "a sweep"
+    VERSION: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "msrrec sweep"
+
+    split: Literal["validation", "test"]
+    points: tuple[SweepPoint, ...]
+    """By rising alpha."""
+    best_alpha: dict[str, float]
+    """By variant."""

@@ -1,0 +1,120 @@
+"""The table of systems as Markdown, with what reproduces it: commands, seeds and versions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from msrrec.data.dataset import Dataset
+from msrrec.metrics.statistics import Share
+from msrrec.page import format_p
+from msrrec.report.results import ReportResult, SystemRow
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How one system was run.
+
+    Attributes:
+        seconds: Training and evaluation together, of the run that finished it.
+        cores: Of the machine; None where that was not kept.
+        versions: Of Python and the packages that decide results, and the commit.
+    """
+
+    seconds: float
+    cores: int | None
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a table was made from: data, seed, and the command lines that make it again."""
+
+    dataset: Dataset
+    seed: int
+    commands: Sequence[str]
+
+
+def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFacts]) -> str:
+    """The table as Markdown.
+
+    Args:
+        report: Its rows, findings and warnings.
+        origin: What all systems shared.
+        runs: Of each system, by name.
+    """
+    dataset = origin.dataset
+    lines = [
+        f"# Systems on {_cell(dataset.domain)}",
+        "",
+        "| system | HitRatio@1 | ValidRatio | MRR | difference | p (Holm) |",
+        "|---|---|---|---|---|---|",
+        *(_line(row) for row in report.systems),
+        *(_failed(name, s, dataset.path) for name, s in report.failures.items()),
+        "",
+        "95% intervals in brackets, each by itself. MRR is what a random order of ties is expected "
+        "to give. Difference: the row that the others are held against, minus this one, on the "
+        "same users; exact McNemar tests, corrected over all rows, which alone decide what is "
+        "called a difference.",
+        "",
+        *(f"- {_cell(finding)}" for finding in report.findings),
+        *(f"- Check failed: {_cell(warning)}" for warning in report.warnings),
+        "",
+        *(f"    {command}" for command in origin.commands),
+        "",
+        *_foot(origin, runs),
+    ]
+    return "\n".join(lines)
+
+
+def _foot(origin: Origin, runs: Mapping[str, RunFacts]) -> list[str]:
+    minutes = sum(run.seconds for run in runs.values()) / 60
+    seconds = ", ".join(f"{_cell(name)} {run.seconds:,.0f}" for name, run in runs.items())
+    cores = _join(run.cores for run in runs.values())
+    return [
+        f"Seconds, training and answers together, of the run that finished it: {seconds}; "
+        f"{minutes:,.0f} minutes in all, with {cores} cores.",
+        "",
+        f"Dataset {origin.dataset.fingerprint[:16]}, seed {origin.seed}; "
+        f"{_versions(runs.values())}.",
+        "",
+    ]
+
+
+def _versions(runs: Iterable[RunFacts]) -> str:
+    """Every version that a system was run with; several where they were run at different times."""
+    found = [run.versions for run in runs]
+    names = dict.fromkeys(chain(*found))
+    return ", ".join(f"{name} {_join(versions.get(name) for versions in found)}" for name in names)
+
+
+def _join(values: Iterable[object]) -> str:
+    """The different values, in the order found; ``unknown`` for None."""
+    texts = ("unknown" if value is None else str(value) for value in values)
+    return " and ".join(dict.fromkeys(texts))
+
+
+def _line(row: SystemRow) -> str:
+    paired, ranking = row.paired, row.ranking
+    cells = (
+        _cell(row.label),
+        _interval(row.hit_ratio),
+        _interval(row.valid_ratio),
+        _interval(ranking.mrr if ranking else None),
+        f"{paired.difference:+.4f} [{paired.low:+.3f}, {paired.high:+.3f}]" if paired else "–",
+        format_p(paired.p_adjusted).removeprefix("p ").removeprefix("= ") if paired else "–",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _failed(name: str, sentence: str, path: str) -> str:
+    return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | |"
+
+
+def _interval(share: Share | None) -> str:
+    return "–" if share is None else f"{share.value:.4f} [{share.low:.3f}, {share.high:.3f}]"
+
+
+def _cell(text: str) -> str:
+    """Text in one cell: one line, no bars, no markup."""
+    cleaned = " ".join(text.split()).replace("|", "/")
+    return cleaned.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,162 @@
+"""What the page shows beside the table of systems: positions, groups, curves, rules, cases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msrrec import schema, storage
+from msrrec.evaluation.results import Case, EvaluationResult, VariantResult
+from msrrec.metrics.ranking import Group, Groups, Slots
+from msrrec.metrics.statistics import Share, holm
+from msrrec.report.load import Evaluated
+from msrrec.report.plots import Curves, axis_top, training_curves
+from msrrec.report.results import StudyRow
+
+
+@dataclass(frozen=True)
+class SlotRow:
+    """One position, counted from 1, and the share of all choices that fall there."""
+
+    slot: int
+    num_users: int
+    hit_ratio: Share | None
+    chosen: float
+
+
+@dataclass(frozen=True)
+class SlotTable:
+    """The table of positions; ``top`` is the end of its bars."""
+
+    rows: tuple[SlotRow, ...]
+    p_value: float | None
+    hit_p_value: float | None
+    top: float
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """HitRatio@1 by one count; each row with its label."""
+
+    title: str
+    rows: tuple[tuple[str, Group], ...]
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class ModelCurves:
+    """The training of one model."""
+
+    label: str
+    curves: Curves
+
+
+@dataclass(frozen=True)
+class BackboneText:
+    """What the backbone wrote for the same user, and the item that it named, if any."""
+
+    label: str
+    text: str
+    item_id: str | None
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """A case study beside the reference and the backbone's text, where there are any."""
+
+    case: Case
+    reference: str | None
+    backbone: BackboneText | None
+
+
+def show_slots(slots: Slots) -> SlotTable:
+    """Positions with their hits and choices."""
+    total = max(sum(slots.num_chosen), 1)
+    columns = zip(slots.num_users, slots.hit_ratio, slots.num_chosen, strict=True)
+    rows = tuple(
+        SlotRow(n, users, share, chosen / total)
+        for n, (users, share, chosen) in enumerate(columns, 1)
+    )
+    highs = [row.hit_ratio.high for row in rows if row.hit_ratio]
+    return SlotTable(rows, slots.uniform_p_value, slots.hit_p_value, axis_top(highs or [1.0]))
+
+
+def show_groups(found: VariantResult) -> list[GroupTable]:
+    """HitRatio@1 by history length and by popularity of the target."""
+    tables = [_label("purchases before", found.history_length)]
+    if found.popularity:
+        tables.append(_label("training users of the target", found.popularity))
+    return tables
+
+
+def _label(title: str, groups: Groups) -> GroupTable:
+    rows = tuple((_name_range(row.low, row.high), row) for row in groups.rows)
+    return GroupTable(title, rows, groups.p_value)
+
+
+def _name_range(low: int, high: int | None) -> str:
+    """Such as ``3 to 4``; nobody trained on the targets of group 0."""
+    if high is None:
+        return f"{low} or more"
+    if high == 0:
+        return "0 (cold)"
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def show_curves(results: Sequence[Evaluated]) -> list[ModelCurves]:
+    """One training curve a model, however often it was evaluated."""
+    found: dict[str, ModelCurves] = {}
+    for evaluated in results:
+        curves = training_curves(evaluated.training)
+        if curves and evaluated.result.model:
+            model_dir = evaluated.result.model.model_dir
+            found.setdefault(model_dir, ModelCurves(evaluated.label, curves))
+    return list(found.values())
+
+
+_RULES = {
+    "user": "user side alone",
+    "item": "item side alone",
+    "eq3": "Equation 3",
+    "min": "always the lower perplexity",
+    "max": "always the higher perplexity",
+    "margin": "the larger margin in likelihood",
+    "vote": "vote with the full chain",
+    "gate": "gate fitted on validation",
+    "eq3_output": "Equation 3, perplexity of the whole output",
+    "eq3_unconditional": "Equation 3, perplexity without the prompt",
+    "oracle": "oracle: either side right",
+}
+
+
+def build_study(result: EvaluationResult) -> tuple[StudyRow, ...]:
+    """The rules of fusion, p-values corrected over those that choose; empty without fusion."""
+    study = result.fusion.study if result.fusion else ()
+    tests = {row.rule: row.against_eq3 for row in study if row.rule != "oracle"}
+    p_values = {rule: test.p_value for rule, test in tests.items() if test}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return tuple(
+        StudyRow(**dict(row), label=_RULES[row.rule], p_adjusted=adjusted.get(row.rule))
+        for row in study
+    )
+
+
+def show_cases(main: Evaluated, results: Sequence[Evaluated]) -> list[ShownCase]:
+    """The case studies with the reference, and with what the backbone wrote for the same user."""
+    references = main.scores.cases if main.scores else {}
+    base = next((r for r in results if r.result.system.id == "backbone"), None)
+    texts = _backbone_texts(base) if base and base.users == main.users else {}
+    return [
+        ShownCase(case, references.get(case.example_id), texts.get(case.example_id))
+        for case in main.result.cases
+    ]
+
+
+def _backbone_texts(base: Evaluated) -> dict[str, BackboneText]:
+    variant = next(iter(base.result.variants))
+    path = storage.join(base.path, "predictions", f"{variant}.parquet")
+    if not storage.exists(path):
+        return {}
+    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
+    return {
+        row["example_id"]: BackboneText(base.label, row["text"], row[schema.ITEM_ID])
+        for row in rows
+    }
