@@ -1,4 +1,4 @@
-"""The command line: parse, call the library once, print one JSON line.
+"""The command line: parse, run one stage or call the library once, print one JSON line.
 
 Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 failure.
 """
@@ -7,18 +7,20 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from msrrec import log
+from msrrec import __version__, log, stage
 from msrrec.baselines import BASELINES
-from msrrec.config import PRESETS, Config, RunConfig, load_config
-from msrrec.errors import ConfigError, MsrRecError
-from msrrec.stage import Summary, run_stage
+from msrrec.comparison.registry import system_names
+from msrrec.config import RunConfig, load_config
+from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
+from msrrec.errors import ConfigError
+from msrrec.inference.recommender import MODES
+from msrrec.stage import Call, Stage, Summary
 
 if TYPE_CHECKING:
     from msrrec.inference.fusion import SideOutput
@@ -28,22 +30,22 @@ logger = logging.getLogger("msrrec.cli")
 app = typer.Typer(
     name="msrrec",
     help="Multi-step reasoning for LLM sequential recommendation, on Ray and vLLM.",
+    epilog="The road: prepare, synthesize, train, evaluate, compare, report, recommend, serve. "
+    "`msrrec demo` goes all of it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings, sections as below.")
+    str | None,
+    typer.Option("--config", help="A preset's name, such as demo, or a YAML file of settings."),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[SECTION.KEY=VALUE]...", help="Settings that go before the YAML file's."
-    ),
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that go before the file's."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved settings and stop.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
@@ -63,35 +65,32 @@ ModelDir = Annotated[
         "name of a baseline, such as `popularity`.",
     ),
 ]
-
-
-def settings_help(*sections: str) -> str:
-    """The settings of some sections with defaults and meaning, for ``--help``."""
-    defaults = RunConfig()
-    lines = [
-        line for section in sections for line in _describe(section, getattr(defaults, section))
-    ]
-    return "\n\n".join(["[bold]Settings[/bold]", *lines])
-
-
-def _describe(name: str, config: Config) -> Iterator[str]:
-    """One line a setting: its dotted name, its default and what it means."""
-    for key, field in type(config).model_fields.items():
-        value = getattr(config, key)
-        if isinstance(value, Config):
-            yield from _describe(f"{name}.{key}", value)
-            continue
-        default = json.dumps(value, default=str).replace("[", r"\[")
-        yield f"[cyan]{name}.{key}[/cyan]={default}  {' '.join((field.description or '').split())}"
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", help=f"{', '.join(MODES)}; repeat it for several."),
+]
 
 
 def resolve(
-    config: Path | None, overrides: Sequence[str] | None, dry_run: bool, **arguments: Any
+    command: str,
+    config: str | None,
+    overrides: Sequence[str] | None,
+    dry_run: bool,
+    sections: Sequence[str],
+    **arguments: Any,
 ) -> RunConfig:
-    """The settings of a run; with ``--dry-run`` they are printed and the command ends."""
-    resolved = load_config(config, overrides or ())
+    """The settings of a run; with ``--dry-run`` they are shown and the command ends.
+
+    Settings that are given and that the command does not use are named.
+    """
+    given = list(overrides or ())
+    resolved = load_config(config, given)
+    unused = [text for text in given if text.partition(".")[0] not in sections]
+    if unused:
+        logger.warning("%s does not use %s; ignored", command, ", ".join(unused))
     if dry_run:
-        print(json.dumps({**arguments, **resolved.model_dump(mode="json")}))
+        show_settings(command, resolved, sections)
+        emit({**arguments, **resolved.model_dump(mode="json")})
         raise typer.Exit
     return resolved
 
@@ -102,24 +101,30 @@ def emit(summary: Summary) -> None:
 
 
 def teacher_keys(config: RunConfig) -> dict[str, str]:
-    """The API keys of the teachers that the environment has, by its names for them."""
+    """The API keys of the teachers and the judge that the environment has, by its names."""
     names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
+    names.add(config.judge.api_key_env)
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-def with_ray(config: RunConfig, work: Callable[[], Summary]) -> Callable[[], Summary]:
-    """Work that runs on a cluster, started only when the work is not finished already."""
+def run_stage(
+    row: Stage,
+    out: str,
+    config: RunConfig,
+    inputs: Mapping[str, str | None],
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Run a row of the table of stages and print its summary."""
+    named = {name: path for name, path in inputs.items() if path is not None}
+    call = Call(out, config, named, options, teacher_keys(config))
+    emit(row.run(call, overwrite=overwrite))
 
-    def run() -> Summary:
-        from msrrec.cluster import ray_session
 
-        with ray_session(config.ray.address, config.ray.num_cpus):
-            return work()
-
-    return run
+_PREPARE = ("data", "ray")
 
 
-@app.command(epilog=settings_help("data", "ray"))
+@app.command(epilog=settings_help(*_PREPARE))
 def prepare(
     source: Source,
     out: OutDir,
@@ -131,23 +136,15 @@ def prepare(
     overwrite: Overwrite = False,
 ) -> None:
     """Raw purchases to a frozen dataset: k-core, users, splits, candidates."""
-    run = resolve(config, overrides, dry_run, source=source, interactions=interactions, items=items)
-
-    def work() -> Summary:
-        from msrrec.data.prepare import prepare
-
-        return prepare(source, interactions, items, out, run.data)
-
-    settings = {
-        "source": source,
-        "interactions": interactions,
-        "items": items,
-        "data": run.data.model_dump(mode="json"),
-    }
-    emit(run_stage("prepare", out, settings, with_ray(run, work), overwrite=overwrite))
+    inputs = {"interactions": interactions, "items": items}
+    run = resolve("prepare", config, overrides, dry_run, _PREPARE, source=source, **inputs)
+    run_stage(stage.PREPARE, out, run, inputs, overwrite, source=source)
 
 
-@app.command(epilog=settings_help("teacher", "synthesis", "inference", "ray"))
+_SYNTHESIZE = ("teacher", "synthesis", "model", "inference", "ray")
+
+
+@app.command(epilog=settings_help(*_SYNTHESIZE))
 def synthesize(
     dataset: DatasetDir,
     out: OutDir,
@@ -162,28 +159,22 @@ def synthesize(
     --overwrite judges the journal anew and pays for no answer again.
     --dry-run also estimates calls, tokens, cost and time, without a call.
     """
-    run = load_config(config, overrides or ())
+    run = resolve("synthesize", config, overrides, False, _SYNTHESIZE)
     if dry_run:
         from msrrec.data.dataset import Dataset
         from msrrec.synthesis.synthesize import estimate_run
 
         estimated = estimate_run(Dataset.load(dataset), out, run)
+        show_settings("synthesize", run, _SYNTHESIZE)
         emit({"dataset": dataset, "estimate": estimated, **run.model_dump(mode="json")})
         return
-
-    def work() -> Summary:
-        from msrrec.data.dataset import Dataset
-        from msrrec.synthesis.synthesize import synthesize
-
-        return synthesize(Dataset.load(dataset), out, run, teacher_keys(run))
-
-    settings = dataset_settings(dataset) | run.model_dump(
-        mode="json", include={"teacher": True, "synthesis": True, "model": {"answer_format"}}
-    )
-    emit(run_stage("synthesize", out, settings, with_ray(run, work), overwrite=overwrite))
+    run_stage(stage.SYNTHESIZE, out, run, {"dataset": dataset}, overwrite)
 
 
-@app.command(epilog=settings_help("model", "train", "ray"))
+_TRAIN = ("model", "train", "ray")
+
+
+@app.command(epilog=settings_help(*_TRAIN))
 def train(
     dataset: DatasetDir,
     out: OutDir,
@@ -197,64 +188,57 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """LoRA fine-tuning on reasoning and behaviour with the weighted loss of Eq. 1-2."""
-    run = resolve(config, overrides, dry_run, dataset=dataset, reasoning=reasoning)
-    if run.train.reasoning and reasoning is None:
-        raise ConfigError(
-            "--reasoning: missing; give the folder made by `msrrec synthesize`, "
-            "or set train.reasoning=false to train without"
-        )
-
-    def work() -> Summary:
-        from msrrec.data.dataset import Dataset
-        from msrrec.training.loop import train
-
-        return train(Dataset.load(dataset), reasoning, out, run)
-
-    settings = dataset_settings(dataset) | run.model_dump(mode="json", include={"model", "train"})
-    settings["reasoning"] = reasoning
-    emit(run_stage("train", out, settings, with_ray(run, work), overwrite=overwrite))
+    inputs = {"dataset": dataset, "reasoning": reasoning}
+    run = resolve("train", config, overrides, dry_run, _TRAIN, **inputs)
+    if (hint := hint_at_preset(run)) is not None:
+        logger.warning("train: %s", hint)
+    if not run.train.reasoning:
+        if reasoning is not None:
+            logger.warning("train: --reasoning is ignored, as train.reasoning is false")
+        del inputs["reasoning"]
+    run_stage(stage.TRAIN, out, run, inputs, overwrite)
 
 
-@app.command(epilog=settings_help("inference", "evaluate", "baselines", "model", "ray"))
+_EVALUATE = ("inference", "evaluate", "model", "baselines", "tallrec", "llara", "train", "ray")
+
+
+@app.command(epilog=settings_help(*_EVALUATE[:4], "ray"))
 def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
     out: OutDir,
     name: Annotated[str | None, typer.Option(help="What tables call the system.")] = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(help="fused, user, item, full or direct; repeat it for several."),
-    ] = None,
+    variant: Variants = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """HitRatio@1 and ValidRatio on the frozen candidates, one row a user."""
-    run = resolve(config, overrides, dry_run, dataset=dataset, model=model)
-    variants = parse_variants(variant or ["user", "item", "full", "fused"])
+    """HitRatio@1 and ValidRatio on the frozen candidates, one row a user.
 
-    def work() -> Summary:
-        from msrrec.data.dataset import Dataset
-        from msrrec.evaluation.evaluate import evaluate_system
+    Unless told otherwise, the variants are user, item, full and fused.
+    """
+    run = resolve("evaluate", config, overrides, dry_run, _EVALUATE, dataset=dataset, model=model)
+    if model not in BASELINES:
+        variants = list(parse_variants(variant or ["user", "item", "full", "fused"]))
+        inputs = {"dataset": dataset, "model": model}
+        run_stage(stage.EVALUATE, out, run, inputs, overwrite, variants=variants, name=name)
+        return
+    for option, value in (("--variant", variant), ("--name", name)):
+        if value:
+            raise ConfigError(f"{option}: {model} is a baseline and has none; leave it out")
+    run_stage(stage.EVALUATE_BASELINE, out, run, {"dataset": dataset}, overwrite, system=model)
 
-        return evaluate_system(Dataset.load(dataset), model, out, run, variants, name=name)
 
-    learned = {"baselines", "tallrec", "llara", "train"} if model in BASELINES else set()
-    sections = {"inference", "evaluate", "model"} | learned
-    settings = dataset_settings(dataset) | run.model_dump(mode="json", include=sections)
-    settings |= {"model_dir": model, "variants": list(variants), "name": name}
-    emit(run_stage("evaluate", out, settings, with_ray(run, work), overwrite=overwrite))
+_SWEEP = ("sweep", "train", "model", "inference", "evaluate", "ray")
 
 
-@app.command(epilog=settings_help("sweep", "train", "model", "inference", "ray"))
+@app.command(epilog=settings_help(*_SWEEP))
 def sweep(
     dataset: DatasetDir,
     reasoning: Annotated[str, typer.Option(help="Folder made by `msrrec synthesize`.")],
     out: OutDir,
-    variant: Annotated[
-        list[str] | None, typer.Option(help="As of `msrrec evaluate`; unset: full and fused.")
-    ] = None,
+    variant: Variants = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
@@ -262,24 +246,19 @@ def sweep(
 ) -> None:
     """Train and evaluate with different weights of reasoning and recommendation (Figure 6).
 
-    Finished runs of a killed sweep are kept, and so are those of a narrower one.
+    Unless told otherwise, the variants are full and fused. Finished runs of a killed sweep are
+    kept, and so are those of a narrower one.
     """
-    run = resolve(config, overrides, dry_run, dataset=dataset, reasoning=reasoning)
-    variants = parse_variants(variant or ["full", "fused"])
-
-    def work() -> Summary:
-        from msrrec.pipeline.sweep import sweep
-
-        return sweep(dataset, reasoning, out, run, variants)
-
-    settings = dataset_settings(dataset) | run.model_dump(
-        mode="json", include={"sweep", "train", "model", "inference", "evaluate"}
-    )
-    settings |= {"reasoning": reasoning, "variants": list(variants)}
-    emit(run_stage("sweep", out, settings, with_ray(run, work), overwrite=overwrite))
+    inputs = {"dataset": dataset, "reasoning": reasoning}
+    run = resolve("sweep", config, overrides, dry_run, _SWEEP, **inputs)
+    variants = list(parse_variants(variant or ["full", "fused"]))
+    run_stage(stage.SWEEP, out, run, inputs, overwrite, variants=variants)
 
 
-@app.command(epilog=settings_help("evaluate", "judge"))
+_SCORE = ("evaluate", "judge")
+
+
+@app.command(epilog=settings_help(*_SCORE))
 def score(
     evaluation: Annotated[
         str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
@@ -299,29 +278,18 @@ def score(
     The references are the teacher's correct paths for the same users. Votes of the judge are kept;
     a rerun, also with --overwrite, pays for none again.
     """
-    run = resolve(config, overrides, dry_run, dataset=dataset, references=references)
-
-    def work() -> Summary:
-        from msrrec.data.dataset import Dataset
-        from msrrec.evaluation.score import score_evaluation
-
-        api_key = os.environ.get(run.judge.api_key_env)
-        return score_evaluation(Dataset.load(dataset), evaluation, references, run, api_key)
-
-    settings = dataset_settings(dataset) | run.model_dump(
-        mode="json", include={"evaluate", "judge"}
-    )
-    settings["references"] = references
-    record = f"{evaluation.rstrip('/')}/score"
-    emit(run_stage("score", record, settings, work, overwrite=overwrite))
+    inputs = {"dataset": dataset, "references": references}
+    run = resolve("score", config, overrides, dry_run, _SCORE, **inputs)
+    run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
 
 
-@app.command(
-    epilog=settings_help(
-        *("baselines", "tallrec", "llara", "inference", "evaluate"),
-        *("model", "train", "teacher", "ray"),
-    )
+_COMPARE = (
+    *("baselines", "tallrec", "llara", "inference", "evaluate"),
+    *("model", "train", "teacher", "synthesis", "ray"),
 )
+
+
+@app.command(epilog=settings_help(*_COMPARE))
 def compare(
     dataset: DatasetDir,
     out: OutDir,
@@ -329,8 +297,7 @@ def compare(
         str,
         typer.Option(
             help="Names with commas between, in the order of the table: "
-            + ", ".join(BASELINES)
-            + "."
+            f"{', '.join(system_names())}, or LABEL=FOLDER of a trained model."
         ),
     ],
     reasoning: Annotated[
@@ -344,21 +311,25 @@ def compare(
 ) -> None:
     """Any list of systems on the same frozen examples: one table, intervals, paired tests.
 
-    Each is run once: its result is found again by the hash of system, settings and data. A failing
+    Each is run once: its result is found again by its inputs' contents and its settings. A failing
     one is shown in the table, leaves the rest, and makes the exit code 1.
     """
     names = [name.strip() for name in systems.split(",") if name.strip()]
-    run = resolve(config, overrides, dry_run, dataset=dataset, systems=names, reasoning=reasoning)
+    arguments = {"dataset": dataset, "systems": names, "reasoning": reasoning}
+    run = resolve("compare", config, overrides, dry_run, _COMPARE, **arguments)
     from msrrec.cluster import ray_session
     from msrrec.comparison.compare import compare as compare_systems
     from msrrec.comparison.registry import Run
     from msrrec.data.dataset import Dataset
+    from msrrec.lock import locked
 
     def session() -> AbstractContextManager[None]:
         return ray_session(run.ray.address, run.ray.num_cpus)
 
-    shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
-    summary = compare_systems(names, shared, session, overwrite=overwrite)
+    stage.check_out(out)
+    with locked(out):
+        shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
+        summary = compare_systems(names, shared, session, overwrite=overwrite)
     emit(summary)
     if summary["failures"]:
         raise typer.Exit(1)
@@ -374,54 +345,60 @@ def report(
     emit(report_folder(folder))
 
 
-@app.command(epilog=settings_help("inference", "model"))
+_RECOMMEND = ("inference", "model")
+
+
+@app.command(epilog=settings_help(*_RECOMMEND))
 def recommend(
     model: ModelDir,
-    history: Annotated[str, typer.Option(help="Titles, oldest first, between | signs.")],
-    candidates: Annotated[str, typer.Option(help="Titles between | signs.")],
+    history: Annotated[
+        list[str], typer.Option(help="A title that was bought; repeat it, oldest first.")
+    ],
+    candidate: Annotated[
+        list[str], typer.Option(help="A title to choose from; repeat it, at least two.")
+    ],
     domain: Annotated[
         str | None, typer.Option(help="What the prompt calls the shop; unset: the model's own.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="fused, user, item, full or direct.")] = "fused",
+    mode: Annotated[str, typer.Option(help=f"{', '.join(MODES)}.")] = "fused",
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """One recommendation with its reasoning."""
-    run = resolve(config, overrides, dry_run, model=model)
+    run = resolve("recommend", config, overrides, dry_run, _RECOMMEND, model=model)
     from msrrec.inference.recommender import Recommender
+    from msrrec.reasoning.encoding import Query, check_query
 
     chosen_mode = parse_variants([mode])[0]
-    titles = [title.strip() for title in candidates.split("|")]
+    check_query(Query("", domain or "", tuple(history), tuple(candidate)))
     recommender = Recommender.from_pretrained(model, run.inference)
-    result = recommender.recommend(
-        [title.strip() for title in history.split("|")], titles, domain=domain, mode=chosen_mode
-    )
+    result = recommender.recommend(history, candidate, domain=domain, mode=chosen_mode)
     if result.index is None:
         logger.warning("recommend: no output names exactly one of the candidates")
     emit(
         {
-            "item": None if result.index is None else titles[result.index],
+            "item": None if result.index is None else candidate[result.index],
             "index": result.index,
             "side": result.side,
             "agreement": result.agreement,
             "reasoning": result.chosen.reasoning if result.chosen else None,
             "perplexity": result.chosen.perplexity if result.chosen else None,
-            "sides": {output.side: describe_side(titles, output) for output in result.sides},
-            "ranking": rank_titles(titles, result.chosen) if result.chosen else None,
+            "sides": {output.side: describe_side(candidate, output) for output in result.sides},
+            "ranking": rank_titles(candidate, result.chosen) if result.chosen else None,
         }
     )
 
 
-def describe_side(titles: Sequence[str], output: "SideOutput") -> dict[str, Any]:
-    """What one side said; its whole text where that names no candidate."""
-    said = {"reasoning": output.reasoning, "perplexity": output.perplexity}
+def describe_side(titles: Sequence[str], output: "SideOutput") -> Summary:
+    """What one side wrote; its whole text where that names no candidate."""
+    shown = {"reasoning": output.reasoning, "perplexity": output.perplexity}
     if output.index is None:
-        return {"item": None, **said, "text": output.text}
-    return {"item": titles[output.index], **said}
+        return {"item": None, **shown, "text": output.text}
+    return {"item": titles[output.index], **shown}
 
 
-def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[dict[str, Any]] | None:
+def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[Summary] | None:
     """All candidates with their probability, likeliest first; None where it was not measured."""
     from msrrec.inference.fusion import candidate_probabilities
 
@@ -430,7 +407,10 @@ def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[dict[str, A
     return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
-@app.command(epilog=settings_help("serve", "inference", "ray"))
+_SERVE = ("serve", "inference", "model", "ray")
+
+
+@app.command(epilog=settings_help(*_SERVE))
 def serve(
     model: ModelDir,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
@@ -441,10 +421,14 @@ def serve(
 ) -> None:
     """The online service: POST /v1/recommend and a web page."""
     given = [f"serve.{k}={v}" for k, v in (("host", host), ("port", port)) if v is not None]
-    run = resolve(config, [*(overrides or ()), *given], dry_run, model=model)
-    from serve.app import run as run_service
+    given = [*(overrides or ()), *given]
+    run = resolve("serve", config, given, dry_run, _SERVE, model=model)
+    from msrrec.own_packages import import_own
 
-    run_service(model, run)
+    import_own("serve.app").run(model, run)
+
+
+_DEMO = (*_PREPARE, "teacher", "synthesis", "model", "train", "inference", "evaluate", "serve")
 
 
 @app.command(epilog=settings_help("data", "synthesis", "train", "evaluate"))
@@ -459,41 +443,53 @@ def demo(
 ) -> None:
     """The whole road on the embedded world, in minutes, then a page to look at.
 
-    With another --source it goes through purchases of your own.
+    With another --source it goes through purchases of your own. Unless told otherwise, the settings
+    are those of --config demo.
     """
+    preset = config or "demo"
+    run = resolve("demo", preset, overrides, dry_run, (*_DEMO, "judge"), out=out)
     from msrrec.pipeline.demo import run_demo
 
-    settings = config or PRESETS / "demo.yaml"
-    run = resolve(settings, overrides, dry_run, out=out)
-    emit(run_demo(out, run, source, interactions, items))
-
-
-def dataset_settings(dataset: str) -> dict[str, Any]:
-    """A dataset in a stage's settings: its folder and the hash of its files."""
-    from msrrec.data.dataset import Dataset
-
-    return {"dataset": dataset, "dataset_fingerprint": Dataset.load(dataset).fingerprint}
+    files = {"interactions": interactions, "items": items}
+    emit(run_demo(out, run, preset, source, files))
 
 
 def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
     """Known variants, in the order given, commas allowed."""
-    from msrrec.inference.recommender import MODES
+    from msrrec.config import did_you_mean
 
     variants = tuple(part.strip() for name in names for part in name.split(","))
     for name in variants:
         if name not in MODES:
-            raise ConfigError(f"variant {name!r}: unknown; expected one of {', '.join(MODES)}")
+            near = did_you_mean(name, MODES)
+            known = ", ".join(MODES)
+            raise ConfigError(f"variant {name!r}: unknown; expected one of {known}{near}")
     return variants
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"msrrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show the logs of Ray, Serve and vLLM.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    if not verbose:
+        log.quiet_libraries()
 
 
 def main(command: str | None = None) -> None:
     """Run the command line; with a command's name, its arguments are all of argv."""
     log.setup()
     arguments = [*([command] if command else []), *sys.argv[1:]]
-    try:
-        app(arguments, standalone_mode=True)
-    except MsrRecError as error:
-        print(f"msrrec: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_guarded(lambda: app(arguments, standalone_mode=True))

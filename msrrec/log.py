@@ -1,8 +1,18 @@
 """Logging and progress on stderr; stdout belongs to results."""
 
 import logging
+import os
 import sys
 import time
+
+_QUIET = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
 
 
 def setup(level: int = logging.INFO) -> None:
@@ -58,3 +68,12 @@ class Progress:
             eta,
             tail,
         )
+
+
+def quiet_libraries() -> None:
+    """Keep Ray's, Serve's, vLLM's and torch's own lines away in this process and those it starts.
+
+    What a user has set in the environment stays.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)

@@ -6,6 +6,8 @@ renames it at the end, so a killed run never leaves half a result that looks who
 
 import contextlib
 import json
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -29,8 +31,6 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
     if "://" in path:
         filesystem, inner = fs.FileSystem.from_uri(path)
         return filesystem, inner
-    import os
-
     return fs.LocalFileSystem(), os.path.abspath(path)
 
 
@@ -126,6 +126,31 @@ def write_table(path: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def check_writable(path: str) -> None:
+    """Refuse a folder that can't be made or written, without leaving anything behind.
+
+    Raises:
+        DataError: If the path is a file, or can't be written.
+    """
+    filesystem, inner = resolve(path)
+    if filesystem.get_file_info(inner).type == fs.FileType.File:
+        raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
+    if "://" in path:
+        return
+    parent = inner
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise DataError(f"{path}: {parent} is a file; expected a folder, choose another --out")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{path}: can't be written ({error.strerror}); choose another --out"
+        ) from error
 
 
 @contextlib.contextmanager

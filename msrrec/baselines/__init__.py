@@ -5,17 +5,16 @@ scores the frozen candidates, or writes which one it chooses. Those that learn i
 ``sequential/``, those that tune a language model in ``language/``; both load torch.
 """
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from msrrec.baselines.interface import Baseline, Writer
 from msrrec.baselines.language import Section, tuning_config
 from msrrec.config import RunConfig
 from msrrec.errors import ConfigError
+from msrrec.fingerprint import fingerprint_setting
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,19 @@ class Entry:
         place: ``module:class`` below this package, imported only when the baseline is built.
         options: Arguments of the class beside the settings of the run.
         settings: Names in the config's section ``baselines`` that change its scores.
-        shared: Files beside its own that do, from the package's folder and without their suffix;
-            ``*`` stands for any name.
         needs_ray: Whether it is fitted on Ray.
         tunes: The config's section by which it tunes the backbone; None where it does not.
         kind: As of ``Evaluation``.
+        revision: Raised when its code changes what comes out of the same settings and data.
     """
 
     place: str
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
-    shared: tuple[str, ...] = ()
     needs_ray: bool = False
     tunes: Section | None = None
     kind: str = "baseline"
+    revision: int = 1
 
     def build(self, config: RunConfig) -> Baseline | Writer:
         """The baseline, not fitted yet."""
@@ -48,52 +46,29 @@ class Entry:
         baseline: Baseline | Writer = found(config, **self.options)
         return baseline
 
-    def chosen(self, config: RunConfig) -> dict[str, Any]:
+    def decisive(self, config: RunConfig) -> dict[str, Any]:
         """The settings of a run that change its results, beside the seed; JSON values only."""
-        found = {"baselines": config.baselines.model_dump(mode="json", include=set(self.settings))}
+        values = config.baselines.decisive(fingerprint_setting)
+        found: dict[str, Any] = {"baselines": {name: values[name] for name in self.settings}}
         if self.tunes:
-            found |= config.model_dump(mode="json", include={"model", self.tunes})
-            found["train"] = tuning_config(config, self.tunes).model_dump(mode="json")
+            own = getattr(config, self.tunes).decisive(fingerprint_setting)
+            train = tuning_config(config, self.tunes).decisive(fingerprint_setting)
+            model = config.model.decisive(fingerprint_setting)
+            found |= {"model": model, self.tunes: own, "train": train}
         return found
-
-    def code_hash(self) -> str:
-        """16 hexadecimal digits that change with the files that make the scores."""
-        return hash_code(f"baselines.{self.place.split(':')[0]}", *self.shared)
-
-
-def hash_code(*names: str) -> str:
-    """16 hexadecimal digits that change with the package's files of these names.
-
-    Args:
-        names: Such as ``training.loop``, or ``training.*`` for all of a folder.
-    """
-    folder = Path(__file__).parents[1]
-    found = (sorted(folder.glob(f"{name.replace('.', '/')}.py")) for name in names)
-    files = [file for some in found for file in some]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 _TRIALS = ("trials", "max_epochs", "patience", "batch_size", "history_length")
-_PURCHASES = "baselines.purchases"
-_SEQUENTIAL = (
-    _PURCHASES,
-    *(f"baselines.sequential.{name}" for name in ("rows", "loss", "trainer", "system")),
-)
-_LANGUAGE = (
-    *(f"baselines.language.{name}" for name in ("tuning", "speaker")),
-    *("training.*", "reasoning.*", "titles", "inference.codec"),
-)
 
 
 def _sequential(place: str, **options: Any) -> Entry:
-    return Entry(f"sequential.{place}", options, _TRIALS, _SEQUENTIAL, needs_ray=True)
+    return Entry(f"sequential.{place}", options, _TRIALS, needs_ray=True)
 
 
 def _tallrec(place: str, *, trains: bool = True) -> Entry:
     return Entry(
         f"language.{place}",
         {"trains": trains},
-        shared=("baselines.language.alpaca", *_LANGUAGE),
         needs_ray=True,
         tunes="tallrec",
         kind="trained" if trains else "base",
@@ -105,10 +80,6 @@ def _llara(prompts: str) -> Entry:
         "language.llara:Llara",
         {"prompts": prompts},
         () if prompts == "text" else _TRIALS,
-        (
-            *("baselines.language.items", *_LANGUAGE),
-            *("baselines.sequential.sasrec", *_SEQUENTIAL),
-        ),
         needs_ray=True,
         tunes="llara",
         kind="trained",
@@ -117,8 +88,8 @@ def _llara(prompts: str) -> Entry:
 
 BASELINES: dict[str, Entry] = {
     "random": Entry("random:Random"),
-    "popularity": Entry("popularity:Popularity", shared=(_PURCHASES,)),
-    "item-knn": Entry("item_knn:ItemKnn", shared=(_PURCHASES,)),
+    "popularity": Entry("popularity:Popularity"),
+    "item-knn": Entry("item_knn:ItemKnn"),
     "category": Entry("category:SameCategory"),
     "bm25-last": Entry("bm25:Bm25", {"uses": "last"}),
     "bm25-mean": Entry("bm25:Bm25", {"uses": "mean"}),

@@ -11,17 +11,16 @@ import logging
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 from msrrec import log, storage
 from msrrec.comparison.registry import Run, System, find_systems
-from msrrec.config import RunConfig
-from msrrec.data.dataset import Dataset
+from msrrec.config import RunConfig, changed_settings
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.report.page import load_result, write_report
-from msrrec.stage import Summary, run_stage
+from msrrec.stage import Summary, is_finished, run_once
 
 logger = logging.getLogger(__name__)
 
@@ -57,19 +56,19 @@ def compare(
         ConfigError: If a name is unknown, doubled, or there is none.
         MsrRecError: If no system gives a result: the first one's failure.
     """
-    dataset, out = run.dataset, run.out
+    out = run.out
     run = replace(run, overwrite=overwrite)
     systems = find_systems(names, run)
     done = Comparison()
     with ExitStack() as stack, log.Progress("compare", len(systems), "systems", 0.0) as progress:
         opened = False
         for system in systems:
-            folder = _folder(out, system, dataset)
-            is_new = overwrite or not storage.exists(storage.join(folder, storage.RECORD))
+            folder = _folder(out, system)
+            is_new = overwrite or not is_finished(folder)
             if is_new and system.needs_ray and not opened:
                 stack.enter_context(session())
                 opened = True
-            _evaluate(system, folder, done, dataset, overwrite)
+            _evaluate(system, folder, done, overwrite)
             progress.advance(note=system.name)
     if not done.results:
         name, sentence = next(iter(done.failures.items()))
@@ -82,22 +81,19 @@ def compare(
     return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
 
 
-def _folder(out: str, system: System, dataset: Dataset) -> str:
-    """Where a system's result lies: its name, and the hash of system, config and data."""
-    parts = json.dumps([dict(system.settings), dataset.fingerprint], sort_keys=True)
+def _folder(out: str, system: System) -> str:
+    """Where a system's result lies: its name, and the hash of what the result follows from."""
+    parts = json.dumps(asdict(system.identity), sort_keys=True)
     digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
     slug = "".join(c if c.isalnum() or c in "-._" else "-" for c in system.name.lower())
     return storage.join(out, SYSTEMS, f"{slug}-{digest}")
 
 
-def _evaluate(
-    system: System, folder: str, done: Comparison, dataset: Dataset, overwrite: bool
-) -> None:
+def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) -> None:
     """Run one system, or take what it found before; its failure is kept and not raised."""
-    settings = {**system.settings, "dataset_fingerprint": dataset.fingerprint}
     logger.info("compare: %s", system.name)
     try:
-        run_stage("compare", folder, settings, lambda: system.evaluate(folder), overwrite=overwrite)
+        run_once(folder, system.identity, lambda: system.evaluate(folder), overwrite=overwrite)
     except Exception as error:  # whatever one system meets, the others go on
         lines = str(error).strip().splitlines() or [type(error).__name__]
         unforeseen = not isinstance(error, MsrRecError)
@@ -203,30 +199,21 @@ def _cell(text: str) -> str:
 
 def _commands(names: Sequence[str], run: Run) -> list[str]:
     """The command lines that made dataset, reasoning and table."""
-    manifest = run.dataset.manifest
+    manifest, defaults = run.dataset.manifest, RunConfig()
     prepare = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", "DATASET"]
     if manifest.get("inputs"):
         prepare += ["--interactions", "FILE", "--items", "FILE"]
-    commands = [[*prepare, *_overrides({"data": manifest.get("config", {})})]]
+    prepared = RunConfig.model_validate({"data": manifest.get("config", {})})
+    commands = [[*prepare, *changed_settings(prepared, defaults, ["data"])]]
     compare = ["msrrec", "compare", "--dataset", "DATASET", "--out", "OUT"]
     if run.reasoning:
         record = storage.join(run.reasoning, storage.RECORD)
-        made = storage.read_json(record)["settings"] if storage.exists(record) else {}
-        sections = {name: made[name] for name in ("teacher", "synthesis", "model") if name in made}
-        synthesize = ["msrrec", "synthesize", "--dataset", "DATASET", "--out", "REASONING"]
-        commands.append([*synthesize, *_overrides(sections)])
+        made = storage.read_json(record)["changed"] if storage.exists(record) else []
+        commands.append(
+            ["msrrec", "synthesize", "--dataset", "DATASET", "--out", "REASONING", *made]
+        )
         compare += ["--reasoning", "REASONING"]
     compare += ["--systems", ",".join(names)]
-    commands.append([*compare, *_overrides(run.config.model_dump(mode="json"))])
+    sections = [name for name in RunConfig.model_fields if name not in ("data", "ray", "serve")]
+    commands.append([*compare, *changed_settings(run.config, defaults, sections)])
     return [shlex.join(command) for command in commands]
-
-
-def _overrides(chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Every setting that is not the default, as the command line takes it."""
-    defaults = RunConfig().model_dump(mode="json")
-    return [
-        f"{section}.{key}={json.dumps(value)}"
-        for section, values in chosen.items()
-        for key, value in values.items()
-        if value != defaults[section].get(key)
-    ]

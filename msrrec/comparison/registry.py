@@ -4,35 +4,25 @@ Each system says what decides its result and how it is evaluated into a folder; 
 ``compare``'s.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msrrec import schema, storage
-from msrrec.baselines import BASELINES, hash_code
+from msrrec import storage
+from msrrec.baselines import BASELINES
 from msrrec.comparison.recsaver import evaluate_verified
 from msrrec.comparison.teacher import Prompt, evaluate_teacher
-from msrrec.config import RunConfig, without_reasoning
+from msrrec.config import RunConfig, did_you_mean, without_reasoning
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
-from msrrec.evaluation.audit import hash_weights
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
+from msrrec.fingerprint import fingerprint_model
 from msrrec.inference.recommender import Mode
-from msrrec.models import locate_base, locate_model, read_settings
-from msrrec.stage import Summary, run_stage
+from msrrec.models import read_settings
+from msrrec.stage import TRAIN, Call, Identity, Summary, decisive_settings
 
-_INFERENCE = ("inference.*", "reasoning.*", "titles", "engines.*")
-"""The code that decides what a model answers."""
-_TEACHER = (
-    "comparison.teacher",
-    "comparison.recsaver",
-    "reasoning.*",
-    "titles",
-    "embedded.offline_teacher",
-)
 MODELS, ANSWERS = "models", "teacher"
 """Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
 
@@ -43,13 +33,13 @@ class System:
 
     Attributes:
         name: What the table calls it.
-        settings: All that decides its result beside the dataset; JSON values only.
+        identity: What its result follows from.
         evaluate: Evaluates it into a folder.
         needs_ray: Whether Ray must be running for that.
     """
 
     name: str
-    settings: Mapping[str, Any]
+    identity: Identity
     evaluate: Callable[[str], Summary]
     needs_ray: bool = False
 
@@ -72,15 +62,39 @@ class Run:
     keys: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
 
-    @property
-    def users(self) -> dict[str, Any]:
-        """Who is evaluated, and on which order of candidates."""
-        names = {"split", "num_users", "permutation", "negatives", "num_negatives"}
-        return self.config.evaluate.model_dump(include=names)
+    def identity(
+        self,
+        system: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str | None] | None = None,
+        revision: int = 1,
+    ) -> Identity:
+        """What a system's result follows from.
+
+        Args:
+            system: Its name.
+            settings: What decides it beside the evaluated users and their candidates.
+            inputs: Fingerprints of what it reads beside the dataset.
+            revision: Of its code.
+        """
+        users = self.config.evaluate.model_dump(include=_USERS)
+        found = {"dataset": self.dataset.fingerprint, **(inputs or {})}
+        return Identity(
+            "compare", found, {"system": system, "evaluate": users, **settings}, revision
+        )
 
     def sections(self, *names: str) -> dict[str, Any]:
-        """Some sections of the settings."""
-        return self.config.model_dump(mode="json", include=set(names))
+        """What some sections of the settings decide."""
+        return {name: decisive_settings(self.config, name) for name in names}
+
+
+_USERS = {"split", "num_users", "permutation", "negatives", "num_negatives"}
+"""Settings that say who is evaluated, and on which candidates."""
+
+
+def system_names() -> tuple[str, ...]:
+    """Every name that ``--systems`` takes, in the order of the table."""
+    return (*BASELINES, *MAKERS)
 
 
 def find_systems(names: Sequence[str], run: Run) -> list[System]:
@@ -106,29 +120,19 @@ def _find(name: str, run: Run) -> System:
     label, equals, folder = name.partition("=")
     if equals and label and folder:
         return _model(label, folder, run)
-    known = ", ".join((*BASELINES, *MAKERS))
+    known = system_names()
     raise ConfigError(
-        f"--systems: {name!r} is unknown; expected some of {known}, or NAME=FOLDER of a model"
+        f"--systems: {name!r} is unknown; expected some of {', '.join(known)}, or NAME=FOLDER of a "
+        f"model{did_you_mean(name, known)}"
     )
 
 
 def _baseline(name: str, run: Run) -> System:
-    entry, config = BASELINES[name], run.config
-    settings = {
-        "system": name,
-        "code": entry.code_hash(),
-        "seed": config.inference.seed,
-        "evaluate": run.users,
-        **entry.chosen(config),
-        **(_weights(config) if entry.tunes else {}),
-    }
+    entry = BASELINES[name]
+    settings = {"seed": run.config.inference.seed, **entry.decisive(run.config)}
+    identity = run.identity(name, settings, revision=entry.revision)
     work = partial(_evaluate_baseline, name, run)
-    return System(name, settings, work, needs_ray=entry.needs_ray)
-
-
-def _weights(config: RunConfig) -> dict[str, Any]:
-    source = locate_base(config.model)
-    return {"weights": hash_weights(source), "revision": source.revision}
+    return System(name, identity, work, needs_ray=entry.needs_ray)
 
 
 def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
@@ -137,26 +141,15 @@ def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
 
 def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = None) -> System:
     """A trained model's folder in the modes that it was trained for, or a base model zero-shot."""
-    source = locate_model(folder, run.config.model)
-    settings = {
-        "system": "model",
-        "code": hash_code(*_INFERENCE),
-        "model_dir": folder,
-        "weights": hash_weights(source),
-        "revision": source.revision,
-        "modes": list(modes or _modes(folder)),
-        "evaluate": run.users,
-        **run.sections("inference"),
-        "answer_format": source.answer_format,
-    }
-    return System(label, settings, partial(_evaluate_model, label, folder, run, modes), True)
-
-
-def _evaluate_model(
-    label: str, folder: str, run: Run, modes: Sequence[Mode] | None, out: str
-) -> Summary:
     chosen = modes or _modes(folder)
-    return evaluate(run.dataset, folder, out, run.config, chosen, name=label)
+    inputs = {"model": fingerprint_model(folder, run.config)}
+    settings = {"modes": list(chosen), **run.sections("inference")}
+    work = partial(_evaluate_model, label, folder, run, chosen)
+    return System(label, run.identity("model", settings, inputs), work, needs_ray=True)
+
+
+def _evaluate_model(label: str, folder: str, run: Run, modes: Sequence[Mode], out: str) -> Summary:
+    return evaluate(run.dataset, folder, out, run.config, modes, name=label)
 
 
 def _modes(folder: str) -> tuple[Mode, ...]:
@@ -179,72 +172,35 @@ def _constrained(run: Run) -> System:
 
 def _trained(label: str, run: Run, config: RunConfig) -> System:
     """MSR-Rec, trained on the spot where no folder of these settings is."""
-    reasoning = run.reasoning if config.train.reasoning else None
-    if config.train.reasoning and reasoning is None:
-        raise ConfigError(
-            "--systems: msrrec is trained on the spot and needs --reasoning, the folder made by "
-            "`msrrec synthesize`; or name a trained model as NAME=FOLDER"
-        )
-    trained = {
-        "code": hash_code("training.*", "reasoning.*"),
-        "reasoning": None if reasoning is None else hash_paths(reasoning),
-        **_weights(config),
-        **config.model_dump(mode="json", include={"model", "train"}),
-    }
-    settings = {
-        **trained,
-        "system": label,
-        "code": hash_code("training.*", *_INFERENCE),
-        "evaluate": run.users,
-        **run.sections("inference"),
-    }
-    work = partial(_train_and_evaluate, label, run, config, reasoning, trained)
-    return System(label, settings, work, True)
+    inputs = {"dataset": run.dataset.path}
+    if config.train.reasoning:
+        if run.reasoning is None:
+            raise ConfigError(
+                "--systems: msrrec is trained on the spot and needs --reasoning, the folder made "
+                "by `msrrec synthesize`; or name a trained model as NAME=FOLDER"
+            )
+        inputs["reasoning"] = run.reasoning
+    training = Call("", config, inputs)
+    learned = TRAIN.identity(training)
+    settings = {**learned.settings, **run.sections("inference")}
+    work = partial(_train_and_evaluate, label, run, training)
+    return System(label, run.identity(label, settings, learned.inputs), work, needs_ray=True)
 
 
-def hash_paths(reasoning: str) -> str:
-    """16 hexadecimal digits of the kept paths.
-
-    Raises:
-        DataError: If the folder holds none.
-    """
-    content = storage.read_bytes(storage.join(reasoning, schema.PATHS_FILE))
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _train_and_evaluate(
-    label: str,
-    run: Run,
-    config: RunConfig,
-    reasoning: str | None,
-    trained: Mapping[str, Any],
-    out: str,
-) -> Summary:
-    from msrrec.training.loop import train  # torch and Ray Train
-
+def _train_and_evaluate(label: str, run: Run, training: Call, out: str) -> Summary:
     folder = storage.join(run.out, MODELS, out.rstrip("/").rsplit("/", 1)[1])
-    run_stage(
-        "train",
-        folder,
-        {**trained, "dataset_fingerprint": run.dataset.fingerprint},
-        lambda: train(run.dataset, reasoning, folder, config),
-        overwrite=run.overwrite,
-    )
+    TRAIN.run(replace(training, out=folder), overwrite=run.overwrite)
     return evaluate(run.dataset, folder, out, run.config, _modes(folder), name=label)
 
 
 def _teacher(label: str, prompt: Prompt, run: Run) -> System:
-    local = [e.model for e in run.config.teacher.endpoints if e.engine == "vllm"]
+    is_local = any(endpoint.engine == "vllm" for endpoint in run.config.teacher.endpoints)
     settings = {
-        "system": label,
-        "code": hash_code(*_TEACHER),
         "prompt": prompt,
-        "evaluate": run.users,
-        **run.sections("teacher", "synthesis", *(["inference"] if local else [])),
-        "weights": [hash_weights(locate_model(model)) for model in local],
+        **run.sections("teacher", "synthesis", *(["inference"] if is_local else [])),
         "answer_format": run.config.model.answer_format,
     }
-    return System(label, settings, partial(_ask_teacher, prompt, run), True)
+    return System(label, run.identity(label, settings), partial(_ask_teacher, prompt, run), True)
 
 
 def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
@@ -254,13 +210,14 @@ def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
 
 def _verified(run: Run) -> System:
     system = _teacher("RecSAVER verified", "plain", run)
-    settings = {**system.settings, "samples": run.config.evaluate.recsaver_samples}
+    samples = {"samples": run.config.evaluate.recsaver_samples}
+    identity = replace(system.identity, settings={**system.identity.settings, **samples})
 
     def work(out: str) -> Summary:
         answers = storage.join(run.out, ANSWERS, "plain")  # whose answers are the first samples
         return evaluate_verified(run.dataset, out, answers, run.config, run.keys)
 
-    return replace(system, settings=settings, evaluate=work)
+    return replace(system, identity=identity, evaluate=work)
 
 
 MAKERS: dict[str, Callable[[Run], System]] = {

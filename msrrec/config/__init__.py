@@ -10,7 +10,14 @@ from msrrec.config.judge import JudgeConfig
 from msrrec.config.lora import LoraConfig
 from msrrec.config.model import EMBEDDED, AnswerFormat, ModelConfig
 from msrrec.config.ray import RayConfig
-from msrrec.config.run import PRESETS, RunConfig, load_config
+from msrrec.config.run import (
+    PRESETS,
+    RunConfig,
+    changed_settings,
+    did_you_mean,
+    find_config,
+    load_config,
+)
 from msrrec.config.serve import ServeConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
@@ -39,6 +46,9 @@ __all__ = [
     "TallrecConfig",
     "TeacherConfig",
     "TrainConfig",
+    "changed_settings",
+    "did_you_mean",
+    "find_config",
     "for_references",
     "load_config",
     "without_reasoning",

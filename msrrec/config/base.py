@@ -1,7 +1,7 @@
 """What all sections share."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -10,6 +10,31 @@ class Config(BaseModel):
     """Base of every config: immutable, no unknown keys, field docs under the field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    runtime: ClassVar[frozenset[str]] = frozenset()
+    """Settings of speed, place and patience, which leave the result as it is."""
+    folders: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may name a folder, so that their result follows from what it holds."""
+
+    def decisive(self, fingerprint: Callable[[str], str]) -> dict[str, Any]:
+        """The settings that decide a result; JSON values only.
+
+        Args:
+            fingerprint: Of a setting that may name a folder.
+        """
+        found: dict[str, Any] = {}
+        values = self.model_dump(mode="json")
+        for name in type(self).model_fields.keys() - self.runtime:
+            value = getattr(self, name)
+            if isinstance(value, Config):
+                found[name] = value.decisive(fingerprint)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Config):
+                found[name] = [part.decisive(fingerprint) for part in value]
+            elif name in self.folders and value is not None:
+                found[name] = fingerprint(value)
+            else:
+                found[name] = values[name]
+        return dict(sorted(found.items()))
 
     @model_validator(mode="before")
     @classmethod

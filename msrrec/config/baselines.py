@@ -1,5 +1,7 @@
 """The systems to compare with."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from msrrec.config.base import Config
@@ -8,6 +10,9 @@ from msrrec.config.lora import LoraConfig
 
 class BaselinesConfig(Config):
     """The systems to compare with that learn or need a model."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"num_workers"})
+    folders: ClassVar[frozenset[str]] = frozenset({"embedding_model"})
 
     trials: int = Field(default=4, ge=1)
     """Settings tried by each sequential system, its usual ones first; validation chooses."""

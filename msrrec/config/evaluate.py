@@ -1,6 +1,6 @@
 """What is measured."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,8 @@ from msrrec.config.base import Config
 
 class EvaluateConfig(Config):
     """What is measured."""
+
+    folders: ClassVar[frozenset[str]] = frozenset({"gate", "bertscore_model", "gptscore_model"})
 
     split: Literal["validation", "test"] = "test"
     """Choose settings on validation; report test."""

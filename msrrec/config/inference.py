@@ -1,6 +1,6 @@
 """How recommendations are generated."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from msrrec.config.base import Config
 
 class InferenceConfig(Config):
     """How recommendations are generated."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "num_engines"})
 
     temperature: float = Field(default=0.7, ge=0, le=2)
     """Sampling temperature; perplexity is always taken at 1."""

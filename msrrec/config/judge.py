@@ -1,6 +1,6 @@
 """The language model that marks reasonings."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,10 @@ class JudgeConfig(Config):
 
     Not the teacher where it can be helped: models prefer their own words.
     """
+
+    runtime: ClassVar[frozenset[str]] = frozenset(
+        {"api_key_env", "concurrency", "timeout_s", "max_retries"}
+    )
 
     base_url: str | None = None
     """Such as https://api.openai.com/v1; unset: nothing is marked."""

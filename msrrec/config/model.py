@@ -1,6 +1,6 @@
 """The student: which weights, and how its answers are written."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msrrec.config.base import Config
 
@@ -13,6 +13,8 @@ AnswerFormat = Literal["title", "number_title"]
 
 class ModelConfig(Config):
     """The student."""
+
+    folders: ClassVar[frozenset[str]] = frozenset({"name_or_path"})
 
     name_or_path: str = EMBEDDED
     """``embedded``, a folder, or a hub name such as meta-llama/Meta-Llama-3-8B-Instruct."""

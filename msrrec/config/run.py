@@ -3,7 +3,9 @@
 Order of precedence: the defaults, then the YAML file, then ``section.key=value`` overrides.
 """
 
-from collections.abc import Sequence
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +50,90 @@ class RunConfig(Config):
     ray: RayConfig = RayConfig()
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(config: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     """The defaults, changed by a YAML file and then by ``section.key=value`` overrides.
 
+    Args:
+        config: A YAML file, or the name of a preset such as ``demo``.
+        overrides: Such as ``data.k_core=5``; deeper settings have more dots.
+
     Raises:
-        ConfigError: If the file is no YAML mapping, or a key or value is not allowed.
+        ConfigError: If there is no such file, it is no YAML mapping, or a setting is not allowed.
     """
-    settings: dict[str, Any] = _read_yaml(Path(path)) if path is not None else {}
+    path = find_config(config) if config is not None else None
+    settings: dict[str, Any] = _read_yaml(path) if path is not None else {}
     for override in overrides:
         _apply(settings, override)
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "config"
         where = f"{path}: " if path is not None else ""
-        raise ConfigError(
-            f"{where}{key}: {first['msg']} (found {first['input']!r}); "
+        raise ConfigError(where + _explain(error)) from error
+
+
+def find_config(config: str | Path) -> Path:
+    """The file that a path or a preset's name stands for.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    path = Path(config).expanduser()
+    if path.is_file():
+        return path
+    preset = PRESETS / f"{config}.yaml"
+    if preset.is_file():
+        return preset
+    presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+    raise ConfigError(
+        f"--config {config}: no such file and no such preset; expected a YAML file or one of "
+        f"{', '.join(presets)}{did_you_mean(str(config), presets)}"
+    )
+
+
+def changed_settings(config: RunConfig, base: RunConfig, sections: Iterable[str]) -> list[str]:
+    """The settings in which a config differs from another, as the command line takes them."""
+    return [
+        f"{name}={json.dumps(value, ensure_ascii=False)}"
+        for section in sections
+        for name, value in _differing(section, getattr(config, section), getattr(base, section))
+    ]
+
+
+def _differing(name: str, config: Config, base: Config) -> Iterator[tuple[str, Any]]:
+    values = config.model_dump(mode="json")
+    for key in values:
+        here, there = getattr(config, key), getattr(base, key)
+        if isinstance(here, Config):
+            yield from _differing(f"{name}.{key}", here, there)
+        elif here != there:
+            yield f"{name}.{key}", values[key]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error that names the nearest of the known words; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _explain(error: ValidationError) -> str:
+    """What the first wrong setting is, and what it should be."""
+    first = error.errors()[0]
+    places = [str(part) for part in first["loc"]]
+    key = ".".join(places) or "config"
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return (
+            f"{key}: {message} (found {first['input']!r}); "
             "see `msrrec <command> --help` for the settings"
-        ) from error
+        )
+    config: Config = RunConfig()
+    for part in places[:-1]:
+        found = getattr(config, part, None)
+        config = found if isinstance(found, Config) else config
+    known = list(type(config).model_fields)
+    what = "setting" if len(places) > 1 else "section"
+    near = did_you_mean(places[-1], known) or f"; expected one of {', '.join(known)}"
+    return f"{key}: there is no such {what}{near}"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The paper's Figure 6."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -9,6 +9,8 @@ from msrrec.config.base import Config
 
 class SweepConfig(Config):
     """The paper's Figure 6: what the weights of the two losses do."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"concurrency"})
 
     alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         default=(0.1, 0.3, 0.5, 0.7, 0.9), min_length=1

@@ -1,6 +1,6 @@
 """How many paths to make, and for how much."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from msrrec.config.base import Config
 
 class SynthesisConfig(Config):
     """How many paths to make, and for how much."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"num_actors"})
 
     tau: int | None = Field(default=None, ge=1)
     """Stop when so many valid paths exist (the paper's threshold); unset: one pass over all."""

@@ -1,6 +1,6 @@
 """The large models that write reasoning paths."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,18 @@ from msrrec.config.base import Config
 
 class EndpointConfig(Config):
     """One large model that writes reasoning paths: where it is, how it samples, what it costs."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset(
+        {
+            "api_key_env",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "concurrency",
+            "timeout_s",
+            "max_retries",
+        }
+    )
+    folders: ClassVar[frozenset[str]] = frozenset({"model"})
 
     engine: Literal["api", "vllm"] = "api"
     """api: an OpenAI-compatible API; vllm: the weights ``model`` names, loaded by every actor."""

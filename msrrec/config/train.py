@@ -1,6 +1,6 @@
 """Reasoning-enhanced fine-tuning."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,22 @@ from msrrec.config.lora import LoraConfig
 
 class TrainConfig(Config):
     """Reasoning-enhanced fine-tuning (paper, Eq. 1-2 and implementation details)."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset(
+        {
+            "num_workers",
+            "min_workers",
+            "use_gpu",
+            "strategy",
+            "checkpoint_every_steps",
+            "log_every_steps",
+            "tensorboard",
+            "max_failures",
+            "gradient_checkpointing",
+            "compile",
+            "attention",
+        }
+    )
 
     alpha: float = Field(default=0.7, ge=0)
     """Weight of the reasoning loss."""

@@ -1,7 +1,9 @@
 """A prepared dataset: catalogue, frozen examples and manifest."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from msrrec import schema, storage
@@ -61,10 +63,14 @@ class Dataset:
         """What prompts call the shop."""
         return str(self.manifest["domain"])
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash that changes with any file of the dataset."""
-        return str(self.manifest["fingerprint"])
+        """A hash that changes with any file of the dataset, as the files are now."""
+        recorded = self.manifest.get("sha256")
+        if not recorded:
+            return str(self.manifest["fingerprint"])
+        files = {name: storage.read_bytes(storage.join(self.path, name)) for name in recorded}
+        return str(fingerprint_files(files)["fingerprint"])
 
     def examples(self, split: Split, limit: int = 0) -> list[Example]:
         """The examples of a split in their frozen order, the first ``limit`` of them (0: all).
@@ -112,3 +118,10 @@ class Dataset:
     def titles(self, item_ids: Iterable[str]) -> list[str]:
         """The titles of items, in order."""
         return [self.items[item_id].title for item_id in item_ids]
+
+
+def fingerprint_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """``sha256`` of each file's content by name, and one ``fingerprint`` over all of them."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
+    return {"sha256": hashes, "fingerprint": hashlib.sha256(lines.encode()).hexdigest()}

@@ -7,15 +7,13 @@ failed one does not stop an evaluation; it is shown before anything else in the 
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from msrrec import schema
 from msrrec.data.dataset import Dataset
 from msrrec.metrics.statistics import uniform_p_value
-from msrrec.models import ModelSource
 from msrrec.schema import SPLITS, Example
 from msrrec.titles import normalize_title
 
@@ -26,8 +24,6 @@ VALID_BAR = 0.95
 UNLIKELY = 0.001
 """Slots more uneven than this are no accident."""
 
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
-_CHUNK_BYTES = 1 << 24
 
 Check = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -127,28 +123,6 @@ def hash_rows(rows: Rows) -> str:
         for value in (row["example_id"], row["text"], row[schema.ITEM_ID] or ""):
             digest.update(f"{value}\x1f".encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
-
-
-def hash_weights(source: ModelSource) -> str | None:
-    """16 hexadecimal digits of all weight files that were loaded, adapter included.
-
-    None where they are not in a folder of this machine, a hub's for example; the revision stands
-    for them there.
-    """
-    folders = [Path(path) for path in (source.path, source.adapter) if path]
-    files = sorted(file for folder in folders for file in _weight_files(folder))
-    if not files:
-        return None
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
-
-
-def _weight_files(folder: Path) -> Iterable[Path]:
-    return (file for pattern in _WEIGHTS for file in folder.glob(pattern))
 
 
 def audit_systems(systems: Sequence[Mapping[str, Any]]) -> list[Check]:

@@ -25,10 +25,11 @@ from msrrec.data.dataset import Dataset
 from msrrec.data.negatives import draw_candidates
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation.agreement import fusion_table
-from msrrec.evaluation.audit import audit_examples, audit_variants, hash_rows, hash_weights
+from msrrec.evaluation.audit import audit_examples, audit_variants, hash_rows
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.consistency import permute
 from msrrec.evaluation.fusion_study import fusion_study, load_gate
+from msrrec.fingerprint import hash_weights
 from msrrec.inference.batch import BuildRecommender, Prediction, open_journal, predict
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of

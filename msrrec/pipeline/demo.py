@@ -3,163 +3,169 @@
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from msrrec import storage
 from msrrec.cluster import ray_session
-from msrrec.config import EMBEDDED, RunConfig, for_references, without_reasoning
+from msrrec.config import (
+    RunConfig,
+    changed_settings,
+    for_references,
+    load_config,
+    without_reasoning,
+)
 from msrrec.data.dataset import Dataset
 from msrrec.errors import EngineError
 from msrrec.inference.recommender import Mode
-from msrrec.stage import Summary, run_stage
+from msrrec.stage import (
+    EVALUATE,
+    EVALUATE_BASELINE,
+    PREPARE,
+    SCORE,
+    SYNTHESIZE,
+    TRAIN,
+    Call,
+    Stage,
+    Summary,
+)
 
 logger = logging.getLogger(__name__)
 
 SERVICE_START_S = 180.0
 
 
+@dataclass(frozen=True)
+class Road:
+    """One walk through all stages.
+
+    Attributes:
+        out: Folder of everything.
+        config: Settings of all stages.
+        preset: What ``--config`` takes to reach those settings, but for what commands name.
+    """
+
+    out: str
+    config: RunConfig
+    preset: str
+
+    def run(self, row: Stage, call: Call, command: Sequence[str]) -> Summary:
+        """Run a stage, and say the command that does the same by hand."""
+        sections = list(dict.fromkeys(name.partition(".")[0] for name in row.sections))
+        changed = changed_settings(call.config, load_config(self.preset), sections)
+        announce([*command, "--config", self.preset, *changed])
+        return row.run(call)
+
+    def place(self, *parts: str) -> str:
+        """A folder of this walk."""
+        return storage.join(self.out, *parts)
+
+    @property
+    def dataset(self) -> str:
+        """Where the dataset lies."""
+        return self.place("dataset")
+
+    def prepare(self, source: str, files: Mapping[str, str | None]) -> None:
+        """Purchases to the dataset."""
+        inputs = {name: path for name, path in files.items() if path is not None}
+        call = Call(self.dataset, self.config, inputs, {"source": source})
+        named = [word for name, path in inputs.items() for word in (f"--{name}", path)]
+        self.run(PREPARE, call, ["prepare", "--source", source, *named, "--out", call.out])
+
+    def synthesize(self, name: str, config: RunConfig) -> str:
+        """The teacher's paths, into a folder of that name."""
+        call = Call(self.place(name), config, {"dataset": self.dataset})
+        command = ["synthesize", "--dataset", self.dataset, "--out", call.out]
+        self.run(SYNTHESIZE, call, command)
+        return call.out
+
+    def train(self, name: str, reasoning: str | None, config: RunConfig) -> str:
+        """A model, into a folder of that name."""
+        inputs = {"dataset": self.dataset} | ({"reasoning": reasoning} if reasoning else {})
+        call = Call(self.place(name), config, inputs)
+        named = ["--reasoning", reasoning] if reasoning else []
+        command = ["train", "--dataset", self.dataset, *named, "--out", call.out]
+        self.run(TRAIN, call, command)
+        return call.out
+
+    def evaluate_baseline(self, name: str) -> None:
+        """A baseline's figures."""
+        call = Call(self.evaluation(name), self.config, {"dataset": self.dataset}, {"system": name})
+        command = ["evaluate", "--dataset", self.dataset, "--model", name, "--out", call.out]
+        self.run(EVALUATE_BASELINE, call, command)
+
+    def evaluate(self, model: str, name: str, variants: Sequence[Mode]) -> None:
+        """A model's figures under the name that tables show."""
+        inputs = {"dataset": self.dataset, "model": model}
+        options = {"variants": list(variants), "name": name}
+        call = Call(self.evaluation(name), self.config, inputs, options)
+        command = ["evaluate", "--dataset", self.dataset, "--model", model, "--out", call.out]
+        named = [word for variant in variants for word in ("--variant", variant)]
+        self.run(EVALUATE, call, [*command, "--name", name, *named])
+
+    def score(self, name: str, references: str) -> None:
+        """The reasoning of an evaluation against the references."""
+        out = self.evaluation(name)
+        inputs = {"dataset": self.dataset, "evaluation": out, "references": references}
+        command = ["score", out, "--dataset", self.dataset, "--references", references]
+        self.run(SCORE, Call(out, self.config, inputs), command)
+
+    def evaluation(self, name: str) -> str:
+        """Where a system's evaluation lies."""
+        return self.place("evaluations", name.lower().replace("/", "-").replace(" ", "-"))
+
+
 def run_demo(
-    out: str,
-    config: RunConfig,
-    source: str = "demo",
-    interactions: str | None = None,
-    items: str | None = None,
+    out: str, config: RunConfig, preset: str, source: str, files: Mapping[str, str | None]
 ) -> Summary:
     """Prepare, synthesize, train twice, evaluate and score, report, serve, and ask once.
 
     Args:
         out: Folder of everything; finished stages in it are skipped.
         config: Settings of all stages.
+        preset: The preset or file that the settings began from.
         source: As ``prepare`` takes it; ``demo`` is the embedded world.
-        interactions: Purchases of any other source.
-        items: Their titles.
+        files: ``interactions`` and ``items`` of any other source.
     """
-    begin = time.monotonic()
+    begin, road = time.monotonic(), Road(out, config, preset)
     with ray_session(config.ray.address, config.ray.num_cpus):
-        dataset = _prepare(storage.join(out, "dataset"), config, source, interactions, items)
-        reasoning = storage.join(out, "reasoning")
-        _synthesize(dataset, reasoning, config)
-        model, plain = storage.join(out, "model"), storage.join(out, "model-without-reasoning")
-        _train(dataset, reasoning, model, config)
-        _train(dataset, None, plain, without_reasoning(config))
-        evaluations = storage.join(out, "evaluations")
+        road.prepare(source, files)
+        reasoning = road.synthesize("reasoning", config)
+        model = road.train("model", reasoning, config)
+        plain = road.train("model-without-reasoning", None, without_reasoning(config))
+        for name in ("random", "popularity"):
+            road.evaluate_baseline(name)
         systems: tuple[tuple[str, str, tuple[Mode, ...]], ...] = (
-            ("random", "random", ()),
-            ("popularity", "popularity", ()),
-            (EMBEDDED, "backbone zero-shot", ("full",)),
+            (config.model.name_or_path, "backbone zero-shot", ("full",)),
             (plain, "MSR-Rec w/o reason", ("direct",)),
             (model, "MSR-Rec", ("user", "item", "full", "fused")),
         )
-        for model_dir, name, variants in systems:
-            _evaluate(dataset, model_dir, name, evaluations, config, variants)
-        references = storage.join(out, "references")
-        _synthesize(dataset, references, for_references(config))
-        for _, name, variants in systems:
-            if variants:
-                _score(dataset, name, evaluations, references, config)
+        for place, name, variants in systems:
+            road.evaluate(place, name, variants)
+        references = road.synthesize("references", for_references(config))
+        for _, name, _ in systems:
+            road.score(name, references)
     from msrrec.report.page import report_folder
 
     report = report_folder(out)
+    dataset = Dataset.load(road.dataset)
     answer = ask_service(model, dataset, config)
     _show(report, answer, dataset.domain)
     seconds = round(time.monotonic() - begin)
     return {"seconds": seconds, "page": report["page"], "answer": answer["item"]}
 
 
-def _prepare(
-    out: str, config: RunConfig, source: str, interactions: str | None, items: str | None
-) -> Dataset:
-    from msrrec.data.prepare import prepare
-
-    files = f" --interactions {interactions} --items {items}" if interactions else ""
-    _announce(f"prepare --source {source}{files} --out {out}")
-    settings = {
-        "source": source,
-        "interactions": interactions,
-        "items": items,
-        "data": config.data.model_dump(mode="json"),
-    }
-    run_stage(
-        "prepare", out, settings, lambda: prepare(source, interactions, items, out, config.data)
-    )
-    return Dataset.load(out)
-
-
-def _synthesize(dataset: Dataset, out: str, config: RunConfig) -> None:
-    from msrrec.synthesis.synthesize import synthesize
-
-    split = config.synthesis.split
-    flags = "" if split == "train" else f" synthesis.split={split}"
-    _announce(f"synthesize --dataset {dataset.path} --out {out}{flags}")
-    settings = _settings(dataset, config, "teacher", "synthesis")
-    run_stage("synthesize", out, settings, lambda: synthesize(dataset, out, config, None))
-
-
-def _train(dataset: Dataset, reasoning: str | None, out: str, config: RunConfig) -> None:
-    from msrrec.training.loop import train
-
-    source = f"--reasoning {reasoning}" if reasoning else "train.reasoning=false"
-    _announce(f"train --dataset {dataset.path} {source} --out {out}")
-    settings = _settings(dataset, config, "model", "train")
-    run_stage("train", out, settings, lambda: train(dataset, reasoning, out, config))
-
-
-def _evaluate(
-    dataset: Dataset,
-    model: str,
-    name: str,
-    folder: str,
-    config: RunConfig,
-    variants: tuple[Mode, ...],
-) -> None:
-    from msrrec.evaluation.evaluate import evaluate_system
-
-    out = _evaluation(folder, name)
-    flags = "".join(f" --variant {v}" for v in variants)
-    _announce(f"evaluate --dataset {dataset.path} --model {model} --out {out}{flags}")
-    settings = _settings(dataset, config, "inference", "evaluate") | {"variants": list(variants)}
-    run_stage(
-        "evaluate",
-        out,
-        settings,
-        lambda: evaluate_system(dataset, model, out, config, variants, name=name),
-    )
-
-
-def _score(dataset: Dataset, name: str, folder: str, references: str, config: RunConfig) -> None:
-    from msrrec.evaluation.score import score_evaluation
-
-    out = _evaluation(folder, name)
-    _announce(f"score {out} --dataset {dataset.path} --references {references}")
-    settings = _settings(dataset, config, "evaluate", "judge") | {"references": references}
-    run_stage(
-        "score",
-        storage.join(out, "score"),
-        settings,
-        lambda: score_evaluation(dataset, out, references, config, None),
-    )
-
-
-def _evaluation(folder: str, name: str) -> str:
-    """Where a system's evaluation lies."""
-    return storage.join(folder, name.lower().replace("/", "-").replace(" ", "-"))
-
-
-def _settings(dataset: Dataset, config: RunConfig, *sections: str) -> dict[str, Any]:
-    return {
-        "dataset_fingerprint": dataset.fingerprint,
-        **config.model_dump(mode="json", include=set(sections)),
-    }
-
-
-def _announce(command: str) -> None:
-    logger.info("$ msrrec %s", command)
+def announce(command: Sequence[str]) -> None:
+    """Say a command as a person would type it."""
+    logger.info("$ msrrec %s", shlex.join(command))
 
 
 def ask_service(model: str, dataset: Dataset, config: RunConfig) -> dict[str, Any]:
@@ -171,7 +177,7 @@ def ask_service(model: str, dataset: Dataset, config: RunConfig) -> dict[str, An
         f"inference.max_model_len={config.inference.max_model_len or 'null'}",
         f"ray.num_cpus={config.ray.num_cpus or 'null'}",
     ]
-    _announce(" ".join(command[3:]))
+    announce(command[3:])
     service = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     url = f"http://{config.serve.host}:{port}"
     try:

@@ -16,11 +16,11 @@ from msrrec.cluster import quiet_ray_data
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, MsrRecError
-from msrrec.evaluation.evaluate import METRICS, SWEEP, evaluate_system
+from msrrec.evaluation.evaluate import METRICS, SWEEP
 from msrrec.inference.recommender import Mode
 from msrrec.page import render_page
 from msrrec.report.plots import sweep_figure
-from msrrec.stage import Summary, run_stage
+from msrrec.stage import EVALUATE, TRAIN, Call, Summary
 
 _TUNE = "tune"
 
@@ -109,7 +109,7 @@ def run_points(
 
 
 def run_point(
-    dataset_dir: str,
+    dataset: str,
     reasoning: str,
     folder: str,
     config: RunConfig,
@@ -117,8 +117,6 @@ def run_point(
     alpha: float,
 ) -> None:
     """The stages ``train`` and ``evaluate`` of one point, unless they are finished."""
-    from msrrec.training.loop import train  # torch
-
     weights = {"alpha": alpha, "beta": round(1 - alpha, 6)}
     point = config.model_copy(
         update={
@@ -126,17 +124,11 @@ def run_point(
             "evaluate": config.evaluate.model_copy(update={"split": config.sweep.split}),
         }
     )
-    dataset, model = Dataset.load(dataset_dir), storage.join(folder, "model")
-    shared = {"dataset": dataset_dir, "dataset_fingerprint": dataset.fingerprint}
-    settings = shared | point.model_dump(mode="json", include={"model", "train"})
-    settings["reasoning"] = reasoning
-    run_stage("train", model, settings, lambda: train(dataset, reasoning, model, point))
-    out = storage.join(folder, "predictions")
-    settings = shared | point.model_dump(mode="json", include={"inference", "evaluate", "model"})
-    settings |= {"model_dir": model, "variants": list(variants), "name": None}
-    run_stage(
-        "evaluate", out, settings, lambda: evaluate_system(dataset, model, out, point, variants)
-    )
+    model = storage.join(folder, "model")
+    TRAIN.run(Call(model, point, {"dataset": dataset, "reasoning": reasoning}))
+    options = {"variants": list(variants), "name": None}
+    inputs = {"dataset": dataset, "model": model}
+    EVALUATE.run(Call(storage.join(folder, "predictions"), point, inputs, options))
 
 
 def name_of(alpha: float) -> str:

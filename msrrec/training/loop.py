@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
+from msrrec.fingerprint import hash_weights
 from msrrec.models import ModelSource, locate_base
 from msrrec.training.checkpoint import (
     VALIDATION_LOSS,
@@ -36,21 +37,7 @@ from msrrec.training.worker import Job, run_worker
 
 logger = logging.getLogger(__name__)
 
-_NO_EFFECT = {
-    "num_workers",
-    "min_workers",
-    "use_gpu",
-    "strategy",
-    "checkpoint_every_steps",
-    "log_every_steps",
-    "tensorboard",
-    "max_failures",
-    "export_merged",
-    "keep",
-    "gradient_checkpointing",
-    "compile",
-    "attention",
-}
+_NO_EFFECT = {*TrainConfig.runtime, "export_merged", "keep"}
 """Settings that leave the result alone, so that a run may go on with others."""
 
 
@@ -229,11 +216,10 @@ def raise_for_user(failures: Iterable[BaseException]) -> None:
 def run_name(job: Job, examples: ExampleSet, validation: ExampleSet | None) -> str:
     """A name that differs whenever data, base model or a setting with an effect does."""
     settings = job.config.model_dump(mode="json", exclude=_NO_EFFECT)
-    base = Path(job.source.path)
-    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in base.glob("*"))
+    weights = hash_weights(job.source) or job.source.path
     data = [part and part.fingerprint for part in (examples, validation)]
-    source = [job.source.path, job.source.revision, job.dtype]
-    parts = [settings, *source, files, data, *job.identity()]
+    source = [weights, job.source.revision, job.dtype]
+    parts = [settings, *source, data, *job.identity()]
     return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 

@@ -7,14 +7,8 @@ import pytest
 
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
-from msrrec.evaluation.audit import (
-    Check,
-    audit_examples,
-    audit_systems,
-    audit_variants,
-    hash_rows,
-    hash_weights,
-)
+from msrrec.evaluation.audit import Check, audit_examples, audit_systems, audit_variants, hash_rows
+from msrrec.fingerprint import hash_weights
 from msrrec.metrics.ranking import rank_metrics
 from msrrec.models import ModelSource
 from msrrec.schema import Example

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from msrrec.config import RunConfig, load_config
+from msrrec.config import PRESETS, RunConfig, changed_settings, load_config
 from msrrec.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,10 @@ def test_a_number_in_scientific_notation_is_a_number() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.k_cor=5", ["data.k_cor", "Extra inputs"]),
+        ("data.k_cor=5", ["data.k_cor", "no such setting", "did you mean k_core?"]),
+        ("dta.k_core=5", ["dta", "no such section", "did you mean data?"]),
+        ("train.lora.rnk=5", ["train.lora.rnk", "did you mean rank?"]),
+        ("train.alpha.x=5", ["train.alpha", "x"]),
         ("data.k_core=many", ["data.k_core", "'many'"]),
         ("k_core=5", ["section.key=value"]),
         ("data.k_core", ["section.key=value"]),
@@ -55,8 +58,22 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a readable YAML file"):
+    with pytest.raises(ConfigError, match="no such file and no such preset"):
         load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match=r"expected a YAML file or one of demo, .*mean demo\?"):
+        load_config("demmo")
+
+
+def test_a_preset_is_found_by_its_name() -> None:
+    assert load_config("demo") == load_config(PRESETS / "demo.yaml")
+
+
+def test_changed_settings_are_what_the_command_line_takes_back() -> None:
+    given = ["train.lora.rank=4", 'train.sides=["full", "user"]', "synthesis.tau=null"]
+    base = load_config("demo")
+    changed = changed_settings(load_config("demo", given), base, ["train", "synthesis"])
+    assert changed == ['train.sides=["full", "user"]', "train.lora.rank=4"]
+    assert load_config("demo", changed) == load_config("demo", given)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "configs").glob("*.yaml")), ids=str)

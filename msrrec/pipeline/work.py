@@ -1,0 +1,99 @@
+"""The work of each stage: from what a call names to the library's own function.
+
+Everything heavy is imported when its stage runs.
+"""
+
+from msrrec.data.dataset import Dataset
+from msrrec.stage import Call, Summary
+
+
+def prepare(call: Call) -> Summary:
+    """Raw purchases to a dataset."""
+    from msrrec.data.prepare import prepare
+
+    inputs = call.inputs
+    return prepare(
+        call.options["source"],
+        inputs.get("interactions"),
+        inputs.get("items"),
+        call.out,
+        call.config.data,
+    )
+
+
+def synthesize(call: Call) -> Summary:
+    """A dataset to reasoning paths."""
+    from msrrec.synthesis.synthesize import synthesize
+
+    return synthesize(_dataset(call), call.out, call.config, call.keys)
+
+
+def check_train(call: Call) -> None:
+    """Refuse a base model or reasoning that is missing.
+
+    Raises:
+        ConfigError: If reasoning is to be trained on and none is named.
+        ModelError: If the settings name a folder that holds no model.
+    """
+    from msrrec.errors import ConfigError
+    from msrrec.models import locate_base
+
+    if call.config.train.reasoning and "reasoning" not in call.inputs:
+        raise ConfigError(
+            "--reasoning: missing; give the folder made by `msrrec synthesize`, "
+            "or set train.reasoning=false to train without"
+        )
+    locate_base(call.config.model)
+
+
+def train(call: Call) -> Summary:
+    """A dataset and its paths to a model."""
+    from msrrec.training.loop import train
+
+    return train(_dataset(call), call.inputs.get("reasoning"), call.out, call.config)
+
+
+def evaluate(call: Call) -> Summary:
+    """A model to its figures on the frozen examples."""
+    from msrrec.evaluation.evaluate import evaluate
+
+    return evaluate(
+        _dataset(call),
+        call.inputs["model"],
+        call.out,
+        call.config,
+        call.options["variants"],
+        name=call.options["name"],
+    )
+
+
+def evaluate_baseline(call: Call) -> Summary:
+    """A baseline to its figures on the frozen examples."""
+    from msrrec.evaluation.evaluate import evaluate_baseline
+
+    return evaluate_baseline(_dataset(call), call.options["system"], call.out, call.config)
+
+
+def score(call: Call) -> Summary:
+    """An evaluation's reasoning against the teacher's."""
+    from msrrec.evaluation.score import score_evaluation
+
+    key = call.keys.get(call.config.judge.api_key_env)
+    return score_evaluation(_dataset(call), call.out, call.inputs["references"], call.config, key)
+
+
+def sweep(call: Call) -> Summary:
+    """Training and evaluation at several weights of the losses."""
+    from msrrec.pipeline.sweep import sweep
+
+    return sweep(
+        call.inputs["dataset"],
+        call.inputs["reasoning"],
+        call.out,
+        call.config,
+        call.options["variants"],
+    )
+
+
+def _dataset(call: Call) -> Dataset:
+    return Dataset.load(call.inputs["dataset"])
