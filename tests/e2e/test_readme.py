@@ -30,7 +30,7 @@ SMALL = {
 
 
 def write_shop(folder: Path) -> None:
-    """Two tables as a shop exports them: everybody buys eight items in a row, each from another first one."""
+    """Two tables as a shop exports them; everybody buys eight items in a row of the catalogue."""
     titles = [f"{make} {kind}" for kind, make in product(KINDS, MAKES)]
     begin = datetime(2024, 1, 1, 9, 30, tzinfo=UTC)
     with (folder / "items.csv").open("w", newline="") as file:

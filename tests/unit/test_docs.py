@@ -3,7 +3,6 @@
 import ast
 import importlib
 import importlib.util
-import inspect
 import json
 import re
 import subprocess
@@ -35,7 +34,6 @@ from tests.support.pages import (
 COMMANDS = [(page, words) for page in PAGES for words in iter_commands(page)]
 SECTIONS = tuple(RunConfig.model_fields)
 GUIDE = "docs/cli.md"
-CLI_SOURCE = Path(inspect.getfile(sys.modules["msrrec.cli"])).read_text()
 
 
 def commands(*start: str) -> list[tuple[str, ...]]:
@@ -66,12 +64,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.xfail(
-    "--version" not in CLI_SOURCE or "columns" not in DataConfig.model_fields,
-    reason="presets by name, --version, --candidate and data.columns are not all there yet",
-)
 @pytest.mark.parametrize("words", [*commands("msrrec"), *jobs()], ids=" ".join)
 def test_every_documented_command_parses(words: tuple[str, ...], dataset: Path) -> None:
+    if "columns" not in DataConfig.model_fields and "columns." in " ".join(words):
+        pytest.xfail("no data.columns yet")
     name, *arguments = replace_dataset(words[1:], dataset)
     group = typer.main.get_command(app)
     is_stage = not name.startswith("-") and "--help" not in arguments
