@@ -22,7 +22,7 @@ NUM_USERS, PURCHASES = 40, 8
 KINDS = ("Tent", "Headlamp", "Chef Knife", "Guitar", "Notebook", "Desk Lamp")
 MAKES = ("Small", "Large", "Red", "Quiet", "Folding")
 SMALL = {
-    "train": ["ray.num_cpus=4"],
+    "train": ["train.sides=[full]", "ray.num_cpus=4"],
     "evaluate": ["evaluate.num_users=12", "inference.max_new_tokens=96", "ray.num_cpus=4"],
     "recommend": ["inference.max_new_tokens=96", "inference.max_model_len=768"],
 }
