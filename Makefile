@@ -50,7 +50,7 @@ unit: install
 	$(BIN)/pytest tests/unit
 
 docs: install
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: install
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from msrrec import __version__
 from msrrec.baselines import BASELINES, Entry, build_baseline
 from msrrec.cli import app
 from msrrec.config import PRESETS, Config, DataConfig, RunConfig
@@ -65,7 +66,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("words", [*commands("msrrec"), *jobs()], ids=" ".join)
-def test_every_documented_command_parses(words: tuple[str, ...], dataset: Path) -> None:
+def test_every_documented_command_parses_and_uses_its_settings(
+    words: tuple[str, ...], dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     if "columns" not in DataConfig.model_fields and "columns." in " ".join(words):
         pytest.xfail("no data.columns yet")
     name, *arguments = replace_dataset(words[1:], dataset)
@@ -80,6 +83,7 @@ def test_every_documented_command_parses(words: tuple[str, ...], dataset: Path) 
         arguments = [*(a for a in arguments if a != "--dry-run"), "--dry-run"]
     result = CliRunner().invoke(app, [name, *arguments], catch_exceptions=True)
     assert result.exit_code == 0, result.exception or result.output
+    assert "does not use" not in caplog.text
     if is_stage:
         assert isinstance(json.loads(result.stdout.splitlines()[-1]), dict)
 
@@ -158,6 +162,12 @@ def test_the_guide_names_every_command_section_and_preset() -> None:
         assert f"`{section}`" in guide, section
     for preset in PRESETS.glob("*.yaml"):
         assert f"`{preset.stem}`" in guide, preset.stem
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load(read_page("CITATION.cff"))
+    assert cited["version"] == __version__
+    assert cited["preferred-citation"]["title"] in read_page("README.md").replace("\n", " ")
 
 
 def contributing(heading: str) -> list[str]:
