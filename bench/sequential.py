@@ -32,6 +32,7 @@ from msrrec.baselines.sequential.rows import Purchases
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.baselines.sequential.system import encode_histories
 from msrrec.baselines.sequential.trainer import Network, Schedule, train_epoch, train_trial
+from msrrec.data.leave_one_out import places_from_end, training_part
 from msrrec.metrics.ranking import hr_at_k, ndcg_at_k
 
 logger = logging.getLogger("msrrec.bench")
@@ -150,13 +151,13 @@ def fit_ours(name: str, sequences: Sequences, seed: int) -> dict[str, float]:
     network = build(name, sequences, seed)
 
     def validate(current: Network) -> float:
-        ranks = target_ranks(current, sequences, 2)
+        ranks = target_ranks(current, sequences, places_from_end("validation"))
         return mean(1 / rank if rank <= CUTOFF else 0.0 for rank in ranks)
 
-    purchases = Purchases([codes[:-2] for codes in sequences])
+    purchases = Purchases([training_part(codes) for codes in sequences])
     fitted = train_trial(network, purchases, system.usual, schedule, validate)
     network.load_state_dict(fitted.state)
-    ranks = target_ranks(network, sequences, 1)
+    ranks = target_ranks(network, sequences, places_from_end("test"))
     logger.info("bench: ours, %s, seed %d: best of %d epochs", name, seed, len(fitted.epoch_s))
     return {
         "recall@10": round(mean(hr_at_k(ranks, CUTOFF)), 4),
@@ -230,7 +231,7 @@ def speed(arguments: argparse.Namespace) -> None:
 def time_ours(name: str, sequences: Sequences, epochs: int) -> list[float]:
     """CPU seconds of each epoch."""
     network = build(name, sequences, 0)
-    purchases = Purchases([codes[:-2] for codes in sequences])
+    purchases = Purchases([training_part(codes) for codes in sequences])
     schedule = Schedule(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, 0)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     rng, found = np.random.default_rng(0), []

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from msrrec.baselines import BASELINES
 from msrrec.comparison.registry import system_names
 from msrrec.config import RunConfig, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
+from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError
 from msrrec.inference.recommender import MODES
 from msrrec.stage import Call, Stage, Summary
@@ -50,8 +51,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished sta
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
 Source = Annotated[
-    Literal["amazon", "movielens", "table", "demo"],
-    typer.Option(help="What the files are; demo is the embedded world and needs none."),
+    str,
+    typer.Option(
+        metavar=f"[{'|'.join(SOURCES)}]",
+        help="What the files are; demo is the embedded world and needs none.",
+    ),
 ]
 Interactions = Annotated[
     str | None, typer.Option(help="Reviews or ratings: a file, folder or glob.")

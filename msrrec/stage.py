@@ -263,7 +263,14 @@ _EXAMPLES = tuple(
 _TUNED = ("train", "tallrec", "llara", "baselines")
 _WORK = "msrrec.pipeline.work"
 
-PREPARE = Stage("prepare", f"{_WORK}:prepare", inputs=("interactions", "items"), sections=("data",))
+PREPARE = Stage(
+    "prepare",
+    f"{_WORK}:prepare",
+    inputs=("interactions", "items"),
+    sections=("data",),
+    needs_ray=False,  # it starts Ray itself where there is much to read
+    check=f"{_WORK}:check_prepare",
+)
 SYNTHESIZE = Stage(
     "synthesize",
     f"{_WORK}:synthesize",

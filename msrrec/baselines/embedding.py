@@ -71,7 +71,8 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_name)
-        model: Any = AutoModel.from_pretrained(model_name).eval()
+        # not in the type of the stored weights: few processors multiply in bfloat16
+        model: Any = AutoModel.from_pretrained(model_name, dtype=torch.float32).eval()
         model = model.get_encoder() if model.config.is_encoder_decoder else model
     except (OSError, ValueError) as error:
         raise ModelError(

@@ -1,9 +1,7 @@
 """The training events of every user."""
 
 from msrrec.data.dataset import Dataset
-
-HELD_OUT = 2
-"""Events of each user that are targets of validation and test."""
+from msrrec.data.leave_one_out import training_part
 
 
 def training_purchases(dataset: Dataset) -> dict[str, tuple[str, ...]]:
@@ -14,4 +12,4 @@ def training_purchases(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: If the dataset was not made by ``prepare`` and lacks the events.
     """
-    return {user_id: tuple(items[:-HELD_OUT]) for user_id, items in dataset.events().items()}
+    return {user_id: tuple(training_part(items)) for user_id, items in dataset.events().items()}

@@ -1,15 +1,68 @@
 """How raw purchases become a dataset."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from msrrec.config.base import Config
+
+
+def _as_text(value: Any) -> Any:
+    """A column may be called 0; YAML reads that as a number."""
+    return str(value) if isinstance(value, int | float) else value
+
+
+ColumnName = Annotated[str | None, BeforeValidator(_as_text)]
+
+
+class ColumnsConfig(Config):
+    """What a table of interactions calls its columns; unset, each is looked for by its own name."""
+
+    user_id: ColumnName = None
+    """Who bought, such as Email."""
+    item_id: ColumnName = None
+    """What was bought, such as "Lineitem sku"."""
+    timestamp: ColumnName = None
+    """When, such as "Created at"."""
+    order_id: ColumnName = None
+    """Which order a row belongs to, such as Name in a shop's export; unset: rows stand alone. Rows
+    of one order that lack the user or the time take it from the order's first row that has it."""
+
+
+class ItemColumnsConfig(Config):
+    """What a table of items calls its columns; unset, each is looked for by its own name."""
+
+    item_id: ColumnName = None
+    """The id that the interactions name, such as "Variant SKU"."""
+    title: ColumnName = None
+    """What prompts show, such as Title."""
+    categories: ColumnName = None
+    """Widest first, such as "Product Category"; also looked for as category."""
+    brand: ColumnName = None
+    """Such as Vendor."""
+    description: ColumnName = None
+    """Text or HTML, such as "Body (HTML)"."""
 
 
 class DataConfig(Config):
     """How raw purchases become a dataset."""
 
+    columns: ColumnsConfig = ColumnsConfig()
+    item_columns: ItemColumnsConfig = ItemColumnsConfig()
+    timestamp_format: str | None = None
+    """How times are written, as Python's strptime takes it, such as "%d.%m.%Y %H:%M"; unset: found
+    out from numbers since 1970 and ISO 8601."""
+    separator: str | None = Field(default=None, min_length=1, max_length=1)
+    """Between the fields of a CSV file; unset: found in its header."""
+    encoding: str | None = None
+    """What text files are written in, such as cp1252; unset: by its mark, else UTF-8, else
+    Windows-1252."""
+    missing_fields: Literal["error", "drop"] = "error"
+    """What happens to rows without a user, an item or a time: an error that names the first, as a
+    wrong column looks like that too, or dropped and counted."""
+    fold_users: bool = False
+    """Take user ids that differ only by case or outer spaces for one user, as e-mail addresses
+    do."""
     k_core: int = Field(default=5, ge=1)
     """Least events of every user and item, to the fixed point, on the whole category; 1 keeps
     all."""

@@ -1,4 +1,7 @@
-"""Ray Data tasks over files and tables: order kept, and a user's error told in its own words."""
+"""Work over files and parts of tables, as Ray Data tasks where there is much, else right here.
+
+The order is kept, and an error of the user's input is told in its own words.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,12 +18,16 @@ if TYPE_CHECKING:
 _ERROR = "__error__"
 
 
-def map_files(read: Callable[[str], pa.Table], paths: Sequence[str], name: str) -> pa.Table:
+def map_files(
+    read: Callable[[str], pa.Table], paths: Sequence[str], name: str, on_ray: bool
+) -> list[pa.Table]:
     """The tables that ``read`` makes of files, one task a file, in the order of ``paths``.
 
     Raises:
         DataError: The first file's error, as ``read`` raised it.
     """
+    if not on_ray:
+        return [read(path) for path in paths]
     import ray.data  # seconds to import
 
     dataset = ray.data.from_arrow([pa.table({"path": [path]}) for path in paths])
@@ -28,13 +35,19 @@ def map_files(read: Callable[[str], pa.Table], paths: Sequence[str], name: str) 
 
 
 def map_rows(
-    parse: Callable[[pa.Table], pa.Table], table: pa.Table, rows_per_task: int, name: str
-) -> pa.Table:
+    parse: Callable[[pa.Table], pa.Table],
+    table: pa.Table,
+    rows_per_task: int,
+    name: str,
+    on_ray: bool,
+) -> list[pa.Table]:
     """``parse`` applied to slices of a table, in order.
 
     Raises:
         DataError: The first slice's error, as ``parse`` raised it.
     """
+    if not on_ray:
+        return [parse(table)]
     import ray.data  # seconds to import
 
     starts = range(0, max(table.num_rows, 1), rows_per_task)
@@ -48,7 +61,7 @@ def _collect(
     num_tasks: int,
     name: str,
     unit: str,
-) -> pa.Table:
+) -> list[pa.Table]:
     dataset.context.execution_options.preserve_order = True
     dataset.context.op_resource_reservation_enabled = False  # on, half of the cores stay idle
     dataset.context.enable_progress_bars = False
@@ -62,7 +75,7 @@ def _collect(
                 raise DataError(block[_ERROR][0].as_py())
             blocks.append(block)
             progress.advance()
-    return pa.concat_tables(blocks).unify_dictionaries()
+    return blocks
 
 
 def _read_block(read: Callable[[str], pa.Table], block: pa.Table) -> pa.Table:

@@ -1,7 +1,7 @@
 """What a prompt or a path must not know: the user's later purchases, and the answer itself.
 
-The teacher is never told the answer, so a path that speaks of it as known was guessed into being or
-copied from elsewhere, and would teach the student to look for what it won't be given.
+The teacher is never told the answer, so a path that speaks of it as known made that up, and would
+teach the student to look for what it won't be given.
 """
 
 import re
@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
-from msrrec.schema import Split
+from msrrec.data.leave_one_out import HELD_OUT
 from msrrec.titles import find_titles, fold_text, normalize_title, replace_mentions
-
-HELD_OUT: tuple[Split, ...] = ("validation", "test")
 
 _TOLD = re.compile(
     r"\b(?:correct|right|true|actual|real|hidden|expected|gold(?:en)?) "

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from msrrec.data.candidates import CandidateSampler, Propose
 from msrrec.data.dataset import Dataset
+from msrrec.data.leave_one_out import HELD_OUT, target_places
 from msrrec.data.sequences import Cuts, Sequences
 from msrrec.schema import Example
 from msrrec.titles import normalize_title
 
 Kind = Literal["uniform", "popular", "category"]
 KINDS: tuple[Kind, ...] = ("uniform", "popular", "category")
-
-_FROM_END = {"validation": 2, "test": 1}
 
 IntArray = NDArray[np.int64]
 
@@ -59,7 +58,7 @@ def draw_candidates(
     sampler.check(list(events), "evaluate.num_negatives")
     users = {user_id: n for n, user_id in enumerate(events)}
     owners = np.array([users[example.user_id] for example in examples], dtype=np.int64)
-    targets = starts[owners + 1] - _FROM_END[split]
+    targets = target_places(starts[owners + 1], split)
     rng = np.random.default_rng([int(dataset.manifest["seed"]), 10 + KINDS.index(kind)])
     drawn = sampler.draw(Cuts(owners, starts[owners], targets), rng)
     return [
@@ -71,8 +70,8 @@ def draw_candidates(
 def _by_purchases(sequences: Sequences, num_items: int) -> Propose:
     """By how many training events an item has."""
     is_training = np.ones(len(sequences.items), dtype=bool)
-    for held_out in _FROM_END.values():
-        is_training[sequences.starts[1:] - held_out] = False
+    for split in HELD_OUT:
+        is_training[target_places(sequences.starts[1:], split)] = False
     bought = np.bincount(sequences.items[is_training], minlength=num_items)
     ends = np.cumsum(bought)
 

@@ -8,8 +8,7 @@ dropping them first, so only items of the first core need their metadata read.
 
 import hashlib
 import logging
-import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,16 @@ from numpy.typing import NDArray
 
 from msrrec import schema, storage
 from msrrec.config import DataConfig
-from msrrec.data import sequences, sources
+from msrrec.data import loading, sequences
+from msrrec.data.arrow import lists, numbers, pick, texts
 from msrrec.data.candidates import CandidateSampler
 from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
+from msrrec.data.events import Events, Loaded
 from msrrec.data.kcore import distinct_rows, k_core
+from msrrec.data.leave_one_out import MIN_EVENTS
+from msrrec.data.records import TITLE_KEY, TITLED
 from msrrec.data.sequences import Sequences
-from msrrec.data.sources import Inputs
+from msrrec.data.sources import Inputs, Source, make_source
 from msrrec.errors import DataError
 from msrrec.schema import SPLITS, Split
 from msrrec.storage import MANIFEST
@@ -33,56 +36,30 @@ logger = logging.getLogger(__name__)
 
 IntArray = NDArray[np.int64]
 
-_GENERIC_NAMES = {"interactions", "ratings", "reviews", "events", "train", "data", "u"}
-_AMAZON_AFFIXES = re.compile(r"^(?:reviews|ratings|meta)_|_\d+$|\.\d+core$")
-_EXTENSIONS = re.compile(r"(?:\.(?:csv|json|jsonl|ndjson|parquet|dat|data))?(?:\.gz)?$")
 
+def check(
+    source: str, interactions: str | None, items: str | None, out: str, config: DataConfig
+) -> Inputs:
+    """The files that ``prepare`` would read, seen to be there, and its folder to be writable.
 
-@dataclass(frozen=True)
-class Events:
-    """Purchases as columns of codes, in the order of the input.
+    Reads no file, so what is wrong is said at once.
 
-    Attributes:
-        users: Shape (E,). Places in ``user_ids``.
-        items: Shape (E,). Places in ``item_ids``.
-        timestamps: Shape (E,).
+    Raises:
+        ConfigError: If the source is unknown, a path is missing or a setting is not for the source.
+        DataError: If a path leads to no file, or ``out`` can't be written.
     """
-
-    users: IntArray
-    items: IntArray
-    timestamps: IntArray
-    user_ids: pa.Array
-    item_ids: pa.Array
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> "Events":
-        """Events from ``sources.load_events``."""
-        users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))
-        return cls(
-            users.indices.to_numpy(),
-            items.indices.to_numpy(),
-            table[schema.TIMESTAMP].to_numpy(),
-            users.dictionary,
-            items.dictionary,
-        )
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def take(self, rows: NDArray[Any]) -> "Events":
-        """Some events, by place or by flag; ids keep their codes."""
-        return Events(
-            self.users[rows], self.items[rows], self.timestamps[rows], self.user_ids, self.item_ids
-        )
+    inputs = make_source(source, config).find(interactions, items)
+    storage.check_writable(out)
+    return inputs
 
 
 def prepare(
     source: str, interactions: str | None, items: str | None, out: str, config: DataConfig
 ) -> dict[str, Any]:
-    """Make a dataset folder; Ray must be initialised.
+    """Make a dataset folder; Ray must be initialised where ``check(…).needs_ray``.
 
     Args:
-        source: ``amazon``, ``movielens``, ``table`` or ``demo``.
+        source: A name in ``sources.SOURCES``.
         interactions: A file, folder or pattern of files; for movielens its folder.
         items: The same for items; unused by movielens and demo.
         out: The folder to make; what is there is replaced when all is done.
@@ -95,13 +72,20 @@ def prepare(
         ConfigError: If a path is missing.
         DataError: If an input is not what it should be, or too small.
     """
-    inputs = sources.find_inputs(source, interactions, items)
-    events, records, dropped = _load(inputs, config)
+    chosen = make_source(source, config)
+    inputs = check(source, interactions, items, out, config)
+    loaded = _load_events(chosen, inputs, config)
+    events, records, dropped = _reduce(chosen, inputs, loaded.events, config)
+    dropped = {**loaded.dropped, **dropped}
     seqs, user_ids, codes = _sample(events, config, dropped)
-    catalogue = _load_catalogue(inputs, events.item_ids.take(pa.array(codes)), records)
+    catalogue = _load_catalogue(chosen, inputs, pick(events.item_ids, codes), records)
     tables = _build_examples(seqs, user_ids, catalogue, config)
     tables[ITEMS_FILE] = catalogue.select(schema.ITEMS.names).cast(schema.ITEMS)
-    manifest = _describe(inputs, interactions, config) | _count(seqs, catalogue, tables, dropped)
+    domain = config.domain or chosen.domain(interactions)
+    manifest = _describe(source, inputs, domain, config)
+    manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
+    manifest |= _count(seqs, catalogue, tables, dropped)
+    _account(manifest)
     with storage.atomic_folder(out) as folder:
         for name, table in tables.items():
             storage.write_table(storage.join(folder, name), table.combine_chunks())
@@ -110,23 +94,42 @@ def prepare(
     return manifest
 
 
-def _load(inputs: Inputs, config: DataConfig) -> tuple[Events, pa.Table, dict[str, int]]:
+def _load_events(source: Source, inputs: Inputs, config: DataConfig) -> Loaded:
+    """All events, and lines that say what was assumed of times and of user ids."""
+    loaded = loading.load_events(source, inputs)
+    found = loaded.describe_times()
+    logger.info("prepare: times are %s: %s to %s", *found.values())
+    if config.fold_users:
+        return replace(loaded, events=loaded.events.fold_users())
+    num_alike = loaded.events.count_folded()
+    if num_alike:
+        logger.warning(
+            "prepare: %s user ids differ from another only by case or outer spaces; "
+            "data.fold_users=true takes them for one user",
+            f"{num_alike:,}",
+        )
+    return loaded
+
+
+def _reduce(
+    source: Source, inputs: Inputs, loaded: Events, config: DataConfig
+) -> tuple[Events, pa.Table, dict[str, int]]:
     """The k-core of events on titled items, the records of its items, and what was dropped."""
-    demo_events, demo_items = _make_demo(inputs, config)
-    loaded = Events.from_table(sources.load_events(inputs, demo_events))
     events = loaded.take(distinct_rows(loaded.users, loaded.items, loaded.timestamps))
     dropped = {"identical_event": len(loaded) - len(events)}
-    if _drops_untitled(inputs, config):
+    if _drops_untitled(source, config):
         before = len(events)
         events = _core(events, config.k_core)
-        wanted = events.item_ids.take(pa.array(np.unique(events.items)))
-        records = sources.load_records(inputs, wanted, demo_items)
+        wanted = pick(events.item_ids, np.unique(events.items))
+        records = loading.load_records(source, inputs, wanted)
+        _check_any_titled(events, records)
         titled = _is_titled(events, records)[events.items]
         dropped["untitled_item"] = int(np.count_nonzero(~titled))
         events = _core(events.take(titled), config.k_core)
         dropped["k_core"] = before - dropped["untitled_item"] - len(events)
     else:
-        records = sources.load_records(inputs, None, demo_items)
+        records = loading.load_records(source, inputs, None)
+        _check_any_titled(events, records)
         _check_all_titled(events, records)
         core = _core(events, config.k_core)
         dropped |= {"untitled_item": 0, "k_core": len(events) - len(core)}
@@ -135,17 +138,10 @@ def _load(inputs: Inputs, config: DataConfig) -> tuple[Events, pa.Table, dict[st
     return events, records, dropped
 
 
-def _make_demo(inputs: Inputs, config: DataConfig) -> tuple[pa.Table | None, pa.Table | None]:
-    if inputs.source != "demo":
-        return None, None
-    from msrrec.embedded.world import make_world
-
-    world: tuple[pa.Table, pa.Table] = make_world(config.demo_users, config.seed)
-    return world
-
-
-def _drops_untitled(inputs: Inputs, config: DataConfig) -> bool:
-    return (config.missing_items or ("drop" if inputs.source == "amazon" else "error")) == "drop"
+def _drops_untitled(source: Source, config: DataConfig) -> bool:
+    if config.missing_items is None:
+        return source.drops_untitled
+    return config.missing_items == "drop"
 
 
 def _core(events: Events, k: int) -> Events:
@@ -160,8 +156,29 @@ def _core(events: Events, k: int) -> Events:
 
 def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
     """Whether each item code has a visible title."""
-    titled = records[schema.ITEM_ID].filter(records[sources.TITLED]).combine_chunks()
-    return np.asarray(pc.is_in(events.item_ids, value_set=titled))
+    titled = records[schema.ITEM_ID].filter(records[TITLED]).combine_chunks()
+    return numbers(pc.is_in(events.item_ids, value_set=titled))
+
+
+def _check_any_titled(events: Events, records: pa.Table) -> None:
+    """See that some item bought has a title.
+
+    Raises:
+        DataError: If none has, as where the items are those of another shop.
+    """
+    bought = np.unique(events.items)
+    if _is_titled(events, records)[bought].any():
+        return
+    known = pc.is_in(pick(events.item_ids, bought), records[schema.ITEM_ID].unique())
+    ids = records[schema.ITEM_ID]
+    lines = f", such as {ids[0].as_py()!r}" if len(ids) else ""
+    raise DataError(
+        f"none of the {len(bought):,} items bought, such as "
+        f"{events.item_ids[int(bought[0])].as_py()!r}, has a title among the items: "
+        f"{pc.sum(known).as_py():,} of them occur in {len(ids):,} records{lines}; expected the "
+        "items of the same shop under the same ids, see data.columns.item_id and "
+        "data.item_columns.item_id"
+    )
 
 
 def _check_all_titled(events: Events, records: pa.Table) -> None:
@@ -193,7 +210,7 @@ def _sample(
     codes = _codes_by_id(events.users, events.user_ids)
     lengths = np.bincount(events.users)
     _check_lengths(lengths[codes], codes, events.user_ids, config)
-    fits = lengths[codes] >= (config.min_user_events or sequences.MIN_EVENTS)
+    fits = lengths[codes] >= (config.min_user_events or MIN_EVENTS)
     if config.max_user_events is not None:
         fits &= lengths[codes] <= config.max_user_events
     codes = codes[fits]
@@ -210,25 +227,25 @@ def _sample(
     item_codes = _codes_by_id(sample.items, events.item_ids)
     items = _positions(item_codes, len(events.item_ids))[sample.items]
     seqs = sequences.build_sequences(users[users >= 0], items, sample.timestamps)
-    return seqs, events.user_ids.take(pa.array(drawn)).to_pylist(), item_codes
+    return seqs, pick(events.user_ids, drawn).to_pylist(), item_codes
 
 
 def _check_lengths(
     lengths: IntArray, codes: IntArray, user_ids: pa.Array, config: DataConfig
 ) -> None:
-    if config.min_user_events is not None or lengths.min() >= sequences.MIN_EVENTS:
+    if config.min_user_events is not None or lengths.min() >= MIN_EVENTS:
         return
-    short = int(np.flatnonzero(lengths < sequences.MIN_EVENTS)[0])
+    short = int(np.flatnonzero(lengths < MIN_EVENTS)[0])
     raise DataError(
         f"user {user_ids[int(codes[short])].as_py()!r}: has {lengths[short]} events; leave-one-out "
-        f"needs {sequences.MIN_EVENTS}, so set data.min_user_events={sequences.MIN_EVENTS}"
+        f"needs {MIN_EVENTS}, so set data.min_user_events={MIN_EVENTS}"
     )
 
 
 def _codes_by_id(codes: IntArray, ids: pa.Array) -> IntArray:
     """The codes that occur, in the order of their ids, which no split of the input changes."""
     occurring = np.flatnonzero(np.bincount(codes))
-    order = pc.sort_indices(ids.take(pa.array(occurring))).to_numpy()
+    order = numbers(pc.sort_indices(pick(ids, occurring)))
     return np.asarray(occurring[order])
 
 
@@ -239,11 +256,13 @@ def _positions(codes: IntArray, size: int) -> IntArray:
     return positions
 
 
-def _load_catalogue(inputs: Inputs, item_ids: pa.Array, records: pa.Table) -> pa.Table:
+def _load_catalogue(
+    source: Source, inputs: Inputs, item_ids: pa.Array, records: pa.Table
+) -> pa.Table:
     """The items of the sample in the order of their ids, each by its first record with a title."""
-    titled = np.flatnonzero(records[sources.TITLED])
-    places = pc.index_in(item_ids, records[schema.ITEM_ID].take(titled).combine_chunks())
-    catalogue = sources.parse_records(inputs, records.take(titled[places]))
+    titled = np.flatnonzero(numbers(records[TITLED]))
+    places = pc.index_in(item_ids, pick(records[schema.ITEM_ID], titled).combine_chunks())
+    catalogue = loading.parse_records(source, inputs, pick(records, titled[numbers(places)]))
     assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
     return catalogue
 
@@ -252,8 +271,8 @@ def _build_examples(
     seqs: Sequences, user_ids: list[str], catalogue: pa.Table, config: DataConfig
 ) -> dict[str, pa.Table]:
     """The table of each split and that of all events, by file name."""
-    keys = catalogue[sources.TITLE_KEY].combine_chunks().dictionary_encode()
-    titles = keys.indices.to_numpy().astype(np.int64)
+    keys = catalogue[TITLE_KEY].combine_chunks().dictionary_encode()
+    titles = numbers(keys.indices).astype(np.int64)
     sampler = CandidateSampler(seqs, titles, config.num_negatives)
     sampler.check(user_ids)
     cuts = sequences.cut_sequences(seqs, config.history_length, config.train_examples_per_user)
@@ -264,20 +283,15 @@ def _build_examples(
         chosen = sampler.draw(cut, np.random.default_rng([config.seed, stream]))
         width = config.num_negatives + 1
         columns = [
-            _example_ids(split, seqs, cut, user_ids),
-            [user_ids[u] for u in cut.users],
+            texts(_example_ids(split, seqs, cut, user_ids)),
+            texts([user_ids[u] for u in cut.users]),
             sequences.histories(seqs, cut, item_ids),
-            item_ids.take(pa.array(seqs.items[cut.targets])),
-            pa.ListArray.from_arrays(
-                np.arange(0, chosen.size + 1, width, dtype=np.int32),
-                item_ids.take(pa.array(chosen.ravel())),
-            ),
+            pick(item_ids, seqs.items[cut.targets]),
+            lists(np.arange(0, chosen.size + 1, width), pick(item_ids, chosen.ravel())),
         ]
         tables[f"{split}.parquet"] = pa.table(columns, schema=schema.EXAMPLES)
-    events = pa.ListArray.from_arrays(
-        seqs.starts.astype(np.int32), item_ids.take(pa.array(seqs.items))
-    )
-    tables[USERS_FILE] = pa.table([user_ids, events], schema=schema.USERS)
+    events = lists(seqs.starts, pick(item_ids, seqs.items))
+    tables[USERS_FILE] = pa.table([texts(user_ids), events], schema=schema.USERS)
     return tables
 
 
@@ -291,35 +305,16 @@ def _example_ids(
     return [f"{user_ids[u]}:train:{k}" for u, k in zip(cut.users, places, strict=True)]
 
 
-def _describe(inputs: Inputs, interactions: str | None, config: DataConfig) -> dict[str, Any]:
-    files = [path.rpartition("/")[2] for path in (*inputs.interactions, *inputs.items)]
+def _describe(source: str, inputs: Inputs, domain: str, config: DataConfig) -> dict[str, Any]:
+    files = [path.rpartition("/")[2] for path in (*inputs.interactions, *inputs.items) if path]
     return {
         "schema_version": schema.SCHEMA_VERSION,
-        "domain": config.domain or name_domain(inputs.source, interactions),
-        "source": inputs.source,
+        "domain": domain,
+        "source": source,
         "inputs": files,
         "seed": config.seed,
         "config": config.model_dump(),
     }
-
-
-def name_domain(source: str, interactions: str | None) -> str:
-    """A shop's name from that of its interactions, such as Electronics.
-
-    The name of the file, or of its folder where the file's is as general as ``interactions.csv``,
-    with spaces for underscores and without what Amazon's releases put around the category.
-    """
-    if interactions is None:
-        return "Marketplace"
-    if source == "movielens":
-        return "Movies"
-    parts = [part for part in interactions.split("/") if part not in ("", ".", "..")]
-    names = [_EXTENSIONS.sub("", part) for part in reversed(parts)]
-    usable = (n for n in names if n.lower() not in _GENERIC_NAMES and not set(n) & set("*?["))
-    name = next(usable, "shop")
-    if source == "amazon":
-        name = _AMAZON_AFFIXES.sub("", name)
-    return name.replace("_", " ")
 
 
 def _count(
@@ -327,7 +322,7 @@ def _count(
 ) -> dict[str, Any]:
     num_events, num_items = len(seqs.items), catalogue.num_rows
     pairs = np.unique(seqs.users * num_items + seqs.items)
-    distinct_titles = pc.count_distinct(catalogue[sources.TITLE_KEY]).as_py()
+    distinct_titles = pc.count_distinct(catalogue[TITLE_KEY]).as_py()
     return {
         "num_users": seqs.num_users,
         "num_items": num_items,
@@ -338,6 +333,15 @@ def _count(
         "duplicate_titles": num_items - distinct_titles,
         "dropped_events": dropped,
     }
+
+
+def _account(manifest: dict[str, Any]) -> None:
+    """See that every row is kept or dropped for a reason, and say so in one line."""
+    read, kept = manifest["num_rows"], manifest["num_interactions"]
+    dropped = manifest["dropped_events"]
+    assert read == kept + sum(dropped.values()), (read, kept, dropped)
+    reasons = "".join(f" + {count:,} {reason}" for reason, count in dropped.items() if count)
+    logger.info("prepare: %s rows read = %s kept%s", f"{read:,}", f"{kept:,}", reasons)
 
 
 def _hash_files(folder: str, names: list[str]) -> dict[str, Any]:

@@ -4,12 +4,15 @@ Files are local or remote, plain or gzip (told by their first bytes). JSON lines
 pieces of whole lines while a thread decompresses the next piece with ISA-L.
 """
 
+import codecs
+import contextlib
 import fnmatch
 import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import IO, Any
 
 import polars as pl
@@ -18,11 +21,16 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from msrrec import storage
+from msrrec.data.columns import ColumnChoice
+from msrrec.data.delimited import decode, parse_delimited
 from msrrec.errors import DataError
 
-SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+_DELIMITED = (".csv", ".tsv")
 PIECE_BYTES = 2 << 20
 """Decompressed bytes parsed at once; larger pieces fall out of the processor's cache."""
+_LINES_FOR_KEYS = 1000
+"""Lines of a JSON lines file whose keys are looked at before it is read."""
 
 
 def find_files(path: str) -> list[str]:
@@ -48,79 +56,157 @@ def find_files(path: str) -> list[str]:
     return [storage.join(folder or ".", name) for name in sorted(found)]
 
 
-def read_text_columns(path: str, names: Sequence[str]) -> pl.DataFrame:
-    """Columns of a CSV, JSON lines or Parquet file as text, null where a row has none.
+def file_size(path: str) -> int:
+    """Bytes of a file as it lies there; 0 for none."""
+    if not path:
+        return 0
+    filesystem, inner = storage.resolve(path)
+    return int(filesystem.get_file_info(inner).size or 0)
 
-    A column that the file lacks is left out; a JSON key counts as lacking when no line has it.
+
+def read_columns(
+    path: str, choice: ColumnChoice, separator: str | None = None, encoding: str | None = None
+) -> pl.DataFrame:
+    """The columns of a CSV, JSON lines or Parquet file that are chosen, as text.
+
+    Null where a row has none. They are named as the choice names them, and an optional one that the
+    file lacks is left out; a JSON key counts as lacking when no line has it.
+
+    Args:
+        path: The file.
+        choice: What is looked for.
+        separator: Between the fields of a CSV file; None: found in its header.
+        encoding: Of a text file; None: found out.
 
     Raises:
-        DataError: If the file can't be read or holds no rows.
+        DataError: If the file can't be read, lacks a column or holds no rows.
     """
     suffix = _suffix(path)
+    shown: Sequence[str] | None = None
     if suffix == ".parquet":
-        frame = _read_parquet(path, names)
-    elif suffix == ".csv":
-        frame = read_csv(path, has_header=True)
+        shown, frame = _read_parquet(path, choice)
+    elif suffix in _DELIMITED:
+        frame = read_csv(path, separator=separator, encoding=encoding)
     elif suffix in SUFFIXES:
-        frame = read_json_lines(path, names)
+        shown = _list_keys(path, encoding)
+        frame = read_json_lines(path, choice.possible_names(shown), encoding)
     else:
         raise DataError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)} or .gz")
+    plain_names = [name.partition("\0")[0] for name in frame.columns]
+    matched = choice.match(path, plain_names, shown)
+    if frame.is_empty():
+        raise DataError(f"{path}: holds no rows; expected at least one")
+    return frame.select(pl.col(own).alias(name) for name, own in matched.items())
+
+
+def select_columns(
+    path: str, frame: pl.DataFrame, names: Sequence[str], required: Sequence[str]
+) -> pl.DataFrame:
+    """The columns of a frame that are named, in that order.
+
+    Raises:
+        DataError: If a required one is missing, or there are no rows.
+    """
+    for name in required:
+        if name not in frame.columns:
+            raise DataError(f"{path}: lacks column {name!r}; expected {', '.join(names)}")
     if frame.is_empty():
         raise DataError(f"{path}: holds no rows; expected at least one")
     return frame.select(name for name in names if name in frame.columns)
 
 
-def read_csv(path: str, has_header: bool, separator: str = ",", **options: Any) -> pl.DataFrame:
-    """A delimited file, every column as text.
+def read_csv(
+    path: str, has_header: bool = True, separator: str | None = None, encoding: str | None = None
+) -> pl.DataFrame:
+    """A delimited file, every column as text; see ``parse_delimited``.
 
     Raises:
         DataError: If it is empty or not such a file.
     """
-    return parse_csv(path, read_content(path), has_header, separator, **options)
+    content = decode(path, read_content(path), encoding)
+    return parse_delimited(path, content, separator, has_header)
 
 
 def is_csv(path: str) -> bool:
     """Whether the name says so."""
-    return _suffix(path) == ".csv"
+    return _suffix(path) in _DELIMITED
 
 
-def parse_csv(
-    path: str, content: bytes, has_header: bool, separator: str, **options: Any
-) -> pl.DataFrame:
-    """Delimited text, every column as text; ``path`` is for errors."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if not content.strip():
-        raise DataError(f"{path}: the file is empty; expected at least one row")
-    try:
-        return pl.read_csv(
-            content, has_header=has_header, separator=separator, infer_schema=False, **options
-        )
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: not a CSV file ({_first_line(error)})") from error
-
-
-def read_json_lines(path: str, names: Sequence[str]) -> pl.DataFrame:
+def read_json_lines(path: str, names: Sequence[str], encoding: str | None = None) -> pl.DataFrame:
     """Keys of a JSON lines file as columns of text; keys that no line has are left out.
 
     Raises:
         DataError: If the file is empty or a line is not a JSON object; names the line.
     """
-    schema = dict.fromkeys(names, pl.String)
-    frames = []
-    for piece in iter_pieces(path):
-        try:
-            frames.append(pl.read_ndjson(piece, schema=schema))
-        except pl.exceptions.PolarsError as error:
-            raise _explain_json(path, error) from error
-    if not frames:
+    frames, line = [], 1
+    for piece in _iter_text(path, encoding):
+        frames.append(_parse_json(path, piece, line, names))
+        line += piece.count(b"\n")
+    if not any(frame.height for frame in frames):
         raise DataError(f"{path}: the file is empty; expected at least one line")
     frame = pl.concat(frames, rechunk=False)
     return frame.select(name for name in names if frame[name].null_count() < frame.height)
 
 
+def _parse_json(path: str, piece: bytes, line: int, names: Sequence[str]) -> pl.DataFrame:
+    """Whole lines; by Python's parser where the fast one fails or does not give a row a line."""
+    schema = dict.fromkeys(names, pl.String)
+    try:
+        frame = pl.read_ndjson(piece, schema=schema)
+        if frame.height == piece.count(b"\n") + (not piece.endswith(b"\n")):
+            return frame
+    except pl.exceptions.PolarsError:
+        pass
+    rows = []
+    for number, text in enumerate(piece.split(b"\n"), line):
+        if text.strip():
+            record = _parse_object(f"{path}:{number}", text)
+            rows.append([_as_json_text(record.get(name)) for name in names])
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _parse_object(where: str, text: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError as problem:
+        raise DataError(f"{where}: not JSON ({problem}); expected one object a line") from problem
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: not a JSON object; expected one a line")
+    return record
+
+
+def _as_json_text(value: Any) -> str | None:
+    if value is None or value != value:  # NaN is how Python writes a missing number
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _list_keys(path: str, encoding: str | None) -> list[str]:
+    """The keys of the first lines of a JSON lines file, in the order in which they come."""
+    keys: dict[str, None] = {}
+    lines = (line for piece in _iter_text(path, encoding) for line in piece.split(b"\n"))
+    for text in islice(lines, _LINES_FOR_KEYS):
+        with contextlib.suppress(ValueError):  # told with its line when all are read
+            record = json.loads(text)
+            if isinstance(record, dict):
+                keys |= dict.fromkeys(record)
+    return list(keys)
+
+
+def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
+    """Pieces of whole lines in UTF-8; the whole file at once where it is written otherwise."""
+    pieces = iter_pieces(path)
+    first = next(pieces, b"")
+    if encoding is not None or first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        yield decode(path, first + b"".join(pieces), encoding)
+        return
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from pieces
+
+
 def locate_row(path: str, row: int) -> str:
     """Where the 0-based data row of a file stands: ``file:line`` for JSON lines, else its row."""
-    if _suffix(path) in (".csv", ".parquet"):
+    if _suffix(path) in (*_DELIMITED, ".parquet"):
         return f"{path}: row {row + 1}"
     for line, text in iter_lines(path):
         if text.strip():
@@ -134,8 +220,8 @@ def iter_lines(path: str) -> Iterator[tuple[int, bytes]]:
     """The lines of a file and their numbers from 1."""
     line = 1
     for piece in iter_pieces(path):
-        for text in piece.splitlines():
-            yield line, text
+        for text in piece.removesuffix(b"\n").split(b"\n"):
+            yield line, text.removesuffix(b"\r")
             line += 1
 
 
@@ -207,36 +293,30 @@ class _Rewound(io.RawIOBase):
         return len(data)
 
 
-def _read_parquet(path: str, names: Sequence[str]) -> pl.DataFrame:
+def _read_parquet(path: str, choice: ColumnChoice) -> tuple[list[str], pl.DataFrame]:
+    """The names of all columns, and the columns that may be read."""
     filesystem, inner = storage.resolve(path)
     try:
         file = pq.ParquetFile(inner, filesystem=filesystem)
-        table = file.read([name for name in names if name in file.schema_arrow.names])
+        found = list(file.schema_arrow.names)
+        names = set(choice.possible_names(found))
+        table = file.read([name for name in found if name in names])
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: not a Parquet file ({_first_line(error)})") from error
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    return frame.select(_as_text(column) for column in frame.iter_columns())
+    return found, frame.select(_as_text(column) for column in frame.iter_columns())
 
 
 def _as_text(column: pl.Series) -> pl.Series:
-    """Text of a Parquet column: lists as JSON, moments as whole microseconds."""
+    """Text of a Parquet column: lists as JSON, moments as ISO 8601 in UTC."""
     if column.dtype.is_nested():
         return pl.Series(column.name, [v and json.dumps(v) for v in column.to_list()], pl.String)
     if column.dtype == pl.Datetime:
-        column = column.dt.timestamp("us")
+        if column.dtype.time_zone is not None:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.9f")
     return column.cast(pl.String)
-
-
-def _explain_json(path: str, error: Exception) -> DataError:
-    """The first line that is no JSON object, found by reading the file again."""
-    for line, text in iter_lines(path):
-        try:
-            if text.strip() and not isinstance(json.loads(text), dict):
-                return DataError(f"{path}:{line}: not a JSON object; expected one a line")
-        except ValueError as problem:
-            return DataError(f"{path}:{line}: not JSON ({problem}); expected one object a line")
-    return DataError(f"{path}: not JSON lines ({_first_line(error)})")
 
 
 def _suffix(path: str) -> str:

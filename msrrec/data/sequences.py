@@ -1,7 +1,6 @@
-"""Users' events in time, and the leave-one-out cut into examples.
+"""Users' events in time, and their cut into examples by ``leave_one_out``.
 
-The last event of a user is the test target, the one before it the validation target, the rest is
-training. Events with equal timestamps keep the order of the input.
+Events with equal timestamps keep the order of the input.
 """
 
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from msrrec.data.arrow import lists, pick
+from msrrec.data.leave_one_out import HELD_OUT, MIN_EVENTS, target_places, training_ends
 from msrrec.schema import Split
 
 IntArray = NDArray[np.int64]
-
-MIN_EVENTS = 3
-"""Two held-out targets, and one event of history for the first of them."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,10 @@ def cut_sequences(
     if train_examples_per_user:
         trainable = np.minimum(trainable, train_examples_per_user)
     train_users = np.repeat(every_user, trainable)
-    ends_of_train = ends - 2
-    train_targets = spans(ends_of_train - trainable, trainable)
     targets: dict[Split, tuple[IntArray, IntArray]] = {
-        "train": (train_users, train_targets),
-        "validation": (every_user, ends - 2),
-        "test": (every_user, ends - 1),
+        "train": (train_users, spans(training_ends(ends) - trainable, trainable))
     }
+    targets |= {split: (every_user, target_places(ends, split)) for split in HELD_OUT}
     return {
         split: Cuts(u, np.maximum(sequences.starts[u], t - history_length), t)
         for split, (u, t) in targets.items()
@@ -122,5 +117,4 @@ def histories(sequences: Sequences, cuts: Cuts, item_ids: pa.Array) -> pa.ListAr
     """The history of each example as item ids, oldest first."""
     lengths = cuts.targets - cuts.begins
     codes = sequences.items[spans(cuts.begins, lengths)]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, item_ids.take(pa.array(codes)))
+    return lists(np.concatenate([[0], np.cumsum(lengths)]), pick(item_ids, codes))

@@ -136,15 +136,19 @@ def _load_continuation(model: str) -> Callable[[str, str], float]:
     import torch  # seconds to import
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # A processor computes in float32 whatever type the weights are stored in: many can only imitate
+    # bfloat16, slowly, and its rounding moves a score by a hundredth between two of them.
+    dtype = "auto" if device == "cuda" else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForCausalLM.from_pretrained(model).eval()
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
     except (OSError, ValueError) as error:
         raise EngineError(
             f"evaluate.gptscore_model={model}: can't be loaded ({str(error).splitlines()[0]}); "
             "expected a folder or hub name of a causal language model"
         ) from error
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
     longest = getattr(network.config, "max_position_embeddings", 2048)
 
     def score(prefix: str, text: str) -> float:

@@ -3,22 +3,41 @@
 Everything heavy is imported when its stage runs.
 """
 
+from contextlib import nullcontext as no_ray
+from typing import TYPE_CHECKING
+
+from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
 from msrrec.stage import Call, Summary
 
+if TYPE_CHECKING:
+    from msrrec.data.sources import Inputs
+
+
+def check_prepare(call: Call) -> None:
+    """Refuse files that are not there and settings that the source would ignore.
+
+    Raises:
+        MsrRecError: If there are any.
+    """
+    _find_inputs(call)
+
 
 def prepare(call: Call) -> Summary:
-    """Raw purchases to a dataset."""
+    """Raw purchases to a dataset; Ray is started where they are many."""
     from msrrec.data.prepare import prepare
 
-    inputs = call.inputs
-    return prepare(
-        call.options["source"],
-        inputs.get("interactions"),
-        inputs.get("items"),
-        call.out,
-        call.config.data,
-    )
+    named = call.inputs.get("interactions"), call.inputs.get("items")
+    is_large = _find_inputs(call).needs_ray
+    with ray_session(call.config.ray.address, call.config.ray.num_cpus) if is_large else no_ray():
+        return prepare(call.options["source"], *named, call.out, call.config.data)
+
+
+def _find_inputs(call: Call) -> "Inputs":
+    from msrrec.data.prepare import check
+
+    named = call.inputs.get("interactions"), call.inputs.get("items")
+    return check(call.options["source"], *named, call.out, call.config.data)
 
 
 def synthesize(call: Call) -> Summary:

@@ -133,7 +133,7 @@ def test_a_folder_that_is_no_model_is_one_sentence(
 ) -> None:
     options = {
         "evaluate": ["--dataset", str(tmp_path / "out"), "--out", str(tmp_path / "eval")],
-        "recommend": ["--history", "a", "--candidates", "b|c"],
+        "recommend": ["--history", "a", "--candidate", "b", "--candidate", "c"],
         "serve": [],
     }
     if command == "evaluate":

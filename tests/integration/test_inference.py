@@ -29,7 +29,6 @@ from tests.support.engine import (
     build_cramped,
     build_deadly,
     build_fake,
-    build_slow,
 )
 
 if TYPE_CHECKING:
@@ -301,17 +300,19 @@ DRIVER = """
 import sys
 import ray
 ray.init(address=sys.argv[1], logging_level="ERROR")
-from tests.integration.test_inference import predict_slowly
-predict_slowly(sys.argv[2])
+from functools import partial
+from tests.fake_engine import build_halting
+from tests.integration.test_inference import predict_into
+predict_into(sys.argv[2], partial(build_halting, sys.argv[2]))
 """
 
 
-def predict_slowly(folder: str) -> list[Any]:
+def predict_into(folder: str, build: Any) -> list[Any]:
     dataset, examples = make_dataset(24)
     config = InferenceConfig(batch_size=2)
     journal = open_journal(folder, {"run": 1}, config)
     sides = ("user", "item")
-    return predict(examples, dataset, SOURCE, sides, config, build_slow, journal)  # type: ignore[arg-type]
+    return predict(examples, dataset, SOURCE, sides, config, build, journal)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -327,7 +328,7 @@ def test_a_killed_run_goes_on_where_it_ended_and_ends_with_the_same_rows(tmp_pat
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     (tmp_path / "journal" / "half.parquet.123.tmp").write_bytes(b"PAR1")
-    found = predict_slowly(folder)
+    found = predict_into(folder, build_fake)
     num_resumed = sum(prediction.is_resumed for prediction in found)
     assert 3 * 2 * 2 <= num_resumed < len(found)
     dataset, examples = make_dataset(24)

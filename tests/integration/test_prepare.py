@@ -86,12 +86,12 @@ def test_the_dataset_is_complete_and_consistent(tmp_path: Path) -> None:
 def test_one_file_or_five_and_one_part_or_many_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msrrec.data import sources
+    from msrrec.data import loading
 
     config = DataConfig(num_users=50, k_core=4, seed=7)
     hashes = []
     for num_files, rows_per_task in ((1, 512), (5, 512), (5, 3)):
-        monkeypatch.setattr(sources, "_RECORDS_PER_TASK", rows_per_task)
+        monkeypatch.setattr(loading, "_RECORDS_PER_TASK", rows_per_task)
         folder = tmp_path / f"{num_files}-{rows_per_task}"
         events, items = make_shop(folder, num_files)
         hashes.append(prepare("table", events, items, str(folder / "out"), config)["sha256"])

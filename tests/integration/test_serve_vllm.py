@@ -29,7 +29,7 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
     overrides += ["inference.constrained=true"]
     with (
         running(embedded_source.path, load_config(None, overrides)) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
+        httpx.Client(base_url=url, timeout=900) as client,
     ):
         first = client.post("/v1/recommend", json=BODY)
         assert first.status_code == 200

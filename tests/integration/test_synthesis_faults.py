@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
 NUM_EXAMPLES = 240
 IN_FLIGHT = 8
-TIMEOUT_S = 1.0
+TIMEOUT_S = 10.0  # only what keeps silent is to reach it, however busy the machine
 
 Fault = bytes | float
 """Raw bytes to answer with, or seconds to keep silent."""
@@ -256,7 +256,7 @@ def test_five_kills_lose_no_answer_and_repeat_at_most_those_in_flight(
             else:
                 life.close()
                 life.enter_context(running(server, server.port))
-        assert driver.wait(150) == 0
+        assert driver.wait(900) == 0
     answered = good_answers(server)
     assert len(answered) == NUM_EXAMPLES
     assert answered.total() - NUM_EXAMPLES <= len(moments) * IN_FLIGHT, moments
@@ -267,7 +267,7 @@ def test_five_kills_lose_no_answer_and_repeat_at_most_those_in_flight(
 
 
 def wait_until(happens: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 150  # a driver starts slowly where other programs want the cores
+    end = time.monotonic() + 900  # a driver starts slowly where other programs want the cores
     while not happens():
         assert driver.poll() is None
         assert time.monotonic() < end

@@ -313,10 +313,8 @@ def test_a_teacher_that_refuses_stops_the_run_with_one_sentence_and_the_journal_
         return (status, {"error": error}, {}) if n > 30 else None
 
     with stand_in(dataset, behave) as server:
-        begin = time.monotonic()
         with pytest.raises(EngineError, match=sentence) as caught:
             synthesize(dataset, str(tmp_path), config_for(server.url))
-        assert time.monotonic() - begin < 20
         assert len(server.bodies) <= 30 + 2 * 8
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
@@ -325,13 +323,12 @@ def test_a_teacher_that_refuses_stops_the_run_with_one_sentence_and_the_journal_
     assert len(records) == 30
 
 
-def test_an_address_where_nobody_listens_is_one_sentence_within_seconds(
+def test_an_address_where_nobody_listens_is_one_sentence_after_few_tries(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    begin = time.monotonic()
+    patient = config_for("http://127.0.0.1:9/v1", "teacher.max_retries=1000")  # for hours
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:9/v1: nobody answers there"):
-        synthesize(dataset, str(tmp_path), config_for("http://127.0.0.1:9/v1"))
-    assert time.monotonic() - begin < 15
+        synthesize(dataset, str(tmp_path), patient)
     assert not (tmp_path / "summary.json").exists()
 
 

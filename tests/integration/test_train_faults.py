@@ -82,7 +82,8 @@ def workers(of: psutil.Process) -> Iterator[psutil.Process]:
             continue
 
 
-def wait_until(happens: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(happens: Callable[[], Any], seconds: float = 900) -> None:
+    """Far longer than any of it takes where other programs want the cores."""
     end = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < end
@@ -218,7 +219,6 @@ def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_l
         | {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"},
         stdout=subprocess.PIPE,
         check=True,
-        timeout=240,
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert [run["alive"] for run in found] == [[False, True, True], [False, False, True]]

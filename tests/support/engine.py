@@ -4,6 +4,7 @@ Importable from Ray workers too, which is why it is no fixture.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from msrrec.config import InferenceConfig
@@ -78,12 +79,13 @@ def build_broken(source: ModelSource, config: InferenceConfig) -> Recommender:
     raise EngineError("fake: the weights are a picture of weights")
 
 
-def build_slow(source: ModelSource, config: InferenceConfig) -> Recommender:
-    """A tenth of a second a prompt, so that a run can be killed in its middle."""
+def build_halting(journal: str, source: ModelSource, config: InferenceConfig) -> Recommender:
+    """Answers until a journal holds three batches, so that a run can be killed in its middle."""
     import time
 
     def answer(prompt: str, seed: int) -> str:
-        time.sleep(0.1)
+        while len(list(Path(journal).glob("*.parquet"))) >= 3:
+            time.sleep(0.05)
         return answer_by_seed(prompt, seed)
 
     return recommender(FakeEngine(answer), config)

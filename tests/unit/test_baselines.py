@@ -222,11 +222,14 @@ def test_embeddings_are_compared_by_cosine(monkeypatch: pytest.MonkeyPatch) -> N
 def test_of_a_model_with_two_halves_the_encoder_embeds(tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-    T5Model(T5Config(vocab_size=32_000, **shape)).save_pretrained(tmp_path)
+    model = T5Model(T5Config(vocab_size=32_000, **shape)).bfloat16()
+    model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(locate_base(ModelConfig()).path).save_pretrained(tmp_path)
     vectors = embedding_module.encode(str(tmp_path), ["Red lamp", "Tin mug"])
     assert vectors.shape == (2, 16)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
+    model.float().save_pretrained(tmp_path)  # the same weights, and so the same vectors
+    assert np.array_equal(embedding_module.encode(str(tmp_path), ["Red lamp", "Tin mug"]), vectors)
 
 
 def test_embeddings_need_a_model() -> None:

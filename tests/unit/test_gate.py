@@ -3,7 +3,23 @@
 import asyncio
 import time
 
+import pytest
+
+from msrrec.synthesis import gate as module
 from msrrec.synthesis.gate import Gate
+
+
+@pytest.fixture
+def _exact_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only sleeping moves on, so that no busy machine does."""
+    now_s = 1000.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
 
 
 def test_one_bad_moment_halves_the_limit_once_and_answers_raise_it_again() -> None:
@@ -29,6 +45,7 @@ def test_the_limit_never_falls_below_one_call() -> None:
     assert gate.has_room
 
 
+@pytest.mark.usefixtures("_exact_clock")
 def test_requests_are_spaced_evenly_and_tokens_are_corrected_by_what_calls_cost() -> None:
     async def begins(gate: Gate, costs: list[tuple[float, float]]) -> list[float]:
         times = []
@@ -40,12 +57,13 @@ def test_requests_are_spaced_evenly_and_tokens_are_corrected_by_what_calls_cost(
 
     # 50 a second: the fifth begins 4 / 50 s after the first
     requests = asyncio.run(begins(Gate(9, requests_per_s=50), [(1, 1)] * 5))
-    assert 0.08 <= requests[-1] < 0.2
+    assert requests[-1] == pytest.approx(0.08)
     # 1,000 tokens a second: 100 booked, 20 used, so each waits 20 ms
     tokens = asyncio.run(begins(Gate(9, tokens_per_s=1000), [(100, 20)] * 5))
-    assert 0.08 <= tokens[-1] < 0.3
+    assert tokens[-1] == pytest.approx(0.08)
 
 
+@pytest.mark.usefixtures("_exact_clock")
 def test_nobody_begins_while_the_teacher_wants_to_be_left_alone() -> None:
     async def main() -> float:
         gate = Gate(9)
@@ -55,7 +73,7 @@ def test_nobody_begins_while_the_teacher_wants_to_be_left_alone() -> None:
         await asyncio.gather(*(gate.enter(1) for _ in range(3)))
         return time.monotonic() - begin
 
-    assert asyncio.run(main()) >= 0.1
+    assert asyncio.run(main()) == pytest.approx(0.1)
 
 
 def test_a_call_that_is_given_up_while_it_waits_is_not_in_flight() -> None:

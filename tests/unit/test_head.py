@@ -39,13 +39,16 @@ def norm_ratio(ours: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize(("rows", "vocabulary"), [(37, 50), (280, 128_256)])
 def test_loss_and_gradient_equal_those_of_plain_logits(rows: int, vocabulary: int) -> None:
     hidden, weight, targets, shares = make(rows, vocabulary)  # the second in three chunks
+    # A probability is divided by a sum of as many terms, added up in as many lanes as the
+    # processor has: its roundings grow like a random walk, with the root of their number.
+    bar = torch.finfo(torch.float32).eps * vocabulary**0.5
     loss, spans, expected = reference(hidden, weight, targets, shares)
     hidden.requires_grad_()
     ours, our_spans = head_loss(hidden, weight, targets, shares, ALPHA, BETA)
     (gradient,) = torch.autograd.grad(ours / 5, hidden)
-    assert ours.item() == pytest.approx(loss.item(), rel=1e-6)
-    torch.testing.assert_close(our_spans.double(), spans, rtol=1e-6, atol=0)
-    assert norm_ratio(gradient * 5, expected) < 1e-5
+    assert ours.item() == pytest.approx(loss.item(), rel=bar)
+    torch.testing.assert_close(our_spans.double(), spans, rtol=bar, atol=0)
+    assert norm_ratio(gradient * 5, expected) < bar
     assert (gradient[rows * 3 // 4 :] == 0).all()  # rows without a share
     assert weight.grad is None
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msrrec.data import amazon, readers, sources
-from msrrec.data.prepare import name_domain
-from msrrec.data.scan import scan_reviews
+from msrrec.config import DataConfig
+from msrrec.data import readers
+from msrrec.data.loading import parse_part, read_file
+from msrrec.data.sources import Inputs, amazon, make_source
+from msrrec.data.sources.amazon import scan_reviews
 from msrrec.errors import ConfigError, DataError
 
 ROWS = [("ann", "i1", 10), ("bob", "i2", 20), ("ann", "i2", 15)]
@@ -29,8 +31,22 @@ def json_lines(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def events(source: Any, path: str) -> list[tuple[str, str, int]]:
-    table = sources.read_events(source, path)
+def read_records(source: str, wanted: list[str] | None, path: str) -> pa.Table:
+    ids = None if wanted is None else pa.array(wanted)
+    return make_source(source, DataConfig()).read_records(path, ids)
+
+
+def parse_items(source: str, records: pa.Table) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = parse_part(make_source(source, DataConfig()), records).to_pylist()
+    return items
+
+
+def find(source: str, interactions: str | None, items: str | None) -> Inputs:
+    return make_source(source, DataConfig()).find(interactions, items)
+
+
+def events(source: str, path: str) -> list[tuple[str, str, int]]:
+    table = read_file(make_source(source, DataConfig()), path)
     return list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True))
 
 
@@ -77,7 +93,7 @@ def test_numbers_as_ids_and_whole_floats_as_times_are_accepted(tmp_path: Path) -
         ("e.jsonl", '{"user_id": "a"}\nnonsense\n', r"e.jsonl:2: not JSON"),
         ("e.jsonl", '{"user_id": "a"}\n[1]\n', r"e.jsonl:2: not a JSON object"),
         ("e.parquet", "nonsense", r"e.parquet: not a Parquet file"),
-        ("e.csv", b"user_id,item_id,timestamp\n\xff,b,1\n", r"e.csv: not a CSV file"),
+        ("e.csv", 'user_id,item_id,timestamp\na,b,1\na,"b,1\n', r"e.csv:3: a quoted text begins"),
         ("e.xlsx", "nonsense", r"e.xlsx: unknown kind of file"),
     ],
 )
@@ -130,13 +146,13 @@ def test_a_folder_and_a_pattern_stand_for_their_files_by_name(tmp_path: Path) ->
 
 def test_sources_say_which_path_they_need(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'nowhere' is unknown"):
-        sources.find_inputs("nowhere", None, None)
+        find("nowhere", None, None)
     with pytest.raises(ConfigError, match="--source table needs --interactions"):
-        sources.find_inputs("table", None, None)
+        find("table", None, None)
     with pytest.raises(ConfigError, match="--source amazon needs --items"):
-        sources.find_inputs("amazon", str(tmp_path), None)
+        find("amazon", str(tmp_path), None)
     with pytest.raises(DataError, match="not a MovieLens folder"):
-        sources.find_inputs("movielens", str(tmp_path), None)
+        find("movielens", str(tmp_path), None)
 
 
 REVIEW_2014 = {
@@ -279,10 +295,7 @@ META_2023 = {
 
 
 def parse(path: str, wanted: list[str] | None = None) -> list[dict[str, Any]]:
-    ids = None if wanted is None else pa.array(wanted)
-    records = sources.read_records("amazon", ids, path)
-    items: list[dict[str, Any]] = sources.parse_part("amazon", records).to_pylist()
-    return items
+    return parse_items("amazon", read_records("amazon", wanted, path))
 
 
 def test_metadata_of_2014_are_python_literals(tmp_path: Path) -> None:
@@ -325,7 +338,7 @@ def test_a_literal_line_tells_whether_it_has_a_title(
 ) -> None:
     assert "'title': 'not this'" in repr(record)  # inside a text, which must not count
     path = write(tmp_path / "meta.json", f"{record}\n")
-    assert sources.read_records("amazon", None, path)["titled"].to_pylist() == [titled]
+    assert read_records("amazon", None, path)["titled"].to_pylist() == [titled]
 
 
 def test_bad_metadata_are_named(tmp_path: Path) -> None:
@@ -370,16 +383,16 @@ def test_categories_come_as_a_path_a_list_of_paths_json_text_or_joined(tmp_path:
     values = ["A|B", '["A", "B"]', '[["A", "B"], ["C"]]', "", None, ["A", "B"], [["A", "B"]]]
     rows = [{"item_id": str(i), "title": "t", "categories": v} for i, v in enumerate(values)]
     path = write(tmp_path / "items.jsonl", json_lines(rows))
-    items = sources.parse_part("table", sources.read_records("table", None, path)).to_pylist()
+    items = parse_items("table", read_records("table", None, path))
     two = ["A", "B"]
     assert [item["categories"] for item in items] == [two, two, two, None, None, two, two]
 
 
 def test_titles_are_cleaned_and_blank_ones_marked(tmp_path: Path) -> None:
     text = 'item_id,title,brand\n1,"A\nlamp &amp;  shade",X\n2,&nbsp;,\n3,,\n'
-    records = sources.read_records("table", None, write(tmp_path / "items.csv", text))
+    records = read_records("table", None, write(tmp_path / "items.csv", text))
     assert records["titled"].to_pylist() == [True, False, False]
-    (item,) = sources.parse_part("table", records.slice(0, 1)).to_pylist()
+    (item,) = parse_items("table", records.slice(0, 1))
     assert (item["title"], item["brand"]) == ("A lamp & shade", "X")
 
 
@@ -389,9 +402,9 @@ def test_titles_of_a_table_keep_what_looks_like_amazons_page_script(tmp_path: Pa
         {"item_id": "2", "title": "getTime() explained"},
     ]
     path = write(tmp_path / "items.jsonl", json_lines(rows))
-    records = sources.read_records("table", None, path)
+    records = read_records("table", None, path)
     assert records["titled"].to_pylist() == [True, True]
-    titles = sources.parse_part("table", records)["title"].to_pylist()
+    titles = [item["title"] for item in parse_items("table", records)]
     assert titles == ["<Untitled>", "getTime() explained"]
 
 
@@ -412,10 +425,10 @@ def test_movielens_of_every_release_is_read(tmp_path: Path) -> None:
         folder.mkdir()
         write(folder / ratings, rows)
         write(folder / movies, items.encode("utf-8" if name == "latest" else "latin-1"))
-        inputs = sources.find_inputs("movielens", str(folder), None)
+        inputs = find("movielens", str(folder), None)
         assert events("movielens", inputs.interactions[0]) == [("1", "2", 9)]
-        records = sources.read_records("movielens", None, inputs.items[0])
-        (item,) = sources.parse_part("movielens", records).to_pylist()
+        records = read_records("movielens", None, inputs.items[0])
+        (item,) = parse_items("movielens", records)
         assert item["title"] == "Café (1995)"
         assert item["categories"] == ["Animation", "Comedy"]
 
@@ -434,4 +447,4 @@ def test_movielens_of_every_release_is_read(tmp_path: Path) -> None:
 def test_the_domain_is_named_after_the_interactions(
     source: str, path: str | None, domain: str
 ) -> None:
-    assert name_domain(source, path) == domain
+    assert make_source(source, DataConfig()).domain(path) == domain

@@ -117,14 +117,17 @@ def test_bertscore_says_what_it_needs(bert: str, monkeypatch: pytest.MonkeyPatch
         bertscore([("red", "red")], bert, 2)
 
 
-def test_gptscore_is_the_mean_log_probability_in_both_directions() -> None:
+def test_gptscore_is_the_mean_log_probability_in_both_directions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     hypothesis, reference = "The user mostly buys Fishing.", "The user likes Fishing."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the reference's precision
     found = gptscore_logprob([(hypothesis, reference)], str(EMBEDDED_DIR))
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_DIR)
-    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_DIR).eval()
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_DIR, dtype=torch.float32).eval()
     expected = 0.0
     for first, second in ((reference, hypothesis), (hypothesis, reference)):
         head = tokenizer.encode(first + " In other words, ", add_special_tokens=False)
@@ -136,7 +139,8 @@ def test_gptscore_is_the_mean_log_probability_in_both_directions() -> None:
                 logits = model(ids).logits[0, -1].float()
             total += float(torch.log_softmax(logits, dim=-1)[token])
         expected += total / len(tail) / 2
-    assert found.values == pytest.approx([expected], abs=1e-3)
+    # logits three times as large as the score, through five layers of a few roundings each
+    assert found.values == pytest.approx([expected], rel=100 * torch.finfo(torch.float32).eps)
     assert found.values[0] < 0
     assert found.note.endswith("mean of both directions")
 

@@ -1,0 +1,253 @@
+"""Delimited text read as Python's ``csv`` reads it, at a column reader's speed where that is safe.
+
+A column reader may take the quotes of a sloppy file otherwise than the writer meant them, and then
+rows vanish inside a text. So the records are counted here by the quotes alone, and where a quote
+stands in an odd place or the counts differ, ``csv`` itself reads the file. What it can't read
+either is refused with the line.
+"""
+
+import codecs
+import csv
+import io
+import logging
+import sys
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from msrrec.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = (",", ";", "\t", "|")
+_QUOTE, _NEWLINE, _RETURN = b'"\n\r'
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_END = "\0"
+"""A last row of ours; where it is not the last, a quoted text swallowed it."""
+
+
+def decode(path: str, content: bytes, encoding: str | None) -> bytes:
+    """Text of a file in UTF-8 without a byte order mark.
+
+    Args:
+        path: For messages.
+        content: As it lies there.
+        encoding: What it is written in; None: as its mark says, else UTF-8, else Windows-1252.
+
+    Raises:
+        ConfigError: If Python knows no such encoding.
+        DataError: If the text is not in that encoding.
+    """
+    for mark, marked in _BOMS.items():
+        if content.startswith(mark):
+            encoding = encoding or marked
+            content = content[len(mark) :] if marked == "utf-8" else content
+    if encoding is None:
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            return _decode_legacy(path, content)
+        return content
+    try:
+        return content.decode(encoding).removeprefix("\ufeff").encode()
+    except LookupError as error:
+        raise ConfigError(f"data.encoding={encoding}: unknown to Python, unlike cp1252") from error
+    except UnicodeError as error:
+        raise DataError(f"{path}: is not {encoding} ({error}); set data.encoding") from error
+
+
+def _decode_legacy(path: str, content: bytes) -> bytes:
+    """Windows-1252; its five unused bytes as Latin-1 has them."""
+    logger.info("%s: not UTF-8, so read as Windows-1252; data.encoding says otherwise", path)
+    try:
+        return content.decode("cp1252").encode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1").encode()
+
+
+def parse_delimited(
+    path: str, content: bytes, separator: str | None = None, has_header: bool = True
+) -> pl.DataFrame:
+    """The rows as columns of text, null where a row has no such field or an empty one.
+
+    Columns of a file without a header are named by their places from 0. A name that occurs again is
+    followed by a null character and its place, so that every column of the header can be told.
+
+    Args:
+        path: For errors.
+        content: UTF-8 without a byte order mark.
+        separator: Between fields; None: found in the header.
+        has_header: Whether the first row holds names.
+
+    Raises:
+        DataError: If the file is empty, or a row has more fields than the first or an open quote.
+    """
+    content = content.lstrip(b"\r\n")
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty; expected at least one row")
+    separator = separator or _find_separator(content)
+    frame = _read_fast(content, separator)
+    rows = None if frame is not None else _read_exactly(path, content.decode(), separator)
+    if frame is None:
+        assert rows is not None
+        frame = pl.DataFrame(
+            {str(n): pl.Series(column, dtype=pl.String) for n, column in enumerate(_columns(rows))}
+        ).select(pl.all().replace("", None))
+    if not has_header:
+        return frame
+    names = [name or "" for name in frame.row(0)]
+    frame = frame[1:]
+    frame.columns = [
+        name if names.index(name) == n else f"{name}\0{n}" for n, name in enumerate(names)
+    ]
+    return frame
+
+
+def _find_separator(content: bytes) -> str:
+    """The separator that the first record has most of, outside of quotes."""
+    unquoted = content.partition(b"\n")[0].split(b'"')[::2]
+    header = b"".join(unquoted).decode(errors="replace")
+    return max(SEPARATORS, key=header.count)
+
+
+def _read_fast(content: bytes, separator: str) -> pl.DataFrame | None:
+    """A standard file by the column reader; None where it is not standard or rows are missing."""
+    num_records = count_records(content, separator)
+    if num_records is None:
+        return None
+    quote = {} if b'"' in content else {"quote_char": None}
+    try:
+        frame = pl.read_csv(
+            content,
+            has_header=False,
+            separator=separator,
+            infer_schema=False,
+            **quote,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    if frame.height != num_records:
+        return None
+    frame.columns = [str(n) for n in range(frame.width)]
+    return frame
+
+
+def count_records(content: bytes, separator: str) -> int | None:
+    """How many rows a standard file has, blank lines left out; None where it is not standard.
+
+    Standard (RFC 4180): a quoted text begins after a separator or line end and ends before one, a
+    quote inside is doubled, lines end in LF or CRLF. Then a line end between two quotes belongs to
+    a text, and every other one ends a row.
+    """
+    data = np.frombuffer(content, dtype=np.uint8)
+    if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
+        return None
+    breaks = np.flatnonzero(data == _NEWLINE)
+    if b'"' in content:
+        quotes = np.flatnonzero(data == _QUOTE)
+        if len(quotes) % 2 or not _stand_at_edges(data, quotes, ord(separator)):
+            return None
+        breaks = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    if data[-1] != _NEWLINE:
+        breaks = np.append(breaks, len(data))
+    lengths = np.diff(breaks, prepend=-1) - 1
+    has_return = data[np.maximum(breaks - 1, 0)] == _RETURN
+    return int(np.count_nonzero(lengths - has_return > 0))
+
+
+def _stand_at_edges(data: np.ndarray[Any, Any], quotes: np.ndarray[Any, Any], sep: int) -> bool:
+    """Whether every quote opens or closes a field, or is one of two inside one."""
+    padded = np.concatenate([[_NEWLINE], data, [_NEWLINE]])
+    before, after = padded[quotes[::2]], padded[quotes[1::2] + 2]
+    opens = np.isin(before, (sep, _NEWLINE, _QUOTE))
+    return bool(opens.all() and np.isin(after, (sep, _NEWLINE, _RETURN, _QUOTE)).all())
+
+
+def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:
+    """The rows by Python's ``csv``: strictly, with backslashes as escapes, or leniently."""
+    csv.field_size_limit(sys.maxsize)
+    rows, line = _read_rows(text, separator, strict=True)
+    if line and '\\"' in text:
+        escaped, failed = _read_rows(text, separator, strict=True, escapechar="\\")
+        if not failed and _find_wide(escaped) is None:
+            logger.info("%s: quotes inside texts are escaped by backslashes", path)
+            return _trim(escaped)
+    if line:
+        rows, line = _read_rows(text, separator, strict=False)
+    if line:
+        raise DataError(
+            f"{path}:{line}: a quoted text begins here and does not end as one; expected quotes "
+            "inside a text to be doubled, so that no row is taken for part of it"
+        )
+    wide = _find_wide(rows)
+    if wide is not None:
+        line, row = _locate(text, separator, wide), rows[wide]
+        raise DataError(
+            f"{path}:{line}: found {len(row)} fields; expected {len(rows[0])} as in the first row; "
+            f"quote texts that hold {separator!r}, or set data.separator"
+        )
+    return _trim(rows)
+
+
+def _read_rows(
+    text: str, separator: str, strict: bool, **options: Any
+) -> tuple[list[list[str]], int]:
+    """The rows that are not blank, and the line of the first that can't be trusted (0: none)."""
+    lines = list(io.StringIO(f"{text}\n{_END}", newline=""))
+    reader = csv.reader(lines, delimiter=separator, strict=strict, **options)
+    rows: list[list[str]] = []
+    begin = 0
+    try:
+        for row in reader:
+            end = reader.line_num
+            if end - begin > 1 and not strict and not _is_sound(lines[begin:end], separator):
+                return rows, begin + 1
+            if row:
+                rows.append(row)
+            begin = end if end < len(lines) else begin
+    except csv.Error:
+        return rows, begin + 1
+    return (rows[:-1], 0) if rows[-1] == [_END] else (rows, begin + 1)
+
+
+def _is_sound(lines: list[str], separator: str) -> bool:
+    """Whether a row over several lines is one by the strict rules as well.
+
+    A lenient reader goes on after the quote that ended a text, so it may take two rows for one.
+    """
+    try:
+        return len(list(csv.reader(lines, delimiter=separator, strict=True))) == 1
+    except csv.Error:
+        return False
+
+
+def _find_wide(rows: list[list[str]]) -> int | None:
+    """The first row with more fields than the first one, empty ones at the end not counted."""
+    width = len(rows[0])
+    return next((n for n, row in enumerate(rows) if any(row[width:])), None)
+
+
+def _locate(text: str, separator: str, place: int) -> int:
+    """The line on which a row ends, rows counted from 0 without blank ones."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    for row in reader:
+        place -= bool(row)
+        if place < 0:
+            break
+    return reader.line_num
+
+
+def _trim(rows: list[list[str]]) -> list[list[str]]:
+    width = len(rows[0])
+    return [row[:width] for row in rows]
+
+
+def _columns(rows: list[list[str]]) -> list[tuple[str | None, ...]]:
+    width = len(rows[0])
+    padded = [[*row, *[None] * (width - len(row))] for row in rows]
+    return list(zip(*padded, strict=True))

@@ -1,0 +1,267 @@
+"""Interactions of files as columns of codes: every row is kept, or dropped for a named reason."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from msrrec import schema
+from msrrec.config import DataConfig
+from msrrec.data import arrow, readers, times
+from msrrec.data.columns import ORDER_ID
+from msrrec.data.text import MISSING_WORDS
+from msrrec.data.times import Times
+from msrrec.errors import DataError
+
+IntArray = NDArray[np.int64]
+
+EVENT_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP)
+MISSING_REASONS = {
+    schema.USER_ID: "missing_user",
+    schema.ITEM_ID: "missing_item",
+    schema.TIMESTAMP: "missing_time",
+}
+"""Why a row without such a field is dropped."""
+
+_FACTS = b"facts"
+"""Where a file's table keeps what else is known of it."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Interactions as columns of codes, in the order of the input.
+
+    Attributes:
+        users: Shape (E,). Places in ``user_ids``.
+        items: Shape (E,). Places in ``item_ids``.
+        timestamps: Shape (E,). Ticks since 1970, as fine as the input has them.
+    """
+
+    users: IntArray
+    items: IntArray
+    timestamps: IntArray
+    user_ids: pa.Array
+    item_ids: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: NDArray[Any]) -> "Events":
+        """Some events, by place or by flag; ids keep their codes."""
+        return Events(
+            self.users[rows], self.items[rows], self.timestamps[rows], self.user_ids, self.item_ids
+        )
+
+    def fold_users(self) -> "Events":
+        """The same with ids that differ only by case or outer spaces as one user."""
+        folded = _fold(self.user_ids).dictionary_encode()
+        codes = arrow.numbers(folded.indices)[self.users]
+        return Events(codes, self.items, self.timestamps, folded.dictionary, self.item_ids)
+
+    def count_folded(self) -> int:
+        """How many user ids would vanish by ``fold_users``."""
+        return len(self.user_ids) - int(pc.count_distinct(_fold(self.user_ids)).as_py())
+
+
+def _fold(ids: pa.Array) -> pa.Array:
+    return pc.utf8_lower(pc.utf8_trim_whitespace(ids))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All interactions of a source.
+
+    Attributes:
+        events: What was kept.
+        num_rows: Rows that were read.
+        dropped: Rows that were not kept, by reason; reasons that do not occur are left out.
+        ways: How times are written: units of numbers, told by their size, or ISO 8601.
+        ticks_per_s: Ticks of the timestamps in a second.
+    """
+
+    events: Events
+    num_rows: int
+    dropped: Mapping[str, int]
+    ways: tuple[str, ...]
+    ticks_per_s: int
+
+    def describe_times(self) -> dict[str, str]:
+        """How times were read, and the first and the last of them."""
+        first, last = int(self.events.timestamps.min()), int(self.events.timestamps.max())
+        return {
+            "read_as": " and ".join(self.ways) or "seconds",
+            "first": times.format_moment(first, self.ticks_per_s),
+            "last": times.format_moment(last, self.ticks_per_s),
+        }
+
+
+def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -> pa.Table:
+    """One file's events: ids as dictionaries, int64 ticks, and facts for ``combine``.
+
+    Args:
+        path: For errors.
+        found: What ``Source.read_events`` returns.
+        config: Of the data.
+
+    Raises:
+        DataError: If a row lacks a field and such rows are not dropped, or a time can't be read.
+    """
+    if isinstance(found, pa.Table) and found.schema.field(schema.TIMESTAMP).type == pa.int64():
+        ticks = arrow.numbers(found[schema.TIMESTAMP])
+        read, texts = times.read_integers(ticks), pl.Series(ticks)
+        return _encode(path, found, np.arange(len(texts)), texts, read, len(texts), {})
+    frame = pl.DataFrame(found)
+    optional = [ORDER_ID] if ORDER_ID in frame.columns else []
+    names = (*EVENT_COLUMNS, *optional)
+    frame = readers.select_columns(path, frame, names, EVENT_COLUMNS).cast(pl.String)
+    rows, dropped = _find_kept(path, _blank_missing(frame), config.missing_fields == "drop")
+    kept = _blank_missing(frame)[rows]
+    texts = kept[schema.TIMESTAMP].str.strip_chars()
+    read = times.read_times(texts, config.timestamp_format)
+    if read.bad.any():
+        raise _bad_time(path, rows, texts, read, config.timestamp_format)
+    return _encode(path, kept.to_arrow(), rows, texts, read, frame.height, dropped)
+
+
+def _blank_missing(frame: pl.DataFrame) -> pl.DataFrame:
+    """Null where a field holds nothing; rows of one order share the user and the time."""
+    words = ["", *MISSING_WORDS]
+    columns = [
+        pl.when(pl.col(name).str.strip_chars().is_in(words)).then(None).otherwise(pl.col(name))
+        for name in frame.columns
+    ]
+    frame = frame.with_columns(
+        column.alias(name) for column, name in zip(columns, frame.columns, strict=True)
+    )
+    if ORDER_ID not in frame.columns:
+        return frame
+    shared = (schema.USER_ID, schema.TIMESTAMP)
+    of_order = [pl.col(name).drop_nulls().first().over(ORDER_ID) for name in shared]
+    in_order = pl.col(ORDER_ID).is_not_null()
+    return frame.with_columns(
+        pl.coalesce(pl.col(name), pl.when(in_order).then(value)).alias(name)
+        for name, value in zip(shared, of_order, strict=True)
+    )
+
+
+def _find_kept(path: str, frame: pl.DataFrame, drop: bool) -> tuple[IntArray, dict[str, int]]:
+    """The rows that have user, item and time, and how many lack which."""
+    kept, dropped = np.ones(frame.height, dtype=bool), {}
+    for name in EVENT_COLUMNS:
+        lacks = frame[name].is_null().to_numpy() & kept
+        if lacks.any() and not drop:
+            where = readers.locate_row(path, int(lacks.argmax()))
+            raise DataError(
+                f"{where}: has no {name}; expected one, or set data.missing_fields=drop"
+            )
+        if lacks.any():
+            dropped[MISSING_REASONS[name]] = int(lacks.sum())
+        kept &= ~lacks
+    if not kept.any():
+        raise DataError(f"{path}: no row has a user, an item and a time; see data.columns")
+    return np.flatnonzero(kept), dropped
+
+
+def _bad_time(
+    path: str, rows: IntArray, texts: pl.Series, read: Times, pattern: str | None
+) -> DataError:
+    place = int(read.bad.argmax())
+    where = readers.locate_row(path, int(rows[place]))
+    if pattern is not None:
+        return DataError(f"{where}: timestamp {texts[place]!r}; expected data.timestamp_format")
+    return DataError(
+        f"{where}: timestamp {texts[place]!r} is not a whole number; expected seconds, "
+        "milliseconds, microseconds or nanoseconds since 1970, or ISO 8601 such as "
+        "2024-08-25 20:59:29 -0400; data.timestamp_format names any other way"
+    )
+
+
+def _encode(
+    path: str,
+    table: pa.Table,
+    rows: IntArray,
+    texts: pl.Series,
+    read: Times,
+    num_rows: int,
+    dropped: Mapping[str, int],
+) -> pa.Table:
+    """Ids as int32 codes into a dictionary: few bytes to move, and the form to count.
+
+    In one chunk, as each chunk of a column would carry the dictionary again.
+    """
+    firsts = {way: (int(rows[n]), str(texts[n])) for way, n in read.firsts.items()}
+    _check_units({unit: (path, *firsts[unit]) for unit in read.units})
+    ids = [table[name] for name in (schema.USER_ID, schema.ITEM_ID)]
+    with ThreadPoolExecutor(len(ids)) as pool:
+        encoded = list(pool.map(_encode_ids, ids))
+    facts = {
+        "num_rows": num_rows,
+        "dropped": dict(dropped),
+        "ticks_per_s": read.ticks_per_s,
+        "firsts": firsts,
+    }
+    columns = dict(zip(EVENT_COLUMNS, [*encoded, arrow.integers(read.ticks)], strict=True))
+    return pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
+
+
+def _encode_ids(ids: pa.ChunkedArray) -> pa.DictionaryArray:
+    return ids.cast(pa.string()).dictionary_encode().combine_chunks()
+
+
+def _check_units(firsts: Mapping[str, tuple[str, int, str]]) -> None:
+    """Refuse two units in one input: one of them is read a thousand times too large or small."""
+    if len(firsts) < 2:
+        return
+    (unit, first), (other, second) = list(firsts.items())[:2]
+    raise DataError(
+        f"{readers.locate_row(*first[:2])}: timestamp {first[2]} is in {unit} by its size, but "
+        f"{readers.locate_row(*second[:2])}: {second[2]} in {other}; expected one unit in all files"
+    )
+
+
+def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
+    """The files' events one after the other, times in the finest ticks of any of them.
+
+    Raises:
+        DataError: If files differ in the unit of their times.
+    """
+    facts = [json.loads(table.schema.metadata[_FACTS]) for table in tables]
+    firsts: dict[str, tuple[str, int, str]] = {}
+    dropped: Counter[str] = Counter()
+    for path, fact in zip(paths, facts, strict=True):
+        dropped.update(fact["dropped"])
+        for way, (row, text) in fact["firsts"].items():
+            firsts.setdefault(way, (path, row, text))
+    _check_units({way: first for way, first in firsts.items() if way in times.UNITS})
+    ticks_per_s = max(fact["ticks_per_s"] for fact in facts)
+    table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).unify_dictionaries()
+    users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))
+    scaled = [
+        _scale(path, arrow.numbers(t[schema.TIMESTAMP]), ticks_per_s // fact["ticks_per_s"])
+        for path, t, fact in zip(paths, tables, facts, strict=True)
+    ]
+    events = Events(
+        arrow.numbers(users.indices),
+        arrow.numbers(items.indices),
+        np.concatenate(scaled),
+        users.dictionary,
+        items.dictionary,
+    )
+    num_rows = sum(fact["num_rows"] for fact in facts)
+    assert num_rows == len(events) + sum(dropped.values()), (num_rows, len(events), dropped)
+    return Loaded(events, num_rows, dict(dropped), tuple(firsts), ticks_per_s)
+
+
+def _scale(path: str, ticks: IntArray, factor: int) -> IntArray:
+    limit = np.iinfo(np.int64).max // factor
+    if factor > 1 and (np.abs(ticks) > limit).any():
+        raise DataError(f"{path}: holds times beyond the year 2262; expected moments of purchases")
+    return ticks * factor

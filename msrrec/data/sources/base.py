@@ -1,0 +1,126 @@
+"""What every source can do: find its files, read interactions and items from one of them."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+
+from msrrec import schema
+from msrrec.config import DataConfig
+from msrrec.data import domains, readers, records
+from msrrec.errors import ConfigError
+
+TABLE_SETTINGS = ("columns", "item_columns", "timestamp_format", "separator", "encoding")
+"""Settings that say how the files of a table are written."""
+SMALL_BYTES = 32 << 20
+"""Inputs up to this size are read in this process, sooner than Ray could start."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a source.
+
+    Attributes:
+        interactions: Files of interactions, in the order that breaks ties between equal times.
+        items: Files of items.
+    """
+
+    interactions: tuple[str, ...]
+    items: tuple[str, ...]
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether there is so much to read that tasks are worth their start."""
+        return sum(map(readers.file_size, (*self.interactions, *self.items))) > SMALL_BYTES
+
+
+class Source(ABC):
+    """A kind of input. It holds settings alone, as it travels to the tasks that read files.
+
+    Attributes:
+        drops_untitled: Whether interactions with untitled items are dropped where
+            ``data.missing_items`` is not set.
+        takes_columns: Whether it heeds the settings that say how a table is written.
+    """
+
+    drops_untitled: ClassVar[bool] = False
+    takes_columns: ClassVar[bool] = False
+
+    def __init__(self, config: DataConfig) -> None:
+        """Keep the settings.
+
+        Raises:
+            ConfigError: If one is set that this source would ignore.
+        """
+        self.config = config
+        defaults = DataConfig()
+        for setting in () if self.takes_columns else TABLE_SETTINGS:
+            if getattr(config, setting) != getattr(defaults, setting):
+                raise ConfigError(
+                    f"data.{setting}: --source {self.name} knows its own files and ignores this; "
+                    "expected it with --source table"
+                )
+
+    @property
+    def name(self) -> str:
+        """What messages call the source."""
+        return type(self).__name__.lower()
+
+    def find(self, interactions: str | None, items: str | None) -> Inputs:
+        """The files that the command line's paths stand for.
+
+        Raises:
+            ConfigError: If a path is missing.
+            DataError: If a path leads to no file.
+        """
+        if interactions is None:
+            raise ConfigError(f"--source {self.name} needs --interactions PATH")
+        if items is None:
+            raise ConfigError(f"--source {self.name} needs --items PATH, where titles are")
+        return Inputs(tuple(readers.find_files(interactions)), tuple(readers.find_files(items)))
+
+    @abstractmethod
+    def read_events(self, path: str) -> pa.Table | pl.DataFrame:
+        """User id, item id and time of each interaction of a file, in its order.
+
+        Returns:
+            Columns of text named as in ``schema``, null where there is nothing; a table whose times
+            are int64 is taken as it is.
+
+        Raises:
+            DataError: If the file is not one of interactions.
+        """
+
+    def read_items(self, path: str) -> pl.DataFrame:
+        """Id, title and what else is known of each item of a file, all text.
+
+        Raises:
+            DataError: If the file is not one of items.
+        """
+        raise NotImplementedError
+
+    def read_records(self, path: str, wanted: pa.Array | None) -> pa.Table:
+        """``records.RECORDS`` of the wanted items of a file (None: of all), repeated ids included.
+
+        Raises:
+            DataError: If the file is not one of items.
+        """
+        names, required = schema.ITEMS.names, (schema.ITEM_ID, schema.TITLE)
+        frame = readers.select_columns(path, self.read_items(path), names, required)
+        if wanted is not None:
+            frame = frame.filter(pl.col(schema.ITEM_ID).is_in(wanted.to_pylist()))
+        return records.records_of_frame(frame)
+
+    def parse_record(self, item_id: str, record: bytes) -> Mapping[str, Any]:
+        """The fields of ``schema.ITEMS`` in one record, as its source has them."""
+        del item_id
+        fields: dict[str, Any] = json.loads(record)
+        return fields
+
+    def domain(self, interactions: str | None) -> str:
+        """What prompts call the shop, from the path of its interactions."""
+        return domains.name_after_file(interactions)

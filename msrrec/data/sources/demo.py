@@ -1,0 +1,40 @@
+"""The embedded world, which needs no files."""
+
+from functools import lru_cache
+
+import polars as pl
+import pyarrow as pa
+
+from msrrec.config import DataConfig
+from msrrec.data.sources.base import Inputs, Source
+from msrrec.embedded.world import DOMAIN, make_world
+
+
+class Demo(Source):
+    """A generated marketplace of ``data.demo_users`` users."""
+
+    def find(self, interactions: str | None, items: str | None) -> Inputs:
+        """One part of each kind, which stands for no file."""
+        del interactions, items
+        return Inputs(("",), ("",))
+
+    def read_events(self, path: str) -> pa.Table:
+        """All purchases of the world."""
+        del path
+        return _make_world(self.config)[0]
+
+    def read_items(self, path: str) -> pl.DataFrame:
+        """All items of the world."""
+        del path
+        return pl.DataFrame(_make_world(self.config)[1])
+
+    def domain(self, interactions: str | None) -> str:
+        """The name of the embedded marketplace."""
+        del interactions
+        return DOMAIN
+
+
+@lru_cache(1)
+def _make_world(config: DataConfig) -> tuple[pa.Table, pa.Table]:
+    world: tuple[pa.Table, pa.Table] = make_world(config.demo_users, config.seed)
+    return world
