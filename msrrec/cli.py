@@ -18,6 +18,7 @@ from msrrec.baselines import BASELINES
 from msrrec.comparison.registry import system_names
 from msrrec.config import RunConfig, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
+from msrrec.data.columns import describe_columns
 from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError
 from msrrec.inference.recommender import MODES
@@ -128,7 +129,10 @@ def run_stage(
 _PREPARE = ("data", "ray")
 
 
-@app.command(epilog=settings_help(*_PREPARE))
+_COLUMNS = "\n\n[bold]Columns of --source table[/bold]\n" + describe_columns()
+
+
+@app.command(epilog=settings_help(*_PREPARE) + _COLUMNS.replace("\n", "\n\n"))
 def prepare(
     source: Source,
     out: OutDir,

@@ -22,9 +22,9 @@ def setup(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
-    for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)  # which a host process may have replaced since
+    for ours in logger.handlers:
+        if type(ours) is logging.StreamHandler:
+            ours.stream = sys.stderr  # which a host process may have replaced since
     logger.setLevel(level)
 
 

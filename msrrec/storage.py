@@ -45,6 +45,12 @@ def exists(path: str) -> bool:
     return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
 
 
+def is_file(path: str) -> bool:
+    """Whether there is a file, and not a folder."""
+    filesystem, inner = resolve(path)
+    return bool(filesystem.get_file_info(inner).type == fs.FileType.File)
+
+
 def list_files(path: str) -> list[str]:
     """Names of the files directly in a folder, sorted; empty when there is no folder."""
     filesystem, inner = resolve(path)

@@ -18,7 +18,8 @@ Propose = Callable[[IntArray, np.random.Generator], IntArray]
 """A way to draw: one item for each target, in an array of the same shape."""
 
 _MAX_PROPOSALS = 64
-"""Redraws after which what is left to draw is drawn uniformly: a way may know too few items."""
+"""Redraws by another way than uniformly; a small category may have too few items, so what is still
+open after them is drawn uniformly."""
 
 
 class CandidateSampler:

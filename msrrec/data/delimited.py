@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from msrrec.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
+
+Bytes = NDArray[np.uint8]
 
 SEPARATORS = (",", ";", "\t", "|")
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
@@ -160,12 +163,15 @@ def count_records(content: bytes, separator: str) -> int | None:
     return int(np.count_nonzero(lengths - has_return > 0))
 
 
-def _stand_at_edges(data: np.ndarray[Any, Any], quotes: np.ndarray[Any, Any], sep: int) -> bool:
+def _stand_at_edges(data: Bytes, quotes: NDArray[np.int64], separator: int) -> bool:
     """Whether every quote opens or closes a field, or is one of two inside one."""
-    padded = np.concatenate([[_NEWLINE], data, [_NEWLINE]])
-    before, after = padded[quotes[::2]], padded[quotes[1::2] + 2]
-    opens = np.isin(before, (sep, _NEWLINE, _QUOTE))
-    return bool(opens.all() and np.isin(after, (sep, _NEWLINE, _RETURN, _QUOTE)).all())
+    opens, closes = quotes[::2], quotes[1::2]
+    before = opens[1:] if opens[0] == 0 else opens
+    after = closes[:-1] if closes[-1] == len(data) - 1 else closes
+    may_open, may_close = np.zeros(256, dtype=bool), np.zeros(256, dtype=bool)
+    may_open[[separator, _NEWLINE, _QUOTE]] = True
+    may_close[[separator, _NEWLINE, _RETURN, _QUOTE]] = True
+    return bool(may_open[data[before - 1]].all() and may_close[data[after + 1]].all())
 
 
 def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:

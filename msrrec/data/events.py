@@ -122,8 +122,9 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
     optional = [ORDER_ID] if ORDER_ID in frame.columns else []
     names = (*EVENT_COLUMNS, *optional)
     frame = readers.select_columns(path, frame, names, EVENT_COLUMNS).cast(pl.String)
-    rows, dropped = _find_kept(path, _blank_missing(frame), config.missing_fields == "drop")
-    kept = _blank_missing(frame)[rows]
+    frame = _blank_missing(frame)
+    rows, dropped = _find_kept(path, frame, config.missing_fields == "drop")
+    kept = frame[rows] if dropped else frame
     texts = kept[schema.TIMESTAMP].str.strip_chars()
     read = times.read_times(texts, config.timestamp_format)
     if read.bad.any():

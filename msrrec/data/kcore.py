@@ -17,8 +17,8 @@ def k_core(users: IntArray, items: IntArray, k: int) -> NDArray[np.int64]:
     rows = np.arange(len(users))
     users, items = users.astype(np.intp), items.astype(np.intp)  # what bincount would cast to
     while True:
-        strong_users, strong_items = np.bincount(users) >= k, np.bincount(items) >= k
-        stays = strong_users[users] & strong_items[items]
+        is_core_user, is_core_item = np.bincount(users) >= k, np.bincount(items) >= k
+        stays = is_core_user[users] & is_core_item[items]
         if stays.all():
             return rows
         rows, users, items = rows[stays], users[stays], items[stays]

@@ -122,14 +122,14 @@ def _reduce(
         events = _core(events, config.k_core)
         wanted = pick(events.item_ids, np.unique(events.items))
         records = loading.load_records(source, inputs, wanted)
-        _check_any_titled(events, records)
+        _check_any_titled(source, inputs, events, records)
         titled = _is_titled(events, records)[events.items]
         dropped["untitled_item"] = int(np.count_nonzero(~titled))
         events = _core(events.take(titled), config.k_core)
         dropped["k_core"] = before - dropped["untitled_item"] - len(events)
     else:
         records = loading.load_records(source, inputs, None)
-        _check_any_titled(events, records)
+        _check_any_titled(source, inputs, events, records)
         _check_all_titled(events, records)
         core = _core(events, config.k_core)
         dropped |= {"untitled_item": 0, "k_core": len(events) - len(core)}
@@ -160,7 +160,7 @@ def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
     return numbers(pc.is_in(events.item_ids, value_set=titled))
 
 
-def _check_any_titled(events: Events, records: pa.Table) -> None:
+def _check_any_titled(source: Source, inputs: Inputs, events: Events, records: pa.Table) -> None:
     """See that some item bought has a title.
 
     Raises:
@@ -169,13 +169,13 @@ def _check_any_titled(events: Events, records: pa.Table) -> None:
     bought = np.unique(events.items)
     if _is_titled(events, records)[bought].any():
         return
-    known = pc.is_in(pick(events.item_ids, bought), records[schema.ITEM_ID].unique())
-    ids = records[schema.ITEM_ID]
-    lines = f", such as {ids[0].as_py()!r}" if len(ids) else ""
+    ids = loading.load_records(source, inputs, None)[schema.ITEM_ID]
+    known = pc.is_in(pick(events.item_ids, bought), ids.unique())
+    example = f", such as {ids[0].as_py()!r}" if len(ids) else ""
     raise DataError(
         f"none of the {len(bought):,} items bought, such as "
         f"{events.item_ids[int(bought[0])].as_py()!r}, has a title among the items: "
-        f"{pc.sum(known).as_py():,} of them occur in {len(ids):,} records{lines}; expected the "
+        f"{pc.sum(known).as_py():,} of them occur in {len(ids):,} records{example}; expected the "
         "items of the same shop under the same ids, see data.columns.item_id and "
         "data.item_columns.item_id"
     )

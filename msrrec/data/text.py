@@ -13,14 +13,16 @@ MISSING_WORDS = frozenset({"nan", "NaN", "None", "NULL", "null", "<NA>", "NaT"})
 
 _MAX_DESCRIPTION_CHARS = 2_000
 _MAX_RAW_TITLE_CHARS = 4_096
-_TAG = re.compile(
-    r"</?(?:a|abbr|article|b|blockquote|body|br|center|code|dd|del|div|dl|dt|em|figure|font|footer|"
-    r"form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|label|li|link|main|mark|meta|nav|ol|p|"
-    r"picture|pre|s|section|small|source|span|strike|strong|sub|sup|svg|table|tbody|td|tfoot|th|"
-    r"thead|tr|tt|u|ul|video|wbr)(?:\s[^<>]*)?/?>",
-    re.IGNORECASE,
+_INLINE = "a|abbr|b|code|del|em|font|i|ins|label|mark|s|small|span|strike|strong|sub|sup|tt|u|wbr"
+_BLOCK = (
+    "article|blockquote|body|br|center|dd|div|dl|dt|figure|footer|form|h[1-6]|head|header|hr|html|"
+    "iframe|img|input|li|link|main|meta|nav|ol|p|picture|pre|section|source|svg|table|tbody|td|"
+    "tfoot|th|thead|tr|ul|video"
 )
-"""HTML's own tags alone: a film may be called <Untitled>."""
+_INLINE_TAG, _BLOCK_TAG = (
+    re.compile(rf"</?(?:{names})(?:\s[^<>]*)?/?>", re.IGNORECASE) for names in (_INLINE, _BLOCK)
+)
+"""HTML's own tags alone: a film may be called <Untitled>. Blocks part words, inline tags don't."""
 _HIDDEN = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.DOTALL | re.I)
 _CUT_TAG = re.compile(r"<[a-zA-Z/][^<>]*\Z")
 
@@ -40,7 +42,7 @@ def strip_tags(text: str) -> str:
 
 
 def _strip_once(text: str) -> str:
-    return _TAG.sub(" ", _HIDDEN.sub(" ", text))
+    return _INLINE_TAG.sub("", _BLOCK_TAG.sub(" ", _HIDDEN.sub(" ", text)))
 
 
 def visible_title(title: str) -> str:
@@ -50,7 +52,8 @@ def visible_title(title: str) -> str:
 
 def plain_description(value: Any) -> str | None:
     """A description of text or of a list of texts, on one line without HTML; None for none."""
-    value = parse_list(value) or value
+    parsed = parse_list(value)
+    value = value if parsed is None else parsed
     if isinstance(value, list | tuple):
         value = " ".join(str(part) for part in value if not is_missing(part))
     if is_missing(value):
@@ -62,10 +65,13 @@ def plain_description(value: Any) -> str | None:
 def category_path(value: Any) -> list[str]:
     """One path of categories, widest first: of a list, of the first of several, of ``A|B``."""
     if isinstance(value, str):
-        value = parse_list(value) or re.split(r"\||\s>\s", value)
+        parsed = parse_list(value)
+        value = re.split(r"\||\s>\s", value) if parsed is None else parsed
+    if not isinstance(value, list | tuple):
+        return []
     if value and isinstance(value[0], list | tuple):
         value = value[0]
-    return [str(name) for name in value or () if not is_missing(name)]
+    return [str(name) for name in value if not is_missing(name)]
 
 
 def parse_list(value: Any) -> list[Any] | None:

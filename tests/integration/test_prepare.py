@@ -1,4 +1,4 @@
-"""``prepare`` from files to a dataset folder, on a local Ray."""
+"""``prepare`` from files to a dataset folder, large inputs on a local Ray."""
 
 import gzip
 import json
@@ -15,6 +15,10 @@ from msrrec.data.prepare import prepare
 from msrrec.errors import DataError
 from msrrec.schema import SPLITS
 from msrrec.titles import normalize_title
+from tests.support.shop import SHOP_SETTINGS
+
+NONE = -1
+"""A limit below which no input is small."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -92,10 +96,13 @@ def test_one_file_or_five_and_one_part_or_many_give_the_same_bytes(
     hashes = []
     for num_files, rows_per_task in ((1, 512), (5, 512), (5, 3)):
         monkeypatch.setattr(loading, "_RECORDS_PER_TASK", rows_per_task)
+        monkeypatch.setattr("msrrec.data.sources.base.SMALL_BYTES", NONE)
         folder = tmp_path / f"{num_files}-{rows_per_task}"
         events, items = make_shop(folder, num_files)
         hashes.append(prepare("table", events, items, str(folder / "out"), config)["sha256"])
-    assert hashes[0] == hashes[1] == hashes[2]
+    monkeypatch.undo()  # small again, so read in this process
+    hashes.append(prepare("table", events, items, str(folder / "out"), config)["sha256"])
+    assert hashes[0] == hashes[1] == hashes[2] == hashes[3]
     other = prepare(
         "table", events, items, str(tmp_path / "out"), config.model_copy(update={"seed": 8})
     )
@@ -195,6 +202,62 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         prepare("table", *paths, DataConfig(**({"k_core": 1} | overrides)))
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,i1,soon\n", r"part-1.csv: row 1: timestamp 'soon'"),
+        ("a,,1\n", r"part-1.csv: row 1: has no item_id"),
+        ("a,i1,1400000000000\n", r"part-1.csv: row 1: 1400000000000 in milliseconds"),
+        ('a,"i1,1\n', r"part-1.csv:2: a quoted text begins here"),
+    ],
+)
+def test_an_error_of_a_task_is_told_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str, message: str
+) -> None:
+    monkeypatch.setattr("msrrec.data.sources.base.SMALL_BYTES", NONE)
+    events, items = make_shop(tmp_path, num_files=1)
+    (tmp_path / "shop" / "part-1.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    with pytest.raises(DataError, match=message) as caught:
+        prepare("table", events, items, str(tmp_path / "out"), DataConfig(k_core=1))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_are_accounted_for_across_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msrrec.data.sources.base.SMALL_BYTES", NONE)
+    events, items = make_shop(tmp_path, num_files=3)
+    for part in range(2):
+        with (tmp_path / "shop" / f"part-{part}.csv").open("a") as file:
+            file.write(",i1,1\nu1,,1\nu1,i1,\n")
+    config = DataConfig(k_core=1, num_users=0, missing_fields="drop")
+    manifest = prepare("table", events, items, str(tmp_path / "out"), config)
+    dropped = manifest["dropped_events"]
+    assert [dropped[f"missing_{name}"] for name in ("user", "item", "time")] == [2, 2, 2]
+    assert manifest["num_rows"] == manifest["num_interactions"] + sum(dropped.values())
+
+
+def test_a_real_shops_export_becomes_a_dataset(tmp_path: Path, data_dir: Path) -> None:
+    names = ("orders_export_1.csv.gz", "products_export.csv.gz")
+    orders, products = (str(data_dir / "shop-export" / name) for name in names)
+    config = DataConfig(**SHOP_SETTINGS, k_core=1, num_users=0, min_user_events=3)
+    manifest = prepare("table", orders, products, str(tmp_path / "out"), config)
+    frame = pd.read_csv(orders, dtype=str, keep_default_na=False)
+    assert manifest["num_rows"] == len(frame)
+    user = frame["Email"].str.strip().str.lower().replace("", None)
+    user = user.groupby(frame["Name"]).transform("first")
+    moment = pd.to_datetime(frame["Created at"], utc=True)
+    kept = pd.DataFrame({"user": user, "item": frame["Lineitem sku"], "moment": moment})
+    kept = kept[kept.user.notna() & kept.item.ne("")].drop_duplicates()
+    lengths = kept.user.value_counts()
+    kept = kept[kept.user.isin(lengths.index[lengths >= 3])]
+    assert manifest["num_interactions"] == len(kept)
+    assert manifest["num_users"] == kept.user.nunique()
+    events = Dataset.load(str(tmp_path / "out")).events()
+    for name, own in kept.groupby("user"):
+        assert events[name] == own.sort_values("moment", kind="stable").item.tolist()
 
 
 def test_the_embedded_world_becomes_a_dataset(tmp_path: Path) -> None:

@@ -129,11 +129,16 @@ def iter_metadata(path: str, wanted: set[bytes] | None) -> Iterator[tuple[str, b
     """Item id, whether it has a title, and the line, of each item that is wanted (None: all).
 
     Raises:
-        DataError: If a line names no item.
+        DataError: If a line breaks off or names no item.
     """
     for number, line in readers.iter_lines(path):
         if not line.strip():
             continue
+        if not line.rstrip().endswith(b"}"):
+            raise DataError(
+                f"{path}:{number}: the line breaks off; expected one whole item a line, so fetch "
+                "the file again"
+            )
         asin = _find_asin(line)
         if asin is None:
             raise DataError(
@@ -155,7 +160,9 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         else:
             record = json.loads(line)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise DataError(f"{where}: neither JSON nor a Python literal ({error})") from error
+        raise DataError(
+            f"{where}: neither JSON nor a Python literal ({error}); expected one whole item a line"
+        ) from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: not an object; expected one item a line")
     return {

@@ -68,12 +68,14 @@ def find_ratings(path: str) -> str:
         DataError: If the folder holds none, or not the file of movies beside it.
     """
     folder, _, name = path.rpartition("/")
-    if name in _RATINGS_AND_MOVIES and storage.exists(path):
-        path = folder or "."
-    names = storage.list_files(path)
-    for ratings, movies in _RATINGS_AND_MOVIES.items():
-        if ratings in names and movies in names and name in (ratings, path.rpartition("/")[2]):
-            return storage.join(path, ratings)
+    if storage.is_file(path):
+        pairs = {name: _RATINGS_AND_MOVIES[name]} if name in _RATINGS_AND_MOVIES else {}
+        names = storage.list_files(folder or ".")
+    else:
+        folder, pairs, names = path, _RATINGS_AND_MOVIES, storage.list_files(path)
+    for ratings, movies in pairs.items():
+        if ratings in names and movies in names:
+            return storage.join(folder or ".", ratings)
     expected = ", ".join(" and ".join(pair) for pair in _RATINGS_AND_MOVIES.items())
     raise DataError(f"{path}: not a MovieLens folder; expected {expected}")
 
