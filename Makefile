@@ -37,9 +37,9 @@ MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallre
 OURS := msrrec-without-reasoning,msrrec
 
 table: install
-	$(BIN)/msrrec prepare --config jobs/configs/demo.yaml --source demo --out runs/table/dataset
-	$(BIN)/msrrec synthesize --config jobs/configs/demo.yaml --dataset runs/table/dataset --out runs/table/reasoning
-	$(BIN)/msrrec compare --config jobs/configs/demo.yaml --dataset runs/table/dataset \
+	$(BIN)/msrrec prepare --config demo --source demo --out runs/table/dataset
+	$(BIN)/msrrec synthesize --config demo --dataset runs/table/dataset --out runs/table/reasoning
+	$(BIN)/msrrec compare --config demo --dataset runs/table/dataset \
 	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
 	cp runs/table/compare/report/table.md tables/embedded.md
 
