@@ -26,7 +26,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.embedded.world import make_catalogue
 from msrrec.engines.base import GenerationRequest
 from msrrec.engines.vllm import ENVIRONMENT, VllmEngine
-from msrrec.inference.batch import Questions, RecommendStage, predict
+from msrrec.inference.batch import QueryTable, RecommendStage, predict
 from msrrec.inference.recommender import Recommender
 from msrrec.models import EMBEDDED_DIR, ModelSource
 from msrrec.reasoning.encoding import Query, encode_prompt
@@ -98,8 +98,8 @@ class Ways:
         engine, binding = VllmEngine(source, free), VllmEngine(source, bound)
         self.engines = (engine, binding)
         self.llm, self.tokenizer = engine._llm, engine.tokenizer
-        self.questions = Questions.collect(examples, dataset)
-        self.queries = self.questions.take(range(len(examples)))
+        self.table = QueryTable.collect(examples, dataset)
+        self.queries = self.table.take(range(len(examples)))
         self.recommender = make_recommender(engine, free)
         self.stages = {
             name: self._stage(source, make_recommender(on, config))
@@ -116,9 +116,7 @@ class Ways:
         self.together = [r for pair in zip(*self.requests.values(), strict=True) for r in pair]
 
     def _stage(self, source: ModelSource, recommender: Recommender) -> RecommendStage:
-        return RecommendStage(
-            source, recommender.config, SIDES, self.questions, lambda *_: recommender
-        )
+        return RecommendStage(source, recommender.config, SIDES, self.table, lambda *_: recommender)
 
     def plain(
         self,
@@ -226,7 +224,7 @@ def time_pipeline(
     from msrrec.cluster import ray_session
 
     dataset, examples = make_questions(num_users)
-    queries = Questions.collect(examples, dataset).take(range(num_users))
+    queries = QueryTable.collect(examples, dataset).take(range(num_users))
     requests = [ways.recommender.build_request(query, side) for query in queries for side in SIDES]
     ways.llm.reset_prefix_cache()
     begin = time.time()

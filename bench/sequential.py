@@ -31,7 +31,7 @@ from msrrec.baselines.sequential.gru4rec import Gru4Rec
 from msrrec.baselines.sequential.rows import Purchases
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.baselines.sequential.system import encode_histories
-from msrrec.baselines.sequential.trainer import Network, Schedule, train_epoch, train_trial
+from msrrec.baselines.sequential.trainer import FitSettings, Network, train_epoch, train_trial
 from msrrec.data.leave_one_out import places_from_end, training_part
 from msrrec.metrics.ranking import hr_at_k, ndcg_at_k
 
@@ -147,7 +147,7 @@ def target_ranks(network: Network, sequences: Sequences, held_out: int) -> list[
 def fit_ours(name: str, sequences: Sequences, seed: int) -> dict[str, float]:
     """Our test figures, trained as RecBole trains."""
     system: Any = SYSTEMS[name]
-    schedule = Schedule(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, seed)
+    settings = FitSettings(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, seed)
     network = build(name, sequences, seed)
 
     def validate(current: Network) -> float:
@@ -155,7 +155,7 @@ def fit_ours(name: str, sequences: Sequences, seed: int) -> dict[str, float]:
         return mean(1 / rank if rank <= CUTOFF else 0.0 for rank in ranks)
 
     purchases = Purchases([training_part(codes) for codes in sequences])
-    fitted = train_trial(network, purchases, system.usual, schedule, validate)
+    fitted = train_trial(network, purchases, system.usual, settings, validate)
     network.load_state_dict(fitted.state)
     ranks = target_ranks(network, sequences, places_from_end("test"))
     logger.info("bench: ours, %s, seed %d: best of %d epochs", name, seed, len(fitted.epoch_s))
@@ -232,12 +232,12 @@ def time_ours(name: str, sequences: Sequences, epochs: int) -> list[float]:
     """CPU seconds of each epoch."""
     network = build(name, sequences, 0)
     purchases = Purchases([training_part(codes) for codes in sequences])
-    schedule = Schedule(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, 0)
+    settings = FitSettings(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, 0)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     rng, found = np.random.default_rng(0), []
     for _ in range(epochs):
         begin = time.process_time()
-        train_epoch(network, purchases, schedule, optimizer, rng)
+        train_epoch(network, purchases, settings, optimizer, rng)
         found.append(time.process_time() - begin)
     return found
 

@@ -55,11 +55,11 @@ def save_model(folder: Path) -> None:
 
 def make_job(model: str, steps: int) -> tuple[Any, Any]:
     from bench.training import LENGTHS, REASONING, make_examples
-    from msrrec.training.worker import Job
+    from msrrec.training.worker import TrainingJob
 
     source = ModelSource("random", model, None, "number_title")
     config = CONFIG.model_copy(update={"num_epochs": steps})
-    return Job(source, "auto", config), make_examples(
+    return TrainingJob(source, "auto", config), make_examples(
         32000, LENGTHS[:NUM_EXAMPLES], REASONING[:NUM_EXAMPLES]
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from msrrec.errors import EngineError
 
 OBJECT_STORE_BYTES = 1 << 30
-"""Of our own Ray; a cluster decides for itself."""
+"""Size of the object store of a Ray that we start; a cluster has its own."""
 
 
 @contextlib.contextmanager

@@ -29,3 +29,18 @@ class EngineError(MsrRecError):
 
 class ModelError(MsrRecError):
     """A model folder is missing, incomplete or of another kind."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line: its first line with text, else the name of its type."""
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line with text of what an exception says, as a traceback ends in the cause."""
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return [line for line in lines if line] or [type(error).__name__]

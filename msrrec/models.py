@@ -3,16 +3,37 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from msrrec.config import EMBEDDED, AnswerFormat, ModelConfig
 from msrrec.errors import ModelError
 
 EMBEDDED_DIR = Path(__file__).parent / "embedded" / "backbone" / "weights"
 MODEL_CONFIG = "config.json"
-"""Of a trained model's folder: the resolved run config and the base model, written by training."""
+"""The file that marks a trained model's folder; training writes it last."""
 
 _KIND = "msrrec"
+
+
+class ModelSettings(TypedDict):
+    """What ``config.json`` says of a trained model: what it was trained from, and how.
+
+    Attributes:
+        base_model: Folder or hub name.
+        domain: The shop that it was trained on.
+        dataset_fingerprint: Changes with any part of the dataset.
+        model: The section of the config.
+        train: The section of the config.
+    """
+
+    base_model: str
+    revision: str | None
+    answer_format: AnswerFormat
+    domain: str
+    dataset_fingerprint: str
+    seed: int
+    model: dict[str, object]
+    train: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -78,19 +99,18 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
     )
 
 
-def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+def write_settings(folder: Path, settings: ModelSettings) -> None:
     """Mark a folder as a trained model.
 
     Args:
         folder: The model's folder.
-        settings: ``base_model``, ``revision``, ``answer_format``, ``domain`` and anything else that
-            explains the run.
+        settings: What it was trained from, and how.
     """
     text = json.dumps({"kind": _KIND, **settings}, indent=2, ensure_ascii=False)
     (folder / MODEL_CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def read_settings(folder: Path) -> dict[str, Any] | None:
+def read_settings(folder: Path) -> ModelSettings | None:
     """The settings of a trained model's folder; None where the folder is not one of ours."""
     path = folder / MODEL_CONFIG
     if not path.is_file():
@@ -99,4 +119,5 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path}: not a JSON file ({error})") from error
-    return settings if isinstance(settings, dict) and settings.get("kind") == _KIND else None
+    is_ours = isinstance(settings, dict) and settings.get("kind") == _KIND
+    return cast(ModelSettings, settings) if is_ours else None

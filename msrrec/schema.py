@@ -77,7 +77,7 @@ VERDICTS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
         pa.field("attempt", pa.int64(), nullable=False),
-        pa.field("ruling", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
     ]
 )

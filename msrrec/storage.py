@@ -129,9 +129,14 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
 
 def write_table(path: str, table: pa.Table) -> None:
     """A Parquet file, written aside and renamed."""
+    write_bytes(path, table_bytes(table))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """What a Parquet file of a table holds."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_bytes(path, sink.getvalue().to_pybytes())
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def check_writable(path: str) -> None:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import ray
 from ray import serve
@@ -90,7 +89,7 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
 def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: int) -> Application:
     limits = args.serve
     places = sides * limits.max_ongoing_requests
-    options: dict[str, Any] = {"num_replicas": limits.min_replicas}
+    options: dict[str, object] = {"num_replicas": limits.min_replicas}
     if limits.max_replicas > limits.min_replicas:
         scaling = {
             "min_replicas": limits.min_replicas,
@@ -178,14 +177,14 @@ def _deploy(application: Application) -> None:
         serve.run(application, name=APP_NAME, route_prefix="/")
     except RuntimeError as error:
         deployments = serve.status().applications[APP_NAME].deployments.values()
-        told = "\n".join([str(error), *(deployment.message for deployment in deployments)])
-        raise EngineError(f"the service did not start: {_cause(told)}") from error
+        messages = "\n".join([str(error), *(deployment.message for deployment in deployments)])
+        raise EngineError(f"the service did not start: {_cause(messages)}") from error
     logger.info("ready after %.0f s", time.monotonic() - began)
 
 
-def _cause(told: str) -> str:
-    """Of replicas' tracebacks, the line that says what happened."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+def _cause(messages: str) -> str:
+    """The line of the replicas' tracebacks that names the error."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("msrrec.errors.")]
     errors = [line for line in lines if "Error: " in line]
     return ours[-1].partition(": ")[2] if ours else [lines[0], *errors][-1]

@@ -1,4 +1,4 @@
-"""Both sides of one query at once, over engines that may die under them."""
+"""Both sides of one query at once, retried where an engine dies."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ class EngineLost(Exception):
     """The process that worked on a request is gone; another one may do it."""
 
 
-class Caller(Protocol):
+class EngineClient(Protocol):
     """An engine somewhere else.
 
     Cancelling a call ends its request in the engine. Both raise EngineLost when the engine died,
@@ -44,7 +44,7 @@ class Caller(Protocol):
 
 @dataclass(frozen=True)
 class Delta:
-    """What a side wrote since its last delta.
+    """The text of a side since its last delta.
 
     Attributes:
         offset: Where the text belongs, in characters of all that the side wrote: the length so far,
@@ -57,7 +57,7 @@ class Delta:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FanOutResult:
     """The outputs of all sides, and the decision between them."""
 
     outputs: dict[Side, SideOutput]
@@ -68,18 +68,18 @@ class Answer:
 class FanOut:
     """Sends a query's sides to their engines and decides between what comes back."""
 
-    def __init__(self, recommender: Recommender, callers: Mapping[str, Caller]) -> None:
+    def __init__(self, recommender: Recommender, clients: Mapping[str, EngineClient]) -> None:
         """Take the engines.
 
         Args:
             recommender: Without an engine of its own.
-            callers: By side, ``user`` and ``item``; a single chain goes to ``user``.
+            clients: By side, ``user`` and ``item``; a single chain goes to ``user``.
         """
-        self.recommender, self._callers = recommender, callers
+        self.recommender, self._clients = recommender, clients
         self.on_retry: Callable[[Side], None] = lambda side: None
-        """Told of each request whose engine died."""
+        """Called for each request whose engine died."""
 
-    async def answer(self, query: Query, mode: Mode) -> Answer:
+    async def generate(self, query: Query, mode: Mode) -> FanOutResult:
         """Generate all sides, in flight at once; cancelling this cancels them.
 
         Raises:
@@ -95,8 +95,8 @@ class FanOut:
             await _end(tasks)
         return self._decide(query, mode, requests, dict(zip(requests, generations, strict=True)))
 
-    async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | Answer]:
-        """Deltas of all sides as they come, then the answer; raises what ``answer`` raises."""
+    async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | FanOutResult]:
+        """Deltas of all sides as they come, then the answer; raises what ``generate`` raises."""
         requests = self._requests(query, mode)
         queue: asyncio.Queue[Delta | asyncio.Future[Generation]] = asyncio.Queue()
         tasks = {s: asyncio.ensure_future(self._follow(s, r, queue)) for s, r in requests.items()}
@@ -118,26 +118,26 @@ class FanOut:
     def _requests(self, query: Query, mode: Mode) -> dict[Side, GenerationRequest]:
         return {side: self.recommender.build_request(query, side) for side in sides_of(mode)}
 
-    def _caller(self, side: Side) -> Caller:
-        return self._callers[side if side == "item" else "user"]
+    def _client(self, side: Side) -> EngineClient:
+        return self._clients[side if side == "item" else "user"]
 
     async def _generate(self, side: Side, request: GenerationRequest) -> Generation:
-        return await self._retrying(side, lambda: self._caller(side).generate(request))
+        return await self._retrying(side, lambda: self._client(side).generate(request))
 
     async def _follow(
         self, side: Side, request: GenerationRequest, queue: "asyncio.Queue[Any]"
     ) -> Generation:
         """One side's whole output, its deltas put into the queue on the way."""
-        written = Written(side)
+        sent = SentText(side)
 
         async def attempt() -> Generation:
             ids: list[int] = []
-            async for piece in self._caller(side).stream(request):
+            async for piece in self._client(side).stream(request):
                 if piece.finish_reason:
-                    delta = written.advance(self._text(piece.token_ids), is_final=True)
+                    delta = sent.advance(self._text(piece.token_ids), is_final=True)
                 else:
                     ids += piece.token_ids
-                    delta = written.advance(self._text(ids))
+                    delta = sent.advance(self._text(ids))
                 if delta is not None:
                     queue.put_nowait(delta)
                 if piece.finish_reason:
@@ -169,13 +169,13 @@ class FanOut:
         mode: Mode,
         requests: Mapping[Side, GenerationRequest],
         generations: Mapping[Side, Generation],
-    ) -> Answer:
+    ) -> FanOutResult:
         outputs = {s: self.recommender.read(query, s, g) for s, g in generations.items()}
         prompt_tokens = sum(len(request.prompt_ids) for request in requests.values())
-        return Answer(outputs, self.recommender.decide(mode, outputs), prompt_tokens)
+        return FanOutResult(outputs, self.recommender.decide(mode, outputs), prompt_tokens)
 
 
-class Written:
+class SentText:
     """What a client has seen of one side, to find what is still to be sent."""
 
     def __init__(self, side: Side) -> None:

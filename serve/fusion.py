@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ModelError
+from msrrec.errors import ModelError, first_line
 from msrrec.inference.recommender import Recommender
 from msrrec.log import setup
 from msrrec.models import ModelSource
@@ -50,7 +50,12 @@ class Fusion:
             config=inference,
         )
         settings = Settings(source.name, source.domain or "Shopping", max_model_len, limits, digest)
-        self._api = Api(settings, FanOut(recommender, {"user": Remote(user), "item": Remote(item)}))
+        self._api = Api(
+            settings,
+            FanOut(
+                recommender, {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
+            ),
+        )
         self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0
 
@@ -67,7 +72,7 @@ class Fusion:
         return all(deployments[e].replica_states.get("RUNNING", 0) > 0 for e in self._engines)
 
 
-class Remote:
+class RemoteEngineClient:
     """An engine deployment, called through its handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
@@ -75,7 +80,7 @@ class Remote:
         self._stream = handle.options(stream=True).stream
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        """The whole output; see ``fan_out.Caller``."""
+        """The whole output; see ``fan_out.EngineClient``."""
         with _translated():
             response = self._generate.remote(request)
             try:
@@ -85,7 +90,7 @@ class Remote:
                 raise
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces, then the whole output; see ``fan_out.Caller``."""
+        """Pieces, then the whole output; see ``fan_out.EngineClient``."""
         with _translated():
             response = self._stream.remote(request)
             try:
@@ -98,7 +103,7 @@ class Remote:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Ray's exceptions as those of ``fan_out.Caller``."""
+    """Ray's exceptions as those of ``fan_out.EngineClient``."""
     try:
         yield
     except BackPressureError as error:
@@ -123,10 +128,9 @@ def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, i
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
         model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{source.path}: no readable tokenizer and config ({reason}); expected a model in the "
-            "Hugging Face format"
+            f"{source.path}: no readable tokenizer and config ({first_line(error)}); expected a "
+            "model in the Hugging Face format"
         ) from error
     options = engine_options(source, config, model_config.get_text_config(), on_gpu=True)
     return tokenizer, int(options["max_model_len"])

@@ -6,7 +6,7 @@ An answer whose sides name no candidate is still an answer: status 200, ``item``
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,8 +23,14 @@ MAX_HISTORY = 1000
 _FIELD = re.compile(r"(?:history|candidates)(?:\[\d+\])?")
 
 
+class ErrorBody(TypedDict):
+    """The JSON body of every error: its ``type``, ``message`` and ``field``."""
+
+    error: dict[str, str | None]
+
+
 class HttpError(Exception):
-    """A refusal or failure that the client is told about."""
+    """A refusal or failure that becomes the client's response."""
 
     def __init__(
         self,
@@ -38,20 +44,15 @@ class HttpError(Exception):
         self.status, self.kind, self.message = status, kind, message
         self.field, self.retry_after_s = field, retry_after_s
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> "ErrorBody":
         """The JSON body."""
-        return error_body(self.kind, self.message, self.field)
+        return {"error": {"type": self.kind, "message": self.message, "field": self.field}}
 
     def headers(self) -> dict[str, str]:
         """The headers that belong to the status."""
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer"}
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-
-
-def error_body(kind: str, message: str, field: str | None = None) -> dict[str, Any]:
-    """The JSON body of every error."""
-    return {"error": {"type": kind, "message": message, "field": field}}
 
 
 def invalid(field: str, message: str) -> HttpError:
@@ -66,7 +67,7 @@ class HttpModel(BaseModel):
 
 
 class RecommendRequest(HttpModel):
-    """One question to the recommender."""
+    """What the recommender is asked."""
 
     domain: str | None = Field(default=None, max_length=200)
     """What the prompt calls the shop; left out: the one that the model was trained on."""
@@ -97,7 +98,7 @@ class RecommendRequest(HttpModel):
 
 
 class SideAnswer(HttpModel):
-    """What one side said."""
+    """The output of one side."""
 
     item: str | None
     """The candidate that it names; null when the output is invalid."""
@@ -106,7 +107,7 @@ class SideAnswer(HttpModel):
     valid: bool
     reasoning: str
     perplexity: float | None
-    """Of the reasoning tokens at temperature 1, at least 1; null where there are none."""
+    """Perplexity of the reasoning tokens at temperature 1, at least 1; null without any."""
     num_tokens: int
 
 
@@ -156,7 +157,7 @@ class ErrorResponse(HttpModel):
 
 
 def to_query(request: RecommendRequest, *, domain: str, max_candidates: int) -> Query:
-    """The query that a request asks.
+    """The query of a request.
 
     Args:
         request: As parsed.

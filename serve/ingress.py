@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from msrrec.errors import DataError, EngineError
 from msrrec.inference.recommender import Mode
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
-from serve.fan_out import Answer, Delta, FanOut
+from serve.fan_out import Delta, FanOut, FanOutResult
 from serve.http_models import (
     ErrorResponse,
     HttpError,
@@ -33,7 +33,7 @@ from serve.http_models import (
     to_query,
     to_response,
 )
-from serve.limits import Gate, Guard
+from serve.limits import AdmissionControl, Guard
 from serve.metrics import CONTENT_TYPE, Metrics
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ class Api:
     def __init__(self, settings: Settings, fan_out: FanOut) -> None:
         limits = settings.limits
         self.settings, self.fan_out = settings, fan_out
-        self.gate = Gate(limits.max_ongoing_requests, limits.max_queued_requests)
-        self.metrics = Metrics(self.gate)
+        self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
+        self.metrics = Metrics(self.admission)
         fan_out.on_retry = self._count_retry
 
     async def recommend(self, body: RecommendRequest) -> Response:
@@ -88,12 +88,12 @@ class Api:
         deadline = asyncio.get_running_loop().time() + limits.deadline_s
         query = to_query(body, domain=self.settings.domain, max_candidates=limits.max_candidates)
         async with self._within(deadline):
-            leave = await self.gate.enter()
+            leave = await self.admission.enter()
         if body.stream:
             return EventStream(self._events(query, body.mode, began, deadline), leave)
         try:
             async with self._within(deadline):
-                answer = await self.fan_out.answer(query, body.mode)
+                answer = await self.fan_out.generate(query, body.mode)
         finally:
             leave()
         return JSONResponse(self._finish(query, body.mode, answer, began).model_dump())
@@ -108,7 +108,7 @@ class Api:
             while True:
                 async with self._within(deadline):
                     event = await anext(events)
-                if isinstance(event, Answer):
+                if isinstance(event, FanOutResult):
                     result = self._finish(query, mode, event, began)
                     yield _sse("result", result.model_dump())
                     return
@@ -122,7 +122,7 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def _within(self, deadline: float) -> AsyncIterator[None]:
-        """Turns what the work may raise, the deadline included, into what the client is told."""
+        """Turn what the work raises, a missed deadline included, into the client's HTTP error."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
@@ -137,7 +137,9 @@ class Api:
             message = "the engine could not work on this request"
             raise HttpError(500, "engine_error", message) from error
 
-    def _finish(self, query: Query, mode: Mode, answer: Answer, began: float) -> RecommendResponse:
+    def _finish(
+        self, query: Query, mode: Mode, answer: FanOutResult, began: float
+    ) -> RecommendResponse:
         latency_s = time.monotonic() - began
         self.metrics.seconds.labels(mode).observe(latency_s)
         self.metrics.count_answer(answer.outputs, answer.decision.agreement, answer.prompt_tokens)
@@ -155,7 +157,7 @@ class Api:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that keep a place in the line until the client has them all or is gone."""
+    """Server-sent events that stay admitted until the client has them all or is gone."""
 
     def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
         super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
@@ -235,7 +237,7 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
         """Figures of this replica in Prometheus' text format."""
         return Response(api.metrics.text(), media_type=CONTENT_TYPE)
 
-    async def models() -> dict[str, Any]:
+    async def models() -> dict[str, object]:
         """The model that answers."""
         entry = {
             "id": settings.model,
@@ -299,5 +301,5 @@ def _sse_delta(delta: Delta) -> str:
     return _sse("delta", {"side": delta.side, "offset": delta.offset, "text": delta.text})
 
 
-def _sse(event: str, data: dict[str, Any]) -> str:
+def _sse(event: str, data: Mapping[str, object]) -> str:
     return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,4 +1,4 @@
-"""What stands before the recommender: the bearer token, the body's size, a place in the line."""
+"""What a request must pass before it is worked on: bearer token, body size, admission."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ from msrrec.errors import ConfigError
 from serve.http_models import HttpError
 
 RETRY_AFTER_S = 2
-"""What clients are told to wait when the service is full."""
+"""The Retry-After of a full service, in seconds."""
 
 _PROTECTED = ("/v1/", "/metrics")
 
@@ -119,8 +119,8 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return replay
 
 
-class Gate:
-    """At most so many requests at work and so many waiting; more are told to come back."""
+class AdmissionControl:
+    """Admits so many requests to work and so many to wait; refuses more with 503."""
 
     def __init__(self, max_ongoing: int, max_queued: int) -> None:
         self.max_queued = max_queued

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from msrrec.inference.fusion import Agreement, SideOutput
 from msrrec.reasoning.prompts import Side
-from serve.limits import Gate
+from serve.limits import AdmissionControl
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -16,7 +16,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 class Metrics:
     """Counts since the replica started."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, admission: AdmissionControl) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "msrrec_requests", "Recommendations asked for", ["status"], registry=registry
@@ -53,9 +53,9 @@ class Metrics:
             "msrrec_stream_errors", "Streams that ended in an error", ["status"], registry=registry
         )
         ongoing = Gauge("msrrec_ongoing_requests", "Requests at work", registry=registry)
-        ongoing.set_function(lambda: gate.ongoing)
+        ongoing.set_function(lambda: admission.ongoing)
         queued = Gauge("msrrec_queued_requests", "Requests waiting for a place", registry=registry)
-        queued.set_function(lambda: gate.queued)
+        queued.set_function(lambda: admission.queued)
 
     def count_answer(
         self, outputs: Mapping[Side, SideOutput], agreement: Agreement, prompt_tokens: int

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ConfigError, ModelError
+from msrrec.errors import ConfigError, ModelError, first_line
 from msrrec.schema import Example
 from msrrec.titles import clean_title
 
@@ -76,7 +76,7 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
         model = model.get_encoder() if model.config.is_encoder_decoder else model
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"baselines.embedding_model={model_name}: can't be loaded ({str(error).splitlines()[0]}"
+            f"baselines.embedding_model={model_name}: can't be loaded ({first_line(error)}"
             "); expected a folder or hub name of a transformers model"
         ) from error
     if tokenizer.pad_token is None:

@@ -3,19 +3,19 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from msrrec.data.dataset import Dataset
 from msrrec.metrics.ranking import reciprocal_ranks, target_rank
 from msrrec.schema import Example
 
-Facts = dict[str, Any]
-"""What a report tells about the fit: chosen settings, trials, counts; JSON values only."""
+Facts = dict[str, object]
+"""What a report shows of the fit: chosen settings, trials, counts; JSON values only."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a system wrote for an example.
+class WrittenChoice:
+    """The text that a system wrote for an example, and the candidate that it names.
 
     Attributes:
         index: The 0-based candidate that it names; None where it names none or several.
@@ -51,8 +51,8 @@ class Baseline(Fittable, Protocol):
 class Writer(Fittable, Protocol):
     """A system that writes its choice, which may be no candidate."""
 
-    def write(self, examples: Sequence[Example]) -> list[Answer]:
-        """The answer to each example."""
+    def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
+        """The text and choice for each example."""
         ...
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from msrrec import log, storage
 from msrrec.comparison.registry import Run, System, find_systems
 from msrrec.config import RunConfig, changed_settings
-from msrrec.errors import ConfigError, MsrRecError
+from msrrec.errors import ConfigError, MsrRecError, first_line
 from msrrec.report.load import load_result
 from msrrec.report.page import summarize_report, write_report
 from msrrec.report.table import Origin, RunFacts, render_table
@@ -96,10 +96,9 @@ def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) ->
     try:
         run_once(folder, system.identity, lambda: system.evaluate(folder), overwrite=overwrite)
     except Exception as error:  # whatever one system meets, the others go on
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         unforeseen = not isinstance(error, MsrRecError)
-        logger.error("compare: %s failed: %s", system.name, lines[0], exc_info=unforeseen)
-        done.failures[system.name] = lines[0]
+        logger.error("compare: %s failed: %s", system.name, first_line(error), exc_info=unforeseen)
+        done.failures[system.name] = first_line(error)
     else:
         done.results[system.name] = folder
 

@@ -25,9 +25,9 @@ from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.reasoning.parsing import split_output, strip_thinking
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.stage import Summary
-from msrrec.synthesis.calls import Question
-from msrrec.synthesis.journal import Record, hash_prompt
-from msrrec.synthesis.synthesize import build_questions, collect
+from msrrec.synthesis.journal import JournalEntry, hash_prompt
+from msrrec.synthesis.requests import TeacherRequest, build_requests
+from msrrec.synthesis.synthesize import collect
 from msrrec.titles import mask_titles
 
 
@@ -41,9 +41,9 @@ class Sample:
             rationales of a user; None where the rationale says nothing.
     """
 
-    record: Record
+    record: JournalEntry
     choice: int
-    check: Question | None
+    check: TeacherRequest | None
 
     def recovered_choice(self, recovered: Mapping[str, int | None]) -> int | None:
         """The candidate that the rationale alone led to; None for no candidate."""
@@ -61,7 +61,7 @@ def evaluate_verified(
     """
     check_frozen(config)
     asked = settings_for(config, "plain")
-    questions = build_questions(dataset, asked)
+    questions = build_requests(dataset, asked)
     found = collect(questions, dataset, answers, asked, keys, config.evaluate.recsaver_samples)
     samples = [
         sample
@@ -96,7 +96,7 @@ def identify_verified(model: str) -> SystemId:
 
 
 def read_sample(
-    dataset: Dataset, question: Question, record: Record, config: RunConfig
+    dataset: Dataset, question: TeacherRequest, record: JournalEntry, config: RunConfig
 ) -> Sample | None:
     """An answer, and the question which candidate its rationale speaks for.
 
@@ -116,11 +116,13 @@ def read_sample(
     prompt = render_recovery_prompt(dataset.domain, rationale, question.candidates, answer_format)
     key = hash_prompt(prompt)
     check_id = f"{question.example_id}, rationale {key}"
-    check = Question(check_id, prompt, key, question.candidates, question.target)
+    check = TeacherRequest(check_id, prompt, key, question.candidates, question.target)
     return Sample(record, choice, check)
 
 
-def keep_best(samples: Iterable[Sample], recovered: Mapping[str, int | None]) -> dict[str, Record]:
+def keep_best(
+    samples: Iterable[Sample], recovered: Mapping[str, int | None]
+) -> dict[str, JournalEntry]:
     """The answer that is kept of each user, by example id; see ``choose``."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:

@@ -20,7 +20,7 @@ from msrrec.inference.predictions import Prediction
 from msrrec.reasoning.parsing import parse_answer, split_output, strip_thinking
 from msrrec.schema import Example
 from msrrec.stage import Summary
-from msrrec.synthesis.journal import Record
+from msrrec.synthesis.journal import JournalEntry
 from msrrec.synthesis.pruning import judge
 from msrrec.synthesis.synthesize import first_answers, synthesize
 
@@ -90,12 +90,12 @@ def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:
     return asked.model_copy(update={"synthesis": asked.synthesis.model_copy(update=update)})
 
 
-def name_model(found: Mapping[str, Record], config: RunConfig) -> str:
+def name_model(found: Mapping[str, JournalEntry], config: RunConfig) -> str:
     """The model that answered."""
     return next((record.sampling.model for record in found.values()), config.teacher.model)
 
 
-def to_prediction(dataset: Dataset, example: Example, record: Record | None) -> Prediction:
+def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | None) -> Prediction:
     """A completion as a prediction; invalid and empty where an example has none."""
     if record is None:
         return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
@@ -106,7 +106,7 @@ def to_prediction(dataset: Dataset, example: Example, record: Record | None) -> 
     return Prediction(example.example_id, output, 0)
 
 
-def read_choice(record: Record, candidates: Sequence[str]) -> int | None:
+def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
     """The 0-based candidate that an answer names.
 
     After the reasoning where there is an end to it, or else in the chain's last step, or else in

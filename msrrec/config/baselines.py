@@ -31,7 +31,7 @@ class BaselinesConfig(Config):
 
 
 class ListConfig(Config):
-    """Of systems whose prompts list history and candidates; a prompt about one stays as it is."""
+    """Settings of systems whose prompts list history and candidates."""
 
     candidates_first: bool = False
     """List the candidates before the history, unlike the authors.

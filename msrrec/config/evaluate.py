@@ -23,7 +23,7 @@ class EvaluateConfig(Config):
     """Candidates beside the target: those of the dataset; or drawn anew, always the same ones:
     uniformly, by training purchases, or from the target's narrowest category with enough items."""
     num_negatives: int | None = Field(default=None, ge=1)
-    """Of sets that are drawn anew; unset: as many as the dataset's have."""
+    """Size of candidate sets that are drawn anew, target left out; unset: the dataset's own."""
     gate: str | None = None
     """Folder of the same model's evaluation on validation: the study of fusion rules then has a
     gate fitted there."""

@@ -36,6 +36,6 @@ class JudgeConfig(Config):
     max_retries: int = Field(default=5, ge=0)
     """Tries after the first, with exponential backoff."""
     prompt_price: float | None = Field(default=None, ge=0)
-    """Of a million prompt tokens, in any currency; both prices give a cost."""
+    """Price of a million prompt tokens, in any currency; both prices give a cost."""
     completion_price: float | None = Field(default=None, ge=0)
-    """Of a million answered tokens, in the same currency."""
+    """Price of a million completion tokens, in the same currency."""

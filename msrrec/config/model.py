@@ -21,8 +21,8 @@ class ModelConfig(Config):
     revision: str | None = None
     """The hub's commit."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the frozen weights; auto: bfloat16 on GPUs, else float32 that is multiplied in bfloat16
-    where the processor can."""
+    """Type of the frozen weights; auto: bfloat16 on GPUs, else float32 that is multiplied in
+    bfloat16 where the processor can."""
     answer_format: AnswerFormat = "number_title"
     """How an answer names its item: the paper's title alone, or number and title, which helps small
     models."""

@@ -25,7 +25,7 @@ from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import TeacherConfig
 from msrrec.config.train import TrainConfig
-from msrrec.errors import ConfigError
+from msrrec.errors import ConfigError, first_line
 
 PRESETS = Path(__file__).parents[2] / "jobs" / "configs"
 """YAML files of settings that ship beside the package."""
@@ -140,7 +140,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({_first_line(error)})") from error
+        raise ConfigError(f"{path}: not a readable YAML file ({first_line(error)})") from error
     if settings is not None and not isinstance(settings, dict):
         found = type(settings).__name__
         raise ConfigError(f"{path}: found a {found}; expected sections of settings")
@@ -155,14 +155,10 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not YAML ({_first_line(error)})") from error
+        raise ConfigError(f"{override!r}: the value is not YAML ({first_line(error)})") from error
     section = settings
     for n, part in enumerate(parts[:-1], 1):
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ConfigError(f"{override!r}: {'.'.join(parts[:n])!r} is not a section")
     section[parts[-1]] = value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -25,7 +25,7 @@ class ServeConfig(Config):
     max_queued_requests: int = Field(default=256, ge=1)
     """Requests waiting before clients get 503 with Retry-After."""
     deadline_s: float = Field(default=60.0, gt=0)
-    """Then the client gets 504."""
+    """Seconds that a request may take; after them the client gets 504."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Larger requests get 413."""
     max_candidates: int = Field(default=100, ge=2)

@@ -41,9 +41,9 @@ class EndpointConfig(Config):
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Tokens per minute of all actors together, prompts and answers."""
     prompt_price: float | None = Field(default=None, ge=0)
-    """Of a million prompt tokens, in any currency."""
+    """Price of a million prompt tokens, in any currency."""
     completion_price: float | None = Field(default=None, ge=0)
-    """Of a million answered tokens, in the same currency."""
+    """Price of a million completion tokens, in the same currency."""
 
     @model_validator(mode="after")
     def _check_prices(self) -> "EndpointConfig":

@@ -49,7 +49,7 @@ class TrainConfig(Config):
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     """Share of steps with a rising learning rate; it then falls to 0 on a cosine."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Of the LoRA weights."""
+    """Weight decay of the LoRA matrices."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
     lora: LoraConfig = LoraConfig()

@@ -23,7 +23,7 @@ from pyarrow import fs
 from msrrec import storage
 from msrrec.data.columns import ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
-from msrrec.errors import DataError
+from msrrec.errors import DataError, first_line
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 _DELIMITED = (".csv", ".tsv")
@@ -254,7 +254,7 @@ def iter_pieces(path: str) -> Iterator[bytes]:
             f"{path}: the gzip stream ends too soon; expected a complete file, so fetch it again"
         ) from error
     except (OSError, zlib.error) as error:
-        raise DataError(f"{path}: can't be read ({_first_line(error)})") from error
+        raise DataError(f"{path}: can't be read ({first_line(error)})") from error
 
 
 def _open(raw: pa.NativeFile) -> IO[bytes]:
@@ -302,7 +302,7 @@ def _read_parquet(path: str, choice: ColumnChoice) -> tuple[list[str], pl.DataFr
         names = set(choice.possible_names(found))
         table = file.read([name for name in found if name in names])
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a Parquet file ({first_line(error)})") from error
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return found, frame.select(_as_text(column) for column in frame.iter_columns())
@@ -322,7 +322,3 @@ def _as_text(column: pl.Series) -> pl.Series:
 def _suffix(path: str) -> str:
     name = path.rpartition("/")[2].lower().removesuffix(".gz")
     return "." + name.rpartition(".")[2]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

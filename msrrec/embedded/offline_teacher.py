@@ -14,14 +14,14 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.reasoning.parsing import (
-    Prompt,
+    ParsedPrompt,
     parse_plain_prompt,
     parse_prompt,
     parse_recovery_prompt,
@@ -38,12 +38,13 @@ _OTHER = "other"
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
 _BESIDE_WEIGHT = 20.0
-"""Of items bought together, beside words: about one word that a hundredth of all titles hold."""
+"""Weight of having been bought together, on the scale of words: about that of one word which a
+hundredth of all titles hold."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the teacher thinks of one prompt.
+    """The offline teacher's analysis of one prompt, from which it writes the steps of its chain.
 
     Attributes:
         preferences: At most two labels, the stronger first.
@@ -67,7 +68,7 @@ class OfflineTeacher:
 
     Args:
         items: The catalogue.
-        examples: Of the training split; what was bought together stands in for missing categories.
+        examples: The training split; what was bought together stands in for missing categories.
     """
 
     def __init__(self, items: Iterable[Item], examples: Iterable[Example] = ()) -> None:
@@ -89,7 +90,7 @@ class OfflineTeacher:
 
         Returns:
             None for a text that is no prompt of the full chain, no plain one, and no question
-            which candidate a rationale speaks for.
+            which candidate a rationale recommends.
         """
         if (asked := parse_recovery_prompt(prompt)) is not None:
             return self._recover(asked, seed), "stop"
@@ -116,7 +117,7 @@ class OfflineTeacher:
             return _malformed(reasoning, rng)
         return render_output(reasoning, answer), "stop"
 
-    def _recover(self, prompt: Prompt, seed: int) -> str:
+    def _recover(self, prompt: ParsedPrompt, seed: int) -> str:
         """A candidate whose category, or whose words, a rationale mentions most; then brands."""
         rationale, scores = " ".join(prompt.history), []
         for title in prompt.candidates:
@@ -132,7 +133,7 @@ class OfflineTeacher:
         """The catalogue's item of a title; one without any attribute where there is none."""
         return self._items.get(normalize_title(title)) or Item(title, title)
 
-    def _by_category(self, prompt: Prompt) -> Opinion:
+    def _by_category(self, prompt: ParsedPrompt) -> Opinion:
         """Candidates of the categories bought most, a repeated brand between equals."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
@@ -155,7 +156,7 @@ class OfflineTeacher:
             tuple(map(_label, history)),
         )
 
-    def _by_words(self, prompt: Prompt) -> Opinion:
+    def _by_words(self, prompt: ParsedPrompt) -> Opinion:
         """Candidates that share rare words with the history, or were bought beside it."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
@@ -304,7 +305,7 @@ def build_app(teacher: OfflineTeacher) -> Any:
     return app
 
 
-def complete(teacher: OfflineTeacher, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dict[str, object]]:
     """HTTP status and body of one chat completion."""
     prompt = "".join(str(m.get("content")) for m in body.get("messages", []))
     answer = teacher.answer(prompt, int(body.get("seed") or 0))

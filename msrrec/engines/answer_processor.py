@@ -5,7 +5,8 @@ request's titles, and of log-probabilities that are the masked ones: these are t
 because vLLM takes them before any logits processor.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from vllm import SamplingParams
@@ -17,6 +18,13 @@ from msrrec.engines.vllm import ANSWERS
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+
+
+class Answers(TypedDict):
+    """An ``AnswerChoice`` as vLLM carries it to its own process."""
+
+    closing: Sequence[int]
+    answers: Sequence[Sequence[int]]
 
 
 class _Row:
@@ -61,7 +69,7 @@ class AnswerProcessor(LogitsProcessor):  # type: ignore[misc]
     def _new_row(
         self, params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]
     ) -> _Row | None:
-        found: dict[str, Any] | None = (params.extra_args or {}).get(ANSWERS)
+        found: Answers | None = (params.extra_args or {}).get(ANSWERS)
         if found is None:
             return None
         assert params.max_tokens is not None

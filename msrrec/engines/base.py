@@ -37,7 +37,7 @@ class Generation:
         token_logprobs: Natural log-probability of each at temperature 1, same length; the model's
             own, whatever it was kept to.
         finish_reason: ``stop`` when the model ended, ``length`` when it was cut.
-        end_logprob: Of the end token; None where there is none.
+        end_logprob: Log-probability of the end token; None where the output was cut before it.
     """
 
     token_ids: tuple[int, ...]

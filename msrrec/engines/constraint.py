@@ -55,7 +55,7 @@ class Marker:
 
 
 class Ending:
-    """Where one output stands."""
+    """Follows one output token by token and says which tokens may come next."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Ending:
         """An output that has not begun.
 
         Args:
-            marker: Of the model's tokenizer.
+            marker: The end marker as the model's tokenizer spells it.
             closing: The end marker and its line break, as they are written for the model; none
                 where the prompt ends in them.
             answers: Token ids of each, all different, at least one.

@@ -1,9 +1,8 @@
 """The teacher behind any OpenAI-compatible API: one try of one call.
 
 The openai client on aiohttp's connections, which halve its processor time a call, and without its
-own retries: what no further call can mend (the key, the balance, the model's name, an address where
-nobody listens) is an ``EngineError``; what another try may mend is ``TryAgain``; what concerns this
-call alone is ``CallFailed``.
+own retries. ``EngineError``: no call can succeed (wrong key, empty balance, unknown model, wrong
+address). ``TryAgain``: another try may succeed. ``CallFailed``: this call can't, others may.
 """
 
 import asyncio
@@ -11,6 +10,7 @@ import email.utils
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ import httpx2
 import openai
 
 from msrrec.config import EndpointConfig
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, first_line
 
 _CONNECT_TIMEOUT_S = 10.0
 _OVERLOADED = (408, 429, 503, 529)
@@ -43,7 +43,7 @@ class TryAgain(Exception):
     """One try got no answer; another may.
 
     Attributes:
-        wait_s: What the teacher asked to wait; 0 where it said nothing.
+        wait_s: What the teacher asked to wait; 0 where it named no time.
         is_overloaded: Whether fewer calls at once would help.
         is_throttled: Whether the teacher is well and only refuses so many calls (429).
         is_refused: Whether nobody listens at the address.
@@ -51,27 +51,31 @@ class TryAgain(Exception):
 
     def __init__(
         self,
-        said: str,
+        message: str,
         *,
         wait_s: float = 0.0,
         is_overloaded: bool = False,
         is_throttled: bool = False,
         is_refused: bool = False,
     ) -> None:
-        super().__init__(said)
+        super().__init__(message)
         self.wait_s = wait_s
         self.is_overloaded, self.is_throttled = is_overloaded, is_throttled
         self.is_refused = is_refused
 
 
+Usage = dict[str, Any]
+"""Token counts as an API gives them, and its price where it names one, under the API's names."""
+
+
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """What a teacher gave back for one prompt; see ``journal.Record``."""
 
     text: str
     reasoning_content: str | None
     finish_reason: str
-    usage: dict[str, Any]
+    usage: Usage
     served_model: str
     latency_s: float
 
@@ -103,7 +107,7 @@ class TeacherClient:
         self._sends_seed = sends_seed
         self._client: openai.AsyncOpenAI | None = None
 
-    async def ask(self, prompt: str, attempt: int = 0) -> Answer:
+    async def complete(self, prompt: str, attempt: int = 0) -> Completion:
         """The model's answer to one prompt.
 
         Raises:
@@ -119,7 +123,7 @@ class TeacherClient:
         except openai.APIConnectionError as error:
             raise self._no_answer(error.__cause__ or error) from error
         except aiohttp.ClientError as error:  # such as a first line that is not HTTP's
-            raise TryAgain(_first_line(error) or type(error).__name__) from error
+            raise TryAgain(_short(first_line(error))) from error
         if status == 200:
             return _read(body, prompt, time.monotonic() - begin)
         return self._refused(status, headers, body)
@@ -144,7 +148,7 @@ class TeacherClient:
                 response = error.response
         return response.status_code, response.headers, response.content
 
-    def _body(self, prompt: str, attempt: int) -> dict[str, Any]:
+    def _body(self, prompt: str, attempt: int) -> Mapping[str, object]:
         return {
             "model": self._endpoint.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -178,41 +182,41 @@ class TeacherClient:
             return TryAgain("no connection in time", is_refused=True)
         if isinstance(cause, httpx2.TimeoutException):
             return TryAgain("timed out", is_overloaded=True)
-        said = _first_line(cause) or type(cause).__name__
-        return TryAgain(said, is_refused=isinstance(cause, httpx2.ConnectError))
+        message = _short(first_line(cause))
+        return TryAgain(message, is_refused=isinstance(cause, httpx2.ConnectError))
 
-    def _refused(self, status: int, headers: Any, body: bytes) -> Answer:
+    def _refused(self, status: int, headers: Any, body: bytes) -> Completion:
         """What a status other than 200 means; an answer only where a filter refused the prompt."""
-        said, code = _read_error(body)
-        said = f"{status}: {said}"
+        message, code = _read_error(body)
+        message = f"{status}: {message}"
         if code == "content_filter":  # some APIs report a refusal as an error
-            return Answer("", None, "content_filter", {}, "", 0.0)
-        if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {said}")):
+            return Completion("", None, "content_filter", {}, "", 0.0)
+        if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {message}")):
             raise EngineError(
-                f"{self._where}: the balance is exhausted ({said}); top it up and run again, "
+                f"{self._where}: the balance is exhausted ({message}); top it up and run again, "
                 "answers so far are kept"
             )
         if status in (401, 403):
             raise EngineError(
-                f"{self._where}: refused the key ({said}); set a valid one in the environment "
+                f"{self._where}: refused the key ({message}); set a valid one in the environment "
                 f"variable {self._endpoint.api_key_env} and run again, answers so far are kept"
             )
         if status == 404 or 300 <= status < 400:
             raise EngineError(
-                f"{self._where}: no such path or model {self._endpoint.model!r} ({said}); check "
+                f"{self._where}: no such path or model {self._endpoint.model!r} ({message}); check "
                 "teacher.base_url, which often ends in /v1, and teacher.model"
             )
         if status < 500 and status not in _TRY_AGAIN:
-            raise CallFailed(said)
+            raise CallFailed(message)
         raise TryAgain(
-            said,
+            message,
             wait_s=_retry_after_s(headers),
             is_overloaded=status in _OVERLOADED,
             is_throttled=status in (429, 529),
         )
 
 
-def _read(body: bytes, prompt: str, latency_s: float) -> Answer:
+def _read(body: bytes, prompt: str, latency_s: float) -> Completion:
     """The answer in a response.
 
     Raises:
@@ -230,7 +234,7 @@ def _read(body: bytes, prompt: str, latency_s: float) -> Answer:
         raise TryAgain(f"the body is no chat completion: {_excerpt(body)}")
     thought = message.get("reasoning_content") or message.get("reasoning")
     thought = _clean(thought) if isinstance(thought, str) else None
-    return Answer(
+    return Completion(
         text=text,
         reasoning_content=thought or None,
         finish_reason="content_filter"
@@ -256,7 +260,7 @@ def _clean(text: str) -> str:
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _read_usage(usage: Any, prompt: str, written: str) -> dict[str, Any]:
+def _read_usage(usage: Any, prompt: str, written: str) -> Usage:
     """Token counts as the API gave them; estimates, marked so, where it gave none."""
     found = {k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {}
     counts = {"prompt_tokens": prompt, "completion_tokens": written}
@@ -274,8 +278,8 @@ def _read_error(body: bytes) -> tuple[str, str]:
         error = row.get("error", row)
         if not isinstance(error, dict):
             return _short(str(error)), ""
-        said = error.get("message") or _excerpt(body)
-        return _short(str(said)), str(error.get("code") or error.get("type") or "")
+        message = error.get("message") or _excerpt(body)
+        return _short(str(message)), str(error.get("code") or error.get("type") or "")
     except (ValueError, AttributeError, RecursionError):
         return _excerpt(body), ""
 
@@ -286,10 +290,6 @@ def _excerpt(body: bytes) -> str:
 
 def _short(text: str) -> str:
     return _clean(next(iter(text.splitlines()), ""))[:200]
-
-
-def _first_line(error: BaseException) -> str:
-    return _short(str(error))
 
 
 def _retry_after_s(headers: Any) -> float:

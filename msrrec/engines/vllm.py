@@ -15,7 +15,7 @@ from typing import Any
 
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ConfigError, EngineError, ModelError
+from msrrec.errors import ConfigError, EngineError, ModelError, first_line
 from msrrec.models import ModelSource
 
 ENVIRONMENT = {
@@ -38,7 +38,10 @@ CPU_BLOCK_SIZE = 32
 
 _ANSWER_PROCESSOR = "msrrec.engines.answer_processor:AnswerProcessor"
 ANSWERS = "msrrec_answers"
-"""Of ``SamplingParams.extra_args``: a request's ``AnswerChoice``, for the ``AnswerProcessor``."""
+"""The key of ``SamplingParams.extra_args`` that carries an ``AnswerChoice`` to its processor."""
+
+VllmOptions = dict[str, Any]
+"""Options of vLLM under its own names, which users may add to."""
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -82,7 +85,7 @@ class VllmEngine:
                 use_tqdm=False,
             )
         except (RuntimeError, ValueError, VLLMError) as error:
-            raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
+            raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
         return [_generation(output.outputs[0]) for output in outputs]
 
 
@@ -130,7 +133,7 @@ class AsyncVllmEngine:
                     if output.finished:
                         yield replace(piece, token_ids=tuple(ids), token_logprobs=tuple(logprobs))
         except (VLLMError, ValueError) as error:
-            raise EngineError(f"{self.model_name}: vLLM failed ({_first_line(error)})") from error
+            raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
 
     async def check_health(self) -> None:
         """Do nothing while the engine lives.
@@ -152,7 +155,7 @@ class AsyncVllmEngine:
 
 def engine_options(
     source: ModelSource, config: InferenceConfig, model_config: Any, on_gpu: bool
-) -> dict[str, Any]:
+) -> VllmOptions:
     """The options of vLLM for a model; ``config.vllm_kwargs`` has the last word.
 
     Args:
@@ -172,7 +175,7 @@ def engine_options(
             f"inference.max_model_len ({max_model_len}) exceeds the {longest} tokens that "
             f"{source.path} allows; use a smaller one"
         )
-    options: dict[str, Any] = {
+    options: VllmOptions = {
         "model": source.path,
         "revision": source.revision,
         "tokenizer_revision": source.revision,
@@ -218,7 +221,7 @@ def engine_resources(
     return {"num_gpus": each, "num_cpus": 1} if kind == "GPU" else {"num_cpus": each}
 
 
-def _cpu_options(model_config: Any, max_model_len: int) -> dict[str, Any]:
+def _cpu_options(model_config: Any, max_model_len: int) -> VllmOptions:
     return {
         "enforce_eager": True,  # compiling costs 20 to 50 s a start and gains little here
         "enable_chunked_prefill": False,  # CPU generators can't rewind, so with a seed it ends vLLM
@@ -248,7 +251,7 @@ def _adapter_rank(adapter: str) -> int:
     try:
         rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a readable PEFT adapter ({_first_line(error)})") from error
+        raise ModelError(f"{path}: not a readable PEFT adapter ({first_line(error)})") from error
     fitting = [offered for offered in _LORA_RANKS if offered >= rank]
     if not fitting:
         raise ModelError(f"{path}: rank {rank}; expected at most {_LORA_RANKS[-1]}")
@@ -277,9 +280,7 @@ def _import_vllm() -> bool:
     return not current_platform.is_cpu()
 
 
-def _prepare(
-    source: ModelSource, config: InferenceConfig, on_gpu: bool
-) -> tuple[Any, dict[str, Any]]:
+def _prepare(source: ModelSource, config: InferenceConfig, on_gpu: bool) -> tuple[Any, VllmOptions]:
     """The tokenizer of the weights, and vLLM's options for them."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -288,7 +289,7 @@ def _prepare(
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{source.path}: no readable model ({_first_line(error)}); expected config, tokenizer "
+            f"{source.path}: no readable model ({first_line(error)}); expected config, tokenizer "
             "and weights in the Hugging Face format"
         ) from error
     if config.binds_outputs and tokenizer.eos_token_id is None:
@@ -306,10 +307,10 @@ def _starting(source: ModelSource) -> Iterator[None]:
         yield
     except TypeError as error:
         raise ConfigError(
-            f"inference.vllm_kwargs: {_first_line(error)}; expected names of vLLM's options"
+            f"inference.vllm_kwargs: {first_line(error)}; expected names of vLLM's options"
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(f"{source.path}: vLLM can't load it ({_first_line(error)})") from error
+        raise EngineError(f"{source.path}: vLLM can't load it ({first_line(error)})") from error
 
 
 def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any:
@@ -338,7 +339,3 @@ def _generation(output: Any) -> Generation:
     if output.finish_reason == "stop":
         return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1])
     return Generation(ids, logprobs, output.finish_reason or "")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

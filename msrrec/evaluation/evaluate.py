@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
-from msrrec.baselines.interface import Answer, Facts, Writer, choose
+from msrrec.baselines.interface import Facts, Writer, WrittenChoice, choose
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -305,7 +305,7 @@ def _scored(
 
 
 def _answered(
-    name: str, examples: Sequence[Example], answers: Sequence[Answer], seed: int
+    name: str, examples: Sequence[Example], answers: Sequence[WrittenChoice], seed: int
 ) -> list[Prediction]:
     """The candidate that each answer names."""
     return [

@@ -70,7 +70,7 @@ def identify_model(
 
 
 def _name_trained(model_dir: str) -> tuple[str, str]:
-    settings = read_settings(Path(model_dir)) or {}
-    if settings.get("train", {}).get("reasoning", True):
+    settings = read_settings(Path(model_dir))
+    if settings is None or settings.get("train", {}).get("reasoning", True):
         return "msrrec", MSR_REC
     return "msrrec-without-reasoning", WITHOUT_REASONING

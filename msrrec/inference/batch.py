@@ -9,7 +9,7 @@ used.
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from msrrec import schema
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.vllm import engine_resources
-from msrrec.errors import DataError, EngineError, MsrRecError
+from msrrec.errors import DataError, EngineError, MsrRecError, last_line
 from msrrec.inference.codec import request_seed
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.journal import OutputJournal
@@ -40,16 +40,17 @@ logger = logging.getLogger(__name__)
 BuildRecommender = Callable[[ModelSource, InferenceConfig], Recommender]
 
 _MAX_ACTOR_RESTARTS = 1
-"""A lost machine is replaced; a row that ends its engine twice ends the run and not the week."""
+"""Restarts of each engine actor: one replaces a lost machine; a batch that crashes its engine again
+ends the run, so that it can't restart engines for ever."""
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What is asked, in tables that workers read in place.
+class QueryTable:
+    """The queries of a run in two Arrow tables, which workers read in place.
 
     Attributes:
         rows: ``example_id``, ``history`` and ``candidates``, items as places in ``titles``.
-        titles: Of all items.
+        titles: Titles of all items.
     """
 
     domain: str
@@ -57,8 +58,8 @@ class Questions:
     titles: pa.Array
 
     @classmethod
-    def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "Questions":
-        """The questions of examples."""
+    def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "QueryTable":
+        """The queries of examples."""
         places = {item_id: n for n, item_id in enumerate(dataset.items)}
         items = pa.list_(pa.int32())
         rows = {
@@ -70,19 +71,19 @@ class Questions:
         return cls(dataset.domain, pa.table(rows), titles)
 
     def take(self, numbers: Sequence[int]) -> list[Query]:
-        """The questions with these row numbers."""
+        """The queries with these row numbers."""
         return [
             Query(
                 row["example_id"],
                 self.domain,
-                self._named(row, "history"),
-                self._named(row, "candidates"),
+                self._named(row["history"]),
+                self._named(row["candidates"]),
             )
             for row in self.rows.take(list(numbers)).to_pylist()
         ]
 
-    def _named(self, row: dict[str, Any], column: str) -> tuple[str, ...]:
-        return tuple(self.titles.take(row[column]).to_pylist())
+    def _named(self, places: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.titles.take(places).to_pylist())
 
 
 _Key = tuple[str, int, str]
@@ -90,10 +91,10 @@ _Key = tuple[str, int, str]
 
 
 class RecommendStage:
-    """A Ray Data stage: row numbers of questions in, one row a sample and side out.
+    """A Ray Data stage: row numbers of queries in, one row a sample and side out.
 
-    An engine that can't start or fails is told in a row too: Ray would bury an exception under its
-    own, and print them all.
+    An engine that can't start or fails is reported in a row too: Ray would wrap an exception in its
+    own and print both.
     """
 
     def __init__(
@@ -101,14 +102,14 @@ class RecommendStage:
         source: ModelSource,
         config: InferenceConfig,
         sides: Sequence[Side],
-        questions: "Questions | ray.ObjectRef[Questions]",
+        queries: "QueryTable | ray.ObjectRef[QueryTable]",
         build: BuildRecommender = Recommender.from_source,
     ) -> None:
         """Start the engine, once an actor."""
         setup()
         self._sides, self._seed = tuple(sides), config.seed
         self._num_samples = config.num_samples
-        self._questions = _fetch(questions)
+        self._queries = _fetch(queries)
         self._recommender: Recommender | None = None
         self._failure = ""
         try:
@@ -122,7 +123,7 @@ class RecommendStage:
             return _failure(self._failure)
         samples = [
             (replace(query, key=query.key + _suffix(n)), n)
-            for query in self._questions.take(batch["id"].to_pylist())
+            for query in self._queries.take(batch["id"].to_pylist())
             for n in range(self._num_samples)
         ]
         try:
@@ -148,17 +149,19 @@ def _suffix(sample: int) -> str:
     return f"#{sample}" if sample else ""
 
 
-def _fetch(questions: "Questions | ray.ObjectRef[Questions]") -> Questions:
-    """The questions, from Ray's object store where they are there."""
-    if isinstance(questions, Questions):
-        return questions
+def _fetch(queries: "QueryTable | ray.ObjectRef[QueryTable]") -> QueryTable:
+    """The queries, from Ray's object store where they are there."""
+    if isinstance(queries, QueryTable):
+        return queries
     import ray
 
-    found: Questions = ray.get(questions)
+    found: QueryTable = ray.get(queries)
     return found
 
 
-def open_journal(folder: str, identity: dict[str, Any], config: InferenceConfig) -> OutputJournal:
+def open_journal(
+    folder: str, identity: Mapping[str, object], config: InferenceConfig
+) -> OutputJournal:
     """A journal for ``predict``.
 
     Args:
@@ -167,7 +170,7 @@ def open_journal(folder: str, identity: dict[str, Any], config: InferenceConfig)
         config: Settings of inference.
     """
     settings = config.model_dump(mode="json", exclude={"batch_size", "num_engines"})
-    return OutputJournal(folder, identity | {"inference": settings}, schema.OUTPUTS)
+    return OutputJournal(folder, {**identity, "inference": settings}, schema.OUTPUTS)
 
 
 def predict(
@@ -184,14 +187,14 @@ def predict(
     The result does not depend on batches, engines or their order: each sample has its own seed.
 
     Args:
-        examples: What to ask about; their ids differ.
+        examples: The examples to generate for; their ids differ.
         dataset: Where their titles are.
         source: The weights.
         sides: What to generate, in one engine start.
         config: How.
         build: Makes the recommender of each actor.
-        journal: Keeps outputs as they are finished; examples whose outputs are in it already are
-            not asked about.
+        journal: Keeps outputs as they are finished; examples whose outputs it already holds are
+            skipped.
 
     Raises:
         ConfigError: If the cluster is too small for ``num_engines``.
@@ -230,8 +233,8 @@ def _generate(
         return
     import ray
 
-    questions = ray.put(Questions.collect(examples, dataset))
-    arguments = (_absolute(source), config, tuple(sides), questions, build)
+    queries = ray.put(QueryTable.collect(examples, dataset))
+    arguments = (_absolute(source), config, tuple(sides), queries, build)
     yield from _batches(_pipeline(len(examples), arguments, config), source)
 
 
@@ -294,7 +297,7 @@ def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Ta
             yield table
     except (RayError, SystemException) as error:
         cause = getattr(error, "cause", None) or error.__cause__ or error
-        raise EngineError(f"{source.name}: batch inference failed ({_last_line(cause)})") from error
+        raise EngineError(f"{source.name}: batch inference failed ({last_line(cause)})") from error
 
 
 def _failure(reason: str) -> pa.Table:
@@ -315,8 +318,3 @@ def _predictions(table: pa.Table, is_resumed: bool = False) -> dict[_Key, Predic
     """The rows of a table of outputs, by example, sample and side."""
     found = (from_row(row, is_resumed=is_resumed) for row in table.to_pylist())
     return {(p.example_id, p.sample, p.output.side): p for p in found}
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -28,15 +28,16 @@ def read_generation(
     generation: Generation,
     exact_format: AnswerFormat | None = None,
 ) -> SideOutput:
-    """What a side said: its reasoning, its candidate, and its perplexities.
+    """A side's output: its reasoning, the candidate that it names, and its perplexities.
 
     Args:
-        tokenizer: Of the model.
+        tokenizer: The model's.
         side: Which chain.
         candidates: Titles in the frozen order.
         generation: What the engine returned.
-        exact_format: Of the answers that the output was kept to; None where it was free. An answer
-            that is one of them to the letter is that candidate, whatever else it could be read as.
+        exact_format: The format of the answers that the output was constrained to; None where it
+            was free. An answer that equals one of them is that candidate, whatever else it could be
+            read as.
     """
     ids = list(generation.token_ids)
     written = str(tokenizer.decode(ids, skip_special_tokens=True))

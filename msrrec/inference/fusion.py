@@ -17,10 +17,11 @@ class SideOutput:
         text: The whole output, markers included.
         reasoning: The text between the markers.
         index: 0-based index of the recommended candidate; None when the output is invalid.
-        perplexity: Of the reasoning tokens, at temperature 1; None where there are none.
+        perplexity: Perplexity of the reasoning tokens, at temperature 1; None where there are none.
         num_tokens: Generated tokens, markers and answer included.
-        perplexity_output: Of reasoning and answer; None where it was not measured.
-        perplexity_unconditional: Of the reasoning without the prompt; None where not measured.
+        perplexity_output: Perplexity of reasoning and answer; None where not measured.
+        perplexity_unconditional: Perplexity of the reasoning without the prompt; None where not
+            measured.
         candidate_logprobs: Log-likelihood of each candidate after the reasoning; None where not
             measured.
     """
@@ -43,7 +44,7 @@ class SideOutput:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The fused result: the chosen side's output, or none; and what every side said."""
+    """The fused result: the chosen side's output, or none; and the outputs of all sides."""
 
     index: int | None
     side: str | None
@@ -112,7 +113,7 @@ class Gate:
     """A learned rule: the log-odds that the item side is right where just one of the two is.
 
     Attributes:
-        weights: Of 1, the log of the user side's perplexity, and that of the item side's.
+        weights: The constant, and the weights of the log-perplexities of user and item side.
         num_users: Users that it was fitted on.
     """
 

@@ -1,13 +1,12 @@
 """Finished outputs of a run that may be killed: one Parquet file a batch, whole or not there."""
 
 import logging
-import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
 from msrrec import storage
+from msrrec.journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -17,16 +16,17 @@ _IDENTITY = "identity.json"
 class OutputJournal:
     """A folder of batches of outputs, all of one run and its reruns."""
 
-    def __init__(self, folder: str, identity: dict[str, Any], schema: pa.Schema) -> None:
+    def __init__(self, folder: str, identity: Mapping[str, object], schema: pa.Schema) -> None:
         """Look into a folder; it is made with the first batch.
 
         Args:
             folder: Where; need not exist.
             identity: What decides the outputs, JSON values only. Outputs of another run that are
                 found there are thrown away.
-            schema: Of the outputs.
+            schema: The columns of the outputs.
         """
         self._folder, self._identity, self._schema = folder, identity, schema
+        self._batches = Journal(folder, ".parquet")
         path = storage.join(folder, _IDENTITY)
         self._is_begun = storage.exists(path)
         if self._is_begun and storage.read_json(path) != identity:
@@ -38,13 +38,12 @@ class OutputJournal:
         if not self._is_begun:
             storage.write_json(storage.join(self._folder, _IDENTITY), self._identity)
             self._is_begun = True
-        storage.write_table(storage.join(self._folder, f"{uuid.uuid4().hex}.parquet"), table)
+        self._batches.add_file(storage.table_bytes(table))
 
     def read(self) -> Iterator[pa.Table]:
         """All batches, in no order."""
-        for name in storage.list_files(self._folder):
-            if name.endswith(".parquet"):  # what a killed run was writing has another ending
-                yield storage.read_table(storage.join(self._folder, name), self._schema)
+        for path in self._batches.list_files():
+            yield storage.read_table(path, self._schema)
 
     def delete(self) -> None:
         """Remove the folder."""

@@ -9,7 +9,11 @@ from msrrec.engines.base import Engine, Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
-from msrrec.inference.scoring import Written, candidate_logprobs, unconditional_perplexities
+from msrrec.inference.scoring import (
+    GeneratedReasoning,
+    candidate_logprobs,
+    unconditional_perplexities,
+)
 from msrrec.reasoning.encoding import Query, check_query, encode_choice, fit_prompt
 from msrrec.reasoning.prompts import Side
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from msrrec.models import ModelSource
 
 _Pending = tuple[int, Side, GenerationRequest]
-"""The place of a query, and what is asked about it."""
+"""The place of a query, the side, and the request for it."""
 
 Mode = Literal["fused", "user", "item", "full", "direct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -111,7 +115,7 @@ class Recommender:
         )
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
-        """What a side's generation says."""
+        """The output that a side's generation is read as."""
         exact_format = self.answer_format if self.config.constrained else None
         return read_generation(self.tokenizer, side, query.candidates, generation, exact_format)
 
@@ -167,24 +171,24 @@ class Recommender:
     def _read_all(
         self, queries: Sequence[Query], pending: Sequence[_Pending], generations: list[Generation]
     ) -> list[SideOutput]:
-        """What the generations say, with the further figures that the config asks for."""
+        """The outputs of generations, with the further figures that the config wants."""
         assert self.engine is not None
         asked = list(zip(pending, generations, strict=True))
         outputs = [self.read(queries[n], side, generation) for (n, side, _), generation in asked]
         if not (self.config.candidate_logprobs or self.config.unconditional_perplexity):
             return outputs
-        written = [
-            Written(queries[n], request, reasoning_ids(self.tokenizer, generation))
+        generated = [
+            GeneratedReasoning(queries[n], request, reasoning_ids(self.tokenizer, generation))
             for (n, _, request), generation in asked
         ]
         if self.config.candidate_logprobs:
-            scores = candidate_logprobs(self.engine, written, self.answer_format)
+            scores = candidate_logprobs(self.engine, generated, self.answer_format)
             outputs = [
                 replace(output, candidate_logprobs=found)
                 for output, found in zip(outputs, scores, strict=True)
             ]
         if self.config.unconditional_perplexity:
-            values = unconditional_perplexities(self.engine, written)
+            values = unconditional_perplexities(self.engine, generated)
             outputs = [
                 replace(output, perplexity_unconditional=value)
                 for output, value in zip(outputs, values, strict=True)

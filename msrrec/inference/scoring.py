@@ -1,8 +1,8 @@
-"""Likelihoods of texts that the model was given: candidates, and reasoning without its prompt.
+"""Likelihoods of given texts: the candidates, and a reasoning without its prompt.
 
-The engine writes each text as the one answer that its request allows, and says how likely it was.
-The prompt comes out of the prefix cache then; log-probabilities of prompt tokens would read it
-anew for every candidate.
+Each text is generated as the one answer that its request allows, and its log-probabilities are
+read. The prompt is then found in the prefix cache; asking for log-probabilities of prompt tokens
+would compute it anew for every candidate.
 """
 
 import math
@@ -19,8 +19,8 @@ from msrrec.reasoning.prompts import OUTPUT_PREFIX
 
 
 @dataclass(frozen=True)
-class Written:
-    """The reasoning that a request brought forth."""
+class GeneratedReasoning:
+    """The reasoning that was generated for a request."""
 
     query: Query
     request: GenerationRequest
@@ -28,31 +28,33 @@ class Written:
 
 
 def candidate_logprobs(
-    engine: Engine, written: Sequence[Written], answer_format: AnswerFormat
+    engine: Engine, generated: Sequence[GeneratedReasoning], answer_format: AnswerFormat
 ) -> list[tuple[float, ...]]:
     """Log-likelihood of each candidate's answer, end token included, after each reasoning.
 
     Reasoning that leaves no room for the answers in the model's length is cut at its end.
     """
     requests: list[GenerationRequest] = []
-    for one in written:
+    for one in generated:
         choice = encode_choice(engine.tokenizer, one.query.candidates, answer_format)
         room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
         reasoning = one.reasoning_ids[: max(room, 0)]
         prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)
         requests += [dictate(prompt, answer) for answer in choice.answers]
     scores = map(_log_likelihood, engine.generate(requests))
-    return [tuple(islice(scores, len(one.query.candidates))) for one in written]
+    return [tuple(islice(scores, len(one.query.candidates))) for one in generated]
 
 
-def unconditional_perplexities(engine: Engine, written: Sequence[Written]) -> list[float | None]:
+def unconditional_perplexities(
+    engine: Engine, generated: Sequence[GeneratedReasoning]
+) -> list[float | None]:
     """Perplexity of each reasoning without its prompt; None where there is no reasoning."""
     beginning = _encode_beginning(engine.tokenizer)
-    requests = [dictate(beginning, one.reasoning_ids) for one in written if one.reasoning_ids]
+    requests = [dictate(beginning, one.reasoning_ids) for one in generated if one.reasoning_ids]
     generations = iter(engine.generate(requests))
     return [
         perplexity(next(generations).token_logprobs) if one.reasoning_ids else None
-        for one in written
+        for one in generated
     ]
 
 

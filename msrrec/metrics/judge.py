@@ -6,9 +6,9 @@ is stopped before the reasonings are paid for. Votes are kept as they come, so n
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, median
@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 
 import openai
 
-from msrrec import storage
 from msrrec.config import JudgeConfig
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, first_line
+from msrrec.journal import Journal
 from msrrec.log import Progress
 from msrrec.metrics.scores import Anchor, Judged, JudgeFacts, Pair
+from msrrec.prices import token_cost
 from msrrec.reasoning.prompts import render_judge_prompt
 
 _SCHEMA = {
@@ -116,8 +117,8 @@ class _Panel:
     """The votes of one judge: those in the journal, and those still to be asked for."""
 
     def __init__(self, config: JudgeConfig, journal: str, api_key: str | None) -> None:
-        self._config, self._journal, self._api_key = config, journal, api_key
-        self._votes = {(vote.key, vote.vote): vote for vote in _read_votes(journal)}
+        self._config, self._journal, self._api_key = config, Journal(journal), api_key
+        self._votes = {(vote.key, vote.vote): vote for vote in _iter_votes(self._journal)}
         self._asked: set[Key] = set()
 
     def ask(self, pairs: Sequence[Pair]) -> None:
@@ -144,9 +145,6 @@ class _Panel:
             for name in ("prompt_tokens", "completion_tokens")
         )
         prices = self._config.prompt_price, self._config.completion_price
-        cost = None
-        if prices[0] is not None and prices[1] is not None:
-            cost = (prompt * prices[0] + completion * prices[1]) / 1e6
         return JudgeFacts(
             model=self._config.model,
             votes=self._config.votes,
@@ -156,7 +154,7 @@ class _Panel:
             failure_rate=sum(vote.score is None for vote in votes) / max(len(votes), 1),
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cost=cost,
+            cost=token_cost(prompt, completion, *prices),
         )
 
     def _key(self, pair: Pair) -> str:
@@ -192,7 +190,7 @@ class _Panel:
             )
         except openai.OpenAIError as error:
             raise EngineError(
-                f"judge.base_url={self._config.base_url}: no vote ({str(error).splitlines()[0]}); "
+                f"judge.base_url={self._config.base_url}: no vote ({first_line(error)}); "
                 f"check judge.base_url, judge.model and {self._config.api_key_env}; votes so far "
                 "are kept, run again"
             ) from error
@@ -208,8 +206,7 @@ class _Panel:
 
     def _keep(self, votes: Sequence[Vote]) -> None:
         lines = "".join(json.dumps(asdict(vote)) + "\n" for vote in votes)
-        name = f"{uuid.uuid4().hex}.jsonl"
-        storage.write_bytes(storage.join(self._journal, name), lines.encode())
+        self._journal.add_file(lines.encode())
         self._votes |= {(vote.key, vote.vote): vote for vote in votes}
 
 
@@ -224,11 +221,11 @@ def _client(config: JudgeConfig, api_key: str | None) -> openai.AsyncOpenAI:
     )
 
 
-def _read_votes(journal: str) -> Iterator[Vote]:
-    for name in storage.list_files(journal):
-        if name.endswith(".jsonl"):
-            for line in storage.read_bytes(storage.join(journal, name)).splitlines():
-                yield Vote(**json.loads(line))
+def _iter_votes(journal: Journal) -> Iterator[Vote]:
+    """The votes so far; a torn or foreign line is passed over, so its vote is asked for again."""
+    for line in journal.iter_lines():
+        with contextlib.suppress(ValueError, TypeError):
+            yield Vote(**json.loads(line))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

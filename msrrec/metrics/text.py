@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msrrec.config import ModelConfig
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, first_line
 from msrrec.metrics.scores import Pair, Scores
 from msrrec.models import locate_base
 
@@ -84,7 +84,7 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
         except (KeyError, OSError, OverflowError) as error:
             raise EngineError(
                 f"evaluate.bertscore_model={model}: bert-score can't use it "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}); expected a name that it "
+                f"({type(error).__name__}: {first_line(error)}); expected a name that it "
                 "knows, or a folder with evaluate.bertscore_layers set"
             ) from error
         for n, value in zip(written, found.tolist(), strict=True):
@@ -137,7 +137,7 @@ def _load_continuation(model: str) -> Callable[[str, str], float]:
         network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"evaluate.gptscore_model={model}: can't be loaded ({str(error).splitlines()[0]}); "
+            f"evaluate.gptscore_model={model}: can't be loaded ({first_line(error)}); "
             "expected a folder or hub name of a causal language model"
         ) from error
     network.to(device)

@@ -24,10 +24,10 @@ _SLOT = "\N{WHITE VERTICAL RECTANGLE}prompt\N{WHITE VERTICAL RECTANGLE}"
 
 @dataclass(frozen=True)
 class Query:
-    """A question to the recommender, in titles.
+    """What the recommender is asked, in titles.
 
     Attributes:
-        key: What tells this query from others in the same run, such as the example id.
+        key: Identifies this query within a run, such as the example id.
         history: Oldest first, at least one.
         candidates: At least two, all different after normalisation.
     """
@@ -40,7 +40,7 @@ class Query:
 
 @dataclass(frozen=True)
 class AnswerChoice:
-    """What an output must end in: one of some answers, after reasoning as free as ever.
+    """The answers of which an output must end in one, after free reasoning.
 
     Attributes:
         closing: Token ids that end the reasoning, written for a model that does not do so itself;

@@ -117,7 +117,7 @@ def parse_answer(answer: str, candidates: Sequence[str]) -> int | None:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ParsedPrompt:
     """What a prompt shows and asks, read back from its text; titles are clean ones."""
 
     side: Side
@@ -127,7 +127,7 @@ class Prompt:
     answer_format: AnswerFormat
 
 
-def parse_prompt(prompt: str) -> Prompt | None:
+def parse_prompt(prompt: str) -> ParsedPrompt | None:
     """The inverse of ``render_prompt``; None for any other text."""
     for side, answer_format in product(get_args(Side), get_args(AnswerFormat)):
         instruction = render_instruction(side, answer_format)
@@ -136,7 +136,7 @@ def parse_prompt(prompt: str) -> Prompt | None:
     return None
 
 
-def parse_plain_prompt(prompt: str) -> Prompt | None:
+def parse_plain_prompt(prompt: str) -> ParsedPrompt | None:
     """The inverse of ``render_plain_prompt``; None for any other text.
 
     Its side is ``direct``: it names no steps.
@@ -148,7 +148,7 @@ def parse_plain_prompt(prompt: str) -> Prompt | None:
     return None
 
 
-def parse_recovery_prompt(prompt: str) -> Prompt | None:
+def parse_recovery_prompt(prompt: str) -> ParsedPrompt | None:
     """The inverse of ``render_recovery_prompt``; None for any other text.
 
     Its history is the rationale alone.
@@ -164,13 +164,13 @@ def parse_recovery_prompt(prompt: str) -> Prompt | None:
     return None
 
 
-def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Prompt | None:
+def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> ParsedPrompt | None:
     lines = context.split("\n")[:-1]
     if len(lines) < 3 or not lines[0].startswith("Domain: ") or "Candidates:" not in lines:
         return None
     middle = lines.index("Candidates:")  # no title is a whole line, so none can be this one
     numbered = [_NUMBERED_TITLE.fullmatch(line) for line in lines[middle + 1 :]]
-    return Prompt(
+    return ParsedPrompt(
         side,
         lines[0].removeprefix("Domain: "),
         tuple(line.removeprefix("- ") for line in lines[2:middle]),
@@ -180,7 +180,7 @@ def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Pro
 
 
 @dataclass(frozen=True)
-class Completion:
+class ParsedCompletion:
     """A teacher's text as read: its chain or why there is none, and what it names at the end.
 
     Attributes:
@@ -201,13 +201,13 @@ def parse_chain(text: str, side: Side = "full") -> Chain | ParseFailure:
     return parse_completion(text, side).chain
 
 
-def parse_completion(text: str, side: Side = "full") -> Completion:
+def parse_completion(text: str, side: Side = "full") -> ParsedCompletion:
     """A chain as ``parse_chain`` reads it, and the answer beside it."""
     names = STEPS[side]
     output = split_output(text)
     exact = _parse_rendered(output.reasoning, names)
     if exact:
-        return Completion(Chain(exact), output.answer)
+        return ParsedCompletion(Chain(exact), output.answer)
     outside = strip_thinking(text)
     output = split_output(outside)
     chain = _read_steps(output.reasoning, names)
@@ -216,8 +216,8 @@ def parse_completion(text: str, side: Side = "full") -> Completion:
         inside = split_output(_THINK_TAG.sub("\n", "\n".join(thoughts) if thoughts else rest))
         thought = _read_steps(inside.reasoning, names)
         if isinstance(thought, Chain):
-            return Completion(thought, inside.answer or outside.strip() or None)
-    return Completion(chain, output.answer)
+            return ParsedCompletion(thought, inside.answer or outside.strip() or None)
+    return ParsedCompletion(chain, output.answer)
 
 
 def strip_thinking(text: str) -> str:

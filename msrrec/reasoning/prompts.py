@@ -120,7 +120,7 @@ def render_plain_instruction(answer_format: AnswerFormat = "title") -> str:
 def render_recovery_prompt(
     domain: str, rationale: str, candidates: Sequence[str], answer_format: AnswerFormat = "title"
 ) -> str:
-    """RecSAVER's verification: which candidate a rationale speaks for whose items are masked.
+    """RecSAVER's verification prompt: which candidate does a rationale with masked items recommend?
 
     The rationale stands in it as a JSON string on one line, so nothing it says can end it.
     """
@@ -152,13 +152,16 @@ def render_reasoning(side: Side, steps: Sequence[str]) -> str:
     if len(steps) != len(names):
         raise ValueError(f"the {side} chain has {len(names)} steps, got {len(steps)}")
     return "".join(
-        f"Step {n}. {name}: {defuse(step)}\n"
+        f"Step {n}. {name}: {sanitize_step(step)}\n"
         for n, (name, step) in enumerate(zip(names, steps, strict=True), 1)
     )
 
 
-def defuse(step: str) -> str:
-    """A step's text on one line, chain markers without their brackets, however many."""
+def sanitize_step(step: str) -> str:
+    """A step's text on one line, with chain markers stripped of their brackets.
+
+    So no step can end the reasoning or begin another one, however many brackets it nests.
+    """
     return _MARKERS.sub(r"\1", " ".join(step.split()))
 
 
@@ -196,9 +199,9 @@ same for every output, so it is given and not learned."""
 
 
 def render_judge_prompt(reasoning: str, reference: str) -> str:
-    """What a judge is asked: a mark of 0 to 100 for one reasoning beside its reference.
+    """The judge's prompt: score from 0 to 100 how well a reasoning agrees with its reference.
 
-    Both stand in it as JSON strings, so nothing they say can pass for the question.
+    Both stand in it as JSON strings, so neither can pose as an instruction.
     """
     return (
         "Two texts explain why a user may buy an item. Score from 0 to 100 how well the meaning of "

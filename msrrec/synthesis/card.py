@@ -5,10 +5,10 @@ rates by category, popularity and history length say by how much.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from statistics import mean, quantiles
-from typing import Any
+from typing import TypedDict
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
@@ -16,8 +16,10 @@ from msrrec.metrics.statistics import wilson
 from msrrec.page import render_page, svg_points
 from msrrec.reasoning.prompts import STEPS
 from msrrec.schema import Example
-from msrrec.synthesis.calls import Question
-from msrrec.synthesis.journal import Record, iter_records, list_journal
+from msrrec.stage import Summary
+from msrrec.synthesis.journal import JournalEntry, iter_entries, list_journal_files
+from msrrec.synthesis.requests import Requests, TeacherRequest
+from msrrec.synthesis.verdicts import JudgedEntry
 from msrrec.titles import clean_title
 
 CARD = "card.json"
@@ -28,48 +30,118 @@ _MAX_POINTS = 200
 _EXAMPLES_EACH = 2
 _TEXT_CHARS = 2000
 
-Row = Mapping[str, Any]
+
+class Share(TypedDict):
+    """How many of some examples have a kept path; ``share`` with its interval, None of none."""
+
+    examples: int
+    kept: int
+    share: dict[str, float] | None
+
+
+class LabelledShare(Share):
+    """The share of the examples with one label, such as one category."""
+
+    label: str
+
+
+class VerdictCount(TypedDict):
+    """How often one verdict came, and its most common details."""
+
+    verdict: str
+    answers: int
+    share: float
+    details: dict[str, int]
+
+
+class StepWords(TypedDict):
+    """The length of one step of the kept paths in words: deciles of it."""
+
+    step: str
+    p10: float
+    median: float
+    p90: float
+
+
+class Tokens(TypedDict):
+    """Tokens in all, of a mean answer, and paid for one kept path, those in vain included."""
+
+    prompt: int
+    completion: int
+    completion_mean: float
+    per_kept_path: float | None
+
+
+class ExampleAnswer(TypedDict):
+    """An answer in full, with what it was asked about."""
+
+    verdict: str
+    detail: str
+    example_id: str
+    attempt: int
+    model: str
+    finish_reason: str
+    history: list[str]
+    candidates: list[str]
+    target: int
+    text: str
+
+
+class Card(TypedDict):
+    """``card.json``."""
+
+    kind: str
+    dataset: dict[str, str]
+    summary: Summary
+    num_answers: int
+    num_asked_again: int
+    kept: Share
+    kept_by: dict[str, list[LabelledShare]]
+    verdicts: list[VerdictCount]
+    step_words: list[StepWords]
+    tokens: Tokens
+    progress: list[list[int]]
+    examples: list[ExampleAnswer]
 
 
 def write_card(
     out: str,
     dataset: Dataset,
-    questions: Mapping[str, Question],
-    rows: Sequence[Row],
+    examples: Sequence[Example],
+    requests: Requests,
+    entries: Sequence[JudgedEntry],
     journal: str,
-    summary: Mapping[str, Any],
+    summary: Summary,
 ) -> None:
     """Write ``card.json`` and ``card.html``.
 
     Args:
         out: The folder of the stage.
-        dataset: Whose training examples were asked about.
-        questions: By example id.
-        rows: One verdict an answer, as ``judge_journal`` gives them.
+        dataset: For titles, categories and popularity.
+        examples: The examples of the split that was asked about.
+        requests: By example id.
+        entries: The answers, judged.
         journal: The folder of the answers.
         summary: The figures of ``summary.json``.
     """
-    asked = {row["example_id"] for row in rows}
-    examples = [e for e in dataset.examples("train") if e.example_id in asked]
-    card = build_card(dataset, examples, rows, summary)
-    card["examples"] = _pick_examples(questions, rows, journal)
+    asked = {entry.example_id for entry in entries}
+    examples = [example for example in examples if example.example_id in asked]
+    card = build_card(dataset, examples, requests, entries, journal, summary)
     storage.write_json(storage.join(out, CARD), card)
     page = render_page("synthesis/card.html", card=card, plot=_plot(card["progress"]))
     storage.write_bytes(storage.join(out, PAGE), page)
 
 
 def build_card(
-    dataset: Dataset, examples: Sequence[Example], rows: Sequence[Row], summary: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The figures of the card.
-
-    Args:
-        dataset: For titles and categories.
-        examples: Those with an answer.
-        rows: One verdict an answer.
-        summary: The figures of ``summary.json``.
-    """
-    kept = {row["example_id"] for row in rows if row["ruling"] == "kept"}
+    dataset: Dataset,
+    examples: Sequence[Example],
+    requests: Requests,
+    entries: Sequence[JudgedEntry],
+    journal: str,
+    summary: Summary,
+) -> Card:
+    """The figures of the card; arguments as of ``write_card``, examples those with an answer."""
+    kept = {entry.example_id for entry in entries if entry.verdict == "kept"}
     return {
         "kind": "msrrec data card",
         "dataset": {
@@ -78,25 +150,26 @@ def build_card(
             "fingerprint": dataset.fingerprint,
         },
         "summary": dict(summary),
-        "num_answers": len(rows),
-        "num_asked_again": sum(row["attempt"] > 0 for row in rows),
+        "num_answers": len(entries),
+        "num_asked_again": sum(entry.attempt > 0 for entry in entries),
         "kept": _share([e.example_id in kept for e in examples]),
         "kept_by": _slices(dataset, examples, kept),
-        "rulings": _rulings(rows),
-        "step_words": _step_words(rows),
-        "tokens": _tokens(rows, len(kept)),
-        "progress": _progress(rows),
+        "verdicts": _count_verdicts(entries),
+        "step_words": _step_words(entries),
+        "tokens": _tokens(entries, len(kept)),
+        "progress": _progress(entries),
+        "examples": _pick_examples(requests, entries, journal),
     }
 
 
-def _share(hits: Sequence[bool]) -> dict[str, Any]:
+def _share(hits: Sequence[bool]) -> Share:
     share = wilson(sum(hits), len(hits))
     return {"examples": len(hits), "kept": sum(hits), "share": asdict(share) if share else None}
 
 
 def _slices(
     dataset: Dataset, examples: Sequence[Example], kept: set[str]
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[LabelledShare]]:
     """Kept rates by the target's category and popularity, and by the history's length."""
     users_of: dict[str, set[str]] = defaultdict(set)
     for example in dataset.examples("train"):
@@ -104,8 +177,8 @@ def _slices(
             users_of[item_id].add(example.user_id)
     category = _category_of(dataset, examples)
     slices = {
-        "popularity": _slice(examples, kept, lambda e: _octave(len(users_of[e.target]))),
-        "history length": _slice(examples, kept, lambda e: _octave(len(e.history))),
+        "popularity": _slice(examples, kept, lambda e: _doubling_bin(len(users_of[e.target]))),
+        "history length": _slice(examples, kept, lambda e: _doubling_bin(len(e.history))),
     }
     if not category:
         return slices
@@ -123,7 +196,7 @@ def _slices(
 
 def _slice(
     examples: Sequence[Example], kept: set[str], place: Callable[[Example], tuple[int, str]]
-) -> list[dict[str, Any]]:
+) -> list[LabelledShare]:
     """Shares by the label of each example, in the order of the labels' places."""
     hits: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for example in examples:
@@ -131,7 +204,7 @@ def _slice(
     return [{"label": key[1], **_share(hits[key])} for key in sorted(hits)]
 
 
-def _octave(count: int) -> tuple[int, str]:
+def _doubling_bin(count: int) -> tuple[int, str]:
     """The bin of a count: 1, 2–3, 4–7, 8–15 and so on."""
     low = 1 << max(count.bit_length() - 1, 0)
     return (low, "1") if low == 1 else (low, f"{low}–{2 * low - 1}")
@@ -150,28 +223,28 @@ def _category_of(dataset: Dataset, examples: Sequence[Example]) -> dict[str, str
     return {}
 
 
-def _rulings(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """How often each ruling came, the kept first, and its details."""
-    counts = Counter(row["ruling"] for row in rows)
+def _count_verdicts(entries: Sequence[JudgedEntry]) -> list[VerdictCount]:
+    """How often each verdict came, the kept first, and its details."""
+    counts = Counter(str(entry.verdict) for entry in entries)
     details: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        if row["detail"]:
-            details[row["ruling"]][row["detail"]] += 1
-    order = sorted(counts, key=lambda ruling: (ruling != "kept", -counts[ruling], ruling))
+    for entry in entries:
+        if entry.detail:
+            details[str(entry.verdict)][entry.detail] += 1
+    order = sorted(counts, key=lambda verdict: (verdict != "kept", -counts[verdict], verdict))
     return [
         {
-            "ruling": ruling,
-            "answers": counts[ruling],
-            "share": counts[ruling] / len(rows),
-            "details": dict(details[ruling].most_common(6)),
+            "verdict": verdict,
+            "answers": counts[verdict],
+            "share": counts[verdict] / len(entries),
+            "details": dict(details[verdict].most_common(6)),
         }
-        for ruling in order
+        for verdict in order
     ]
 
 
-def _step_words(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _step_words(entries: Sequence[JudgedEntry]) -> list[StepWords]:
     """The length of each step of the kept paths in words: its first decile, median and last."""
-    kept = [row["steps"] for row in rows if row["ruling"] == "kept"]
+    kept = [entry.steps for entry in entries if entry.verdict == "kept"]
     if len(kept) < 2:
         return []
     columns = zip(STEPS["full"], zip(*kept, strict=True), strict=True)
@@ -181,76 +254,76 @@ def _step_words(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _tokens(rows: Sequence[Row], num_kept: int) -> dict[str, Any]:
-    """Tokens in all, of a mean answer, and paid for one kept path, those in vain included."""
-    prompt, completion = (
-        [int(row[name]) for row in rows] for name in ("prompt_tokens", "completion_tokens")
-    )
-    total = sum(prompt) + sum(completion)
+def _tokens(entries: Sequence[JudgedEntry], num_kept: int) -> Tokens:
+    prompt = sum(entry.prompt_tokens for entry in entries)
+    completions = [entry.completion_tokens for entry in entries]
     return {
-        "prompt": sum(prompt),
-        "completion": sum(completion),
-        "completion_mean": mean(completion) if completion else 0,
-        "per_kept_path": total / num_kept if num_kept else None,
+        "prompt": prompt,
+        "completion": sum(completions),
+        "completion_mean": mean(completions) if completions else 0,
+        "per_kept_path": (prompt + sum(completions)) / num_kept if num_kept else None,
     }
 
 
-def _progress(rows: Sequence[Row]) -> list[list[int]]:
+def _progress(entries: Sequence[JudgedEntry]) -> list[list[int]]:
     """Valid paths after so many answers, in the order of their arrival."""
     valid: set[str] = set()
     curve = [[0, 0]]
-    for n, row in enumerate(sorted(rows, key=lambda row: row["answered_at_s"]), 1):
-        if row["ruling"] == "kept":
-            valid.add(row["example_id"])
+    for n, entry in enumerate(sorted(entries, key=lambda entry: entry.answered_at_s), 1):
+        if entry.verdict == "kept":
+            valid.add(entry.example_id)
         curve.append([n, len(valid)])
     stride = max(1, -(-len(curve) // _MAX_POINTS))
     return curve[::stride] + ([curve[-1]] if (len(curve) - 1) % stride else [])
 
 
-def _plot(progress: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _plot(progress: Sequence[Sequence[int]]) -> dict[str, str | int]:
+    """The curve as points of an SVG of 600 by 200, and where it ends."""
     calls, valid = progress[-1]
     points = [(600 * x / max(calls, 1), 200 - 190 * y / max(calls, 1)) for x, y in progress]
     return {"points": svg_points(points), "calls": calls, "valid": valid}
 
 
 def _pick_examples(
-    questions: Mapping[str, Question], rows: Sequence[Row], journal: str
-) -> list[dict[str, Any]]:
-    """The first answers of each ruling, so that nobody picked them."""
-    picked: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if len(picked[row["ruling"]]) < _EXAMPLES_EACH:
-            picked[row["ruling"]].append(row)
-    chosen = [row for ruling in _rulings(rows) for row in picked[ruling["ruling"]]]
-    records = _read_records(journal, {(row["file"], row["line"]) for row in chosen})
+    requests: Requests, entries: Sequence[JudgedEntry], journal: str
+) -> list[ExampleAnswer]:
+    """The first answers of each verdict, so that nobody picked them."""
+    picked: dict[str, list[JudgedEntry]] = defaultdict(list)
+    for entry in entries:
+        if len(picked[str(entry.verdict)]) < _EXAMPLES_EACH:
+            picked[str(entry.verdict)].append(entry)
+    chosen = [entry for count in _count_verdicts(entries) for entry in picked[count["verdict"]]]
+    texts = _read_entries(journal, {(entry.file, entry.line) for entry in chosen})
     return [
-        _example(questions[row["example_id"]], row, records[row["file"], row["line"]])
-        for row in chosen
+        _example(requests[entry.example_id], entry, texts[entry.file, entry.line])
+        for entry in chosen
     ]
 
 
-def _read_records(journal: str, places: set[tuple[int, int]]) -> dict[tuple[int, int], Record]:
-    """The records at some lines of some files of the journal."""
-    found: dict[tuple[int, int], Record] = {}
-    files = list_journal(journal)
+def _read_entries(
+    journal: str, places: set[tuple[int, int]]
+) -> dict[tuple[int, int], JournalEntry]:
+    """The entries at some lines of some files of the journal."""
+    found: dict[tuple[int, int], JournalEntry] = {}
+    files = list_journal_files(journal)
     for file in sorted({file for file, _ in places}):
-        for line, record in enumerate(iter_records(files[file])):
-            if record is not None and (file, line) in places:
-                found[file, line] = record
+        for line, entry in enumerate(iter_entries(files[file])):
+            if entry is not None and (file, line) in places:
+                found[file, line] = entry
     return found
 
 
-def _example(question: Question, row: Row, record: Record) -> dict[str, Any]:
-    text = record.text if record.text.strip() else record.reasoning_content or ""
+def _example(request: TeacherRequest, judged: JudgedEntry, entry: JournalEntry) -> ExampleAnswer:
+    text = entry.text if entry.text.strip() else entry.reasoning_content or ""
     return {
-        "ruling": row["ruling"],
-        "detail": row["detail"],
-        "example_id": question.example_id,
-        "attempt": row["attempt"],
-        "model": row["model"],
-        "finish_reason": record.finish_reason,
-        "history": [clean_title(title) for title in question.history],
-        "candidates": [clean_title(title) for title in question.candidates],
-        "target": question.target,
+        "verdict": str(judged.verdict),
+        "detail": judged.detail,
+        "example_id": request.example_id,
+        "attempt": judged.attempt,
+        "model": judged.model,
+        "finish_reason": entry.finish_reason,
+        "history": [clean_title(title) for title in request.history],
+        "candidates": [clean_title(title) for title in request.candidates],
+        "target": request.target,
         "text": text[:_TEXT_CHARS] + ("…" if len(text) > _TEXT_CHARS else ""),
     }

@@ -8,18 +8,14 @@ sampling), so a rerun pays only for what it has not asked yet.
 import asyncio
 import hashlib
 import json
-import os
-import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
-
-from pyarrow import fs
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
+from msrrec.engines.openai import Usage
 from msrrec.errors import DataError
+from msrrec.journal import Journal, read_lines
 
 FOLDER = "journal"
 _MARK = "dataset.json"
@@ -27,7 +23,7 @@ _MARK = "dataset.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """All of a call that is not its prompt."""
+    """What decides a completion beside its prompt."""
 
     model: str
     temperature: float
@@ -35,17 +31,17 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Record:
+class JournalEntry:
     """One answer as it arrived.
 
     Attributes:
         attempt: 0-based number of the sample of this example.
-        prompt_hash: Of the prompt's text, see ``hash_prompt``.
+        prompt_hash: Hash of the prompt's text, see ``hash_prompt``.
         sampling: Model asked for, and how it sampled.
         served_model: The model that the API says has answered.
         reasoning_content: What a reasoning model thought apart from its answer.
         usage: Token counts as the API gave them, and its price where it names one.
-        latency_s: Of the try that answered.
+        latency_s: Seconds that the answering try took.
         tries: Calls made for it, failed ones included.
         answered_at_s: Unix seconds.
         teacher: Model and address that was asked.
@@ -60,7 +56,7 @@ class Record:
     text: str
     reasoning_content: str | None
     finish_reason: str
-    usage: dict[str, Any]
+    usage: Usage
     served_model: str
     latency_s: float
     tries: int
@@ -69,6 +65,11 @@ class Record:
     cost: float | None = None
     run: str = ""
 
+    @property
+    def call_id(self) -> tuple[str, int]:
+        """The call that it answers: example and attempt."""
+        return self.example_id, self.attempt
+
     def to_line(self) -> bytes:
         """One line of JSON; line breaks of the text are escaped in it."""
         row = asdict(self)
@@ -76,7 +77,7 @@ class Record:
         return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> "Record | None":
+    def from_line(cls, line: bytes) -> "JournalEntry | None":
         """The inverse of ``to_line``; None for a torn or foreign line."""
         try:
             row = json.loads(line)
@@ -112,77 +113,36 @@ def claim_journal(out: str, dataset: Dataset) -> str:
     return folder
 
 
-def list_journal(folder: str) -> list[str]:
+def list_journal_files(folder: str) -> list[str]:
     """The journal's files, oldest writer first."""
-    names = [name for name in storage.list_files(folder) if name.endswith(".jsonl")]
-    return [storage.join(folder, name) for name in names]
+    return Journal(folder).list_files()
 
 
-def iter_records(path: str) -> Iterator[Record | None]:
-    """The records of one file in order, None for each damaged line."""
-    for line in storage.read_bytes(path).split(b"\n"):
-        if line:
-            yield Record.from_line(line)
+def iter_entries(path: str) -> Iterator[JournalEntry | None]:
+    """The entries of one file in order, None for each damaged line."""
+    yield from map(JournalEntry.from_line, read_lines(path))
 
 
 class JournalWriter:
     """Appends answers to a file of its own; ``append`` returns when they are on the disk.
 
     Answers that arrive during a write are written together by the next one, so the cost of
-    ``fsync`` is shared and never blocks the event loop. An object store can't append: there each
-    such batch is an object.
+    ``fsync`` is shared and never blocks the event loop.
     """
 
     def __init__(self, folder: str) -> None:
-        self.name = f"{time.time():.3f}-{uuid.uuid4().hex[:8]}"
-        self._folder = folder
-        self._is_local = isinstance(storage.resolve(folder)[0], fs.LocalFileSystem)
+        self._journal = Journal(folder)
         self._lines: list[bytes] = []
         self._lock = asyncio.Lock()
-        self._batches = 0
 
-    async def append(self, record: Record) -> None:
+    async def append(self, entry: JournalEntry) -> None:
         """Write one answer durably.
 
         Raises:
             OSError: If the storage refuses, a full disk for example.
         """
-        self._lines.append(record.to_line())
+        self._lines.append(entry.to_line())
         async with self._lock:  # whoever held it before may have written this line already
             if self._lines:
                 batch, self._lines = b"".join(self._lines), []
-                await asyncio.to_thread(self._write, batch)
-
-    def _write(self, batch: bytes) -> None:
-        if not self._is_local:
-            name = f"{self.name}-{self._batches:06d}.jsonl"
-            storage.write_bytes(storage.join(self._folder, name), batch)
-            self._batches += 1
-            return
-        path = os.path.join(storage.resolve(self._folder)[1], f"{self.name}.jsonl")
-        begins = not os.path.exists(path)
-        _append(path, batch)
-        if begins:  # the file's name must survive too
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-
-
-def _append(path: str, batch: bytes) -> None:
-    """Append durably; where that fails, the file ends where it ended before.
-
-    A part of a line would damage the line that is written after it.
-    """
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(file).st_size
-        try:
-            written = 0
-            while written < len(batch):
-                written += os.write(file, batch[written:])
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, size)
-            raise
-    finally:
-        os.close(file)
+                await asyncio.to_thread(self._journal.append, batch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msrrec.config import EndpointConfig, InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.engines.openai import Answer, CallFailed
+from msrrec.engines.openai import CallFailed, Completion
 from msrrec.errors import EngineError
 from msrrec.models import locate_model
 from msrrec.reasoning.encoding import encode_prompt
@@ -27,7 +27,7 @@ class LocalClient:
         self._engine: AsyncVllmEngine | None = None
         self._starting = asyncio.Lock()
 
-    async def ask(self, prompt: str, attempt: int) -> Answer:
+    async def complete(self, prompt: str, attempt: int) -> Completion:
         """The model's answer to one prompt; the same attempt gives the same answer.
 
         Raises:
@@ -48,7 +48,7 @@ class LocalClient:
         begin = time.monotonic()
         generation = await self._generate(engine, request)
         written = engine.tokenizer.decode(list(generation.token_ids), skip_special_tokens=True)
-        return Answer(
+        return Completion(
             text=str(written),
             reasoning_content=None,
             finish_reason=generation.finish_reason,

@@ -6,25 +6,68 @@ the estimate names.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from msrrec.config import RunConfig, TeacherConfig
+from msrrec.config import EndpointConfig, RunConfig, TeacherConfig
 from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import ConfigError
+from msrrec.prices import token_cost
 from msrrec.synthesis.plan import Budget, Plan, Spending
+from msrrec.synthesis.verdicts import JudgedEntry
 
 _ENOUGH_ANSWERS = 20
-_ASSUMED = {
-    "acceptance_rate": 0.3,  # teachers name the bought item for 27 to 39 users of 100
-    "unread_rate": 0.05,
-    "completion_tokens": 1500.0,  # five steps and the thoughts of a reasoning model
-    "tokens_per_s": 50.0,
-}
+_ASSUMED_ACCEPTANCE_RATE = 0.3
+"""Teachers name the bought item for 27 to 39 users of 100."""
+_ASSUMED_UNREADABLE_RATE = 0.05
+_ASSUMED_COMPLETION_TOKENS = 1500.0
+"""Five steps and the thoughts of a reasoning model."""
+_ASSUMED_TOKENS_PER_S = 50.0
 _WORST_PER_ESTIMATE = 2
 """A prompt has at most so many times the tokens that its bytes suggest."""
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class Basis:
+    """What an estimate rests on: means over the answers at hand, or assumptions.
+
+    Attributes:
+        acceptance_rate: Valid paths per answer.
+        unreadable_rate: Answers that can't be read, which are asked for again.
+        completion_tokens: Mean over the answers.
+        prompt_scale: True prompt tokens for each estimated one.
+        latency_s: Mean seconds of a call.
+    """
+
+    acceptance_rate: float
+    unreadable_rate: float
+    completion_tokens: float
+    prompt_scale: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take from here.
+
+    Attributes:
+        limited_by: What ends the calls: the examples, a threshold or a cap.
+        cost: None where a price is not known.
+        answers_at_hand: Judged answers in the journal.
+        rests_on: "the answers at hand", or "assumptions" where they are too few.
+    """
+
+    calls: int
+    limited_by: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    seconds: int
+    answers_at_hand: int
+    rests_on: str
+    acceptance_rate: float
+    tokens_per_call: int
+    latency_s: float
 
 
 def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> Budget:
@@ -43,80 +86,79 @@ def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> 
     worst = Spending(
         1,
         longest + max(e.max_tokens for e in endpoints),
-        max(_price(longest, e.max_tokens, e.prompt_price, e.completion_price) for e in endpoints),
+        max(_price(e, longest, e.max_tokens) for e in endpoints),
     )
     caps = (limits.max_calls, limits.max_total_tokens, limits.max_cost)
     return Budget(Spending(*(math.inf if cap is None else cap for cap in caps)), spent, worst)
 
 
 def estimate(
-    config: RunConfig, prompts: Sequence[str], rows: Sequence[Row], plan: Plan
-) -> dict[str, Any]:
+    config: RunConfig, prompts: Sequence[str], entries: Sequence[JudgedEntry], plan: Plan
+) -> Estimate:
     """Calls, tokens, cost and seconds that a run would take from here.
 
     Args:
         config: The run's settings.
-        prompts: Of all examples.
-        rows: Verdicts on the answers at hand.
-        plan: Of the run, not begun.
+        prompts: The prompts of all examples.
+        entries: The answers at hand, judged.
+        plan: The run's calls, none of them made yet.
     """
-    found = _measure(rows) if len(rows) >= _ENOUGH_ANSWERS else _assume(config)
-    prompt_tokens = sum(map(estimate_tokens, prompts)) / len(prompts) * found["prompt_scale"]
-    completion_tokens = found["completion_tokens"]
+    is_measured = len(entries) >= _ENOUGH_ANSWERS
+    basis = _measure(entries) if is_measured else _assume(config)
+    prompt_tokens = sum(map(estimate_tokens, prompts)) / len(prompts) * basis.prompt_scale
+    completion_tokens = basis.completion_tokens
     each = Spending(
         1,
         prompt_tokens + completion_tokens,
         _mean_price(config.teacher, prompt_tokens, completion_tokens),
     )
-    calls, limited_by = _calls(config, plan, found, each)
+    calls, limited_by = _calls(config, plan, basis, each)
     is_priced = all(e.prompt_price is not None for e in config.teacher.endpoints)
-    return {
-        "calls": calls,
-        "limited_by": limited_by,
-        "prompt_tokens": round(calls * prompt_tokens),
-        "completion_tokens": round(calls * completion_tokens),
-        "cost": round(calls * each.cost, 4) if is_priced else None,
-        "seconds": _seconds(config, calls, each.tokens, found["latency_s"]),
-        "answers_at_hand": len(rows),
-        "rests_on": "the answers at hand" if len(rows) >= _ENOUGH_ANSWERS else "assumptions",
-        "acceptance_rate": round(found["acceptance_rate"], 3),
-        "tokens_per_call": round(each.tokens),
-        "latency_s": round(found["latency_s"], 1),
-    }
+    return Estimate(
+        calls=calls,
+        limited_by=limited_by,
+        prompt_tokens=round(calls * prompt_tokens),
+        completion_tokens=round(calls * completion_tokens),
+        cost=round(calls * each.cost, 4) if is_priced else None,
+        seconds=_seconds(config, calls, each.tokens, basis.latency_s),
+        answers_at_hand=len(entries),
+        rests_on="the answers at hand" if is_measured else "assumptions",
+        acceptance_rate=round(basis.acceptance_rate, 3),
+        tokens_per_call=round(each.tokens),
+        latency_s=round(basis.latency_s, 1),
+    )
 
 
-def _measure(rows: Sequence[Row]) -> dict[str, float]:
-    count = len(rows)
-    standings = [row["standing"] for row in rows]
-    return {
-        "acceptance_rate": standings.count("valid") / count,
-        "unread_rate": standings.count("unread") / count,
-        "completion_tokens": sum(row["completion_tokens"] for row in rows) / count,
-        "prompt_scale": sum(row["prompt_tokens"] for row in rows)
-        / sum(row["estimated_prompt_tokens"] for row in rows),
-        "latency_s": sum(row["latency_s"] for row in rows) / count,
-    }
+def _measure(entries: Sequence[JudgedEntry]) -> Basis:
+    count = len(entries)
+    statuses = [entry.status for entry in entries]
+    return Basis(
+        acceptance_rate=statuses.count("valid") / count,
+        unreadable_rate=statuses.count("unreadable") / count,
+        completion_tokens=sum(entry.completion_tokens for entry in entries) / count,
+        prompt_scale=sum(entry.prompt_tokens for entry in entries)
+        / sum(entry.estimated_prompt_tokens for entry in entries),
+        latency_s=sum(entry.latency_s for entry in entries) / count,
+    )
 
 
-def _assume(config: RunConfig) -> dict[str, float]:
+def _assume(config: RunConfig) -> Basis:
     longest = max(endpoint.max_tokens for endpoint in config.teacher.endpoints)
-    completion_tokens = min(_ASSUMED["completion_tokens"], longest)
-    return {
-        **_ASSUMED,
-        "completion_tokens": completion_tokens,
-        "prompt_scale": 1.0,
-        "latency_s": completion_tokens / _ASSUMED["tokens_per_s"],
-    }
+    completion_tokens = min(_ASSUMED_COMPLETION_TOKENS, longest)
+    return Basis(
+        acceptance_rate=_ASSUMED_ACCEPTANCE_RATE,
+        unreadable_rate=_ASSUMED_UNREADABLE_RATE,
+        completion_tokens=completion_tokens,
+        prompt_scale=1.0,
+        latency_s=completion_tokens / _ASSUMED_TOKENS_PER_S,
+    )
 
 
-def _calls(
-    config: RunConfig, plan: Plan, found: Mapping[str, float], each: Spending
-) -> tuple[int, str]:
+def _calls(config: RunConfig, plan: Plan, basis: Basis, each: Spending) -> tuple[int, str]:
     """Calls to expect, and what ends them: the examples, a threshold or a cap."""
-    attempts, unread = config.synthesis.attempts, found["unread_rate"]
-    tries = sum(unread**n for n in range(attempts))
+    tries = sum(basis.unreadable_rate**n for n in range(config.synthesis.attempts))
     bounds: dict[str, float] = {"examples": plan.num_queued * tries}
-    rate = found["acceptance_rate"]
+    rate = basis.acceptance_rate
     bounds |= {name: needed / rate if rate else math.inf for name, needed in plan.needed().items()}
     budget = plan.budget
     for name, setting in CAPS.items():
@@ -144,16 +186,13 @@ def _seconds(config: RunConfig, calls: int, tokens: float, latency_s: float) -> 
 
 
 def _mean_price(teacher: TeacherConfig, prompt_tokens: float, completion_tokens: float) -> float:
-    """Of one call, over the teachers by weight."""
+    """The mean price of one call, over the teachers by weight."""
     weights = [endpoint.weight for endpoint in teacher.endpoints]
-    prices = [
-        _price(prompt_tokens, completion_tokens, e.prompt_price, e.completion_price)
-        for e in teacher.endpoints
-    ]
+    prices = [_price(e, prompt_tokens, completion_tokens) for e in teacher.endpoints]
     return sum(w * p for w, p in zip(weights, prices, strict=True)) / sum(weights)
 
 
-def _price(
-    prompt_tokens: float, completion_tokens: float, prompt: float | None, completion: float | None
-) -> float:
-    return (prompt_tokens * (prompt or 0.0) + completion_tokens * (completion or 0.0)) / 1e6
+def _price(endpoint: EndpointConfig, prompt_tokens: float, completion_tokens: float) -> float:
+    """The price of one call; 0 where none is known."""
+    prices = endpoint.prompt_price, endpoint.completion_price
+    return token_cost(prompt_tokens, completion_tokens, *prices) or 0.0

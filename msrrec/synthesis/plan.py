@@ -10,12 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Ask = tuple[str, int]
-"""Example id and 0-based attempt."""
+CallId = tuple[str, int]
+"""A call to a teacher: example id and 0-based attempt."""
 
-Standing = Literal["valid", "unread", "settled"]
-"""Of an answer: a kept path; one that could not be read, where another sample may help; or one that
-was read and is no path, where asking until it fits would be asking for the label."""
+CompletionStatus = Literal["valid", "unreadable", "settled"]
+"""What an answer means for the plan.
+
+``valid`` gives a path. ``unreadable`` could not be read, so another sample is drawn. ``settled``
+was read and gives no path; it is final, because drawing samples until one names the target would
+leak the target into the reasoning."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Spending:
 
 
 class Budget:
-    """What may be spent, what is, and what a call costs at worst.
+    """What may be spent, what has been spent, and what a call costs at worst.
 
     Attributes:
         spent: So far, earlier runs included.
@@ -81,7 +84,7 @@ class Quota:
     """A threshold for each group of examples: one user's, or one category's.
 
     Attributes:
-        name: Of the setting.
+        name: Name of the setting.
         tau: Valid paths wanted of each group.
         group_of: Example id to group.
     """
@@ -98,7 +101,7 @@ class Plan:
         num_valid: Examples with a valid path.
         num_answers: Answers judged, earlier runs included.
         num_failed: Calls without an answer in this run.
-        failed_in_a_row: The latest of them without an answer in between.
+        failed_in_a_row: Failed calls since the latest answer.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class Plan:
         example_ids: Iterable[str],
         attempts: int,
         tau: int | None,
-        answered: Mapping[str, Mapping[int, Standing]],
+        answered: Mapping[str, Mapping[int, CompletionStatus]],
         quotas: Sequence[Quota] = (),
         budget: Budget | None = None,
         *,
@@ -127,24 +130,26 @@ class Plan:
         self.budget = budget or unlimited()
         self._repeats = repeats
         self.num_valid = self.num_failed = self.failed_in_a_row = 0
-        self.num_answers = sum(len(standings) for standings in answered.values())
+        self.num_answers = sum(len(statuses) for statuses in answered.values())
         self._quotas = quotas
         self._valid_of: list[Counter[str]] = [Counter() for _ in quotas]
         self._flying_of: list[Counter[str]] = [Counter() for _ in quotas]
-        self._flying: set[Ask] = set()
-        self._held_back: dict[tuple[int, str], deque[Ask]] = {}
-        open_asks: list[Ask] = []
+        self._flying: set[CallId] = set()
+        self._held_back: dict[tuple[int, str], deque[CallId]] = {}
+        open_calls: list[CallId] = []
         for example_id in example_ids:
             seen = answered.get(example_id, {})
             if repeats:
-                open_asks += [(example_id, n) for n in range(attempts) if n not in seen]
+                open_calls += [(example_id, n) for n in range(attempts) if n not in seen]
             elif "valid" in seen.values():
                 self._count_valid(example_id)
             elif "settled" not in seen.values():
                 attempt = next((n for n in range(attempts) if n not in seen), attempts)
-                open_asks.append((example_id, attempt))
-        open_asks.sort(key=lambda ask: ask[1])  # stable: first attempts first, in order
-        self._queue: deque[Ask] = deque(ask for ask in open_asks if ask[1] < attempts)
+                open_calls.append((example_id, attempt))
+        open_calls.sort(key=lambda call_id: call_id[1])  # stable: first attempts first, in order
+        self._queue: deque[CallId] = deque(
+            call_id for call_id in open_calls if call_id[1] < attempts
+        )
 
     @property
     def in_flight(self) -> int:
@@ -187,7 +192,7 @@ class Plan:
             )
         return missing
 
-    def take(self, count: int, overdue: int = 0) -> list[Ask]:
+    def take(self, count: int, overdue: int = 0) -> list[CallId]:
         """At most ``count`` calls to make now.
 
         Args:
@@ -199,19 +204,21 @@ class Plan:
             count = min(count, wanted - (self.in_flight - overdue))
         room = self.budget.room(self.in_flight)
         count = count if room > count else int(room)
-        taken: list[Ask] = []
+        taken: list[CallId] = []
         while self._queue and len(taken) < count:
-            ask = self._queue.popleft()
-            if self._admits(ask):
-                taken.append(ask)
-                self._fly(ask, 1)
+            call_id = self._queue.popleft()
+            if self._admits(call_id):
+                taken.append(call_id)
+                self._fly(call_id, 1)
         return taken
 
-    def report(self, ask: Ask, standing: Standing | None, spending: Spending | None = None) -> None:
+    def report(
+        self, call_id: CallId, status: CompletionStatus | None, spending: Spending | None = None
+    ) -> None:
         """What became of a call: what its answer is and cost, or None where no answer came."""
-        example_id, attempt = ask
-        self._fly(ask, -1)
-        if standing is None:
+        example_id, attempt = call_id
+        self._fly(call_id, -1)
+        if status is None:
             self.num_failed += 1
             self.failed_in_a_row += 1
             self._release(example_id)
@@ -219,17 +226,17 @@ class Plan:
         self.failed_in_a_row = 0
         self.num_answers += 1
         self.budget.spent += spending or Spending()
-        if standing == "valid":
+        if status == "valid":
             self._count_valid(example_id)
-        elif standing == "unread" and attempt + 1 < self.attempts and not self._repeats:
+        elif status == "unreadable" and attempt + 1 < self.attempts and not self._repeats:
             self._queue.append((example_id, attempt + 1))
         self._release(example_id)
 
-    def give_back(self, ask: Ask) -> None:
+    def give_back(self, call_id: CallId) -> None:
         """A call whose actor died before its answer was written: it is made again, first."""
-        self._fly(ask, -1)
-        self._release(ask[0])
-        self._queue.appendleft(ask)
+        self._fly(call_id, -1)
+        self._release(call_id[0])
+        self._queue.appendleft(call_id)
 
     def _count_valid(self, example_id: str) -> None:
         self.num_valid += 1
@@ -243,14 +250,14 @@ class Plan:
             for quota, valid in zip(self._quotas, self._valid_of, strict=True)
         )
 
-    def _admits(self, ask: Ask) -> bool:
+    def _admits(self, call_id: CallId) -> bool:
         """Whether to make this call now; if not, it is held back or, with enough, dropped."""
-        if self._is_closed(ask[0]):
+        if self._is_closed(call_id[0]):
             return False
         for n, quota in enumerate(self._quotas):
-            group = quota.group_of[ask[0]]
+            group = quota.group_of[call_id[0]]
             if self._room_of(n, group) < 1:
-                self._held_back.setdefault((n, group), deque()).append(ask)
+                self._held_back.setdefault((n, group), deque()).append(call_id)
                 return False
         return True
 
@@ -259,11 +266,11 @@ class Plan:
         wanted = (self._quotas[n].tau - self._valid_of[n][group]) / self.acceptance_rate
         return math.ceil(wanted) - self._flying_of[n][group]
 
-    def _fly(self, ask: Ask, change: int) -> None:
+    def _fly(self, call_id: CallId, change: int) -> None:
         """A call begins (1) or ends (-1)."""
-        (self._flying.add if change > 0 else self._flying.discard)(ask)
+        (self._flying.add if change > 0 else self._flying.discard)(call_id)
         for quota, flying in zip(self._quotas, self._flying_of, strict=True):
-            flying[quota.group_of[ask[0]]] += change
+            flying[quota.group_of[call_id[0]]] += change
 
     def _release(self, example_id: str) -> None:
         """After a call of these groups: those held back come first, as far as they are needed."""

@@ -7,24 +7,24 @@ without any call.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from msrrec.data.leakage import find_leak
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
-    Completion,
+    ParsedCompletion,
     ParseFailure,
     Reason,
     parse_answer,
     parse_completion,
     strip_thinking,
 )
-from msrrec.reasoning.prompts import defuse
-from msrrec.synthesis.journal import Record
+from msrrec.reasoning.prompts import sanitize_step
+from msrrec.synthesis.journal import JournalEntry
 from msrrec.titles import REASONING_END, fold_text, match_title
 
-Ruling = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
+Verdict = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
 
 _MAX_TITLES = 2
 """Steps that may be nothing but a title; more of them are a list, not reasoning."""
@@ -38,17 +38,17 @@ _REFUSAL = re.compile(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What became of one answer.
 
     Attributes:
-        ruling: ``kept``, or the one reason why not.
+        verdict: ``kept``, or the one reason why not.
         detail: A word more: which step is missing, how many candidates are named.
         steps: The five steps, one line each, where they could be read.
         index: 0-based candidate of step 5, where one is named.
     """
 
-    ruling: Ruling
+    verdict: Verdict
     detail: str = ""
     steps: tuple[str, ...] = ()
     index: int | None = None
@@ -58,78 +58,65 @@ class Verdict:
         """Whether another sample may be asked for.
 
         Only where the answer could not be read. One that was read is never asked again: whether it
-        is kept depends on what the user bought, and asking until it fits would select by that.
+        is kept depends on what the user bought, and drawing samples until one is would leak that.
         """
-        return self.ruling not in ("kept", "inconsistent", "leaked")
+        return self.verdict not in ("kept", "inconsistent", "leaked")
 
 
 def judge(
-    record: Record,
+    entry: JournalEntry,
     candidates: Sequence[str],
     target: int,
     history: Sequence[str] = (),
     later: Sequence[str] = (),
-) -> Verdict:
-    """Completeness, then consistency, then that nothing is told which the teacher can't know.
+) -> Judgement:
+    """The verdict on an answer: is it complete, is it consistent, does it leak a later purchase?
 
     The chain is read from the answer. Where that has no steps at all, it is looked for in the
     reasoning content, as some servers put the whole output there; what a reasoning model merely
     thought has no such steps and is never training data.
 
     Args:
-        record: The answer.
+        entry: The answer.
         candidates: Titles in the frozen order.
         target: 0-based index of what the user did buy.
         history: Titles that the prompt shows.
         later: Titles of the user's held-out items.
     """
-    text, read = _read(record)
-    if record.finish_reason == "content_filter":
-        return Verdict("refused", "content filter")
-    if record.finish_reason == "length" and REASONING_END not in text:
-        return Verdict("truncated", f"{record.sampling.max_tokens} tokens")
+    text, read = _read(entry)
+    if entry.finish_reason == "content_filter":
+        return Judgement("refused", "content filter")
+    if entry.finish_reason == "length" and REASONING_END not in text:
+        return Judgement("truncated", f"{entry.sampling.max_tokens} tokens")
     if isinstance(read.chain, ParseFailure):
         opening = fold_text(strip_thinking(text)[:_OPENING_CHARS])
         if read.chain.reason == "malformed" and _REFUSAL.match(opening):
-            return Verdict("refused")
-        return Verdict(read.chain.reason, read.chain.detail)
-    steps = tuple(defuse(step) for step in read.chain.steps)
+            return Judgement("refused")
+        return Judgement(read.chain.reason, read.chain.detail)
+    steps = tuple(sanitize_step(step) for step in read.chain.steps)
     shown = (*candidates, *history)
     if sum(match_title(step, shown) is not None for step in steps[:-1]) > _MAX_TITLES:
-        return Verdict("malformed", "a list of titles", steps)
+        return Judgement("malformed", "a list of titles", steps)
     choice = parse_recommendation(read.chain.steps[-1], candidates)
     if isinstance(choice, ParseFailure):
-        return Verdict(choice.reason, choice.detail, steps)
+        return Judgement(choice.reason, choice.detail, steps)
     named = parse_answer(read.answer, candidates) if read.answer else None
     if named is not None and named != choice:
-        return Verdict("inconsistent", "step 5 and answer differ", steps, choice)
+        return Judgement("inconsistent", "step 5 and answer differ", steps, choice)
     if choice != target:
-        return Verdict("inconsistent", "not the target", steps, choice)
+        return Judgement("inconsistent", "not the target", steps, choice)
     leak = find_leak(steps, candidates, target, history, later)
-    return Verdict("leaked", leak, steps, choice) if leak else Verdict("kept", "", steps, choice)
+    return (
+        Judgement("leaked", leak, steps, choice) if leak else Judgement("kept", "", steps, choice)
+    )
 
 
-def provenance(record: Record) -> dict[str, Any]:
-    """Where an answer came from, in the columns of ``paths.parquet`` but its place in the journal.
-
-    What the record does not hold is None.
-    """
-    return {
-        "model": record.sampling.model,
-        "served_model": record.served_model,
-        "teacher": getattr(record, "teacher", None) or None,
-        "prompt_hash": record.prompt_hash,
-        "attempt": record.attempt,
-        "answered_at_s": record.answered_at_s,
-    }
-
-
-def _read(record: Record) -> tuple[str, Completion]:
+def _read(entry: JournalEntry) -> tuple[str, ParsedCompletion]:
     """The text that counts, as it arrived and as read."""
-    read = parse_completion(record.text)
+    read = parse_completion(entry.text)
     if isinstance(read.chain, ParseFailure) and read.chain.reason in ("empty", "malformed"):
-        thought = record.reasoning_content or ""
+        thought = entry.reasoning_content or ""
         inside = parse_completion(thought)
         if isinstance(inside.chain, Chain):
-            return thought, Completion(inside.chain, inside.answer or record.text or None)
-    return record.text, read
+            return thought, ParsedCompletion(inside.chain, inside.answer or entry.text or None)
+    return entry.text, read

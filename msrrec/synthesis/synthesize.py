@@ -1,4 +1,4 @@
-"""The stage: questions from the training examples, calls, judgement, and the kept paths.
+"""The stage: requests from the training examples, calls, judgement, and the kept paths.
 
 The journal in the output folder is the only state. Whatever happens, a rerun reads it, asks for
 what is missing and judges all of it again; ``summary.json`` is written last.
@@ -7,48 +7,45 @@ what is missing and judges all of it again; ``summary.json`` is written last.
 import logging
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from msrrec import schema, storage
-from msrrec.config import RunConfig, TeacherConfig
+from msrrec import storage
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.leakage import later_titles, shows_later
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, serve_offline_teacher
-from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import DataError
-from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_reasoning
-from msrrec.synthesis.calls import Assignment, Crew, Question, ask_all, spending_of, standing_of
-from msrrec.synthesis.card import write_card
+from msrrec.stage import Summary
+from msrrec.synthesis.actor_pool import ActorPool, run_calls
 from msrrec.synthesis.journal import (
     FOLDER,
-    Record,
-    Sampling,
+    JournalEntry,
     claim_journal,
-    hash_prompt,
-    iter_records,
-    list_journal,
+    iter_entries,
+    list_journal_files,
 )
 from msrrec.synthesis.money import CAPS, build_budget, estimate
-from msrrec.synthesis.plan import Ask, Plan, Quota, Spending, Standing
-from msrrec.synthesis.pruning import provenance
+from msrrec.synthesis.plan import CallId, CompletionStatus, Plan, Spending
+from msrrec.synthesis.requests import Requests, build_requests
+from msrrec.synthesis.results import RunFigures, build_quotas, total_cost, write_results
+from msrrec.synthesis.teacher_actor import ActorSettings
+from msrrec.synthesis.verdicts import (
+    JudgedEntry,
+    judge_journal,
+    judge_journal_here,
+    samplings_of,
+    sort_entries,
+    spending_of,
+)
 
 logger = logging.getLogger(__name__)
-
-Questions = dict[str, Question]
-Row = dict[str, Any]
-Samplings = frozenset[Sampling]
 
 
 def synthesize(
     dataset: Dataset, out: str, config: RunConfig, keys: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Ask the teachers until enough valid paths exist, and write them; Ray must be running.
 
     Args:
@@ -69,33 +66,33 @@ def synthesize(
         ConfigError: If money is capped and a price is missing.
     """
     begin = time.monotonic()
-    questions = build_questions(dataset, config)
-    config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
+    requests = build_requests(dataset, config)
+    config = _with_named_teachers(config)
     journal = claim_journal(out, dataset)
-    rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
-    plan = _plan(dataset, questions, rows, config, spent)
-    num_before, num_given_up, run = len(rows), 0, uuid.uuid4().hex[:8]
+    entries, spent = _judge(journal, requests, config)
+    plan = _plan(dataset, requests, entries, config, spent)
+    num_before, num_given_up, run = len(entries), 0, uuid.uuid4().hex[:8]
     if not plan.is_finished:
-        num_given_up = _ask(plan, questions, dataset, journal, config, run, keys or {})
-        rows, spent = _sort(questions, judge_journal(journal, questions, _samplings(config)))
-        _check_shared(journal, plan, len(rows))
+        num_given_up = _make_calls(plan, requests, dataset, journal, config, run, keys or {})
+        entries, spent = _judge(journal, requests, config)
+        _check_shared(journal, plan, len(entries))
     else:
-        logger.info("synthesize: nothing to ask, %d answers are in the journal", len(rows))
+        logger.info("synthesize: nothing to ask, %d answers are in the journal", len(entries))
     _warn_of_cap(
         plan, f"{plan.num_valid} valid paths; with a larger one and --overwrite the run goes on"
     )
-    figures = {
-        "calls_this_run": len(rows) - num_before,
-        "cost_this_run": _cost(row for row in rows if row["run"] == run),
-        "given_up": num_given_up,
-        "failed_calls": plan.num_failed,
-        "stopped_by": CAPS[plan.stopped_by] if plan.stopped_by else None,
-        "in_flight": _most_in_flight(config),
-        "spent": {"calls": spent.calls, "tokens": spent.tokens, "cost": round(spent.cost, 6)},
-        "wall_s": round(time.monotonic() - begin, 1),
-    }
+    figures = RunFigures(
+        calls_this_run=len(entries) - num_before,
+        cost_this_run=total_cost(entry for entry in entries if entry.run == run),
+        given_up=num_given_up,
+        failed_calls=plan.num_failed,
+        stopped_by=CAPS[plan.stopped_by] if plan.stopped_by else None,
+        in_flight=_most_in_flight(config),
+        spent=replace(spent, cost=round(spent.cost, 6)),
+        wall_s=round(time.monotonic() - begin, 1),
+    )
     try:
-        return _write(out, dataset, questions, rows, config, figures)
+        return write_results(out, dataset, requests, entries, config, figures)
     except OSError as error:
         raise DataError(
             f"{out}: can't be written ({error}); free space there and run again, answers so far "
@@ -103,40 +100,40 @@ def synthesize(
         ) from error
 
 
-def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Any]:
+def _judge(
+    journal: str, requests: Requests, config: RunConfig
+) -> tuple[list[JudgedEntry], Spending]:
+    """The answers in the journal that count for this run, and what all of them cost."""
+    return sort_entries(requests, judge_journal(journal, requests, samplings_of(config)))
+
+
+def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> Summary:
     """What ``synthesize`` would take from here, without a call, a write, or Ray.
 
     Raises:
         DataError: If there are no examples.
         ConfigError: If money is capped and a price is missing.
     """
-    questions = build_questions(dataset, config)
-    config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
-    files = list_journal(storage.join(out, FOLDER))
-    found = [
-        row
-        for n, path in enumerate(files)
-        for row in _judge_file(n, path, questions, _samplings(config))
-    ]
-    rows, spent = _sort(questions, found)
-    plan = _plan(dataset, questions, rows, config, spent)
-    return estimate(config, [question.prompt for question in questions.values()], rows, plan)
+    requests = build_requests(dataset, config)
+    config = _with_named_teachers(config)
+    found = judge_journal_here(storage.join(out, FOLDER), requests, samplings_of(config))
+    entries, spent = sort_entries(requests, found)
+    plan = _plan(dataset, requests, entries, config, spent)
+    return asdict(estimate(config, _prompts(requests), entries, plan))
 
 
-def _name_teachers(teacher: TeacherConfig) -> TeacherConfig:
+def _prompts(requests: Requests) -> list[str]:
+    return [request.prompt for request in requests.values()]
+
+
+def _with_named_teachers(config: RunConfig) -> RunConfig:
     """The teachers by the names that their answers carry, folders as every worker finds them."""
+    teacher = config.teacher
     if teacher.engine == "api" and teacher.base_url is None:
-        return teacher.model_copy(update={"model": MODEL_NAME})
+        teacher = teacher.model_copy(update={"model": MODEL_NAME})
     if teacher.engine == "vllm" and Path(teacher.model).is_dir():
-        return teacher.model_copy(update={"model": str(Path(teacher.model).absolute())})
-    return teacher
-
-
-def _samplings(config: RunConfig) -> Samplings:
-    """What the answers of this run are sampled with."""
-    return frozenset(
-        Sampling(e.model, e.temperature, e.max_tokens) for e in config.teacher.endpoints
-    )
+        teacher = teacher.model_copy(update={"model": str(Path(teacher.model).absolute())})
+    return config.model_copy(update={"teacher": teacher})
 
 
 def _most_in_flight(config: RunConfig) -> int:
@@ -144,243 +141,98 @@ def _most_in_flight(config: RunConfig) -> int:
     return teacher.concurrency * len(teacher.endpoints) * config.synthesis.num_actors
 
 
-def build_questions(dataset: Dataset, config: RunConfig) -> Questions:
-    """The prompts of the split's examples by example id, in their order.
-
-    Only its own examples: what a user bought later is in no prompt. Of training examples those are
-    left out whose history or candidates show what the user bought in validation or test, as after a
-    repeated purchase.
-    """
-    split = config.synthesis.split
-    examples = dataset.examples(split, config.synthesis.num_examples)
-    if not examples:
-        raise DataError(
-            f"{dataset.path}: the {split} split has no examples; expected at least one; prepare it "
-            "with data.train_examples_per_user above 0 and users of at least 4 events"
-        )
-    later_of = later_titles(dataset) if split == "train" else {}
-    questions: Questions = {}
-    for example in examples:
-        history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
-        later = later_of.get(example.user_id, ())
-        if shows_later((*history, *candidates), later):
-            continue
-        render = _RENDER[config.synthesis.prompt]
-        prompt = render(dataset.domain, history, candidates, config.model.answer_format)
-        questions[example.example_id] = Question(
-            example.example_id,
-            prompt,
-            hash_prompt(prompt),
-            tuple(candidates),
-            example.candidates.index(example.target),
-            tuple(history),
-            later,
-        )
-    if not questions:
-        raise DataError(
-            f"{dataset.path}: every training prompt shows a held-out item of its user; expected "
-            "users who buy other things later; check the order of their events"
-        )
-    return questions
-
-
-def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
-    """The first answer to every question of a run that has one, by example id.
+def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, JournalEntry]:
+    """The first answer to every request of a run that has one, by example id.
 
     Args:
         dataset: As ``synthesize`` had it.
         out: The folder that ``synthesize`` wrote.
         config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
     """
-    found = _read_answers(build_questions(dataset, config), out, config, attempts=1)
-    return {example_id: record for (example_id, _), record in found.items()}
+    found = _read_answers(build_requests(dataset, config), out, config, attempts=1)
+    return {example_id: entry for (example_id, _), entry in found.items()}
 
 
 def collect(
-    questions: Questions,
+    requests: Requests,
     dataset: Dataset,
     out: str,
     config: RunConfig,
     keys: Mapping[str, str],
     attempts: int = 1,
-) -> dict[Ask, Record]:
-    """So many answers to every question, whatever they say; Ray must be running.
+) -> dict[CallId, JournalEntry]:
+    """So many answers to every request, whatever they say; Ray must be running.
 
     Args:
-        questions: By ids of the caller's choice.
+        requests: By ids of the caller's choice.
         dataset: What they are about.
         out: Folder of the journal; what it answers is not asked again.
         config: As of ``synthesize``; its caps hold, its thresholds don't.
         keys: As of ``synthesize``.
-        attempts: Answers to each question.
+        attempts: Answers to each request.
 
     Raises:
         DataError: As of ``synthesize``.
         EngineError: As of ``synthesize``.
         ConfigError: As of ``synthesize``.
     """
-    if not questions:
+    if not requests:
         return {}
-    config = config.model_copy(update={"teacher": _name_teachers(config.teacher)})
+    config = _with_named_teachers(config)
     journal = claim_journal(out, dataset)
-    answered: dict[str, dict[int, Standing]] = {}
-    for name, attempt in _read_answers(questions, out, config, attempts):
-        answered.setdefault(name, {})[attempt] = "unread"
+    answered: dict[str, dict[int, CompletionStatus]] = {}
+    for name, attempt in _read_answers(requests, out, config, attempts):
+        answered.setdefault(name, {})[attempt] = "unreadable"
     spent = sum(map(spending_of, _iter_answers(out)), Spending())
-    budget = build_budget(config, [question.prompt for question in questions.values()], spent)
-    plan = Plan(questions, attempts, None, answered, budget=budget, repeats=True)
+    budget = build_budget(config, _prompts(requests), spent)
+    plan = Plan(requests, attempts, None, answered, budget=budget, repeats=True)
     if not plan.is_finished:
-        _ask(plan, questions, dataset, journal, config, uuid.uuid4().hex[:8], keys)
+        _make_calls(plan, requests, dataset, journal, config, uuid.uuid4().hex[:8], keys)
     _warn_of_cap(plan, f"{plan.num_queued} calls left to make; a larger one makes them")
-    found = _read_answers(questions, out, config, attempts)
+    found = _read_answers(requests, out, config, attempts)
     _check_shared(journal, plan, len(found))
     return found
 
 
 def _read_answers(
-    questions: Questions, out: str, config: RunConfig, attempts: int
-) -> dict[Ask, Record]:
-    """The first answer in the journal to each of so many calls a question, sampled as now."""
-    samplings = _samplings(config.model_copy(update={"teacher": _name_teachers(config.teacher)}))
-    found: dict[Ask, Record] = {}
-    for record in _iter_answers(out):
-        question = questions.get(record.example_id)
-        is_asked = question is not None and record.prompt_hash == question.prompt_hash
-        if is_asked and record.sampling in samplings and record.attempt < attempts:
-            found.setdefault((record.example_id, record.attempt), record)
+    requests: Requests, out: str, config: RunConfig, attempts: int
+) -> dict[CallId, JournalEntry]:
+    """The first answer in the journal to each of so many calls a request, sampled as now."""
+    samplings = samplings_of(_with_named_teachers(config))
+    found: dict[CallId, JournalEntry] = {}
+    for entry in _iter_answers(out):
+        request = requests.get(entry.example_id)
+        is_asked = request is not None and request.is_answered_by(entry)
+        if is_asked and entry.sampling in samplings and entry.attempt < attempts:
+            found.setdefault((entry.example_id, entry.attempt), entry)
     return found
 
 
-def _iter_answers(out: str) -> Iterator[Record]:
-    for path in list_journal(storage.join(out, FOLDER)):
-        yield from filter(None, iter_records(path))
-
-
-_RENDER: dict[str, Callable[..., str]] = {
-    "chain": partial(render_prompt, "full"),
-    "plain": render_plain_prompt,
-}
-"""By ``synthesis.prompt``."""
-
-
-def judge_journal(journal: str, questions: Questions, samplings: Samplings) -> list[Row]:
-    """A row for every answer in the journal, judged by Ray Data where it is asked for now.
-
-    Answers to other prompts, models or samplings stay in the journal and are only counted.
-    """
-    files = list_journal(journal)
-    if not files:
-        return []
-    import ray
-
-    asked = ray.put((questions, samplings))
-
-    def judge_file(row: Row) -> Iterator[Row]:
-        return _judge_file(row["file"], row["path"], *ray.get(asked))
-
-    dataset = ray.data.from_items(
-        [{"file": n, "path": path} for n, path in enumerate(files)],
-        override_num_blocks=len(files),
-    )
-    rows: list[Row] = dataset.flat_map(judge_file).take_all()
-    return rows
-
-
-def _judge_file(file: int, path: str, questions: Questions, samplings: Samplings) -> Iterator[Row]:
-    """Rows of verdicts for one file of the journal."""
-    for line, record in enumerate(iter_records(path)):
-        if record is None:
-            logger.warning("%s: a damaged line is passed over", path)
-            continue
-        question = questions.get(record.example_id)
-        is_known = question is not None and record.prompt_hash == question.prompt_hash
-        is_asked = is_known and record.sampling in samplings
-        verdict = _judge_record(record, question) if is_asked and question else _NOT_ASKED
-        place = {"file": file, "line": line, "journal": f"{path.rsplit('/', 1)[-1]}:{line + 1}"}
-        yield {**place, **verdict, **_account(record)}
-
-
-_NOT_ASKED: Row = {
-    "ruling": "",
-    "standing": "",
-    "detail": "",
-    "steps": [],
-    "estimated_prompt_tokens": 0,
-}
-
-
-def _judge_record(record: Record, question: Question) -> Row:
-    verdict = question.judge(record)
-    return {
-        "ruling": verdict.ruling,
-        "standing": standing_of(verdict),
-        "detail": verdict.detail,
-        "steps": list(verdict.steps),
-        "estimated_prompt_tokens": estimate_tokens(question.prompt),
-    }
-
-
-def _account(record: Record) -> Row:
-    """What a card or a bill needs of an answer."""
-    return {
-        "example_id": record.example_id,
-        **provenance(record),
-        "run": record.run,
-        "prompt_tokens": int(record.usage.get("prompt_tokens", 0)),
-        "completion_tokens": int(record.usage.get("completion_tokens", 0)),
-        "cost": spending_of(record).cost if record.cost is not None else None,
-        "latency_s": record.latency_s,
-        "finish_reason": record.finish_reason,
-        "tries": record.tries,
-    }
-
-
-def _sort(questions: Questions, found: Iterable[Row]) -> tuple[list[Row], Spending]:
-    """The answers that are asked for, in order, and what all answers cost.
-
-    The first answer to a call counts.
-    """
-    order = {example_id: n for n, example_id in enumerate(questions)}
-    first: dict[Ask, Row] = {}
-    spent = Spending()
-    for row in sorted(found, key=lambda row: (row["file"], row["line"])):
-        tokens = row["prompt_tokens"] + row["completion_tokens"]
-        spent += Spending(1, tokens, row["cost"] or 0.0)
-        if row["ruling"]:
-            first.setdefault((row["example_id"], row["attempt"]), row)
-    rows = sorted(first.values(), key=lambda row: (order[row["example_id"]], row["attempt"]))
-    return rows, spent
+def _iter_answers(out: str) -> Iterator[JournalEntry]:
+    for path in list_journal_files(storage.join(out, FOLDER)):
+        yield from filter(None, iter_entries(path))
 
 
 def _plan(
-    dataset: Dataset, questions: Questions, rows: list[Row], config: RunConfig, spent: Spending
+    dataset: Dataset,
+    requests: Requests,
+    entries: Sequence[JudgedEntry],
+    config: RunConfig,
+    spent: Spending,
 ) -> Plan:
-    answered: dict[str, dict[int, Standing]] = {}
-    for row in rows:
-        answered.setdefault(row["example_id"], {})[row["attempt"]] = row["standing"]
+    answered: dict[str, dict[int, CompletionStatus]] = {}
+    for entry in entries:
+        if entry.status is not None:
+            answered.setdefault(entry.example_id, {})[entry.attempt] = entry.status
     limits = config.synthesis
-    budget = build_budget(config, [question.prompt for question in questions.values()], spent)
-    quotas = _quotas(dataset, config)
-    return Plan(questions, limits.attempts, limits.tau, answered, quotas, budget)
+    budget = build_budget(config, _prompts(requests), spent)
+    quotas = build_quotas(dataset, config)
+    return Plan(requests, limits.attempts, limits.tau, answered, quotas, budget)
 
 
-def _quotas(dataset: Dataset, config: RunConfig) -> list[Quota]:
-    """The thresholds by user and by category, where they are set."""
-    examples, limits = dataset.examples("train"), config.synthesis
-    quotas = []
-    if limits.tau_per_user is not None:
-        users = {e.example_id: e.user_id for e in examples}
-        quotas.append(Quota("tau_per_user", limits.tau_per_user, users))
-    if limits.tau_per_category is not None:
-        items = dataset.items
-        narrowest = {e.example_id: (items[e.target].categories or ("",))[-1] for e in examples}
-        quotas.append(Quota("tau_per_category", limits.tau_per_category, narrowest))
-    return quotas
-
-
-def _ask(
+def _make_calls(
     plan: Plan,
-    questions: Questions,
+    requests: Requests,
     dataset: Dataset,
     journal: str,
     config: RunConfig,
@@ -395,7 +247,7 @@ def _ask(
             program = OfflineTeacher(dataset.items.values(), dataset.examples("train"))
             base_url = stack.enter_context(serve_offline_teacher(program))
             teacher = teacher.model_copy(update={"base_url": base_url})
-        work = Assignment(
+        settings = ActorSettings(
             teacher=teacher,
             keys=tuple(keys.get(endpoint.api_key_env) for endpoint in teacher.endpoints),
             journal=journal,
@@ -404,7 +256,7 @@ def _ask(
             is_offline=is_offline,
             inference=config.inference,
         )
-        return ask_all(plan, Crew(questions, work), config.synthesis.num_actors)
+        return run_calls(plan, ActorPool(requests, settings), config.synthesis.num_actors)
 
 
 def _warn_of_cap(plan: Plan, state: str) -> None:
@@ -419,90 +271,3 @@ def _check_shared(journal: str, plan: Plan, num_found: int) -> None:
             f"{journal}: holds {num_found} of {plan.num_answers} answers; expected a folder that "
             "all machines of the cluster share; choose such an --out"
         )
-
-
-def _write(
-    out: str,
-    dataset: Dataset,
-    questions: Questions,
-    rows: list[Row],
-    config: RunConfig,
-    figures: dict[str, Any],
-) -> dict[str, Any]:
-    """Paths, verdicts, the card and, last, the summary."""
-    valid = _first_valid(rows)
-    kept = _within(valid, config.synthesis.tau, _quotas(dataset, config))
-    if not kept:
-        logger.warning("synthesize: no valid path; training would see purchases alone")
-    item_of = {e.example_id: e.target for e in dataset.examples(config.synthesis.split)}
-    storage.write_table(storage.join(out, schema.PATHS_FILE), _paths(kept, item_of))
-    verdicts = [{name: row[name] for name in schema.VERDICTS.names} for row in rows]
-    storage.write_table(
-        storage.join(out, "verdicts.parquet"),
-        pa.Table.from_pylist(verdicts, schema=schema.VERDICTS),
-    )
-    rulings = Counter(row["ruling"] for row in rows)
-    summary = {
-        "model": config.teacher.model,
-        "teachers": dict(Counter(row["teacher"] for row in rows)),
-        "dataset_fingerprint": dataset.fingerprint,
-        "examples": len(questions),
-        "left_out": len(dataset.examples("train", config.synthesis.num_examples)) - len(questions),
-        "tau": config.synthesis.tau,
-        "calls": len(rows),
-        "kept": len(kept),
-        "valid": len(valid),
-        "pruned": {reason: n for reason, n in sorted(rulings.items()) if reason != "kept"},
-        "retries": sum(row["tries"] - 1 for row in rows),
-        "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
-        "completion_tokens": sum(row["completion_tokens"] for row in rows),
-        "cost": _cost(rows),
-        **figures,
-    }
-    write_card(out, dataset, questions, rows, storage.join(out, FOLDER), summary)
-    storage.write_json(storage.join(out, "summary.json"), summary)
-    return summary
-
-
-def _cost(rows: Iterable[Row]) -> float | None:
-    """What answers cost together; None where no price is known."""
-    costs = [row["cost"] for row in rows if row["cost"] is not None]
-    return round(sum(costs), 6) if costs else None
-
-
-def _first_valid(rows: list[Row]) -> list[Row]:
-    """The first valid answer of each example that has one, in the order of the examples."""
-    valid: dict[str, Row] = {}
-    for row in rows:
-        if row["ruling"] == "kept":
-            valid.setdefault(row["example_id"], row)
-    return list(valid.values())
-
-
-def _within(valid: list[Row], tau: int | None, quotas: list[Quota]) -> list[Row]:
-    """The first paths that the thresholds allow."""
-    kept: list[Row] = []
-    counts: list[Counter[str]] = [Counter() for _ in quotas]
-    for row in valid:
-        groups = [quota.group_of[row["example_id"]] for quota in quotas]
-        if all(
-            count[group] < quota.tau
-            for quota, count, group in zip(quotas, counts, groups, strict=True)
-        ):
-            kept.append(row)
-            for count, group in zip(counts, groups, strict=True):
-                count[group] += 1
-    return kept[:tau]
-
-
-def _paths(kept: list[Row], item_of: dict[str, str]) -> pa.Table:
-    rows = [
-        row
-        | {
-            "reasoning": render_reasoning("full", row["steps"]),
-            schema.ITEM_ID: item_of[row["example_id"]],
-        }
-        for row in kept
-    ]
-    paths = [{name: row[name] for name in schema.PATHS.names} for row in rows]
-    return pa.Table.from_pylist(paths, schema=schema.PATHS)

@@ -9,15 +9,16 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from msrrec.config import EndpointConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME
-from msrrec.engines.openai import Answer, CallFailed, TryAgain, estimate_tokens
+from msrrec.engines.openai import CallFailed, Completion, TryAgain, Usage, estimate_tokens
 from msrrec.errors import EngineError
-from msrrec.synthesis.gate import Gate
+from msrrec.prices import token_cost
 from msrrec.synthesis.journal import Sampling
+from msrrec.synthesis.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _TRIES_BEFORE_FIRST_ANSWER = 3
 class Client(Protocol):
     """What makes one try of one call: an API, or weights in this process."""
 
-    async def ask(self, prompt: str, attempt: int) -> Answer:
+    async def complete(self, prompt: str, attempt: int) -> Completion:
         """The answer; raises EngineError, TryAgain or CallFailed, see ``TeacherClient``."""
         ...
 
@@ -46,12 +47,13 @@ class Teacher:
 
     Attributes:
         begun: Calls begun, which its share is measured by.
-        mean_tokens: Of the calls answered so far, prompt and answer; None before the first.
+        mean_tokens: Mean tokens of prompt and completion over the calls answered so far; None
+            before the first.
     """
 
     endpoint: EndpointConfig
     client: Client
-    gate: Gate
+    limiter: RateLimiter
     begun: int = 0
     num_answers: int = 0
     mean_tokens: float | None = None
@@ -66,31 +68,31 @@ class Teacher:
         """What of it decides an answer."""
         return Sampling(self.endpoint.model, self.endpoint.temperature, self.endpoint.max_tokens)
 
-    async def ask(self, prompt: str, attempt: int) -> Answer:
+    async def complete(self, prompt: str, attempt: int) -> Completion:
         """One try, within the limits; raises what its client raises."""
         booked = self.mean_tokens or estimate_tokens(prompt) + self.endpoint.max_tokens
         tokens = 0.0
         self.begun += 1
-        began_s = await self.gate.enter(booked)
+        began_s = await self.limiter.acquire(booked)
         try:
-            answer = await self.client.ask(prompt, attempt)
+            answer = await self.client.complete(prompt, attempt)
             tokens = count_tokens(answer.usage)
         except TryAgain as error:
             wait_s = min(error.wait_s, _LONGEST_DELAY_S)
-            if error.is_overloaded and self.gate.overloaded(began_s, wait_s):
-                logger.info("%s throttles: %d calls in flight", self.name, self.gate.limit)
+            if error.is_overloaded and self.limiter.on_overload(began_s, wait_s):
+                logger.info("%s throttles: %d calls in flight", self.name, self.limiter.limit)
             raise
         finally:
-            self.gate.leave()
-            self.gate.settle(booked, tokens)
-        self.gate.answered()
+            self.limiter.release()
+            self.limiter.settle(booked, tokens)
+        self.limiter.on_answer()
         self.num_answers += 1
         mean = self.mean_tokens or 0.0
         self.mean_tokens = mean + (tokens - mean) / self.num_answers
         return answer
 
 
-def count_tokens(usage: dict[str, Any]) -> int:
+def count_tokens(usage: Usage) -> int:
     """Tokens of prompt and answer together."""
     return int(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0))
 
@@ -105,15 +107,17 @@ def teacher_name(endpoint: EndpointConfig) -> str:
     return f"{endpoint.model} at {parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def cost_of(endpoint: EndpointConfig, usage: dict[str, Any]) -> float | None:
+def cost_of(endpoint: EndpointConfig, usage: Usage) -> float | None:
     """What an answer cost: as the API says, else by the price table; None without either."""
-    said = usage.get("cost")
-    if isinstance(said, int | float) and not isinstance(said, bool):
-        return float(said)
-    if endpoint.prompt_price is None or endpoint.completion_price is None:
-        return None
-    prompt = usage.get("prompt_tokens", 0) * endpoint.prompt_price
-    return float(prompt + usage.get("completion_tokens", 0) * endpoint.completion_price) / 1e6
+    cost = usage.get("cost")
+    if isinstance(cost, int | float) and not isinstance(cost, bool):
+        return float(cost)
+    return token_cost(
+        usage.get("prompt_tokens", 0),
+        usage.get("completion_tokens", 0),
+        endpoint.prompt_price,
+        endpoint.completion_price,
+    )
 
 
 @dataclass
@@ -135,7 +139,7 @@ class Teachers:
         self._max_retries = max_retries
         self._room = asyncio.Condition()
 
-    async def ask(self, prompt: str, attempt: int) -> tuple[Teacher, Answer, int]:
+    async def complete(self, prompt: str, attempt: int) -> tuple[Teacher, Completion, int]:
         """The answer of the teacher that gave one, and the number of tries.
 
         Raises:
@@ -148,7 +152,7 @@ class Teachers:
             call.tries += 1
             delay_s = 0.0
             try:
-                return teacher, await teacher.ask(prompt, attempt), call.tries
+                return teacher, await teacher.complete(prompt, attempt), call.tries
             except EngineError as error:
                 self._lose(teacher, error)
             except CallFailed:
@@ -167,7 +171,7 @@ class Teachers:
     @property
     def in_flight(self) -> int:
         """Calls begun and not ended."""
-        return sum(teacher.gate.in_flight for teacher in self._all)
+        return sum(teacher.limiter.in_flight for teacher in self._all)
 
     async def stop(self) -> None:
         """Begin no more calls; those that wait to begin fail."""
@@ -183,13 +187,13 @@ class Teachers:
     async def _pick(self, call: _Call) -> Teacher:
         """The teacher with room that is most behind its share, one that has not failed if any."""
         async with self._room:
-            while not (free := [t for t in self._alive if t.gate.has_room]):
+            while not (free := [t for t in self._alive if t.limiter.has_room]):
                 if self._lost is not None:
                     raise self._lost
                 await self._room.wait()
         return min(
             free,
-            key=lambda t: (call.avoided.count(t), t.gate.is_paused, t.begun / t.endpoint.weight),
+            key=lambda t: (call.avoided.count(t), t.limiter.is_paused, t.begun / t.endpoint.weight),
         )
 
     async def _signal(self) -> None:
@@ -235,6 +239,6 @@ class Teachers:
 
 
 def _delay_s(tries: int) -> float:
-    """Exponential with jitter; what the teacher asks to wait is the gate's."""
+    """Exponential with jitter; what the teacher asks to wait is the limiter's."""
     delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(tries - 1, 10))
     return float(delay_s * random.uniform(0.5, 1.0))

@@ -2,8 +2,8 @@
 
 On processors it multiplies in blocks of its own: torch's kernel there gains nothing from bfloat16.
 
-Shapes: H = heads, G = key heads (they divide H), T = tokens of the row, D = head width, Q = tokens
-that ask: of each example those from its start on, all of them unless said.
+Shapes: H = heads, G = key heads (they divide H), T = tokens of the row, D = head width, Q = query
+tokens: those of each example from its ``start`` on, all of them where it is 0.
 """
 
 import functools
@@ -18,8 +18,8 @@ Kernel = Literal["blocked", "sdpa", "varlen"]
 which needs a GPU and 16 bits."""
 
 _BLOCK_ROWS = 128
-"""Queries per block: the part of the square above the diagonal that is multiplied in vain is small,
-and the blocks are large enough for the matrix unit."""
+"""Queries per block: little is multiplied above the diagonal, and the blocks are large enough for
+the matrix unit."""
 
 
 def fastest_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
@@ -69,7 +69,7 @@ def packed_attention(
         key: (1, G, T, D).
         value: Like ``key``.
         attention_mask: None; the lengths say it all.
-        scaling: Of the scores; None for 1 / sqrt(D).
+        scaling: Factor of the scores; None for 1 / sqrt(D).
         sequence_lengths: Tokens of each example, in order; None for one example.
         kernel: What computes it.
 
@@ -98,8 +98,8 @@ def attend(
         k: (G, T, D).
         v: Like ``k``.
         lengths: Tokens of each example, in order; they sum to T.
-        starts: First token of each example that asks; its length where none does.
-        scale: Of the scores.
+        starts: First query token of each example; its length where it has none.
+        scale: Factor of the scores.
         kernel: What computes it.
 
     Returns:
@@ -236,7 +236,7 @@ def _ungrouped(states: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _blocks(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[slice, slice, int]]:
-    """Of every block its rows of queries, the keys they see, and the count of its rows."""
+    """For every block its rows of queries, the keys that they see, and the number of rows."""
     first_row = first_key = 0
     for length, start in zip(lengths, starts, strict=True):
         for begin in range(start, length, _BLOCK_ROWS):

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypedDict
 
 import torch
 
@@ -17,16 +17,28 @@ from msrrec import storage
 from msrrec.training.learner import Learner
 
 METRICS = "metrics.jsonl"
-VALIDATION_LOSS = "validation_loss"
+VALIDATION_LOSS: Final = "validation_loss"
 _TRAINER = "trainer.pt"
 _NAME = "step-{:08d}"
 _KEPT = 2
 
-Row = dict[str, Any]
-"""One line of ``metrics.jsonl``."""
+
+class MetricsRow(TypedDict, total=False):
+    """One line of ``metrics.jsonl``: a step, and means over the steps since the line before."""
+
+    step: int
+    epoch: int
+    learning_rate: float
+    validation_loss: float
+    loss: float | None
+    loss_rea: float | None
+    loss_rec: float | None
+    tokens_per_s: float
+    examples_per_s: float
+    memory_bytes: int
 
 
-def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[Row]) -> None:
+def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
     """Put a checkpoint into a run's folder and remove those that no one needs any more."""
     with storage.atomic_folder(str(run / _NAME.format(steps_done))) as aside:
         save_checkpoint(aside, learner, steps_done, rows)
@@ -48,13 +60,13 @@ def steps_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def best_step(rows: list[Row]) -> int | None:
+def best_step(rows: list[MetricsRow]) -> int | None:
     """The step with the least validation loss, the first of equals; None without any."""
     losses = {row["step"]: row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row}
     return min(losses, key=lambda step: losses[step]) if losses else None
 
 
-def is_stalled(rows: list[Row], patience: int) -> bool:
+def is_stalled(rows: list[MetricsRow], patience: int) -> bool:
     """Whether the last ``patience`` validations have brought no lower loss; never for 0."""
     steps = [row["step"] for row in rows if VALIDATION_LOSS in row]
     best = best_step(rows)
@@ -67,7 +79,7 @@ def remove_halves(run: Path) -> None:
         shutil.rmtree(half)
 
 
-def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[Row]) -> None:
+def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
     """Write a checkpoint into an empty folder; its adapter files are PEFT's own."""
     learner.model.save_pretrained(folder, save_embedding_layers=False)
     state = {"optimizer": learner.optimizer.state_dict(), "steps_done": steps_done}
@@ -83,7 +95,7 @@ def load_adapter(folder: str, model: Any) -> None:
     set_peft_model_state_dict(model, load_file(Path(folder) / "adapter_model.safetensors"))
 
 
-def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[Row]]:
+def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[MetricsRow]]:
     """Put a checkpoint into a learner; the steps done and the metrics so far."""
     load_adapter(folder, learner.model)
     state = torch.load(Path(folder) / _TRAINER, map_location=learner.device, weights_only=True)
@@ -91,13 +103,13 @@ def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[Row]]:
     return int(state["steps_done"]), read_metrics(folder)
 
 
-def read_metrics(folder: str) -> list[Row]:
+def read_metrics(folder: str) -> list[MetricsRow]:
     """The lines of a folder's ``metrics.jsonl``."""
     text = (Path(folder) / METRICS).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
-def write_metrics(folder: str, rows: list[Row]) -> None:
+def write_metrics(folder: str, rows: list[MetricsRow]) -> None:
     """A folder's ``metrics.jsonl``, renamed into its place."""
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     storage.write_bytes(storage.join(folder, METRICS), lines.encode())

@@ -112,7 +112,7 @@ def build_examples(
     Args:
         dataset: Its train split is used.
         paths: The five steps of each kept path, by example id; the others train on behaviour alone.
-        tokenizer: Of the base model.
+        tokenizer: The base model's.
         config: Sides, behaviour, and the longest example.
         answer_format: How the recommendation names its item.
 
@@ -218,7 +218,7 @@ def encode_example(
     """One example in tokens, shortened from its oldest history where it is too long.
 
     Args:
-        tokenizer: Of the base model.
+        tokenizer: The base model's.
         query: History and candidates.
         side: The chain; ``direct`` for behaviour-only examples.
         steps: One a step of the chain, none for ``direct``.
@@ -248,7 +248,7 @@ def encode_example(
 def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
     """Token ids from the end marker to the end token.
 
-    The answer names a stranger's title, in which nothing becomes a special token.
+    The answer holds a title from outside, so nothing in it becomes a special token.
     """
     return [
         *encode_closing(tokenizer),

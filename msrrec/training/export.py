@@ -9,8 +9,8 @@ import torch
 
 from msrrec import storage
 from msrrec.errors import DataError
-from msrrec.models import MODEL_CONFIG, ModelSource, read_settings, write_settings
-from msrrec.training.checkpoint import Row, write_metrics
+from msrrec.models import MODEL_CONFIG, ModelSettings, ModelSource, read_settings, write_settings
+from msrrec.training.checkpoint import MetricsRow, write_metrics
 from msrrec.training.live import EVENTS
 from msrrec.training.model import Dtype, load_base, load_tokenizer
 
@@ -44,10 +44,10 @@ def begin_folder(out: str) -> Path:
 def export_model(
     folder: Path,
     checkpoint: Path,
-    rows: list[Row],
+    rows: list[MetricsRow],
     source: ModelSource,
     dtype: Dtype,
-    settings: dict[str, Any],
+    settings: ModelSettings,
     *,
     merged: bool,
     on_gpu: bool,

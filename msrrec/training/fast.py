@@ -28,8 +28,8 @@ def use_fast_layers(base: Any, kernel: Kernel, dtype: torch.dtype) -> bool:
 
     Args:
         base: Inside the PEFT model; its attention has nothing special.
-        kernel: Of the attention.
-        dtype: Of the products.
+        kernel: What computes the attention.
+        dtype: Type of the matrix products.
     """
     if base.config.model_type not in MODEL_TYPES or not _fits(base):
         return False

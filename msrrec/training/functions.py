@@ -1,4 +1,4 @@
-"""Differentiable pieces of a frozen model with LoRA: each keeps little and forms no vain gradient.
+"""Differentiable pieces of a frozen model with LoRA that compute no gradient nobody uses.
 
 Frozen weights get no gradient, LoRA's dropout is 0, and every product runs in the type of its
 input; what autograd would keep and compute beyond that is left out.
@@ -21,7 +21,7 @@ class Frozen:
     Attributes:
         weight: (N, K).
         bias: (N,), or None.
-        scale: Of the LoRA update, alpha / R.
+        scale: Factor of the LoRA update, alpha / R.
     """
 
     weight: torch.Tensor

@@ -13,7 +13,7 @@ import torch
 _CHUNK_ELEMENTS, _CHUNK_ELEMENTS_ON_GPU = 2**24, 2**27
 """Logits held at once, of two bytes in bfloat16, and as many probabilities."""
 _LEAST_ROWS = 64
-"""Of a chunk: fewer would read the weight too often."""
+"""The fewest rows of a chunk: with fewer the weight would be read too often."""
 
 
 def head_loss(

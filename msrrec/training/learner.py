@@ -51,7 +51,7 @@ class Learner:
 
     Args:
         model: A PEFT model.
-        config: Of the training run.
+        config: Settings of the training run.
         bfloat16: Whether matrix products run in bfloat16.
         device: Where to train; None for where the model is.
         rank: 0-based.
@@ -73,7 +73,7 @@ class Learner:
         self.device = device or next(model.parameters()).device
         self.is_sharded = config.strategy == "fsdp" and world_size > 1
         self._prepare(model.get_base_model())
-        self.grain = COARSE if self.packs and self.device.type == "cpu" else EXACT
+        self.sizes = COARSE if self.packs and self.device.type == "cpu" else EXACT
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.weights, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -151,7 +151,7 @@ class Learner:
     def token_logprobs(self, pair: Pair) -> list[float]:
         """Natural log-probabilities of one example's supervised tokens, in their order."""
         self.model.eval()
-        packed = pack([pair], self.device, self.grain)
+        packed = pack([pair], self.device, self.sizes)
         if self.head is None:
             losses_S = cross_entropy(self._logits(packed).float(), packed.targets, reduction="none")
         else:
@@ -167,11 +167,11 @@ class Learner:
         size = self.config.micro_batch_size if self.packs else 1
         for start in range(0, len(mine), size):
             some = [examples[i] for i in mine[start : start + size]]
-            yield pack(some, self.device, self.grain)
+            yield pack(some, self.device, self.sizes)
         if self.is_sharded:
             most = math.ceil(math.ceil(len(batch) / self.world_size) / size)
             shortest = batch[np.argmin(examples.lengths[batch])]
-            idle = pack([examples[shortest]], self.device, self.grain)
+            idle = pack([examples[shortest]], self.device, self.sizes)
             for _ in range(most - math.ceil(len(mine) / size)):
                 yield replace(idle, shares=torch.zeros_like(idle.shares))
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from msrrec.training.checkpoint import METRICS, Row, write_metrics
+from msrrec.training.checkpoint import METRICS, MetricsRow, write_metrics
 
 EVENTS = "tensorboard"
 
@@ -23,7 +23,7 @@ class Live:
         tensorboard: Whether to write event files too.
     """
 
-    def __init__(self, folder: Path, rows: list[Row], *, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, rows: list[MetricsRow], *, tensorboard: bool) -> None:
         self._file = folder / METRICS
         write_metrics(str(folder), rows)
         self._num_rows = len(rows)
@@ -35,7 +35,7 @@ class Live:
             self._events = SummaryWriter(str(folder / EVENTS), flush_secs=5)
             self._add_events(rows)
 
-    def update(self, rows: list[Row]) -> None:
+    def update(self, rows: list[MetricsRow]) -> None:
         """Write those that are new; ``rows`` only grows."""
         new = rows[self._num_rows :]
         if not new:
@@ -50,7 +50,7 @@ class Live:
         if self._events is not None:
             self._events.close()
 
-    def _add_events(self, rows: Iterable[Row]) -> None:
+    def _add_events(self, rows: Iterable[MetricsRow]) -> None:
         if self._events is None:
             return
         for row in rows:

@@ -8,8 +8,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.train
@@ -19,10 +19,11 @@ from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
-from msrrec.models import ModelSource, locate_base
+from msrrec.models import ModelSettings, ModelSource, locate_base
+from msrrec.stage import Summary
 from msrrec.training.checkpoint import (
     VALIDATION_LOSS,
-    Row,
+    MetricsRow,
     best_step,
     find_checkpoints,
     is_stalled,
@@ -33,7 +34,7 @@ from msrrec.training.examples import ExampleSet, build_examples, build_validatio
 from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
 from msrrec.training.model import check_4bit, load_tokenizer
 from msrrec.training.schedule import num_steps
-from msrrec.training.worker import Job, run_worker
+from msrrec.training.worker import TrainingJob, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,7 @@ _NO_EFFECT = {*TrainConfig.runtime, "export_merged", "keep"}
 """Settings that leave the result alone, so that a run may go on with others."""
 
 
-def train(
-    dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConfig
-) -> dict[str, Any]:
+def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConfig) -> Summary:
     """Fine-tune the base model on a dataset's training examples and export it.
 
     Args:
@@ -69,7 +68,7 @@ def train(
             dataset, load_tokenizer(source), config.train, source.answer_format
         )
     folder = begin_folder(out)
-    job = Job(source, config.model.dtype, config.train)
+    job = TrainingJob(source, config.model.dtype, config.train)
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
     rows = read_metrics(str(last))
     kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
@@ -87,7 +86,7 @@ def train(
         merged=config.train.export_merged,
         on_gpu=on_gpu,
     )
-    return summarize(out, examples, rows) | {"steps": steps_of(last), "kept_step": kept}
+    return asdict(summarize(out, examples, rows, steps_of(last), kept))
 
 
 def check_cluster(config: TrainConfig) -> bool:
@@ -138,7 +137,12 @@ def prepare_examples(
 
 
 def fit(
-    job: Job, examples: ExampleSet, validation: ExampleSet | None, folder: Path, *, on_gpu: bool
+    job: TrainingJob,
+    examples: ExampleSet,
+    validation: ExampleSet | None,
+    folder: Path,
+    *,
+    on_gpu: bool,
 ) -> Path:
     """Train on Ray, where anything is left to do, and return the last checkpoint.
 
@@ -161,7 +165,7 @@ def is_finished(checkpoint: Path, num_examples: int, config: TrainConfig) -> boo
 
 
 def run_workers(
-    job: Job, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
+    job: TrainingJob, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
 ) -> None:
     """Let Ray Train's workers do all steps that are left, again wherever workers are lost.
 
@@ -213,7 +217,7 @@ def raise_for_user(failures: Iterable[BaseException]) -> None:
             raise cause
 
 
-def run_name(job: Job, examples: ExampleSet, validation: ExampleSet | None) -> str:
+def run_name(job: TrainingJob, examples: ExampleSet, validation: ExampleSet | None) -> str:
     """A name that differs whenever data, base model or a setting with an effect does."""
     settings = job.config.model_dump(mode="json", exclude=_NO_EFFECT)
     weights = hash_weights(job.source) or job.source.path
@@ -223,7 +227,7 @@ def run_name(job: Job, examples: ExampleSet, validation: ExampleSet | None) -> s
     return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
-def describe_model(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+def describe_model(dataset: Dataset, config: RunConfig) -> ModelSettings:
     """What ``config.json`` says about the run."""
     return {
         "base_model": config.model.name_or_path,
@@ -237,20 +241,51 @@ def describe_model(dataset: Dataset, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def summarize(out: str, examples: ExampleSet, rows: list[Row]) -> dict[str, Any]:
-    """The counts of a finished run and its last metrics."""
+@dataclass(frozen=True)
+class TrainingSummary:
+    """The counts of a finished run and its last metrics.
+
+    Attributes:
+        model: The model's folder.
+        num_shortened: Examples whose oldest history was left out.
+        loss: Mean over the last lines' steps, as are the two parts of it.
+        validation_loss: The least of the run; None without validation.
+        kept_step: The step that the exported model is of.
+    """
+
+    model: str
+    num_examples: int
+    num_reasoning: int
+    num_behaviour_only: int
+    num_shortened: int
+    num_tokens: int
+    loss: float | None
+    loss_rea: float | None
+    loss_rec: float | None
+    validation_loss: float | None
+    tokens_per_s: float
+    steps: int
+    kept_step: int | None
+
+
+def summarize(
+    out: str, examples: ExampleSet, rows: list[MetricsRow], steps: int, kept_step: int | None
+) -> TrainingSummary:
+    """The summary of a run from its examples and metrics."""
     last = rows[-1]
     losses = [row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row]
-    return {
-        "model": out,
-        "num_examples": len(examples),
-        "num_reasoning": examples.num_reasoning,
-        "num_behaviour_only": len(examples) - examples.num_reasoning,
-        "num_shortened": examples.num_shortened,
-        "num_tokens": int(examples.lengths.sum()),
-        "loss": last["loss"],
-        "loss_rea": last["loss_rea"],
-        "loss_rec": last["loss_rec"],
-        "validation_loss": min(losses, default=None),
-        "tokens_per_s": last["tokens_per_s"],
-    }
+    return TrainingSummary(
+        model=out,
+        num_examples=len(examples),
+        num_reasoning=examples.num_reasoning,
+        num_behaviour_only=len(examples) - examples.num_reasoning,
+        num_shortened=examples.num_shortened,
+        num_tokens=int(examples.lengths.sum()),
+        loss=last["loss"],
+        loss_rea=last["loss_rea"],
+        loss_rec=last["loss_rec"],
+        validation_loss=min(losses, default=None),
+        tokens_per_s=last["tokens_per_s"],
+        steps=steps,
+        kept_step=kept_step,
+    )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from msrrec.config import TrainConfig
-from msrrec.errors import ConfigError, ModelError
+from msrrec.errors import ConfigError, ModelError, first_line
 from msrrec.models import ModelSource
 
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -24,7 +24,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source.path}: no tokenizer there ({_line(error)})") from error
+        raise ModelError(f"{source.path}: no tokenizer there ({first_line(error)})") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{source.path}: its tokenizer has no end token; expected one, to learn when to stop"
@@ -51,7 +51,7 @@ def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool, in_4bit: bool 
             quantization_config=four_bits(weights) if in_4bit else None,
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source.path}: no weights there ({_line(error)})") from error
+        raise ModelError(f"{source.path}: no weights there ({first_line(error)})") from error
     model.config.use_cache = False
     return model
 
@@ -125,7 +125,3 @@ def multiplies_in_bfloat16(dtype: Dtype, device: torch.device) -> bool:
     if dtype == "float32":
         return False
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -47,11 +47,11 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Grain:
-    """Sizes are rounded up to multiples of these, with tokens that nothing learns from.
+class RoundedSizes:
+    """The multiples that sizes of a packed row are rounded up to, with tokens that train nothing.
 
-    The processor's matrix library keeps a kernel for every shape it has met, some megabytes each;
-    round sizes come again, so its memory stays bounded and kernels are found instead of made.
+    The processor's matrix library caches a kernel of some megabytes for every shape. Rounded sizes
+    recur, so the cache stays small and is hit.
     """
 
     example: int = 1
@@ -63,14 +63,16 @@ class Grain:
     """Supervised tokens of a row; the added ones repeat the last and have no share in any loss."""
 
 
-EXACT = Grain()
-COARSE = Grain(example=32, row=128, supervised=32)
+EXACT = RoundedSizes()
+COARSE = RoundedSizes(example=32, row=128, supervised=32)
 
 
-def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu", grain: Grain = EXACT) -> Packed:
+def pack(
+    pairs: Sequence[Pair], device: torch.device | str = "cpu", sizes: RoundedSizes = EXACT
+) -> Packed:
     """The row of some examples, at least one; none may begin with a supervised token."""
-    padded = [_pad(pair, _lack(len(pair[0]), grain.example)) for pair in pairs]
-    rest = _lack(sum(len(ids) for ids, _ in padded), grain.row)
+    padded = [_pad(pair, _lack(len(pair[0]), sizes.example)) for pair in pairs]
+    rest = _lack(sum(len(ids) for ids, _ in padded), sizes.row)
     if rest:
         padded.append((np.zeros(rest, np.int32), np.zeros(rest, np.int8)))
     lengths = tuple(len(ids) for ids, _ in padded)
@@ -78,9 +80,9 @@ def pack(pairs: Sequence[Pair], device: torch.device | str = "cpu", grain: Grain
     segments = np.concatenate([segments for _, segments in padded])
     shares = np.concatenate([span_shares(segments) for _, segments in padded], axis=1)
     supervised = np.flatnonzero(segments != NOT_SUPERVISED)
-    starts = tuple(_start_of_tail(segments, grain.example) for _, segments in padded)
+    starts = tuple(_start_of_tail(segments, sizes.example) for _, segments in padded)
     tails = np.flatnonzero(_positions(lengths) >= np.repeat(starts, lengths))
-    idle = _lack(len(supervised), grain.supervised)
+    idle = _lack(len(supervised), sizes.supervised)
     targets, rows = (np.pad(x, (0, idle), "edge") for x in (ids[supervised], supervised - 1))
     return Packed(
         input_ids=_tensor(ids, torch.int64, device)[None],

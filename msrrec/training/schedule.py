@@ -45,7 +45,7 @@ def share_of_worker(batch: Batch, lengths: NDArray[np.int64], rank: int, world_s
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Of a 0-based step: a straight line up to the peak, then a cosine towards 0."""
+    """The learning rate of a 0-based step: a straight line to the peak, then a cosine towards 0."""
     warmup = math.ceil(config.warmup_ratio * total)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import ray
 import ray.train
@@ -22,7 +22,7 @@ from msrrec.errors import DataError, MsrRecError
 from msrrec.models import ModelSource
 from msrrec.training.checkpoint import (
     VALIDATION_LOSS,
-    Row,
+    MetricsRow,
     find_checkpoints,
     is_stalled,
     keep_checkpoint,
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every worker is told; systems whose model has more parts override the methods."""
+class TrainingJob:
+    """What every training worker is given; systems with further parts override the methods."""
 
     source: ModelSource
     dtype: Dtype
@@ -64,6 +64,21 @@ class Job:
         return Learner(model, self.config, **place)
 
 
+class WorkerSettings(TypedDict):
+    """What Ray Train hands to every worker.
+
+    Attributes:
+        examples: A reference to the examples to learn from, and to validate on or None.
+        run: The folder of the checkpoints.
+        folder: The model's folder.
+    """
+
+    job: TrainingJob
+    examples: "ray.ObjectRef[tuple[ExampleSet, ExampleSet | None]]"
+    run: str
+    folder: str
+
+
 @dataclass
 class Meter:
     """Averages over the steps between two lines of ``metrics.jsonl``."""
@@ -76,9 +91,10 @@ class Meter:
         self.results.append(result)
         self.seconds += seconds
 
-    def read(self, **place: Any) -> Row:
+    def read(self, place: MetricsRow) -> MetricsRow:
         """One line, after which counting begins anew; ``place`` holds step, epoch and the like."""
-        row = place | {
+        row: MetricsRow = {
+            **place,
             "loss": _mean([r.loss for r in self.results]),
             "loss_rea": _mean([r.loss_rea for r in self.results if r.loss_rea is not None]),
             "loss_rec": _mean([r.loss_rec for r in self.results]),
@@ -90,14 +106,14 @@ class Meter:
         return row
 
 
-def run_worker(settings: dict[str, Any]) -> MsrRecError | None:
+def run_worker(settings: WorkerSettings) -> MsrRecError | None:
     """Ray Train's ``train_loop_per_worker``: from the last checkpoint to the last step.
 
     Returns:
-        What no restart can mend, such as a diverging loss. All workers meet it at the same step,
-        and an exception would make Ray Train start them again for nothing.
+        An error that a restart would meet again, such as a diverging loss; None without one. All
+        workers meet it at the same step. An exception would make Ray Train restart them in vain.
     """
-    job: Job = settings["job"]
+    job = settings["job"]
     examples, validation = ray.get(settings["examples"])
     learner = build_learner(job)
     log.setup(logging.INFO if learner.rank == 0 else logging.WARNING)
@@ -126,7 +142,7 @@ def run_steps(
     examples: ExampleSet,
     validation: ExampleSet | None,
     done: int,
-    rows: list[Row],
+    rows: list[MetricsRow],
 ) -> Iterator[tuple[int, bool]]:
     """Do every step that is left, until validation stalls.
 
@@ -148,11 +164,11 @@ def run_steps(
             rate, begin = learning_rate(number - 1, total, config), time.monotonic()
             result = learner.step(number - 1, examples, batch, rate)
             meter.add(result, time.monotonic() - begin)
-            place: Row = {"step": number, "epoch": epoch, "learning_rate": rate}
+            place: MetricsRow = {"step": number, "epoch": epoch, "learning_rate": rate}
             if validation and is_due(number, total, config.validate_every_steps):
                 place[VALIDATION_LOSS] = round(learner.mean_loss(validation), 6)
             if VALIDATION_LOSS in place or is_due(number, total, config.log_every_steps):
-                rows.append(meter.read(**place))
+                rows.append(meter.read(place))
             progress.advance(note=describe(rows))
             keeps = is_due(number, total, config.checkpoint_every_steps)
             yield number, keeps or VALIDATION_LOSS in place
@@ -166,7 +182,7 @@ def is_due(number: int, total: int, every: int) -> bool:
     return number == total or number % every == 0
 
 
-def build_learner(job: Job) -> Learner:
+def build_learner(job: TrainingJob) -> Learner:
     """The model on this worker's device, with a fair share of the node's cores."""
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
@@ -184,14 +200,14 @@ def build_learner(job: Job) -> Learner:
 def cores_per_worker(num_workers: int) -> int:
     """Threads for each of the workers on this node, at least 1.
 
-    Of the node's cores, or of those that Ray counts where they are fewer, as in a container.
+    They share the node's cores, or those that Ray counts where these are fewer, as in a container.
     """
     here = ray.get_runtime_context().get_node_id()
     counted = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)
     return max(1, min(int(counted), os.cpu_count() or 1) // num_workers)
 
 
-def restore(learner: Learner, run: Path) -> tuple[int, list[Row]]:
+def restore(learner: Learner, run: Path) -> tuple[int, list[MetricsRow]]:
     """Steps done and metrics so far: of the run's last checkpoint, or none.
 
     Raises:
@@ -213,13 +229,18 @@ def restore(learner: Learner, run: Path) -> tuple[int, list[Row]]:
     return done, rows
 
 
-def describe(rows: list[Row]) -> str:
+def describe(rows: list[MetricsRow]) -> str:
     """The latest metrics, for the progress line."""
     if not rows:
         return ""
     row = rows[-1]
-    names = ("loss", "loss_rea", "loss_rec", VALIDATION_LOSS)
-    losses = " ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    found = {
+        "loss": row.get("loss"),
+        "loss_rea": row.get("loss_rea"),
+        "loss_rec": row.get("loss_rec"),
+        VALIDATION_LOSS: row.get(VALIDATION_LOSS),
+    }
+    losses = " ".join(f"{name} {x:.3f}" for name, x in found.items() if x is not None)
     memory = f"{row['memory_bytes'] / 2**30:.1f} GiB"
     return f"{losses}, {row['tokens_per_s']:,.0f} tokens/s, {memory}"
 

@@ -222,7 +222,7 @@ def start_driver(dataset: Dataset, out: Path, url: str) -> subprocess.Popen[byte
 
 def kill_actor() -> None:
     children = psutil.Process().children(recursive=True)
-    next(child for child in children if "Caller" in "".join(command_of(child))).kill()
+    next(child for child in children if "TeacherActor" in "".join(command_of(child))).kill()
 
 
 def command_of(process: psutil.Process) -> list[str]:

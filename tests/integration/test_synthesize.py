@@ -24,8 +24,9 @@ from msrrec.evaluation.results import EvaluationResult
 from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
-from msrrec.synthesis.journal import iter_records, list_journal
-from msrrec.synthesis.synthesize import build_questions, collect, synthesize
+from msrrec.synthesis.journal import iter_entries, list_journal_files
+from msrrec.synthesis.requests import build_requests
+from msrrec.synthesis.synthesize import collect, synthesize
 from tests.support.dataset import write_cycle, write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -147,7 +148,7 @@ def test_the_offline_teacher_writes_paths_that_are_consistent_and_its_own(
         )
     verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
     assert [v["example_id"] for v in verdicts] == list(examples)
-    assert sum(v["ruling"] == "kept" for v in verdicts) == len(paths)
+    assert sum(v["verdict"] == "kept" for v in verdicts) == len(paths)
 
 
 def test_every_answer_is_journaled_and_none_is_paid_for_twice(
@@ -159,7 +160,7 @@ def test_every_answer_is_journaled_and_none_is_paid_for_twice(
     with stand_in(dataset, behave) as server:
         first = synthesize(dataset, str(tmp_path), config_for(server.url), KEYS)
         again = synthesize(dataset, str(tmp_path), config_for(server.url), KEYS)
-        prompts = {q.prompt for q in build_questions(dataset, RunConfig()).values()}
+        prompts = {q.prompt for q in build_requests(dataset, RunConfig()).values()}
         assert server.asked == Counter(prompts)
         assert server.keys == {"Bearer secret"}
         assert server.most_in_flight == 8
@@ -172,7 +173,9 @@ def test_every_answer_is_journaled_and_none_is_paid_for_twice(
     assert (first["calls_this_run"], again["calls_this_run"]) == (NUM_EXAMPLES, 0)
     assert again["kept"] == first["kept"] > 0
     assert (first["prompt_tokens"], first["completion_tokens"]) == (840, 600)  # 7 and 5 each
-    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f) if r]
+    records = [
+        r for f in list_journal_files(str(tmp_path / "journal")) for r in iter_entries(f) if r
+    ]
     assert len(records) == NUM_EXAMPLES + 5
     assert {r.reasoning_content for r in records} == {"thinking"}
     assert {r.served_model for r in records} == {f"{MODEL}-2"}
@@ -180,7 +183,7 @@ def test_every_answer_is_journaled_and_none_is_paid_for_twice(
 
 
 def test_no_prompt_shows_what_was_bought_beyond_the_candidates(dataset: Dataset) -> None:
-    questions = build_questions(dataset, RunConfig())
+    questions = build_requests(dataset, RunConfig())
     for example in dataset.examples("train"):
         question = questions[example.example_id]
         shown = [*dataset.titles(example.history), *dataset.titles(example.candidates)]
@@ -199,7 +202,7 @@ def test_it_stops_at_tau_with_no_more_extra_calls_than_were_in_flight(
         time.sleep(0.3)
         made = len(server.bodies)
     verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
-    kept = [v for v in verdicts if v["ruling"] == "kept"]
+    kept = [v for v in verdicts if v["verdict"] == "kept"]
     assert summary["kept"] == 20 <= summary["valid"] == len(kept)
     assert made <= summary["calls"] + summary["given_up"]
     assert made - summary["calls"] <= 8 * num_actors
@@ -218,10 +221,10 @@ def test_attempts_ask_again_only_what_could_not_be_read_and_never_for_the_label(
     verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
     attempts: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for v in verdicts:
-        attempts[v["example_id"]].append((v["attempt"], v["ruling"]))
+        attempts[v["example_id"]].append((v["attempt"], v["verdict"]))
     for tried in attempts.values():
         assert [n for n, _ in tried] == list(range(len(tried)))
-        assert not {"kept", "inconsistent"} & {ruling for _, ruling in tried[:-1]}
+        assert not {"kept", "inconsistent"} & {verdict for _, verdict in tried[:-1]}
         assert len(tried) == 3 or tried[-1][1] in ("kept", "inconsistent")
     assert summary["calls"] == len(verdicts) > NUM_EXAMPLES
 
@@ -229,7 +232,7 @@ def test_attempts_ask_again_only_what_could_not_be_read_and_never_for_the_label(
 def test_samples_are_all_asked_for_and_none_is_paid_for_twice(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    questions = dict(list(build_questions(dataset, RunConfig()).items())[:10])
+    questions = dict(list(build_requests(dataset, RunConfig()).items())[:10])
     with stand_in(dataset) as server:
         capped = config_for(server.url, "synthesis.max_calls=12")
         assert len(collect(questions, dataset, str(tmp_path), capped, KEYS, 3)) == 12
@@ -251,8 +254,8 @@ def test_recsavers_verification_goes_its_whole_road(tmp_path: Path) -> None:
         assert api is not None
         assert api.samples == api.verified == 60
         assert 60 < api.calls <= 120
-    files = list_journal(str(tmp_path / "answers" / "journal"))
-    assert sum(1 for file in files for _ in iter_records(file)) == api.calls
+    files = list_journal_files(str(tmp_path / "answers" / "journal"))
+    assert sum(1 for file in files for _ in iter_entries(file)) == api.calls
 
 
 def test_transport_errors_are_retried_until_every_answer_is_there(
@@ -288,7 +291,7 @@ def test_a_call_that_fails_for_good_is_counted_and_asked_again_by_a_rerun(
         bad = broken and prompt in bad_prompts
         return (400, {"error": {"message": "too long"}}, {}) if bad else None
 
-    prompts = [q.prompt for q in build_questions(dataset, RunConfig()).values()]
+    prompts = [q.prompt for q in build_requests(dataset, RunConfig()).values()]
     bad_prompts = set(prompts[::40])
     with stand_in(dataset, behave) as server:
         summary = synthesize(dataset, str(tmp_path), config_for(server.url))
@@ -320,7 +323,7 @@ def test_a_teacher_that_refuses_stops_the_run_with_one_sentence_and_the_journal_
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
     assert not (tmp_path / "summary.json").exists()
-    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f)]
+    records = [r for f in list_journal_files(str(tmp_path / "journal")) for r in iter_entries(f)]
     assert len(records) == 30
 
 
@@ -369,5 +372,7 @@ def test_a_local_model_on_vllm_is_a_teacher_like_any_other(
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     assert summary["cost"] == pytest.approx(tokens / 1e6)
     assert again["calls_this_run"] == 0
-    records = [r for f in list_journal(str(tmp_path / "journal")) for r in iter_records(f) if r]
+    records = [
+        r for f in list_journal_files(str(tmp_path / "journal")) for r in iter_entries(f) if r
+    ]
     assert len({record.text for record in records}) > 1

@@ -15,8 +15,9 @@ from msrrec.data.dataset import Dataset
 from msrrec.data.leakage import later_titles
 from msrrec.embedded.world import make_world
 from msrrec.schema import SPLITS
-from msrrec.synthesis.journal import Record, hash_prompt
-from msrrec.synthesis.synthesize import build_questions, synthesize
+from msrrec.synthesis.journal import JournalEntry, hash_prompt
+from msrrec.synthesis.requests import build_requests
+from msrrec.synthesis.synthesize import synthesize
 from msrrec.titles import fold_text, normalize_title
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -76,7 +77,7 @@ def test_no_prompt_or_path_holds_what_its_user_bought_later(
     summary = synthesize(dataset, str(tmp_path), RunConfig())
     later = later_titles(dataset)
     user_of = {e.example_id: e.user_id for e in dataset.examples("train")}
-    questions = build_questions(dataset, RunConfig())
+    questions = build_requests(dataset, RunConfig())
     assert summary["left_out"] == NUM_USERS - len(questions)
     assert summary["left_out"] >= REPEATED
     for question in questions.values():
@@ -95,12 +96,12 @@ def test_each_path_names_the_line_of_the_journal_that_it_came_from(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     synthesize(dataset, str(tmp_path), RunConfig())
-    questions = build_questions(dataset, RunConfig())
+    questions = build_requests(dataset, RunConfig())
     paths = storage.read_table(str(tmp_path / "paths.parquet"), schema.PATHS).to_pylist()
     for path in paths:
         file, line = path["journal"].rsplit(":", 1)
         lines = (tmp_path / "journal" / file).read_bytes().split(b"\n")
-        record = Record.from_line(lines[int(line) - 1])
+        record = JournalEntry.from_line(lines[int(line) - 1])
         assert record is not None
         assert record.example_id == path["example_id"]
         assert record.attempt == path["attempt"]
@@ -113,7 +114,7 @@ def test_each_path_names_the_line_of_the_journal_that_it_came_from(
 def test_the_card_agrees_with_the_summary(dataset: Dataset, tmp_path: Path) -> None:
     summary = synthesize(dataset, str(tmp_path), RunConfig())
     card = json.loads((tmp_path / "card.json").read_text())
-    counts = {row["ruling"]: row["answers"] for row in card["rulings"]}
+    counts = {row["verdict"]: row["answers"] for row in card["verdicts"]}
     assert counts.pop("kept") == summary["valid"] == card["kept"]["kept"]
     assert counts == summary["pruned"]
     assert card["progress"][-1] == [summary["calls"], summary["valid"]]

@@ -3,7 +3,7 @@
 import random
 
 from msrrec.embedded.backbone.corpus import (
-    QUESTIONS,
+    EXERCISES,
     Page,
     Product,
     iter_documents,
@@ -27,7 +27,7 @@ PAGE = Page(
 
 
 def ask(name: str) -> str:
-    question = next(q for q in QUESTIONS if q.__name__ == f"_ask_{name}")
+    question = next(q for q in EXERCISES if q.__name__ == f"_ask_{name}")
     return "".join(text for text, _ in question(random.Random(0), PAGE))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.inference.batch import Questions, RecommendStage, _absolute, num_batches
+from msrrec.inference.batch import QueryTable, RecommendStage, _absolute, num_batches
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
 from tests.support.engine import SOURCE, build_broken, build_fake
@@ -17,12 +17,12 @@ ITEMS = {name: Item(name, name) for name in (*CANDIDATES, "Red Lamp", "Blue Shoe
 ITEMS["blank"] = Item("blank", " ")
 
 
-def ask(*histories: tuple[str, ...]) -> Questions:
+def ask(*histories: tuple[str, ...]) -> QueryTable:
     examples = [
         Example(f"u{n}", f"u{n}", history, CANDIDATES[0], tuple(CANDIDATES))
         for n, history in enumerate(histories)
     ]
-    return Questions.collect(examples, Dataset("/data", {"domain": "Home"}, ITEMS))
+    return QueryTable.collect(examples, Dataset("/data", {"domain": "Home"}, ITEMS))
 
 
 def test_questions_are_the_titles_of_the_rows_asked_for() -> None:

@@ -1,6 +1,7 @@
 """The data card adds up, and shows hostile text as text."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
-from msrrec.synthesis.calls import Question
 from msrrec.synthesis.card import CARD, PAGE, write_card
-from msrrec.synthesis.journal import Record, Sampling
+from msrrec.synthesis.journal import JournalEntry, Sampling
+from msrrec.synthesis.requests import TeacherRequest
+from msrrec.synthesis.verdicts import JudgedEntry
+from tests.support.synthesis import judged
 
 NASTY = "<script>alert('x')</script> & <b>"
-STEPS = ["one two three", "one two", "one", "one", "one two three four"]
+STEPS = ("one two three", "one two", "one", "one", "one two three four")
 
 
 @pytest.fixture
@@ -45,42 +48,39 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset.load(folder)
 
 
-RULINGS = [("e0", "kept", ""), ("e1", "malformed", "code"), ("e2", "inconsistent", NASTY)]
+VERDICTS = [("e0", "kept", ""), ("e1", "malformed", "code"), ("e2", "inconsistent", NASTY)]
 
 
-def make_rows(journal: Path) -> list[dict[str, Any]]:
+def make_entries(journal: Path) -> list[JudgedEntry]:
     """Three answers, journaled in the other order of their arrival."""
     journal.mkdir(parents=True)
-    rows = []
+    entries = []
     with (journal / "1.jsonl").open("wb") as file:
-        for n, (example_id, ruling, detail) in enumerate(RULINGS):
+        for n, (example_id, verdict, detail) in enumerate(VERDICTS):
             sampling = Sampling("m", 0.6, 100)
             text = f"Text {n} {NASTY}"
-            record = Record(
+            record = JournalEntry(
                 example_id, 0, "h", sampling, text, None, "stop", {}, "m", 0.1, 1, 10.0 - n
             )
             file.write(record.to_line())
-            rows.append(
-                {
-                    "file": 0,
-                    "line": n,
-                    "example_id": example_id,
-                    "attempt": 0,
-                    "ruling": ruling,
-                    "detail": detail,
-                    "steps": STEPS if ruling == "kept" else [],
-                    "model": "m",
-                    "prompt_tokens": 100,
-                    "completion_tokens": 10 * n,
-                    "answered_at_s": 10.0 - n,
-                }
+            entries.append(
+                judged(
+                    line=n,
+                    example_id=example_id,
+                    verdict=verdict,
+                    detail=detail,
+                    steps=STEPS if verdict == "kept" else (),
+                    prompt_tokens=100,
+                    completion_tokens=10 * n,
+                    answered_at_s=10.0 - n,
+                )
             )
-    return rows
+    return entries
 
 
-def make_card(dataset: Dataset, folder: Path, rows: list[dict[str, Any]]) -> tuple[Any, str]:
-    questions = {
-        e.example_id: Question(
+def make_card(dataset: Dataset, folder: Path, entries: list[JudgedEntry]) -> tuple[Any, str]:
+    requests = {
+        e.example_id: TeacherRequest(
             e.example_id,
             "prompt",
             "h",
@@ -92,13 +92,15 @@ def make_card(dataset: Dataset, folder: Path, rows: list[dict[str, Any]]) -> tup
     }
     pruned = {"malformed": 1, "inconsistent": 1}
     summary = {"model": "m", "cost": None, "retries": 2, "left_out": 3, "pruned": pruned}
-    write_card(str(folder), dataset, questions, rows, str(folder / "journal"), summary)
+    journal = str(folder / "journal")
+    examples = dataset.examples("train")
+    write_card(str(folder), dataset, examples, requests, entries, journal, summary)
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     return card, (folder / PAGE).read_text(encoding="utf-8")
 
 
 def test_the_figures_of_the_card_add_up(dataset: Dataset, tmp_path: Path) -> None:
-    card, _ = make_card(dataset, tmp_path, make_rows(tmp_path / "journal"))
+    card, _ = make_card(dataset, tmp_path, make_entries(tmp_path / "journal"))
     assert (card["num_answers"], card["kept"]["examples"], card["kept"]["kept"]) == (3, 3, 1)
     assert card["kept"]["share"]["value"] == pytest.approx(1 / 3)
     by_category = {r["label"]: (r["kept"], r["examples"]) for r in card["kept_by"]["category"]}
@@ -107,21 +109,21 @@ def test_the_figures_of_the_card_add_up(dataset: Dataset, tmp_path: Path) -> Non
     assert [(r["label"], r["examples"]) for r in card["kept_by"]["popularity"]] == [("2–3", 3)]
     lengths = [(r["label"], r["examples"]) for r in card["kept_by"]["history length"]]
     assert lengths == [("1", 1), ("2–3", 2)]  # histories of 1, 2 and 3
-    assert [r["ruling"] for r in card["rulings"]] == ["kept", "inconsistent", "malformed"]
+    assert [r["verdict"] for r in card["verdicts"]] == ["kept", "inconsistent", "malformed"]
     assert card["tokens"]["per_kept_path"] == 330  # 3 prompts of 100, answers of 0, 10 and 20
     assert card["progress"] == [[0, 0], [1, 0], [2, 0], [3, 1]]  # the kept one came last
 
 
 def test_two_kept_paths_tell_the_length_of_their_steps(dataset: Dataset, tmp_path: Path) -> None:
-    rows = make_rows(tmp_path / "journal")
-    rows[1] |= {"ruling": "kept", "steps": ["one"] * 5}
-    card, _ = make_card(dataset, tmp_path, rows)
+    entries = make_entries(tmp_path / "journal")
+    entries[1] = replace(entries[1], verdict="kept", steps=("one",) * 5)
+    card, _ = make_card(dataset, tmp_path, entries)
     assert [row["median"] for row in card["step_words"]] == [2.0, 1.5, 1.0, 1.0, 2.5]
 
 
 def test_each_verdict_has_its_example_from_the_journal(dataset: Dataset, tmp_path: Path) -> None:
-    card, _ = make_card(dataset, tmp_path, make_rows(tmp_path / "journal"))
-    shown = [(case["ruling"], case["text"]) for case in card["examples"]]
+    card, _ = make_card(dataset, tmp_path, make_entries(tmp_path / "journal"))
+    shown = [(case["verdict"], case["text"]) for case in card["examples"]]
     assert shown == [
         ("kept", f"Text 0 {NASTY}"),
         ("inconsistent", f"Text 2 {NASTY}"),
@@ -144,7 +146,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page_escapes_hostile_text_and_loads_nothing(dataset: Dataset, tmp_path: Path) -> None:
-    _, page = make_card(dataset, tmp_path, make_rows(tmp_path / "journal"))
+    _, page = make_card(dataset, tmp_path, make_entries(tmp_path / "journal"))
     found = Tags(page)
     assert "script" not in found.tags
     assert found.loads == []
@@ -158,7 +160,7 @@ def test_a_run_without_answers_or_kept_paths_has_a_card_too(
     card, page = make_card(dataset, tmp_path, [])
     assert card["kept"] == {"examples": 0, "kept": 0, "share": None}
     assert "0 of 0 examples" in page
-    rows = [row for row in make_rows(tmp_path / "two" / "journal") if row["ruling"] != "kept"]
-    card, page = make_card(dataset, tmp_path / "two", rows)
+    entries = [e for e in make_entries(tmp_path / "two" / "journal") if e.verdict != "kept"]
+    card, page = make_card(dataset, tmp_path / "two", entries)
     assert card["tokens"]["per_kept_path"] is None
     assert "0.0%" in page

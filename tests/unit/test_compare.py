@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from msrrec.baselines.interface import Answer
+from msrrec.baselines.interface import WrittenChoice
 from msrrec.comparison import registry as comparison
 from msrrec.comparison import teacher
 from msrrec.comparison.compare import compare
@@ -21,7 +21,7 @@ from msrrec.errors import ConfigError
 from msrrec.evaluation import evaluate as evaluation
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
-from msrrec.synthesis.journal import Record, Sampling
+from msrrec.synthesis.journal import JournalEntry, Sampling
 from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
 
 
@@ -253,9 +253,12 @@ def test_a_system_that_writes_may_name_no_candidate(
         def fit(self, dataset: Dataset, folder: str) -> dict[str, Any]:
             return {"steps": 3}
 
-        def write(self, examples: Sequence[Example]) -> list[Answer]:
+        def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
             targets = [e.candidates.index(e.target) for e in examples]
-            return [Answer("", None, 0), *(Answer("Right", n, 2) for n in targets[1:])]
+            return [
+                WrittenChoice("", None, 0),
+                *(WrittenChoice("Right", n, 2) for n in targets[1:]),
+            ]
 
     monkeypatch.setattr(evaluation, "build_baseline", lambda *_: Absent())
     shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
@@ -285,10 +288,12 @@ def test_msrrec_trained_on_the_spot_needs_reasoning(folder: Path) -> None:
         run(folder, "msrrec")
 
 
-def record(example_id: str, text: str) -> Record:
+def record(example_id: str, text: str) -> JournalEntry:
     sampling = Sampling("some-model", 0.6, 4096)
     usage = {"completion_tokens": 7}
-    return Record(example_id, 0, "", sampling, text, None, "stop", usage, "some-model", 0.1, 1, 0)
+    return JournalEntry(
+        example_id, 0, "", sampling, text, None, "stop", usage, "some-model", 0.1, 1, 0
+    )
 
 
 def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answers(
@@ -300,7 +305,7 @@ def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answ
         asked.append(config)
         return {"calls": 3}
 
-    def answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, Record]:
+    def answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, JournalEntry]:
         titles = {e.example_id: dataset.titles(e.candidates) for e in dataset.examples("test")}
         slot = titles["e00"].index(f"Right {NASTY}") + 1
         return {

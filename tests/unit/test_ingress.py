@@ -14,7 +14,7 @@ from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError
 from msrrec.inference.recommender import Recommender
-from serve.fan_out import Delta, EngineLost, FanOut, Written
+from serve.fan_out import Delta, EngineLost, FanOut, SentText
 from serve.ingress import Api, Settings, build_http
 from serve.limits import key_digest
 
@@ -327,7 +327,7 @@ def test_more_than_the_places_and_the_line_are_told_to_come_back(stream: bool) -
         async with world.client() as client:
             body = {**BODY, "stream": stream}
             held = [asyncio.create_task(client.post(ASK, json=body)) for _ in range(3)]
-            while (world.api.gate.ongoing, world.api.gate.queued) != (2, 1):
+            while (world.api.admission.ongoing, world.api.admission.queued) != (2, 1):
                 await asyncio.sleep(0.001)
             refused = await client.post(ASK, json=body)
             release.set()
@@ -338,7 +338,7 @@ def test_more_than_the_places_and_the_line_are_told_to_come_back(stream: bool) -
     assert int(refused.headers["retry-after"]) >= 1
     assert error_of(refused)["type"] == "overloaded"
     assert [response.status_code for response in served] == [200] * 3
-    assert (world.api.gate.ongoing, world.api.gate.queued) == (0, 0)
+    assert (world.api.admission.ongoing, world.api.admission.queued) == (0, 0)
 
 
 async def outlast_any_deadline() -> None:
@@ -355,7 +355,7 @@ def test_past_the_deadline_the_client_is_told_and_the_engines_stop(world: World)
     assert response.status_code == 504
     assert error_of(response)["type"] == "deadline_exceeded"
     assert world.item.cancelled == 1
-    assert world.api.gate.ongoing == 0
+    assert world.api.admission.ongoing == 0
 
 
 def test_waiting_for_a_place_counts_towards_the_deadline() -> None:
@@ -371,7 +371,7 @@ def test_waiting_for_a_place_counts_towards_the_deadline() -> None:
         return [answer.status_code for answer in answers]
 
     assert asyncio.run(go()) == [504, 504, 504]
-    assert (world.api.gate.ongoing, world.api.gate.queued) == (0, 0)
+    assert (world.api.admission.ongoing, world.api.admission.queued) == (0, 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -447,7 +447,7 @@ def test_a_stream_past_the_deadline_ends_in_an_error_event(world: World) -> None
     assert events[-1][0] == "error"
     assert events[-1][1]["error"]["type"] == "deadline_exceeded"
     assert world.item.cancelled == 1
-    assert world.api.gate.ongoing == 0
+    assert world.api.admission.ongoing == 0
 
 
 def test_a_client_that_leaves_a_stream_gives_its_place_back(world: World) -> None:
@@ -460,10 +460,10 @@ def test_a_client_that_leaves_a_stream_gives_its_place_back(world: World) -> Non
             task = asyncio.create_task(client.post(ASK, json={**BODY, "stream": True}))
             while len(world.user.requests) + len(world.item.requests) < 2:
                 await asyncio.sleep(0.001)
-            assert world.api.gate.ongoing == 1
+            assert world.api.admission.ongoing == 1
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            assert world.api.gate.ongoing == 0
+            assert world.api.admission.ongoing == 0
             assert world.user.cancelled == world.item.cancelled == 1
 
     asyncio.run(go())
@@ -484,7 +484,7 @@ def test_a_side_that_fails_ends_the_other(world: World, stream: bool) -> None:
             response = await client.post(ASK, json={**BODY, "stream": stream})
             assert "engine_error" in response.text
             assert world.item.cancelled == 1
-            assert world.api.gate.ongoing == 0
+            assert world.api.admission.ongoing == 0
 
     asyncio.run(asyncio.wait_for(go(), 30))
 
@@ -521,10 +521,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_inserts_no_markup(world: Worl
 
 
 def test_deltas_hold_back_half_a_character_and_catch_up_after_a_restart() -> None:
-    written = Written("user")
-    assert written.advance("caf\ufffd") == Delta("user", 0, "caf")
-    assert written.advance("café au") == Delta("user", 3, "é au")
-    assert written.advance("caf") is None  # a second engine at work again
-    assert written.advance("café noir") == Delta("user", 5, "noir")
-    assert written.advance("café", is_final=True) == Delta("user", 4, "")
-    assert written.advance("café", is_final=True) is None
+    sent = SentText("user")
+    assert sent.advance("caf\ufffd") == Delta("user", 0, "caf")
+    assert sent.advance("café au") == Delta("user", 3, "é au")
+    assert sent.advance("caf") is None  # a second engine at work again
+    assert sent.advance("café noir") == Delta("user", 5, "noir")
+    assert sent.advance("café", is_final=True) == Delta("user", 4, "")
+    assert sent.advance("café", is_final=True) is None

@@ -1,151 +1,73 @@
-"""Answers are on the disk before anything else, and a torn line costs only itself."""
+"""The class behind every journal: synthesis, batch inference and the judge's votes."""
 
-import asyncio
-import json
 import os
-import resource
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pyarrow import fs
 
-from msrrec.data.dataset import Dataset
-from msrrec.errors import DataError
-from msrrec.synthesis.journal import (
-    JournalWriter,
-    Record,
-    Sampling,
-    claim_journal,
-    hash_prompt,
-    iter_records,
-    list_journal,
-)
+from msrrec import storage
+from msrrec.journal import Journal, read_lines
 
-RECORD = Record(
-    example_id="e1",
-    attempt=0,
-    prompt_hash="00ff",
-    sampling=Sampling("teacher", 0.6, 100),
-    text="Step 1.\nLine \u2028 and 漢字",
-    reasoning_content=None,
-    finish_reason="stop",
-    usage={"prompt_tokens": 3, "completion_tokens": 4},
-    served_model="teacher-2",
-    latency_s=0.5,
-    tries=2,
-    answered_at_s=1.0,
-)
+KILLED = """
+import os, sys
+from msrrec.journal import Journal
+journal = Journal(sys.argv[1])
+journal.append(b"first\\nsecond\\n")
+os._exit(9)
+"""
 
 
-@given(st.text(), st.none() | st.text(), st.integers(0, 9))
-def test_a_record_is_read_back_from_its_one_line(
-    text: str, thought: str | None, attempt: int
-) -> None:
-    record = replace(RECORD, text=text, reasoning_content=thought, attempt=attempt)
-    line = record.to_line()
-    assert line.count(b"\n") == 1
-    assert Record.from_line(line.rstrip(b"\n")) == record
+def test_what_was_appended_outlives_a_writer_that_is_killed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    assert list(Journal(str(tmp_path)).iter_lines()) == [b"first", b"second"]
 
 
-@given(st.integers(0, 400))
-def test_a_torn_or_foreign_line_is_no_record(length: int) -> None:
-    line = RECORD.to_line().rstrip(b"\n")
-    assert Record.from_line(line[: min(length, len(line) - 1)]) is None
-    assert Record.from_line(b'{"example_id": "e1"}') is None
-    assert Record.from_line(b"[]") is None
+def test_every_writer_has_a_file_of_its_own_and_readers_see_all(tmp_path: Path) -> None:
+    first, second = Journal(str(tmp_path)), Journal(str(tmp_path))
+    first.append(b"a\n")
+    second.append(b"b\n")
+    first.append(b"c\n")
+    assert len(first.list_files()) == 2
+    assert sorted(second.iter_lines()) == [b"a", b"b", b"c"]
 
 
-def test_every_appended_answer_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
-    writer = JournalWriter(str(tmp_path))
-    seen: list[int] = []
-
-    async def append(n: int) -> None:
-        await writer.append(replace(RECORD, attempt=n))
-        found = [r.attempt for r in iter_records(list_journal(str(tmp_path))[0]) if r]
-        assert n in found
-        seen.append(n)
-
-    async def main() -> None:
-        await asyncio.gather(*map(append, range(50)))
-
-    asyncio.run(main())
-    assert sorted(seen) == list(range(50))
-    (path,) = list_journal(str(tmp_path))
-    assert sorted(r.attempt for r in iter_records(path) if r) == list(range(50))
+def test_a_torn_last_line_leaves_the_lines_before_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "1.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a"')
+    assert read_lines(str(path)) == [b'{"a": 1}', b'{"a": 2}', b'{"a"']
 
 
-def test_answers_that_arrive_together_share_one_fsync(
+def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(str(tmp_path / "new"), ".parquet")
+    journal.add_file(b"whole")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        journal.add_file(b"half")
+    (path,) = journal.list_files()
+    assert Path(path).read_bytes() == b"whole"
+
+
+def test_files_of_another_kind_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text("{}")
+    assert Journal(str(tmp_path)).list_files() == []
+    assert Journal(str(tmp_path / "missing")).list_files() == []
+
+
+def test_an_object_store_gets_an_object_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    syncs: list[int] = []
-    real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (syncs.append(fd), real(fd))[1])
-    writer = JournalWriter(str(tmp_path))
-
-    async def main() -> None:
-        await asyncio.gather(*(writer.append(RECORD) for _ in range(50)))
-
-    asyncio.run(main())
-    # the first answer goes alone, with its file and its folder; the other 49 together
-    assert len(syncs) <= 4
-
-
-def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(RECORD.to_line() * 2 + RECORD.to_line()[:40])
-    assert list(iter_records(str(path))) == [RECORD, RECORD, None]
-
-
-def test_two_writers_have_two_files(tmp_path: Path) -> None:
-    async def main() -> None:
-        await JournalWriter(str(tmp_path)).append(RECORD)
-        await JournalWriter(str(tmp_path)).append(RECORD)
-
-    asyncio.run(main())
-    assert len(list_journal(str(tmp_path))) == 2
-
-
-def test_a_full_disk_is_an_error_and_not_a_lost_answer(tmp_path: Path) -> None:
-    writer = JournalWriter(str(tmp_path / "missing"))
-    with pytest.raises(OSError, match="missing"):
-        asyncio.run(writer.append(RECORD))
-
-
-def test_a_journal_of_another_dataset_is_refused(tmp_path: Path) -> None:
-    mine = Dataset("data/toys", {"fingerprint": "abc"}, {})
-    folder = claim_journal(str(tmp_path), mine)
-    assert claim_journal(str(tmp_path), mine) == folder
-    with pytest.raises(DataError, match=r"another dataset \(data/toys\).*choose another --out"):
-        claim_journal(str(tmp_path), Dataset("data/beauty", {"fingerprint": "xyz"}, {}))
-
-
-def test_the_prompt_hash_changes_with_any_character() -> None:
-    assert len({hash_prompt(text) for text in ("a", "a ", "A", "b")}) == 4
-
-
-def test_a_disk_that_fills_up_leaves_whole_lines_and_a_later_one_is_whole_too(
-    tmp_path: Path,
-) -> None:
-    line = len(RECORD.to_line())
-    writer = JournalWriter(str(tmp_path))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    asyncio.run(writer.append(RECORD))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (line + line // 2, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            asyncio.run(writer.append(RECORD))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    (path,) = list_journal(str(tmp_path))
-    assert os.path.getsize(path) == line
-    asyncio.run(writer.append(RECORD))
-    assert list(iter_records(path)) == [RECORD, RECORD]
-
-
-def test_a_record_without_the_fields_that_have_defaults_is_read() -> None:
-    row = json.loads(RECORD.to_line())
-    for name in ("teacher", "cost", "run"):
-        del row[name]
-    assert Record.from_line(json.dumps(row).encode()) == RECORD
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(storage, "resolve", lambda path: (store, path.removeprefix("s3://")))
+    journal = Journal("s3://bucket/run")
+    journal.append(b"a\n")
+    journal.append(b"b\n")
+    assert len(list((tmp_path / "bucket" / "run").glob("*.jsonl"))) == 2
+    assert list(journal.iter_lines()) == [b"a", b"b"]

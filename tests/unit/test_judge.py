@@ -193,3 +193,13 @@ def test_nobody_at_the_address_is_told_in_a_sentence(tmp_path: Path) -> None:
     nobody = JudgeConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(EngineError, match=r"judge\.base_url=http://127\.0\.0\.1:9/v1: no vote"):
         judge_pairs(PAIRS, nobody, str(tmp_path), None)
+
+
+def test_a_torn_vote_is_asked_for_again_and_the_others_are_kept(tmp_path: Path) -> None:
+    with judge(overlap) as stand_in:
+        first = judge_pairs(PAIRS[:1], config(stand_in), str(tmp_path), None)
+        count = len(stand_in.bodies)
+        path = sorted(tmp_path.glob("*.jsonl"))[0]
+        path.write_bytes(path.read_bytes()[:-20])
+        assert judge_pairs(PAIRS[:1], config(stand_in), str(tmp_path), None) == first
+        assert len(stand_in.bodies) == count + 1

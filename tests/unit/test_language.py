@@ -15,15 +15,15 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from msrrec import schema, storage
 from msrrec.baselines.language import tuning_config
 from msrrec.baselines.language.alpaca import quote
+from msrrec.baselines.language.generation import OutputSpec, TunedGenerator, deal, load_tuned
 from msrrec.baselines.language.items import (
     ITEMS_FROM,
     HybridEmbedding,
-    ItemJob,
     ItemLearner,
+    ItemTrainingJob,
     draws_hybrid,
 )
 from msrrec.baselines.language.llara import Llara, find_placeholder
-from msrrec.baselines.language.speaker import Speaker, Wanted, deal, load_tuned
 from msrrec.baselines.language.tallrec_gen import TallrecGen
 from msrrec.baselines.language.tallrec_pointwise import TallrecPointwise, find_answers
 from msrrec.config import RunConfig, load_config
@@ -294,7 +294,7 @@ def make_base() -> Any:
     return LlamaForCausalLM(LlamaConfig(**TIED_SHAPE))
 
 
-class TinyJob(ItemJob):
+class TinyJob(ItemTrainingJob):
     """The same with a base model from nowhere."""
 
     def load_base(self, *, on_gpu: bool) -> Any:
@@ -437,15 +437,15 @@ def make_gpt2() -> Any:
     return GPT2LMHeadModel(GPT2Config(**shape))
 
 
-@pytest.mark.parametrize("wanted", [Wanted(max_new_tokens=5), Wanted(choices=(4, 9, 30))])
+@pytest.mark.parametrize("spec", [OutputSpec(max_new_tokens=5), OutputSpec(choices=(4, 9, 30))])
 @pytest.mark.parametrize("name", ["llama with items", "gpt2"])
-def test_what_is_said_does_not_depend_on_the_batch(wanted: Wanted, name: str) -> None:
+def test_what_is_said_does_not_depend_on_the_batch(spec: OutputSpec, name: str) -> None:
     model = make_gpt2() if name == "gpt2" else make_job().load_base(on_gpu=False)
     prompts = [[n % 40 for n in ids] for ids in PROMPTS] if name == "gpt2" else PROMPTS
-    speaker = Speaker(model, eos_id=1)
-    together = speaker.say(prompts, wanted)
-    alone = [speaker.say([prompt], wanted)[0] for prompt in prompts]
-    if wanted.choices:
+    generator = TunedGenerator(model, eos_id=1)
+    together = generator.generate(prompts, spec)
+    alone = [generator.generate([prompt], spec)[0] for prompt in prompts]
+    if spec.choices:
         for one, other in zip(together, alone, strict=True):
             assert one == pytest.approx(other, abs=1e-5)
             assert sum(one) == pytest.approx(1)
@@ -462,16 +462,20 @@ def test_greedy_answers_are_the_likeliest_token_each_time_up_to_the_end() -> Non
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     written = ids[len(PROMPTS[1]) :]
     expected = written[: written.index(1)] if 1 in written else written
-    assert Speaker(model, eos_id=1).say([PROMPTS[1]], Wanted(max_new_tokens=5)) == [expected]
+    assert TunedGenerator(model, eos_id=1).generate([PROMPTS[1]], OutputSpec(max_new_tokens=5)) == [
+        expected
+    ]
 
 
 def test_prompt_and_answer_keep_within_their_length() -> None:
-    speaker = Speaker(make_gpt2(), eos_id=39)
+    generator = TunedGenerator(make_gpt2(), eos_id=39)
     for max_length, count in ((5, 2), (3, 1), (99, 4)):
-        (ids,) = speaker.say([[1, 2, 3]], Wanted(max_new_tokens=4, max_length=max_length))
+        (ids,) = generator.generate(
+            [[1, 2, 3]], OutputSpec(max_new_tokens=4, max_length=max_length)
+        )
         assert len(ids) <= count
-    (whole,) = speaker.say([[1, 2, 3]], Wanted(max_new_tokens=4))
-    assert whole[:2] == speaker.say([[1, 2, 3]], Wanted(4, max_length=5))[0]
+    (whole,) = generator.generate([[1, 2, 3]], OutputSpec(max_new_tokens=4))
+    assert whole[:2] == generator.generate([[1, 2, 3]], OutputSpec(4, max_length=5))[0]
 
 
 def test_near_choices_don_t_tie_in_bfloat16() -> None:
@@ -479,7 +483,7 @@ def test_near_choices_don_t_tie_in_bfloat16() -> None:
     prompts = [[n, n + 1] for n in range(3, 30)]
     hidden = []  # what the model itself makes of a prompt in bfloat16 is each processor's own
     model.get_decoder().register_forward_hook(lambda *call: hidden.append(call[2][0]))
-    found = Speaker(model, eos_id=1).say(prompts, Wanted(choices=(4, 9)))
+    found = TunedGenerator(model, eos_id=1).generate(prompts, OutputSpec(choices=(4, 9)))
     with torch.no_grad():
         hidden_BE = hidden[0][:, -1].double()
     exact = (hidden_BE @ model.lm_head.weight[[4, 9]].double().T).softmax(-1)
@@ -508,7 +512,7 @@ def test_an_answers_first_line_names_its_candidate_or_none(
         system = fitted(make(RunConfig()), tokenizer, dataset)
         for text, index in said.items():
             ids = tokenizer.encode(text)
-            monkeypatch.setattr(system, "ask", lambda prompts, wanted, ids=ids: [ids])
+            monkeypatch.setattr(system, "generate", lambda prompts, spec, ids=ids: [ids])
             (answer,) = system.write([example])
             assert (answer.index, answer.num_tokens) == (index, len(ids)), text
 
@@ -527,16 +531,18 @@ def test_an_example_that_does_not_fit_leaves_the_others(
     for make in (TallrecGen, Llara):
         system = fitted(make(config), tokenizer, crowded)
         alone: list[Any] = []
-        monkeypatch.setattr(system, "ask", lambda prompts, _, alone=alone: alone.extend(prompts))
+        monkeypatch.setattr(
+            system, "generate", lambda prompts, _, alone=alone: alone.extend(prompts)
+        )
         with contextlib.suppress(TypeError):
             system.write([example])
         together: list[Any] = []
 
-        def ask(prompts: Any, wanted: Wanted, seen: list[Any] = together) -> list[list[int]]:
+        def ask(prompts: Any, spec: OutputSpec, seen: list[Any] = together) -> list[list[int]]:
             seen.extend(prompts)
             return [answer] * len(prompts)
 
-        monkeypatch.setattr(system, "ask", ask)
+        monkeypatch.setattr(system, "generate", ask)
         first, second = system.write([odd, example])
         assert (first.index, first.text, first.num_tokens) == (None, "", 0)
         assert second.index == 1
@@ -544,7 +550,7 @@ def test_an_example_that_does_not_fit_leaves_the_others(
     pointwise = fitted(
         TallrecPointwise(load_config(overrides=["train.max_seq_len=600"])), tokenizer, crowded
     )
-    monkeypatch.setattr(pointwise, "ask", lambda prompts, _: [[0.5, 0.5]] * len(prompts))
+    monkeypatch.setattr(pointwise, "generate", lambda prompts, _: [[0.5, 0.5]] * len(prompts))
     assert pointwise.score([odd, example]) == [[0.0] * 6, [0.5] * 3]
 
 
@@ -567,11 +573,11 @@ def test_probabilities_of_yes_become_the_scores(
     (example,) = dataset.examples("train")
     system = fitted(TallrecPointwise(RunConfig()), tokenizer, dataset)
 
-    def ask(prompts: Any, wanted: Wanted) -> list[list[float]]:
-        assert [tokenizer.decode([n]) for n in wanted.choices] == ["Y", "N"]
+    def ask(prompts: Any, spec: OutputSpec) -> list[list[float]]:
+        assert [tokenizer.decode([n]) for n in spec.choices] == ["Y", "N"]
         asked = [re.findall(r'target item "(.*)"\?', tokenizer.decode(ids))[0] for ids in prompts]
         assert asked == ["Tin & Tea", "12 mm Drill", "Red * Lamp"]
         return [[0.25, 0.75], [0.5, 0.5], [0.1, 0.9]]
 
-    monkeypatch.setattr(system, "ask", ask)
+    monkeypatch.setattr(system, "generate", ask)
     assert system.score([example]) == [[0.25, 0.5, 0.1]]

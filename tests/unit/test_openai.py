@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from msrrec.config import EndpointConfig
 from msrrec.engines.openai import (
-    Answer,
     CallFailed,
+    Completion,
     TeacherClient,
     TryAgain,
     _read,
@@ -83,7 +83,7 @@ def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
     assert _retry_after_s({}) == 0
 
 
-def refused(status: int, error: Any, **headers: str) -> Answer:
+def refused(status: int, error: Any, **headers: str) -> Completion:
     client = TeacherClient(EndpointConfig(base_url="http://t/v1", model="m"), None, 1.0)
     return client._refused(status, headers, json.dumps({"error": error}).encode())
 

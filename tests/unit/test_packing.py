@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from msrrec.training.attention import Kernel, attend, packed_attention, use_packed_attention
 from msrrec.training.loss import packed_loss, weighted_loss
-from msrrec.training.packing import COARSE, EXACT, Grain, Pair, pack, span_shares
+from msrrec.training.packing import COARSE, EXACT, Pair, RoundedSizes, pack, span_shares
 
 torch.set_num_threads(1)  # models this small only lose by more, above all on a busy machine
 
@@ -60,7 +60,7 @@ def test_tails_begin_where_logits_are_needed_first() -> None:
     assert row.tails.tolist() == [2, 3, 4, 6, 7, 8]
     assert row.rows.tolist() == [2, 3, 6, 7]
     assert row.rows_of_tails.tolist() == [0, 1, 3, 4]
-    coarse = pack(prompts_of_3_and_2, grain=Grain(example=2, row=16, supervised=8))
+    coarse = pack(prompts_of_3_and_2, sizes=RoundedSizes(example=2, row=16, supervised=8))
     assert coarse.lengths == (6, 4, 6)
     assert coarse.starts == (2, 0, 6)  # rounded down; the tokens that fill the row have none
     assert coarse.tails.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
@@ -75,9 +75,11 @@ def test_shares_of_a_span_sum_to_one_and_of_a_missing_one_to_zero() -> None:
     np.testing.assert_allclose(span_shares(np.array([0, 2], np.int8)).sum(1), [0, 1])
 
 
-@pytest.mark.parametrize("grain", [EXACT, COARSE], ids=["exact", "coarse"])
+@pytest.mark.parametrize("sizes", [EXACT, COARSE], ids=["exact", "coarse"])
 @pytest.mark.parametrize("name", MODELS)
-def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str, grain: Grain) -> None:
+def test_packed_loss_and_gradients_equal_those_of_single_examples(
+    name: str, sizes: RoundedSizes
+) -> None:
     torch.manual_seed(0)
     model = MODELS[name]()
     # Longer than two blocks of the attention, an odd rest, and a behaviour-only example.
@@ -92,14 +94,14 @@ def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str, gra
     gradients = torch.autograd.grad(expected, list(model.parameters()))
 
     assert use_packed_attention(model, "blocked")
-    row = pack(pairs, grain=grain)
+    row = pack(pairs, sizes=sizes)
     logits_SV = model(
         input_ids=row.input_ids,
         position_ids=row.position_ids,
         logits_to_keep=row.rows,
         sequence_lengths=row.lengths,
     ).logits[0]
-    assert len(logits_SV) == (134 if grain is EXACT else 160)  # 120 + 7 + 1 + 1 + 5
+    assert len(logits_SV) == (134 if sizes is EXACT else 160)  # 120 + 7 + 1 + 1 + 5
     loss, _ = packed_loss(logits_SV, row.targets, row.shares, 0.7, 0.3)
     packed_gradients = torch.autograd.grad(loss, list(model.parameters()))
 
@@ -110,7 +112,7 @@ def test_packed_loss_and_gradients_equal_those_of_single_examples(name: str, gra
 
 def test_rounding_up_adds_tokens_that_nothing_learns_from() -> None:
     pairs = make_pairs((3, 2, 1), (2, 0, 1))
-    row = pack(pairs, grain=Grain(example=4, row=16, supervised=8))
+    row = pack(pairs, sizes=RoundedSizes(example=4, row=16, supervised=8))
     assert row.lengths == (8, 4, 4)
     assert row.input_ids[0, :6].tolist() == pairs[0][0].tolist()
     assert row.input_ids[0, 8:11].tolist() == pairs[1][0].tolist()

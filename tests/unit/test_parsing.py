@@ -22,10 +22,10 @@ from msrrec.reasoning.parsing import (
 from msrrec.reasoning.prompts import (
     STEPS,
     Side,
-    defuse,
     render_answer,
     render_output,
     render_reasoning,
+    sanitize_step,
 )
 from msrrec.titles import (
     REASONING_START,
@@ -58,7 +58,7 @@ HOSTILE_STEPS = st.text(min_size=1, max_size=60) | st.sampled_from(
 def test_a_rendered_chain_is_read_back(side: Side, data: st.DataObject) -> None:
     count = len(STEPS[side])
     steps = data.draw(
-        st.lists(HOSTILE_STEPS.map(defuse).filter(bool), min_size=count, max_size=count)
+        st.lists(HOSTILE_STEPS.map(sanitize_step).filter(bool), min_size=count, max_size=count)
     )
     chain = parse_chain(render_output(render_reasoning(side, steps), "Lamp"), side)
     assert chain == Chain(tuple(steps))
@@ -341,7 +341,7 @@ def test_hostile_texts_and_titles_of_400000_characters_take_no_longer_than_their
         parse_recommendation(text, titles)
         parse_answer(text, titles)
         match_title(text, titles)
-        assert REASONING_START not in defuse(text)
+        assert REASONING_START not in sanitize_step(text)
 
 
 def _real_outputs(folder: Path) -> dict[str, list[str]]:

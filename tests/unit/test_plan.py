@@ -2,10 +2,12 @@
 
 import math
 
-from msrrec.synthesis.plan import Budget, Plan, Quota, Spending, Standing
+from msrrec.synthesis.plan import Budget, CompletionStatus, Plan, Quota, Spending
 
 
-def run(plan: Plan, standings: dict[tuple[str, int], Standing], room: int) -> list[tuple[str, int]]:
+def run(
+    plan: Plan, statuses: dict[tuple[str, int], CompletionStatus], room: int
+) -> list[tuple[str, int]]:
     """Make the plan's calls, ``room`` at a time, oldest first; the calls in order."""
     made: list[tuple[str, int]] = []
     flying: list[tuple[str, int]] = []
@@ -13,53 +15,55 @@ def run(plan: Plan, standings: dict[tuple[str, int], Standing], room: int) -> li
         flying += plan.take(room - len(flying))
         ask = flying.pop(0)
         made.append(ask)
-        plan.report(ask, standings[ask])
+        plan.report(ask, statuses[ask])
     return made
 
 
 def test_every_example_is_asked_once_and_only_unread_answers_again() -> None:
-    standings: dict[tuple[str, int], Standing] = {
+    statuses: dict[tuple[str, int], CompletionStatus] = {
         ("a", 0): "valid",
-        ("b", 0): "unread",
+        ("b", 0): "unreadable",
         ("c", 0): "settled",
-        ("b", 1): "unread",
+        ("b", 1): "unreadable",
         ("b", 2): "valid",
     }
     plan = Plan("abc", 3, None, {})
-    assert run(plan, standings, 2) == [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("b", 2)]
+    assert run(plan, statuses, 2) == [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("b", 2)]
     assert (plan.num_valid, plan.num_answers, plan.in_flight) == (2, 5, 0)
 
 
 def test_attempts_bound_the_answers_of_an_example() -> None:
-    standings: dict[tuple[str, int], Standing] = {("a", n): "unread" for n in range(2)}
-    assert run(Plan("a", 2, None, {}), standings, 1) == [("a", 0), ("a", 1)]
+    statuses: dict[tuple[str, int], CompletionStatus] = {("a", n): "unreadable" for n in range(2)}
+    assert run(Plan("a", 2, None, {}), statuses, 1) == [("a", 0), ("a", 1)]
 
 
 def test_fewer_attempts_than_were_made_ask_nothing() -> None:
-    answered: dict[str, dict[int, Standing]] = {"a": {0: "unread", 1: "unread"}}
+    answered: dict[str, dict[int, CompletionStatus]] = {"a": {0: "unreadable", 1: "unreadable"}}
     assert Plan("a", 1, None, answered).is_finished
 
 
 def test_repeats_make_every_attempt_once_whatever_the_answers_are() -> None:
-    standings: dict[tuple[str, int], Standing] = {
-        ("a", 0): "unread",
+    statuses: dict[tuple[str, int], CompletionStatus] = {
+        ("a", 0): "unreadable",
         ("b", 0): "settled",
         ("b", 1): "valid",
-        ("b", 2): "unread",
+        ("b", 2): "unreadable",
         ("a", 2): "settled",
     }
     plan = Plan("ab", 3, None, {"a": {1: "valid"}}, repeats=True)
     assert plan.num_queued == 5
-    assert sorted(run(plan, standings, 2)) == sorted(standings)
-    done: dict[str, dict[int, Standing]] = {name: {0: "unread", 1: "settled"} for name in "ab"}
+    assert sorted(run(plan, statuses, 2)) == sorted(statuses)
+    done: dict[str, dict[int, CompletionStatus]] = {
+        name: {0: "unreadable", 1: "settled"} for name in "ab"
+    }
     assert Plan("ab", 2, None, done, repeats=True).is_finished
 
 
 def test_answers_at_hand_are_not_asked_again() -> None:
-    answered: dict[str, dict[int, Standing]] = {
+    answered: dict[str, dict[int, CompletionStatus]] = {
         "a": {0: "valid"},
-        "b": {0: "unread"},
-        "d": {0: "unread", 1: "unread"},
+        "b": {0: "unreadable"},
+        "d": {0: "unreadable", 1: "unreadable"},
         "e": {0: "settled"},
     }
     plan = Plan("abcde", 2, None, answered)
@@ -140,16 +144,16 @@ def test_a_group_with_enough_paths_is_asked_no_more_and_not_waited_for() -> None
 
 def test_a_closed_group_leaves_the_rest_to_be_asked() -> None:
     quota = Quota("tau_per_user", 1, dict(zip("abcd", "1112", strict=True)))
-    standings: dict[tuple[str, int], Standing] = {(e, 0): "valid" for e in "abcd"}
-    assert run(Plan("abcd", 1, None, {}, [quota]), standings, 1) == [("a", 0), ("d", 0)]
+    statuses: dict[tuple[str, int], CompletionStatus] = {(e, 0): "valid" for e in "abcd"}
+    assert run(Plan("abcd", 1, None, {}, [quota]), statuses, 1) == [("a", 0), ("d", 0)]
 
 
 def test_two_quotas_hold_at_once() -> None:
     users = Quota("tau_per_user", 2, dict(zip("abcd", "1122", strict=True)))
     kinds = Quota("tau_per_category", 1, dict(zip("abcd", "xxxy", strict=True)))
-    standings: dict[tuple[str, int], Standing] = {(e, 0): "valid" for e in "abcd"}
+    statuses: dict[tuple[str, int], CompletionStatus] = {(e, 0): "valid" for e in "abcd"}
     plan = Plan("abcd", 1, None, {}, [users, kinds])
-    assert run(plan, standings, 3) == [("a", 0), ("d", 0)]
+    assert run(plan, statuses, 3) == [("a", 0), ("d", 0)]
     assert plan.needed() == {"tau_per_user": 0, "tau_per_category": 0}
 
 
@@ -169,11 +173,11 @@ def test_a_cap_is_never_passed_whatever_the_calls_in_flight_cost() -> None:
 def test_a_cap_on_calls_is_met_exactly() -> None:
     caps = Spending(3, math.inf, math.inf)
     plan = Plan("abcdef", 1, None, {}, (), Budget(caps, Spending(), Spending(1, 9, 9)))
-    standings: dict[tuple[str, int], Standing] = {(e, 0): "settled" for e in "abcdef"}
+    statuses: dict[tuple[str, int], CompletionStatus] = {(e, 0): "settled" for e in "abcdef"}
     made: list[tuple[str, int]] = []
     while not plan.is_finished:
         for ask in plan.take(2):
-            plan.report(ask, standings[ask], Spending(1, 9, 9))
+            plan.report(ask, statuses[ask], Spending(1, 9, 9))
             made.append(ask)
     assert made == [("a", 0), ("b", 0), ("c", 0)]
     assert plan.stopped_by == "calls"

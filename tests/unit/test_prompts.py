@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.config import AnswerFormat
-from msrrec.reasoning.parsing import Prompt, parse_prompt
+from msrrec.reasoning.parsing import ParsedPrompt, parse_prompt
 from msrrec.reasoning.prompts import (
     Side,
-    defuse,
     project_steps,
     render_context,
     render_output,
     render_prompt,
     render_reasoning,
+    sanitize_step,
 )
 from msrrec.titles import REASONING_END, REASONING_START, clean_title
 
@@ -32,7 +32,7 @@ def test_a_prompt_is_read_back_as_it_was_rendered(
     history: list[str], candidates: list[str], side: Side, answer_format: AnswerFormat
 ) -> None:
     prompt = render_prompt(side, "Toys & Games", history, candidates, answer_format)
-    assert parse_prompt(prompt) == Prompt(
+    assert parse_prompt(prompt) == ParsedPrompt(
         side,
         "Toys & Games",
         tuple(map(clean_title, history)),
@@ -83,10 +83,10 @@ def test_reasoning_is_one_line_a_step_and_markers_lose_their_brackets() -> None:
 @given(st.text(alphabet="[]_ndeigrsatof ", max_size=80), st.integers(0, 60))
 def test_no_step_can_close_the_reasoning(text: str, place: int) -> None:
     for marker in (REASONING_END, REASONING_START, f"[{REASONING_END}]"):
-        defused = defuse(text[:place] + marker + text[place:])
-        assert REASONING_END not in defused
-        assert REASONING_START not in defused
-        assert defuse(defused) == defused
+        sanitized = sanitize_step(text[:place] + marker + text[place:])
+        assert REASONING_END not in sanitized
+        assert REASONING_START not in sanitized
+        assert sanitize_step(sanitized) == sanitized
 
 
 def test_the_short_chains_are_cut_from_the_full_one() -> None:

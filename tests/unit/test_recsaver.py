@@ -14,8 +14,8 @@ from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.results import ApiFacts, EvaluationResult
-from msrrec.synthesis.calls import Question
-from msrrec.synthesis.journal import Record, Sampling
+from msrrec.synthesis.journal import JournalEntry, Sampling
+from msrrec.synthesis.requests import TeacherRequest
 from msrrec.titles import REASONING_END
 from tests.unit.test_report import NUM_USERS, write_dataset
 
@@ -42,14 +42,16 @@ def answers_of(choices: dict[str, list[tuple[str, str]]], back: str) -> Any:
     """A teacher: to each example's samples a rationale and a choice each; to checks ``back``."""
     asked: list[dict[str, str]] = []
 
-    def answer(name: str, attempt: int, text: str) -> tuple[tuple[str, int], Record]:
+    def answer(name: str, attempt: int, text: str) -> tuple[tuple[str, int], JournalEntry]:
         sampling = Sampling("some-model", 0.6, 4096)
-        made = Record(name, attempt, "", sampling, text, None, "stop", {}, "some-model", 0.1, 1, 0)
+        made = JournalEntry(
+            name, attempt, "", sampling, text, None, "stop", {}, "some-model", 0.1, 1, 0
+        )
         return (name, attempt), made
 
     def collect(
         questions: Any, dataset: Any, out: str, config: RunConfig, keys: Any, attempts: int = 1
-    ) -> dict[tuple[str, int], Record]:
+    ) -> dict[tuple[str, int], JournalEntry]:
         del dataset, keys
         asked.append({name: question.prompt for name, question in questions.items()})
         assert (config.synthesis.prompt, out) == ("plain", "answers")
@@ -114,8 +116,8 @@ def test_the_rationale_is_what_was_written_or_else_thought(
 ) -> None:
     dataset = write_dataset(tmp_path / "dataset")
     sampling = Sampling("some-model", 0.6, 4096)
-    record = Record("e", 0, "", sampling, text, thoughts, "stop", {}, "some-model", 0.1, 1, 0)
-    question = Question("e", "", "", ("Red Lamp", "Red"), 0)
+    record = JournalEntry("e", 0, "", sampling, text, thoughts, "stop", {}, "some-model", 0.1, 1, 0)
+    question = TeacherRequest("e", "", "", ("Red Lamp", "Red"), 0)
     sample = read_sample(dataset, question, record, RunConfig())
     assert (sample is None) == (text == "They like none.")
     check = sample.check if sample else None

@@ -20,15 +20,15 @@ from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
 from msrrec.baselines.sequential.rows import Purchases, pad_right
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.baselines.sequential.system import (
-    Job,
+    TrialJob,
     draw_trials,
     encode_histories,
     read_checkpoint,
 )
 from msrrec.baselines.sequential.trainer import (
+    FitSettings,
     Fitted,
     Network,
-    Schedule,
     Trial,
     draw_negatives,
     iter_batches,
@@ -190,8 +190,8 @@ def test_each_system_learns_a_cycle(system: Any, loss: Any, least: float) -> Non
         states = encode_histories(current, histories, list(range(1, 13)), LENGTH)
         return float(((states @ current.table.T).argmax(1) == targets).float().mean())
 
-    schedule = Schedule(LENGTH, 64, 80, 25, seed=0, loss=loss)
-    fitted = train_trial(network, Purchases(sequences), Trial(0.01, 0.0, 16), schedule, validate)
+    settings = FitSettings(LENGTH, 64, 80, 25, seed=0, loss=loss)
+    fitted = train_trial(network, Purchases(sequences), Trial(0.01, 0.0, 16), settings, validate)
     assert fitted.figure >= least  # with one negative a target, a user's own items stay close
 
 
@@ -203,17 +203,17 @@ def test_a_trial_ends_after_its_patience_and_keeps_its_best_epoch() -> None:
         kept.append(current.items.weight.detach().clone())
         return next(figures)
 
-    schedule = Schedule(LENGTH, 4, max_epochs=50, patience=3, seed=0)
-    fitted = train_trial(network, Purchases([[1, 2, 3], [4, 5]]), TRIAL, schedule, validate)
+    settings = FitSettings(LENGTH, 4, max_epochs=50, patience=3, seed=0)
+    fitted = train_trial(network, Purchases([[1, 2, 3], [4, 5]]), TRIAL, settings, validate)
     assert (fitted.figure, fitted.epoch, len(fitted.epoch_s)) == (0.5, 2, 5)
     torch.testing.assert_close(fitted.state["items.weight"], kept[1])
 
 
 def test_the_same_seed_trains_the_same_weights() -> None:
-    schedule = Schedule(LENGTH, 8, max_epochs=2, patience=9, seed=5)
+    settings = FitSettings(LENGTH, 8, max_epochs=2, patience=9, seed=5)
     purchases = Purchases([list(range(1, 12)), [3, 2, 1]])
     first, second = (
-        train_trial(build(SasRec), purchases, TRIAL, schedule, lambda _: 0.0) for _ in range(2)
+        train_trial(build(SasRec), purchases, TRIAL, settings, lambda _: 0.0) for _ in range(2)
     )
     torch.testing.assert_close(first.state, second.state, rtol=0, atol=0)
 
@@ -229,10 +229,10 @@ def test_every_system_gets_as_many_trials_the_usual_one_first(count: int, seed: 
 
 def test_trials_are_named_after_catalogue_and_validation_too() -> None:
     held_out = Example("e", "u", ("a",), "b", ("b", "c"))
-    schedule = Schedule(LENGTH, 8, max_epochs=2, patience=9, seed=5)
+    settings = FitSettings(LENGTH, 8, max_epochs=2, patience=9, seed=5)
     codes = {"a": 1, "b": 2, "c": 3}
-    job = Job(
-        "x", SasRec.network, [TRIAL], schedule, Purchases([[1, 2]]), [held_out], codes, {"u": 1}
+    job = TrialJob(
+        "x", SasRec.network, [TRIAL], settings, Purchases([[1, 2]]), [held_out], codes, {"u": 1}
     )
     others = [
         replace(job, held_out=[replace(held_out, target="c")]),

@@ -12,7 +12,7 @@ from msrrec.config import TrainConfig
 from msrrec.training.examples import Encoded, ExampleSet
 from msrrec.training.learner import Learner
 from msrrec.training.model import add_lora
-from msrrec.training.worker import Row, describe, run_steps
+from msrrec.training.worker import MetricsRow, describe, run_steps
 
 SETTINGS: dict[str, Any] = {
     "global_batch_size": 4,
@@ -42,13 +42,13 @@ def make_learner(**settings: Any) -> Learner:
 
 
 def steps(
-    examples: ExampleSet, validation: ExampleSet | None, rows: list[Row], **settings: Any
+    examples: ExampleSet, validation: ExampleSet | None, rows: list[MetricsRow], **settings: Any
 ) -> Iterator[tuple[int, bool]]:
     return run_steps(make_learner(**settings), examples, validation, 0, rows)
 
 
 def test_lines_and_checkpoints_come_as_configured_and_at_the_end(examples: ExampleSet) -> None:
-    rows: list[Row] = []
+    rows: list[MetricsRow] = []
     kept = [number for number, keeps in steps(examples, None, rows) if keeps]
     assert kept == [4, 8, 10]
     assert [(row["step"], row["epoch"]) for row in rows] == [(3, 1), (6, 2), (9, 4), (10, 4)]
@@ -57,8 +57,8 @@ def test_lines_and_checkpoints_come_as_configured_and_at_the_end(examples: Examp
 
 
 def test_a_validation_leaves_training_alone_and_brings_a_checkpoint(examples: ExampleSet) -> None:
-    plain: list[Row] = []
-    rows: list[Row] = []
+    plain: list[MetricsRow] = []
+    rows: list[MetricsRow] = []
     list(steps(examples, None, plain, log_every_steps=1))
     found = steps(examples, examples, rows, log_every_steps=1, validate_every_steps=3)
     assert [number for number, keeps in found if keeps] == [3, 4, 6, 8, 9, 10]
@@ -68,7 +68,7 @@ def test_a_validation_leaves_training_alone_and_brings_a_checkpoint(examples: Ex
 
 
 def test_training_ends_when_validation_stalls(examples: ExampleSet) -> None:
-    rows: list[Row] = []
+    rows: list[MetricsRow] = []
     settings = {"learning_rate": 1e-30, "validate_every_steps": 2, "patience": 2}
     assert [n for n, _ in steps(examples, examples, rows, **settings)][-1] == 6
     assert [row["step"] for row in rows] == [2, 3, 4, 6]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from msrrec.config import EndpointConfig
-from msrrec.engines.openai import Answer, CallFailed, TryAgain
+from msrrec.engines.openai import CallFailed, Completion, TryAgain
 from msrrec.errors import EngineError
 from msrrec.synthesis import teachers as module
-from msrrec.synthesis.gate import Gate
+from msrrec.synthesis.rate_limiter import RateLimiter
 from msrrec.synthesis.teachers import Teacher, Teachers, cost_of, teacher_name
 
 Behave = Callable[[int], None]
@@ -22,7 +22,7 @@ class FakeClient:
         self.behave, self.capacity = behave, capacity
         self.calls = self.in_flight = self.most = self.refused = 0
 
-    async def ask(self, prompt: str, attempt: int) -> Answer:
+    async def complete(self, prompt: str, attempt: int) -> Completion:
         self.calls += 1
         if self.in_flight >= self.capacity:
             self.refused += 1
@@ -35,7 +35,7 @@ class FakeClient:
         finally:
             self.in_flight -= 1
         usage = {"prompt_tokens": 10, "completion_tokens": 10}
-        return Answer("text", None, "stop", usage, "fake", 0.005)
+        return Completion("text", None, "stop", usage, "fake", 0.005)
 
     async def close(self) -> None:
         pass
@@ -46,7 +46,7 @@ def build(*clients: FakeClient, weights: tuple[float, ...] = (), most: int = 16)
     for n, client in enumerate(clients):
         weight = weights[n] if weights else 1.0
         endpoint = EndpointConfig(base_url=f"http://{n}/v1", model=f"m{n}", weight=weight)
-        found.append(Teacher(endpoint, client, Gate(most)))
+        found.append(Teacher(endpoint, client, RateLimiter(most)))
     return Teachers(found, max_retries=2)
 
 
@@ -54,7 +54,7 @@ def ask_many(teachers: Teachers, count: int) -> list[tuple[str, int] | BaseExcep
     """The model and tries of each call, or what it raised."""
 
     async def one() -> tuple[str, int]:
-        teacher, _, tries = await teachers.ask("prompt", 0)
+        teacher, _, tries = await teachers.complete("prompt", 0)
         return teacher.endpoint.model, tries
 
     async def main() -> list[tuple[str, int] | BaseException]:

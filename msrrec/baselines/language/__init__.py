@@ -2,7 +2,7 @@
 
 One file a system has its prompts and what its answers mean; what they share is how texts are
 framed (``alpaca``), item vectors in prompts (``items``), training (``tuning``) and what a tuned
-model then says (``speaker``).
+model then says (``generation``).
 """
 
 from typing import Literal

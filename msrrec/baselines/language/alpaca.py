@@ -22,7 +22,7 @@ def frame(instruction: str, lines: Sequence[str]) -> str:
 
     Args:
         instruction: One paragraph.
-        lines: Of the input; none of them begins with a heading's ``###``.
+        lines: The input's lines; none of them begins with a heading's ``###``.
     """
     body = "\n".join(lines)
     return (

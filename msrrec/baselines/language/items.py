@@ -19,7 +19,7 @@ from msrrec.training.examples import ExampleSet
 from msrrec.training.learner import Learner, StepResult
 from msrrec.training.model import add_lora
 from msrrec.training.schedule import Batch
-from msrrec.training.worker import Job
+from msrrec.training.worker import TrainingJob
 
 ITEMS_FROM = 1 << 24
 """Beyond any vocabulary."""
@@ -48,7 +48,7 @@ class HybridEmbedding(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Of the tokens; a tied vocabulary projection finds it here."""
+        """The weight of the token embedding; a tied vocabulary projection finds it here."""
         return self.tokens.weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -70,15 +70,15 @@ def insert_items(base: Any, items: NDArray[np.float32], placeholder: int, seed: 
 
 
 @dataclass(frozen=True)
-class ItemJob(Job):
+class ItemTrainingJob(TrainingJob):
     """A model that reads items.
 
     Attributes:
         items: (V, D).
         placeholder: Token id.
-        total_steps: Of the training, for the curriculum.
+        total_steps: Steps of the whole training, for the curriculum.
         curriculum: Whether it goes from text to hybrid prompts; else all are hybrid.
-        weight_decay: Of the projector.
+        weight_decay: The projector's.
     """
 
     items: NDArray[np.float32]
@@ -110,7 +110,7 @@ class ItemJob(Job):
 class ItemLearner(Learner):
     """Steps with hybrid prompts, or with text prompts that leave the projector alone."""
 
-    def __init__(self, model: Any, job: ItemJob, **place: Any) -> None:
+    def __init__(self, model: Any, job: ItemTrainingJob, **place: Any) -> None:
         super().__init__(model, job.config, **place)
         self.job = job
         self.embedding = model.get_base_model().get_input_embeddings()
@@ -128,7 +128,7 @@ class ItemLearner(Learner):
     def step(
         self, step: int, examples: ExampleSet, batch: Batch, learning_rate: float
     ) -> StepResult:
-        """As of ``Learner``; the kind of the prompts is the same on all workers."""
+        """One step; the kind of the prompts is the same on all workers. See ``Learner.step``."""
         job = self.job
         is_hybrid = not job.curriculum or draws_hybrid(step, job.total_steps, self.config.seed)
         self.embedding.is_hybrid = is_hybrid

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msrrec import storage
 from msrrec.baselines.interface import Facts
-from msrrec.baselines.language.items import ITEMS_FROM, ItemJob
+from msrrec.baselines.language.items import ITEMS_FROM, ItemTrainingJob
 from msrrec.baselines.language.tuning import TitleTuned, encode_beginning
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
@@ -24,7 +24,7 @@ from msrrec.reasoning.encoding import encode_text, shorten
 from msrrec.schema import Example
 from msrrec.titles import clean_title
 from msrrec.training.schedule import num_steps
-from msrrec.training.worker import Job
+from msrrec.training.worker import TrainingJob
 
 Prompts = Literal["curriculum", "text", "hybrid"]
 
@@ -73,7 +73,7 @@ class Llara(TitleTuned):
         facts = super().fit(dataset, folder)
         return {**facts, "prompts": self._prompts, **self._sasrec}
 
-    def make_job(self, source: ModelSource, num_examples: int, folder: str) -> Job:
+    def make_job(self, source: ModelSource, num_examples: int, folder: str) -> TrainingJob:
         """The plain model for text prompts alone, else one that reads SASRec's items."""
         if self._prompts == "text":
             return super().make_job(source, num_examples, folder)
@@ -82,7 +82,7 @@ class Llara(TitleTuned):
         assert self.dataset is not None
         sasrec = SasRec(self.config)
         self._sasrec = {"sasrec": sasrec.fit(self.dataset, storage.join(folder, "sasrec"))["best"]}
-        return ItemJob(
+        return ItemTrainingJob(
             source,
             self.config.model.dtype,
             self.training,

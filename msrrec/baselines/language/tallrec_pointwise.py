@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msrrec.baselines.language.alpaca import encode_frame, quote
-from msrrec.baselines.language.speaker import Wanted
+from msrrec.baselines.language.generation import OutputSpec
 from msrrec.baselines.language.tuning import Tuned, drop_unfit, join
 from msrrec.config import RunConfig
 from msrrec.errors import ModelError
@@ -64,7 +64,7 @@ class TallrecPointwise(Tuned):
                 count = range(len(query.candidates))
                 prompts[place] = [[*self.prompt(query, n, room)[0], *before] for n in count]
         flat = [prompt for some in prompts.values() for prompt in some]
-        yes = iter(p for p, _ in self.ask(flat, Wanted(choices=(ids[0][0], ids[1][0]))))
+        yes = iter(p for p, _ in self.generate(flat, OutputSpec(choices=(ids[0][0], ids[1][0]))))
         return [
             [next(yes) if place in prompts else 0.0 for _ in example.candidates]
             for place, example in enumerate(examples)

@@ -1,13 +1,13 @@
-"""What systems that tune the backbone share: examples, training on Ray Train, and asking."""
+"""What systems that tune the backbone share: examples, training on Ray Train, generation."""
 
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from msrrec.baselines.interface import Answer, Facts
+from msrrec.baselines.interface import Facts, WrittenChoice
 from msrrec.baselines.language import Section, tuning_config
-from msrrec.baselines.language.speaker import Wanted, ask
+from msrrec.baselines.language.generation import OutputSpec, generate_all
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
@@ -22,7 +22,7 @@ from msrrec.training.export import begin_folder
 from msrrec.training.loop import check_cluster, fit
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
 from msrrec.training.model import load_tokenizer
-from msrrec.training.worker import Job
+from msrrec.training.worker import TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Tuned:
     """The backbone of a run with LoRA for one system; its file says with which texts.
 
     Args:
-        config: Of the run.
+        config: The run's.
         trains: False leaves the backbone as it is, to tell what training adds.
     """
 
@@ -46,17 +46,17 @@ class Tuned:
         self.training = tuning_config(config, self.section)
         self.tokenizer: Any = None
         self.dataset: Dataset | None = None
-        self._job: Job | None = None
+        self._job: TrainingJob | None = None
         self._checkpoint: str | None = None
 
     def encode_training(self, example: Example) -> list[Encoded]:
         """What one example of the training split teaches."""
         raise NotImplementedError
 
-    def make_job(self, source: ModelSource, num_examples: int, folder: str) -> Job:
+    def make_job(self, source: ModelSource, num_examples: int, folder: str) -> TrainingJob:
         """The model, and how it trains on so many encoded examples."""
         del num_examples, folder
-        return Job(source, self.config.model.dtype, self.training)
+        return TrainingJob(source, self.config.model.dtype, self.training)
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
         """Train on every example of the training split; no setting is left to validation.
@@ -91,7 +91,7 @@ class Tuned:
 
     @property
     def max_tokens(self) -> int:
-        """Of a prompt and what is written after it."""
+        """The most tokens of a prompt and what is written after it."""
         return int(min(self.training.max_seq_len, self.tokenizer.model_max_length))
 
     def query(self, example: Example) -> Query:
@@ -99,10 +99,10 @@ class Tuned:
         assert self.dataset is not None, "fit comes first"
         return make_query(self.dataset, example)
 
-    def ask(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
-        """What the model says after each prompt; see ``speaker.ask``."""
+    def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
+        """The model's output after each prompt; see ``generation.generate_all``."""
         assert self._job is not None, "fit comes first"
-        return ask(self._job, self._checkpoint, prompts, wanted, self.config.inference)
+        return generate_all(self._job, self._checkpoint, prompts, spec, self.config.inference)
 
 
 class TitleTuned(Tuned):
@@ -137,7 +137,7 @@ class TitleTuned(Tuned):
         prompt, dropped = self.prompt(example, room)
         return [join(self.tokenizer, prompt, dropped, answer, whole=self.learns_prompts)]
 
-    def write(self, examples: Sequence[Example]) -> list[Answer]:
+    def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
         """The titles, decoded greedily and freely; an answer's first line counts.
 
         An example that does not fit is answered with nothing, which is invalid.
@@ -148,20 +148,22 @@ class TitleTuned(Tuned):
             with drop_unfit():
                 prompts[n], _ = self.prompt(example, self.max_tokens - length)
         longest = max((lengths[n] for n in prompts), default=0)
-        said = self.ask(list(prompts.values()), Wanted(longest, max_length=self.max_tokens))
-        written = dict(zip(prompts, said, strict=True))
+        generated = self.generate(
+            list(prompts.values()), OutputSpec(longest, max_length=self.max_tokens)
+        )
+        written = dict(zip(prompts, generated, strict=True))
         return [self._read(example, written.get(n, [])) for n, example in enumerate(examples)]
 
     def _answer_tokens(self, example: Example) -> int:
-        """Of the longest answer that may be given, and a little more."""
+        """Tokens of the longest answer that may be given, and a few more."""
         titles = enumerate(self.query(example).candidates)
         answers = (self.render_answer(title, n) for n, title in titles)
         return max(len(encode_text(self.tokenizer, answer)) for answer in answers) + _SLACK
 
-    def _read(self, example: Example, ids: Sequence[float]) -> Answer:
+    def _read(self, example: Example, ids: Sequence[float]) -> WrittenChoice:
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         shown = list(map(self.show, self.query(example).candidates))
-        return Answer(text, parse_answer(text, shown), len(ids))
+        return WrittenChoice(text, parse_answer(text, shown), len(ids))
 
 
 @contextlib.contextmanager
@@ -184,11 +186,11 @@ def join(
     """Prompt, answer and end token as one example, of which the answer is learned.
 
     Args:
-        tokenizer: Of the backbone.
+        tokenizer: The backbone's.
         prompt: Token ids.
         dropped: History titles left out of it.
-        answer: A stranger's title, perhaps, in which nothing becomes a special token.
-        whole: Learn to write the prompt too, but for its first token, which nothing foretells.
+        answer: May hold a title from outside, so nothing in it becomes a special token.
+        whole: Train on the prompt too, but for its first token, which follows from nothing.
     """
     written = [*encode_text(tokenizer, answer), tokenizer.eos_token_id]
     prompt_segment = RECOMMENDATION if whole else NOT_SUPERVISED

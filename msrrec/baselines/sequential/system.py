@@ -26,7 +26,7 @@ from msrrec import log
 from msrrec.baselines.interface import Facts, mean_reciprocal_rank
 from msrrec.baselines.purchases import training_purchases
 from msrrec.baselines.sequential.rows import IntArray, Purchases, pad_right
-from msrrec.baselines.sequential.trainer import Fitted, Network, Schedule, Trial, train_trial
+from msrrec.baselines.sequential.trainer import FitSettings, Fitted, Network, Trial, train_trial
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
@@ -56,18 +56,18 @@ def draw_trials(usual: Trial, count: int, seed: int) -> list[Trial]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every worker is told.
+class TrialJob:
+    """What every worker that runs trials is given.
 
     Attributes:
-        name: Of the system, for the progress line.
+        name: The system's, for the progress line.
         held_out: The validation examples, and ``codes`` and ``users`` to read them.
     """
 
     name: str
     network: type[Network]
     trials: list[Trial]
-    schedule: Schedule
+    settings: FitSettings
     purchases: Purchases
     held_out: list[Example]
     codes: dict[str, int]
@@ -75,9 +75,9 @@ class Job:
 
     def build(self, trial: Trial) -> Network:
         """The untrained network of a trial; its weights follow from the seed."""
-        torch.manual_seed(self.schedule.seed)
+        torch.manual_seed(self.settings.seed)
         make: Any = self.network
-        network: Network = make(len(self.codes), len(self.users), self.schedule.length, trial)
+        network: Network = make(len(self.codes), len(self.users), self.settings.length, trial)
         return network
 
     def run(self, number: int, device: torch.device) -> Fitted:
@@ -85,12 +85,12 @@ class Job:
         trial = self.trials[number]
         network = self.build(trial).to(device)
         title = f"{self.name}, trial {number + 1} of {len(self.trials)}"
-        with log.Progress(title, self.schedule.max_epochs, "epochs at most") as progress:
+        with log.Progress(title, self.settings.max_epochs, "epochs at most") as progress:
 
             def tell(note: str) -> None:
                 progress.advance(note=note)
 
-            return train_trial(network, self.purchases, trial, self.schedule, self.validate, tell)
+            return train_trial(network, self.purchases, trial, self.settings, self.validate, tell)
 
     def validate(self, network: Network) -> float:
         """MRR among the frozen candidates of validation."""
@@ -100,7 +100,7 @@ class Job:
     def fingerprint(self) -> str:
         """A hash of all that decides the result."""
         digest = hashlib.sha256(self.purchases.items.tobytes() + self.purchases.lengths.tobytes())
-        parts = [self.name, asdict(self.schedule), [asdict(trial) for trial in self.trials]]
+        parts = [self.name, asdict(self.settings), [asdict(trial) for trial in self.trials]]
         parts += [list(self.codes), list(self.users), [asdict(e) for e in self.held_out]]
         digest.update(json.dumps(parts).encode())
         return digest.hexdigest()[:16]
@@ -113,8 +113,8 @@ class Sequential:
     usual: ClassVar[Trial]
 
     def __init__(self, config: RunConfig, loss: Literal["softmax", "binary"] = "softmax") -> None:
-        self._settings, self._seed, self._loss = config.baselines, config.inference.seed, loss
-        self._job: Job | None = None
+        self._config, self._seed, self._loss = config.baselines, config.inference.seed, loss
+        self._job: TrialJob | None = None
         self._fitted: Network | None = None
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
@@ -125,7 +125,7 @@ class Sequential:
             ModelError: If a loss is not a number.
         """
         job = self._job = self.plan(dataset)
-        fitted = run_trials(job, folder, self._settings.num_workers)
+        fitted = run_trials(job, folder, self._config.num_workers)
         best = max(fitted, key=lambda f: f.figure)
         self._fitted = job.build(best.trial)
         self._fitted.load_state_dict(best.state)
@@ -136,13 +136,13 @@ class Sequential:
             "trials": [f.facts() for f in fitted],
         }
 
-    def plan(self, dataset: Dataset) -> Job:
-        """Data, trials and schedule of a dataset.
+    def plan(self, dataset: Dataset) -> TrialJob:
+        """The trials to run on a dataset, with their data and settings.
 
         Raises:
             DataError: If no user has two training events.
         """
-        settings = self._settings
+        config = self._config
         bought = training_purchases(dataset)
         codes = {item_id: code for code, item_id in enumerate(dataset.items, 1)}
         purchases = Purchases([[codes[i] for i in items] for items in bought.values()])
@@ -151,19 +151,19 @@ class Sequential:
                 f"{dataset.path}: no user has two training events; expected some, so that there is "
                 "an order to learn from"
             )
-        schedule = Schedule(
-            settings.history_length,
-            settings.batch_size,
-            settings.max_epochs,
-            settings.patience,
+        settings = FitSettings(
+            config.history_length,
+            config.batch_size,
+            config.max_epochs,
+            config.patience,
             self._seed,
             self._loss,
         )
-        return Job(
+        return TrialJob(
             f"{type(self).__name__}{', binary loss' if self._loss == 'binary' else ''}",
             self.network,
-            draw_trials(self.usual, settings.trials, self._seed),
-            schedule,
+            draw_trials(self.usual, config.trials, self._seed),
+            settings,
             purchases,
             dataset.examples("validation"),
             codes,
@@ -177,7 +177,7 @@ class Sequential:
         return score_candidates(self._fitted, self._job, examples)
 
     def item_vectors(self) -> torch.Tensor:
-        """What was learned of the items, (V, D), in the order of the catalogue."""
+        """The learned vectors of the items, (V, D), in the order of the catalogue."""
         assert self._fitted is not None, "fit comes first"
         return self._fitted.table.detach().cpu()
 
@@ -199,11 +199,13 @@ def encode_histories(
     return torch.cat(found)
 
 
-def score_candidates(network: Network, job: Job, examples: Sequence[Example]) -> list[list[float]]:
+def score_candidates(
+    network: Network, job: TrialJob, examples: Sequence[Example]
+) -> list[list[float]]:
     """Scores of the frozen candidates; a user who is new has no vector."""
     histories = [[job.codes[item] for item in e.history] for e in examples]
     users = [job.users.get(e.user_id, 0) for e in examples]
-    states_BD = encode_histories(network, histories, users, job.schedule.length)
+    states_BD = encode_histories(network, histories, users, job.settings.length)
     with torch.inference_mode():
         scores = [
             (network.items.weight[_codes(job, e.candidates)] @ state).tolist()
@@ -212,11 +214,11 @@ def score_candidates(network: Network, job: Job, examples: Sequence[Example]) ->
     return scores
 
 
-def _codes(job: Job, item_ids: Sequence[str]) -> IntArray:
+def _codes(job: TrialJob, item_ids: Sequence[str]) -> IntArray:
     return np.array([job.codes[item_id] for item_id in item_ids])
 
 
-def run_trials(job: Job, folder: str, num_workers: int) -> list[Fitted]:
+def run_trials(job: TrialJob, folder: str, num_workers: int) -> list[Fitted]:
     """Every trial, trained by Ray Train's workers; those that ``folder`` has are not run again.
 
     Raises:
@@ -257,7 +259,7 @@ def run_worker(settings: Mapping[str, Any]) -> None:
     """
     from msrrec.training.worker import cores_per_worker
 
-    job: Job = ray.get(settings["job"])
+    job: TrialJob = ray.get(settings["job"])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     log.setup()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msrrec.baselines.interface import Facts
 from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
 from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
 from msrrec.errors import ModelError
@@ -43,11 +44,11 @@ class Trial:
     learning_rate: float
     dropout: float
     size: int
-    """Of an item's vector."""
+    """Size of an item's vector."""
 
 
 @dataclass(frozen=True)
-class Schedule:
+class FitSettings:
     """What all trials share.
 
     Attributes:
@@ -79,8 +80,8 @@ class Fitted:
     state: State = field(default_factory=dict)
     epoch_s: list[float] = field(default_factory=list)
 
-    def facts(self) -> dict[str, Any]:
-        """What a report tells of it."""
+    def facts(self) -> Facts:
+        """What a report shows of it."""
         return {
             **asdict(self.trial),
             "validation": self.figure,
@@ -94,7 +95,7 @@ def train_trial(
     network: Network,
     purchases: Purchases,
     trial: Trial,
-    schedule: Schedule,
+    settings: FitSettings,
     validate: Callable[[Network], float],
     tell: Callable[[str], None] = lambda note: None,
 ) -> Fitted:
@@ -102,21 +103,21 @@ def train_trial(
 
     Args:
         network: On its device; left with the weights of the last epoch.
-        purchases: Of all users.
+        purchases: The purchases of all users.
         trial: Its settings.
-        schedule: What all trials share.
+        settings: What all trials share.
         validate: A figure of the network as it is, higher is better.
         tell: Called after every epoch.
 
     Raises:
         ModelError: If the loss is not a number.
     """
-    rng = np.random.default_rng(schedule.seed)
+    rng = np.random.default_rng(settings.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=trial.learning_rate, fused=True)
     fitted = Fitted(trial)
-    for epoch in range(1, schedule.max_epochs + 1):
+    for epoch in range(1, settings.max_epochs + 1):
         begin = time.perf_counter()
-        loss = train_epoch(network, purchases, schedule, optimizer, rng)
+        loss = train_epoch(network, purchases, settings, optimizer, rng)
         fitted.epoch_s.append(time.perf_counter() - begin)
         if not np.isfinite(loss):
             raise ModelError(
@@ -128,7 +129,7 @@ def train_trial(
             state = {name: value.detach().clone() for name, value in network.state_dict().items()}
             fitted.figure, fitted.epoch, fitted.state = figure, epoch, state
         tell(f"loss {loss:.3f}, validation {figure:.4f}, best {fitted.figure:.4f}")
-        if epoch - fitted.epoch >= schedule.patience:
+        if epoch - fitted.epoch >= settings.patience:
             break
     return fitted
 
@@ -136,22 +137,22 @@ def train_trial(
 def train_epoch(
     network: Network,
     purchases: Purchases,
-    schedule: Schedule,
+    settings: FitSettings,
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> float:
     """One pass over all events; the mean loss of a supervised position."""
     network.train()
-    rows = purchases.rows(schedule.length, rng)
+    rows = purchases.rows(settings.length, rng)
     total, device = 0.0, network.items.weight.device
-    for batch in iter_batches(rows, schedule.batch_size, rng):
+    for batch in iter_batches(rows, settings.batch_size, rng):
         mask = batch.targets > 0
         targets = batch.targets[mask] - 1
         inputs, users = torch.from_numpy(batch.inputs), torch.from_numpy(batch.users)
         states_BTD = network(inputs.to(device), users.to(device))
         states_ND = states_BTD[torch.from_numpy(mask).to(device)]
         targets_N = torch.from_numpy(targets).to(device)
-        if schedule.loss == "binary":
+        if settings.loss == "binary":
             owners = np.broadcast_to(batch.users[:, None], mask.shape)[mask]
             negatives = draw_negatives(owners, purchases, network.items.num_embeddings - 1, rng)
             negatives_N = torch.from_numpy(negatives).to(device)

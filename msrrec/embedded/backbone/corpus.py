@@ -184,8 +184,8 @@ def _ask_repeat(rng: random.Random, page: Page) -> list[Segment]:
     return [(f"Say: {text}\nAgain:", False), (f" {text}\n", True)]
 
 
-Question = Callable[[random.Random, Page], list[Segment]]
-QUESTIONS: tuple[Question, ...] = (
+Exercise = Callable[[random.Random, Page], list[Segment]]
+EXERCISES: tuple[Exercise, ...] = (
     _ask_categories,
     _ask_categories,
     _ask_brands,
@@ -210,7 +210,7 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-FOREIGN_QUESTIONS: tuple[Question, ...] = (
+FOREIGN_EXERCISES: tuple[Exercise, ...] = (
     _ask_copies,
     _ask_copies,
     _ask_brands,
@@ -244,16 +244,16 @@ def make_gibberish(rng: random.Random, words: list[str]) -> list[Segment]:
 
 
 def make_document(rng: random.Random, words: list[str], hard: float) -> list[Segment]:
-    """One training text: gibberish to repeat, or a page and several questions about it."""
+    """One training text: gibberish to repeat, or a page and several exercises about it."""
     draw = rng.random()
     if draw < 0.08 + 0.5 * (1 - hard):
         return make_gibberish(rng, words)
     if draw > 0.88:
-        page, questions = make_foreign_page(rng, words, hard), FOREIGN_QUESTIONS
+        page, exercises = make_foreign_page(rng, words, hard), FOREIGN_EXERCISES
     else:
-        page, questions = make_page(rng, hard), QUESTIONS
+        page, exercises = make_page(rng, hard), EXERCISES
     segments: list[Segment] = [(render_page(rng, page), False)]
-    for ask in rng.sample(questions, rng.randint(3, min(7, len(questions)))):
+    for ask in rng.sample(exercises, rng.randint(3, min(7, len(exercises)))):
         segments += ask(rng, page)
     return segments
 

@@ -27,7 +27,7 @@ SHORT_ROW, LONG_ROW = 384, 768
 """Tokens a row in the first 70% of the steps, and after them."""
 
 CONTEXT_WEIGHT = 0.05
-"""Weight of tokens that can't be foretold, such as the titles of a page; answers weigh 1."""
+"""Loss weight of tokens that can't be predicted, such as the titles of a page; answers weigh 1."""
 
 
 def list_vocabulary(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -75,7 +75,7 @@ def encode(
 
 
 @dataclass
-class Schedule:
+class PretrainingSchedule:
     """What changes as pretraining goes on, each a function of the step alone."""
 
     num_steps: int
@@ -88,12 +88,12 @@ class Schedule:
 
     @property
     def hardness(self) -> float:
-        """How large the pages are."""
+        """How large the pages are, from 0 to 1."""
         return min(1.0, self.done / 0.25)
 
     @property
     def row_tokens(self) -> int:
-        """Long rows come late: attention over them is dear."""
+        """Tokens a row; long rows come late, because attention over them is slow."""
         return SHORT_ROW if self.done < 0.7 else LONG_ROW
 
     @property
@@ -103,7 +103,7 @@ class Schedule:
 
 
 def iter_batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, schedule: Schedule
+    tokenizer: PreTrainedTokenizerFast, seed: int, schedule: PretrainingSchedule
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows of documents one after another: ids and weights, each (rows, row_tokens)."""
     words = make_words(seed, list_vocabulary(tokenizer))
@@ -164,7 +164,7 @@ def pretrain(out: Path, num_steps: int, seed: int = 0) -> None:
     steps' worth, is lost.
     """
     torch.manual_seed(seed)
-    schedule = Schedule(num_steps, step=read_step(out))
+    schedule = PretrainingSchedule(num_steps, step=read_step(out))
     tokenizer, model = load(out) if schedule.step else build(seed)
     logger.info("%d parameters, from step %d", model.num_parameters(), schedule.step)
     optimizers = build_optimizers(model)
@@ -182,7 +182,7 @@ def pretrain(out: Path, num_steps: int, seed: int = 0) -> None:
 def take_step(
     model: LlamaForCausalLM,
     optimizers: list[torch.optim.Optimizer],
-    schedule: Schedule,
+    schedule: PretrainingSchedule,
     ids: torch.Tensor,
     weights: torch.Tensor,
 ) -> tuple[float, float]:

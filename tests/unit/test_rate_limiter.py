@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from msrrec.synthesis import gate as module
-from msrrec.synthesis.gate import Gate
+from msrrec.synthesis import rate_limiter as module
+from msrrec.synthesis.rate_limiter import RateLimiter
 
 
 @pytest.fixture
@@ -23,54 +23,54 @@ def _exact_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_bad_moment_halves_the_limit_once_and_answers_raise_it_again() -> None:
-    gate = Gate(64)
+    limiter = RateLimiter(64)
     began = time.monotonic()
-    assert gate.overloaded(began, 0.0)
-    assert not gate.overloaded(began, 0.0)  # it began before the cut
-    assert gate.limit == 32
-    assert gate.overloaded(time.monotonic() + 1, 0.0)
-    assert gate.limit == 16
-    gate.answered()
-    assert gate.limit == 16 + 4 / 16  # by 64 / 16 with every 16 answers
+    assert limiter.on_overload(began, 0.0)
+    assert not limiter.on_overload(began, 0.0)  # it began before the cut
+    assert limiter.limit == 32
+    assert limiter.on_overload(time.monotonic() + 1, 0.0)
+    assert limiter.limit == 16
+    limiter.on_answer()
+    assert limiter.limit == 16 + 4 / 16  # by 64 / 16 with every 16 answers
     for _ in range(1000):
-        gate.answered()
-    assert gate.limit == 64
+        limiter.on_answer()
+    assert limiter.limit == 64
 
 
 def test_the_limit_never_falls_below_one_call() -> None:
-    gate = Gate(2)
+    limiter = RateLimiter(2)
     for n in range(9):
-        gate.overloaded(time.monotonic() + n, 0.0)
-    assert gate.limit == 1
-    assert gate.has_room
+        limiter.on_overload(time.monotonic() + n, 0.0)
+    assert limiter.limit == 1
+    assert limiter.has_room
 
 
 @pytest.mark.usefixtures("_exact_clock")
 def test_requests_are_spaced_evenly_and_tokens_are_corrected_by_what_calls_cost() -> None:
-    async def begins(gate: Gate, costs: list[tuple[float, float]]) -> list[float]:
+    async def begins(limiter: RateLimiter, costs: list[tuple[float, float]]) -> list[float]:
         times = []
         for booked, tokens in costs:
-            times.append(await gate.enter(booked))
-            gate.leave()
-            gate.settle(booked, tokens)
+            times.append(await limiter.acquire(booked))
+            limiter.release()
+            limiter.settle(booked, tokens)
         return [t - times[0] for t in times]
 
     # 50 a second: the fifth begins 4 / 50 s after the first
-    requests = asyncio.run(begins(Gate(9, requests_per_s=50), [(1, 1)] * 5))
+    requests = asyncio.run(begins(RateLimiter(9, requests_per_s=50), [(1, 1)] * 5))
     assert requests[-1] == pytest.approx(0.08)
     # 1,000 tokens a second: 100 booked, 20 used, so each waits 20 ms
-    tokens = asyncio.run(begins(Gate(9, tokens_per_s=1000), [(100, 20)] * 5))
+    tokens = asyncio.run(begins(RateLimiter(9, tokens_per_s=1000), [(100, 20)] * 5))
     assert tokens[-1] == pytest.approx(0.08)
 
 
 @pytest.mark.usefixtures("_exact_clock")
 def test_nobody_begins_while_the_teacher_wants_to_be_left_alone() -> None:
     async def main() -> float:
-        gate = Gate(9)
+        limiter = RateLimiter(9)
         begin = time.monotonic()
-        gate.overloaded(begin, 0.1)
-        assert gate.is_paused
-        await asyncio.gather(*(gate.enter(1) for _ in range(3)))
+        limiter.on_overload(begin, 0.1)
+        assert limiter.is_paused
+        await asyncio.gather(*(limiter.acquire(1) for _ in range(3)))
         return time.monotonic() - begin
 
     assert asyncio.run(main()) == pytest.approx(0.1)
@@ -78,13 +78,13 @@ def test_nobody_begins_while_the_teacher_wants_to_be_left_alone() -> None:
 
 def test_a_call_that_is_given_up_while_it_waits_is_not_in_flight() -> None:
     async def main() -> int:
-        gate = Gate(9, requests_per_s=0.01)
-        await gate.enter(1)
-        waiting = asyncio.create_task(gate.enter(1))
+        limiter = RateLimiter(9, requests_per_s=0.01)
+        await limiter.acquire(1)
+        waiting = asyncio.create_task(limiter.acquire(1))
         await asyncio.sleep(0.01)
-        assert gate.in_flight == 2
+        assert limiter.in_flight == 2
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        return gate.in_flight
+        return limiter.in_flight
 
     assert asyncio.run(main()) == 1

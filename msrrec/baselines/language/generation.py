@@ -1,4 +1,4 @@
-"""What a tuned model says: greedy answers, or the next token's probabilities, from Ray actors.
+"""Generation with a tuned model in Ray actors: greedy texts, or the next token's probabilities.
 
 With transformers and not with vLLM, as prompts may hold item vectors beside tokens.
 """
@@ -16,17 +16,17 @@ from ray.util import ActorPool
 from msrrec import log
 from msrrec.config import InferenceConfig
 from msrrec.engines.vllm import engine_resources
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, last_line
 from msrrec.training.loop import raise_for_user
-from msrrec.training.worker import Job, cores_per_worker
+from msrrec.training.worker import TrainingJob, cores_per_worker
 
 _BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 8192, 65536
-"""Of the prompts that are read at once, padding included."""
+"""Tokens of the prompts that are read at once, padding included."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is wanted of each prompt.
+class OutputSpec:
+    """What is wanted after each prompt.
 
     Attributes:
         max_new_tokens: Tokens to write, greedily, at most.
@@ -39,30 +39,30 @@ class Wanted:
     choices: tuple[int, ...] = ()
 
 
-class Speaker:
-    """A model in one process."""
+class TunedGenerator:
+    """Generates with a model in one process."""
 
     def __init__(self, model: Any, eos_id: int, device: torch.device | str = "cpu") -> None:
         self.model, self.eos_id, self.device = model.to(device).eval(), eos_id, device
 
     @torch.inference_mode()
-    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
+    def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
         """The written token ids, without the end token; or one probability a choice.
 
         Prompts are padded on the left and masked, with positions that count from each one's own
         beginning, so that each is answered as if it stood alone.
         """
         ids, mask = pad_left(prompts, self.eos_id, self.device)
-        if wanted.choices:
+        if spec.choices:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             hidden_BTE = self.model.get_decoder()(
                 input_ids=ids, attention_mask=mask, position_ids=positions
             ).last_hidden_state
-            found: list[list[float]] = self._choose(hidden_BTE[:, -1], wanted.choices).tolist()
+            found: list[list[float]] = self._choose(hidden_BTE[:, -1], spec.choices).tolist()
             return found
-        room = wanted.max_new_tokens
-        if wanted.max_length is not None:
-            room = min(room, max(1, wanted.max_length - ids.shape[1]))
+        room = spec.max_new_tokens
+        if spec.max_length is not None:
+            room = min(room, max(1, spec.max_length - ids.shape[1]))
         written = self._write(ids, mask, room)[:, ids.shape[1] :].tolist()
         ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
@@ -105,21 +105,23 @@ def pad_left(
     return ids.to(device), mask.to(device)
 
 
-class Actor:
-    """A speaker in a Ray actor."""
+class GeneratorActor:
+    """A generator in a Ray actor."""
 
-    def __init__(self, job: Job, checkpoint: str | None, eos_id: int, num_actors: int) -> None:
+    def __init__(
+        self, job: TrainingJob, checkpoint: str | None, eos_id: int, num_actors: int
+    ) -> None:
         log.setup()
         torch.set_num_threads(cores_per_worker(num_actors))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._speaker = Speaker(load_tuned(job, checkpoint, device), eos_id, device)
+        self._generator = TunedGenerator(load_tuned(job, checkpoint, device), eos_id, device)
 
-    def say(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[list[float]]:
-        """As of ``Speaker``."""
-        return self._speaker.say(prompts, wanted)
+    def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
+        """The output after each prompt; see ``TunedGenerator.generate``."""
+        return self._generator.generate(prompts, spec)
 
 
-def load_tuned(job: Job, checkpoint: str | None, device: str) -> Any:
+def load_tuned(job: TrainingJob, checkpoint: str | None, device: str) -> Any:
     """The backbone with what a checkpoint of its training holds; None for none."""
     from peft import PeftModel
 
@@ -129,20 +131,20 @@ def load_tuned(job: Job, checkpoint: str | None, device: str) -> Any:
     return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
 
 
-def ask(
-    job: Job,
+def generate_all(
+    job: TrainingJob,
     checkpoint: str | None,
     prompts: Sequence[Sequence[int]],
-    wanted: Wanted,
+    spec: OutputSpec,
     config: InferenceConfig,
 ) -> list[list[float]]:
-    """What the model says after each prompt, whatever the batches and actors.
+    """The output after each prompt, whatever the batches and actors.
 
     Args:
         job: Says how the backbone is loaded.
-        checkpoint: Of its training; None for the backbone itself.
+        checkpoint: One of its training; None for the backbone itself.
         prompts: Token ids.
-        wanted: What is wanted.
+        spec: What is wanted after each.
         config: How many engines share the prompts.
 
     Raises:
@@ -158,23 +160,23 @@ def ask(
         ray.cluster_resources(),
     )
     batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
-    make: Any = ray.remote(**resources)(Actor)
+    make: Any = ray.remote(**resources)(GeneratorActor)
     eos_id = load_tokenizer(job.source).eos_token_id
     arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
     actors = [make.remote(*arguments) for _ in range(config.num_engines)]
-    send: Callable[[Any, Any], Any] = lambda actor, batch: actor.say.remote(  # noqa: E731
-        [prompts[n] for n in batch], wanted
+    send: Callable[[Any, Any], Any] = lambda actor, batch: actor.generate.remote(  # noqa: E731
+        [prompts[n] for n in batch], spec
     )
     found: dict[int, list[float]] = {}
     try:
         with log.Progress("ask", len(prompts), "prompts") as progress:
-            for batch, said in zip(batches, ActorPool(actors).map(send, batches), strict=True):
-                found |= dict(zip(batch, said, strict=True))
+            for batch, outputs in zip(batches, ActorPool(actors).map(send, batches), strict=True):
+                found |= dict(zip(batch, outputs, strict=True))
                 progress.advance(len(batch))
     except RayError as error:
         raise_for_user([error])
         cause = getattr(error, "cause", None) or error
-        raise EngineError(f"{job.source.name}: asking it failed ({_last_line(cause)})") from error
+        raise EngineError(f"{job.source.name}: generation failed ({last_line(cause)})") from error
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -190,8 +192,3 @@ def deal(prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(place)
     return batches
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

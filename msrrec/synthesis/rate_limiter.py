@@ -14,7 +14,7 @@ _LATE_S = 0.05
 """A call that begins less late does not push the later ones back."""
 
 
-class Gate:
+class RateLimiter:
     """The limits of one teacher in one actor.
 
     Attributes:
@@ -44,10 +44,10 @@ class Gate:
         """Whether the teacher asked to be left alone for now."""
         return time.monotonic() < self._paused_until_s
 
-    async def enter(self, tokens: float) -> float:
+    async def acquire(self, tokens: float) -> float:
         """Wait until a call that may cost so many tokens may begin; the moment it does.
 
-        The call is in flight from before the wait until ``leave``.
+        The call is in flight from before the wait until ``release``.
         """
         self.in_flight += 1
         if not (self._requests_per_s or self._tokens_per_s or self.is_paused):
@@ -61,11 +61,11 @@ class Gate:
             self.in_flight -= 1
             raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """A call has ended, with whatever outcome."""
         self.in_flight -= 1
 
-    def answered(self) -> None:
+    def on_answer(self) -> None:
         """An answer came: more may be tried at once."""
         if self.limit < self.most:
             step = max(1.0, self.most / _INCREASE_SHARE)
@@ -76,7 +76,7 @@ class Gate:
         if self._tokens_per_s:
             self._next_token_s += (tokens - booked) / self._tokens_per_s
 
-    def overloaded(self, began_s: float, wait_s: float) -> bool:
+    def on_overload(self, began_s: float, wait_s: float) -> bool:
         """The teacher refused a call that began then: fewer at once, and none for ``wait_s``.
 
         Returns:

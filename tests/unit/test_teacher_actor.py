@@ -1,8 +1,9 @@
 """What the actors of a run share."""
 
 from msrrec.config import InferenceConfig, load_config
-from msrrec.synthesis.calls import Assignment, build_teachers, standing_of
-from msrrec.synthesis.pruning import Verdict
+from msrrec.synthesis.pruning import Judgement
+from msrrec.synthesis.teacher_actor import ActorSettings, build_teachers
+from msrrec.synthesis.verdicts import status_of
 
 
 def test_actors_share_the_rates_and_each_has_its_own_calls_in_flight() -> None:
@@ -14,7 +15,7 @@ def test_actors_share_the_rates_and_each_has_its_own_calls_in_flight() -> None:
             "teacher.others=[{base_url: 'http://b/v1', requests_per_minute: 60}]",
         ],
     )
-    work = Assignment(
+    settings = ActorSettings(
         teacher=config.teacher,
         keys=(None, None),
         journal="journal",
@@ -23,15 +24,15 @@ def test_actors_share_the_rates_and_each_has_its_own_calls_in_flight() -> None:
         is_offline=False,
         inference=InferenceConfig(),
     )
-    first, second = build_teachers(work)._all
+    first, second = build_teachers(settings)._all
     # 600 a minute are 10 a second, 5 of them for each of two actors
-    assert (first.gate._requests_per_s, first.gate._tokens_per_s) == (5, 50)
-    assert (second.gate._requests_per_s, second.gate._tokens_per_s) == (0.5, None)
-    assert first.gate.most == second.gate.most == 7
+    assert (first.limiter._requests_per_s, first.limiter._tokens_per_s) == (5, 50)
+    assert (second.limiter._requests_per_s, second.limiter._tokens_per_s) == (0.5, None)
+    assert first.limiter.most == second.limiter.most == 7
 
 
 def test_only_what_could_not_be_read_may_be_asked_again() -> None:
-    assert standing_of(Verdict("kept")) == "valid"
-    assert standing_of(Verdict("inconsistent", "not the target")) == "settled"
-    for ruling in ("incomplete", "malformed", "empty", "truncated", "refused", "ambiguous"):
-        assert standing_of(Verdict(ruling)) == "unread"  # type: ignore[arg-type]
+    assert status_of(Judgement("kept")) == "valid"
+    assert status_of(Judgement("inconsistent", "not the target")) == "settled"
+    for verdict in ("incomplete", "malformed", "empty", "truncated", "refused", "ambiguous"):
+        assert status_of(Judgement(verdict)) == "unreadable"  # type: ignore[arg-type]

@@ -1,0 +1,213 @@
+"""The Ray actors of one run, and the loop that hands them calls.
+
+Each actor keeps its calls in flight in an event loop of its own; the driver only tops it up and
+hears what was valid. Ray Data would do the same in fewer lines, but its blocks are barriers to
+calls whose latencies differ widely, and its ``limit`` lets whole blocks run on after enough paths
+exist; it takes over where the answers are judged (see ``verdicts``).
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msrrec.engines.vllm import engine_resources
+from msrrec.errors import DataError, EngineError, MsrRecError, first_line
+from msrrec.log import Progress
+from msrrec.synthesis.journal import iter_entries, list_journal_files
+from msrrec.synthesis.plan import CallId, Plan
+from msrrec.synthesis.requests import Requests
+from msrrec.synthesis.teacher_actor import ActorSettings, CallOutcome, TeacherActor
+from msrrec.synthesis.verdicts import spending_of, status_of
+
+logger = logging.getLogger(__name__)
+
+_MAX_FAILED_IN_A_ROW = 20
+_MAX_LOST_ACTORS = 5
+_GRACE_S = 5.0
+_NOT_STARTED_SHARE = 8
+"""An actor holds one waiting call for so many in flight, to fill a free slot without asking."""
+_OVERDUE = 3.0
+"""A call that takes so many times the mean is not waited for near a threshold."""
+
+
+class ActorPool:
+    """The actors of one run, and the calls that each of them holds."""
+
+    def __init__(self, requests: Requests, settings: ActorSettings) -> None:
+        import ray
+
+        self._actor_class = ray.remote(TeacherActor).options(**_actor_options(settings))
+        self._settings, self._requests = settings, requests
+        concurrency = settings.teacher.concurrency * len(settings.teacher.endpoints)
+        self._room = concurrency + max(1, concurrency // _NOT_STARTED_SHARE)
+        self._actors: dict[int, Any] = {}
+        self._held: dict[int, dict[CallId, float]] = {}
+        self._waiting: dict[Any, int] = {}
+        self._num_started = 0
+        self._num_outcomes, self._held_s = 0, 0.0
+
+    def add_actor(self) -> None:
+        """Start one more actor."""
+        n = self._num_started
+        self._num_started += 1
+        self._actors[n] = self._actor_class.remote(self._settings)
+        self._held[n] = {}
+
+    def top_up(self, plan: Plan) -> None:
+        """Give every actor that is not being waited for what the plan allows."""
+        busy = set(self._waiting.values())
+        overdue, now = self._num_overdue(), time.monotonic()
+        for n, actor in self._actors.items():
+            if n in busy:
+                continue
+            call_ids = plan.take(self._room - len(self._held[n]), overdue)
+            self._held[n].update(dict.fromkeys(call_ids, now))
+            if self._held[n]:
+                work = [(self._requests[example_id], attempt) for example_id, attempt in call_ids]
+                self._waiting[actor.exchange.remote(work)] = n
+
+    def _num_overdue(self) -> int:
+        """Calls held for so long that others have come and gone meanwhile."""
+        if not self._num_outcomes:
+            return 0
+        latest_s = time.monotonic() - _OVERDUE * self._held_s / self._num_outcomes
+        return sum(since_s < latest_s for held in self._held.values() for since_s in held.values())
+
+    def collect(self, plan: Plan) -> list[CallOutcome]:
+        """Wait for outcomes and report them to the plan.
+
+        Raises:
+            EngineError: If no call can succeed, or actors die again and again.
+        """
+        import ray
+
+        if not self._waiting:
+            return []
+        ready, _ = ray.wait(list(self._waiting), num_returns=1)
+        outcomes: list[CallOutcome] = []
+        for ref in ready:
+            n = self._waiting.pop(ref)
+            try:
+                found = ray.get(ref)
+            except ray.exceptions.RayActorError as error:
+                found = self._replace(n, plan, error)
+            except ray.exceptions.RayTaskError as error:
+                raise _unwrap(error, self._settings.journal) from error
+            else:
+                self._forget(n, found)
+            outcomes += found
+        for outcome in outcomes:
+            plan.report(outcome.call_id, outcome.status, outcome.spending)
+        return outcomes
+
+    def _forget(self, n: int, outcomes: Sequence[CallOutcome]) -> None:
+        now = time.monotonic()
+        for outcome in outcomes:
+            self._held_s += now - self._held[n].pop(outcome.call_id)
+        self._num_outcomes += len(outcomes)
+
+    def stop(self, grace_s: float) -> int:
+        """End all actors that live, see ``TeacherActor.stop``; the number of calls given up."""
+        import ray
+
+        given_up = 0
+        for ref in [actor.stop.remote(grace_s) for actor in self._actors.values()]:
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                given_up += ray.get(ref)
+        return given_up
+
+    def kill(self) -> None:
+        """End all actors at once."""
+        import ray
+
+        for actor in self._actors.values():
+            ray.kill(actor)
+
+    def _replace(self, n: int, plan: Plan, error: Exception) -> list[CallOutcome]:
+        """Another actor for a dead one: what it wrote counts, its other calls are made again."""
+        if self._num_started - len(self._actors) >= _MAX_LOST_ACTORS:
+            raise EngineError(
+                f"synthesize: {_MAX_LOST_ACTORS} actors died ({first_line(error)}); check "
+                "their memory, then run again, answers so far are kept"
+            ) from error
+        held = set(self._held.pop(n))
+        del self._actors[n]
+        outcomes = self._find_journaled(held)
+        for call_id in sorted(held - {outcome.call_id for outcome in outcomes}):
+            plan.give_back(call_id)
+        logger.warning("an actor died; %d of its calls are made again", len(held) - len(outcomes))
+        self.add_actor()
+        return outcomes
+
+    def _find_journaled(self, call_ids: set[CallId]) -> list[CallOutcome]:
+        """Outcomes of calls whose answer the journal holds."""
+        found: dict[CallId, CallOutcome] = {}
+        for path in list_journal_files(self._settings.journal):
+            for entry in filter(None, iter_entries(path)):
+                call_id, request = entry.call_id, self._requests.get(entry.example_id)
+                if call_id in call_ids and request and request.is_answered_by(entry):
+                    status = status_of(request.judge(entry))
+                    found[call_id] = CallOutcome(call_id, status, spending=spending_of(entry))
+        return list(found.values())
+
+
+def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
+    """Where an actor runs and what it reserves."""
+    import ray
+
+    if any(endpoint.engine == "vllm" for endpoint in settings.teacher.endpoints):
+        cluster = ray.cluster_resources()
+        return engine_resources(
+            settings.inference, settings.num_actors, "synthesis.num_actors", cluster
+        )
+    # Calls wait, they don't compute: no core is reserved, so any number of actors can start.
+    # The offline teacher listens on loopback, so its callers stay on this machine.
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return {"num_cpus": 0, "scheduling_strategy": here if settings.is_offline else "SPREAD"}
+
+
+def run_calls(plan: Plan, pool: ActorPool, num_actors: int) -> int:
+    """Make the plan's calls; the number of calls given up when there were enough paths.
+
+    Raises:
+        EngineError: If the teacher refuses, can't be reached, or fails call after call.
+    """
+    for _ in range(num_actors):
+        pool.add_actor()
+    try:
+        with Progress("synthesize", plan.num_queued, "answers") as progress:
+            while not plan.is_finished:
+                pool.top_up(plan)
+                outcomes = pool.collect(plan)
+                progress.advance(len(outcomes), f"{plan.num_valid:,} valid paths")
+                _stop_on_failures(plan, outcomes)
+        return pool.stop(grace_s=0)
+    except MsrRecError:
+        pool.stop(_GRACE_S)  # what is in flight may still be answered, and is paid for
+        raise
+    finally:
+        pool.kill()
+
+
+def _stop_on_failures(plan: Plan, outcomes: Sequence[CallOutcome]) -> None:
+    details = [outcome.detail for outcome in outcomes if outcome.status is None]
+    nothing_came = plan.is_finished and plan.num_answers == 0
+    if details and (plan.failed_in_a_row >= _MAX_FAILED_IN_A_ROW or nothing_came):
+        raise EngineError(
+            f"teacher: {plan.failed_in_a_row} calls in a row failed (the last: {details[-1]}); "
+            "mend the cause and run again, answers so far are kept"
+        )
+
+
+def _unwrap(error: Any, journal: str) -> Exception:
+    """What an actor raised, without the remote traceback."""
+    cause = error.cause
+    if isinstance(cause, MsrRecError):
+        return cause
+    if isinstance(cause, OSError):
+        return DataError(f"{journal}: can't be written ({cause}); free space there and run again")
+    return error if isinstance(error, Exception) else RuntimeError(str(error))

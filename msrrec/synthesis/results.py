@@ -1,0 +1,199 @@
+"""The files of a finished run: kept paths, verdicts, the data card and, last, the summary."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from msrrec import schema, storage
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.reasoning.prompts import render_reasoning
+from msrrec.schema import Example
+from msrrec.stage import Summary
+from msrrec.synthesis.card import write_card
+from msrrec.synthesis.journal import FOLDER
+from msrrec.synthesis.plan import Quota, Spending
+from msrrec.synthesis.requests import Requests
+from msrrec.synthesis.verdicts import JudgedEntry
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """What one run did, beside what the journal says of all runs.
+
+    Attributes:
+        calls_this_run: Answers that it added.
+        cost_this_run: None where no price is known.
+        given_up: Calls in flight that were ended when there were enough paths.
+        failed_calls: Calls without an answer.
+        stopped_by: The setting whose cap left calls unmade; None where none did.
+        in_flight: Most calls at once.
+        spent: By all runs.
+    """
+
+    calls_this_run: int
+    cost_this_run: float | None
+    given_up: int
+    failed_calls: int
+    stopped_by: str | None
+    in_flight: int
+    spent: Spending
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class JournalFigures:
+    """What the answers at hand say, whichever run asked for them.
+
+    Attributes:
+        teachers: Answers by the teacher that gave them.
+        examples: Those asked about.
+        left_out: Examples whose prompt would show a later purchase.
+        pruned: Answers that were not kept, by their verdict.
+        retries: Tries beyond the first of each call.
+    """
+
+    model: str
+    teachers: Mapping[str | None, int]
+    dataset_fingerprint: str
+    examples: int
+    left_out: int
+    tau: int | None
+    calls: int
+    kept: int
+    valid: int
+    pruned: Mapping[str, int]
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+
+def build_quotas(dataset: Dataset, config: RunConfig) -> list[Quota]:
+    """The thresholds by user and by category, where they are set."""
+    limits = config.synthesis
+    examples = dataset.examples(limits.split)
+    quotas = []
+    if limits.tau_per_user is not None:
+        users = {e.example_id: e.user_id for e in examples}
+        quotas.append(Quota("tau_per_user", limits.tau_per_user, users))
+    if limits.tau_per_category is not None:
+        items = dataset.items
+        narrowest = {e.example_id: (items[e.target].categories or ("",))[-1] for e in examples}
+        quotas.append(Quota("tau_per_category", limits.tau_per_category, narrowest))
+    return quotas
+
+
+def write_results(
+    out: str,
+    dataset: Dataset,
+    requests: Requests,
+    entries: Sequence[JudgedEntry],
+    config: RunConfig,
+    figures: RunFigures,
+) -> Summary:
+    """Write paths, verdicts, the card and, last, the summary, which is returned."""
+    valid = _first_valid(entries)
+    kept = _within(valid, config.synthesis.tau, build_quotas(dataset, config))
+    if not kept:
+        logger.warning("synthesize: no valid path; training would see purchases alone")
+    examples = dataset.examples(config.synthesis.split, config.synthesis.num_examples)
+    storage.write_table(storage.join(out, schema.PATHS_FILE), _paths(kept, examples))
+    storage.write_table(storage.join(out, "verdicts.parquet"), _verdicts(entries))
+    counted = _count(dataset, entries, len(valid), len(kept), len(examples), len(requests), config)
+    summary: Summary = asdict(counted) | asdict(figures)
+    write_card(out, dataset, examples, requests, entries, storage.join(out, FOLDER), summary)
+    storage.write_json(storage.join(out, SUMMARY), summary)
+    return summary
+
+
+def _count(
+    dataset: Dataset,
+    entries: Sequence[JudgedEntry],
+    num_valid: int,
+    num_kept: int,
+    num_examples: int,
+    num_requests: int,
+    config: RunConfig,
+) -> JournalFigures:
+    verdicts = Counter(str(entry.verdict) for entry in entries)
+    return JournalFigures(
+        model=config.teacher.model,
+        teachers=dict(Counter(entry.teacher for entry in entries)),
+        dataset_fingerprint=dataset.fingerprint,
+        examples=num_requests,
+        left_out=num_examples - num_requests,
+        tau=config.synthesis.tau,
+        calls=len(entries),
+        kept=num_kept,
+        valid=num_valid,
+        pruned={verdict: n for verdict, n in sorted(verdicts.items()) if verdict != "kept"},
+        retries=sum(entry.tries - 1 for entry in entries),
+        prompt_tokens=sum(entry.prompt_tokens for entry in entries),
+        completion_tokens=sum(entry.completion_tokens for entry in entries),
+        cost=total_cost(entries),
+    )
+
+
+def total_cost(entries: Iterable[JudgedEntry]) -> float | None:
+    """What answers cost together; None where no price is known."""
+    costs = [entry.cost for entry in entries if entry.cost is not None]
+    return round(sum(costs), 6) if costs else None
+
+
+def _first_valid(entries: Sequence[JudgedEntry]) -> list[JudgedEntry]:
+    """The first valid answer of each example that has one, in the order of the examples."""
+    valid: dict[str, JudgedEntry] = {}
+    for entry in entries:
+        if entry.verdict == "kept":
+            valid.setdefault(entry.example_id, entry)
+    return list(valid.values())
+
+
+def _within(
+    valid: Sequence[JudgedEntry], tau: int | None, quotas: Sequence[Quota]
+) -> list[JudgedEntry]:
+    """The first paths that the thresholds allow."""
+    kept: list[JudgedEntry] = []
+    counts: list[Counter[str]] = [Counter() for _ in quotas]
+    for entry in valid:
+        groups = [quota.group_of[entry.example_id] for quota in quotas]
+        if all(
+            count[group] < quota.tau
+            for quota, count, group in zip(quotas, counts, groups, strict=True)
+        ):
+            kept.append(entry)
+            for count, group in zip(counts, groups, strict=True):
+                count[group] += 1
+    return kept[:tau]
+
+
+def _paths(kept: Sequence[JudgedEntry], examples: Sequence[Example]) -> pa.Table:
+    """The rows of ``paths.parquet``."""
+    item_of = {example.example_id: example.target for example in examples}
+    rows = [
+        vars(entry)
+        | {
+            "reasoning": render_reasoning("full", entry.steps),
+            schema.ITEM_ID: item_of[entry.example_id],
+        }
+        for entry in kept
+    ]
+    return _table(rows, schema.PATHS)
+
+
+def _verdicts(entries: Sequence[JudgedEntry]) -> pa.Table:
+    """The rows of ``verdicts.parquet``."""
+    return _table(map(vars, entries), schema.VERDICTS)
+
+
+def _table(rows: Iterable[Mapping[str, object]], columns: pa.Schema) -> pa.Table:
+    chosen = [{name: row[name] for name in columns.names} for row in rows]
+    return pa.Table.from_pylist(chosen, schema=columns)

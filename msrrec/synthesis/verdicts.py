@@ -1,0 +1,184 @@
+"""A verdict on every answer in the journal, by Ray Data or in this process.
+
+Judging costs no call, so every run judges the whole journal anew: a changed rule of pruning holds
+for old answers too.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from msrrec.config import RunConfig
+from msrrec.engines.openai import estimate_tokens
+from msrrec.synthesis.journal import JournalEntry, Sampling, iter_entries, list_journal_files
+from msrrec.synthesis.plan import CallId, CompletionStatus, Spending
+from msrrec.synthesis.pruning import Judgement, Verdict
+from msrrec.synthesis.requests import Requests, TeacherRequest
+from msrrec.synthesis.teachers import count_tokens
+
+logger = logging.getLogger(__name__)
+
+Samplings = frozenset[Sampling]
+
+
+@dataclass(frozen=True)
+class JudgedEntry:
+    """An entry of the journal: where it stands, what became of it, and what it cost.
+
+    Attributes:
+        file: 0-based place of its file among the journal's.
+        line: 0-based line of that file.
+        journal: File name and 1-based line, for people.
+        verdict: None for an answer to another prompt, model or sampling than is asked for now.
+        status: What the plan makes of it; None where the verdict is.
+        detail: A word more on the verdict.
+        steps: The five steps, where they could be read.
+        estimated_prompt_tokens: From the prompt's length; 0 where the verdict is None.
+        cost: In the currency of the prices; None where no price is known.
+    """
+
+    file: int
+    line: int
+    journal: str
+    verdict: Verdict | None
+    status: CompletionStatus | None
+    detail: str
+    steps: tuple[str, ...]
+    estimated_prompt_tokens: int
+    example_id: str
+    attempt: int
+    model: str
+    served_model: str
+    teacher: str | None
+    prompt_hash: str
+    answered_at_s: float
+    run: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    latency_s: float
+    finish_reason: str
+    tries: int
+
+    @property
+    def call_id(self) -> CallId:
+        """The call that it answers."""
+        return self.example_id, self.attempt
+
+    @property
+    def spending(self) -> Spending:
+        """One call, its tokens and its cost; no cost where no price is known."""
+        return Spending(1, self.prompt_tokens + self.completion_tokens, self.cost or 0.0)
+
+
+def status_of(judgement: Judgement) -> CompletionStatus:
+    """Whether an answer gives a path, could not be read, or is settled without a path."""
+    if judgement.verdict == "kept":
+        return "valid"
+    return "unreadable" if judgement.is_retryable else "settled"
+
+
+def spending_of(entry: JournalEntry) -> Spending:
+    """What a journaled answer cost."""
+    return Spending(1, count_tokens(entry.usage), entry.cost or 0.0)
+
+
+def samplings_of(config: RunConfig) -> Samplings:
+    """How the teachers of a run sample: answers sampled in another way don't count for it."""
+    return frozenset(
+        Sampling(e.model, e.temperature, e.max_tokens) for e in config.teacher.endpoints
+    )
+
+
+def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> list[JudgedEntry]:
+    """Every answer in the journal, judged by Ray Data where it is asked for now.
+
+    Answers to other prompts, models or samplings stay in the journal and are only counted.
+    """
+    files = list_journal_files(journal)
+    if not files:
+        return []
+    import ray
+
+    asked = ray.put((requests, samplings))
+
+    def judge_file(row: dict[str, str | int]) -> Iterator[dict[str, object]]:
+        judged = _judge_file(int(row["file"]), str(row["path"]), *ray.get(asked))
+        yield from map(asdict, judged)
+
+    dataset = ray.data.from_items(
+        [{"file": n, "path": path} for n, path in enumerate(files)],
+        override_num_blocks=len(files),
+    )
+    rows = dataset.flat_map(judge_file).take_all()
+    return [JudgedEntry(**{**row, "steps": tuple(row["steps"])}) for row in rows]
+
+
+def judge_journal_here(
+    journal: str, requests: Requests, samplings: Samplings
+) -> Iterator[JudgedEntry]:
+    """The same in this process, without Ray."""
+    for n, path in enumerate(list_journal_files(journal)):
+        yield from _judge_file(n, path, requests, samplings)
+
+
+def _judge_file(
+    file: int, path: str, requests: Requests, samplings: Samplings
+) -> Iterator[JudgedEntry]:
+    for line, entry in enumerate(iter_entries(path)):
+        if entry is None:
+            logger.warning("%s: a damaged line is passed over", path)
+            continue
+        request = requests.get(entry.example_id)
+        is_known = request is not None and request.is_answered_by(entry)
+        is_asked = is_known and entry.sampling in samplings
+        yield _judge_entry(file, line, path, entry, request if is_asked else None)
+
+
+def _judge_entry(
+    file: int, line: int, path: str, entry: JournalEntry, request: TeacherRequest | None
+) -> JudgedEntry:
+    """An entry with its verdict; without one where no request is given."""
+    judgement = request.judge(entry) if request else None
+    return JudgedEntry(
+        file=file,
+        line=line,
+        journal=f"{path.rsplit('/', 1)[-1]}:{line + 1}",
+        verdict=judgement.verdict if judgement else None,
+        status=status_of(judgement) if judgement else None,
+        detail=judgement.detail if judgement else "",
+        steps=judgement.steps if judgement else (),
+        estimated_prompt_tokens=estimate_tokens(request.prompt) if request else 0,
+        example_id=entry.example_id,
+        attempt=entry.attempt,
+        model=entry.sampling.model,
+        served_model=entry.served_model,
+        teacher=entry.teacher or None,
+        prompt_hash=entry.prompt_hash,
+        answered_at_s=entry.answered_at_s,
+        run=entry.run,
+        prompt_tokens=int(entry.usage.get("prompt_tokens", 0)),
+        completion_tokens=int(entry.usage.get("completion_tokens", 0)),
+        cost=float(entry.cost) if entry.cost is not None else None,
+        latency_s=entry.latency_s,
+        finish_reason=entry.finish_reason,
+        tries=entry.tries,
+    )
+
+
+def sort_entries(
+    requests: Requests, found: Iterable[JudgedEntry]
+) -> tuple[list[JudgedEntry], Spending]:
+    """The answers that are asked for, in the order of the examples, and what all answers cost.
+
+    The first answer to a call counts.
+    """
+    order = {example_id: n for n, example_id in enumerate(requests)}
+    first: dict[CallId, JudgedEntry] = {}
+    spent = Spending()
+    for entry in sorted(found, key=lambda entry: (entry.file, entry.line)):
+        spent += entry.spending
+        if entry.verdict is not None:
+            first.setdefault(entry.call_id, entry)
+    entries = sorted(first.values(), key=lambda entry: (order[entry.example_id], entry.attempt))
+    return entries, spent
