@@ -1,6 +1,7 @@
 # make demo   the whole road on the embedded world, then a page to look at
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
+# make docs   the documentation as a site, into site/
 # Each target sets up .venv by itself. GPU=1 installs the CUDA builds instead of the CPU ones.
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install browser demo table test unit check format backbone clean
+.PHONY: install browser demo table test unit docs check format backbone clean
 
 install: $(STAMP)
 
@@ -36,9 +37,9 @@ MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallre
 OURS := msrrec-without-reasoning,msrrec
 
 table: install
-	$(BIN)/msrrec prepare --config jobs/configs/demo.yaml --source demo --out runs/table/dataset
-	$(BIN)/msrrec synthesize --config jobs/configs/demo.yaml --dataset runs/table/dataset --out runs/table/reasoning
-	$(BIN)/msrrec compare --config jobs/configs/demo.yaml --dataset runs/table/dataset \
+	$(BIN)/msrrec prepare --config demo --source demo --out runs/table/dataset
+	$(BIN)/msrrec synthesize --config demo --dataset runs/table/dataset --out runs/table/reasoning
+	$(BIN)/msrrec compare --config demo --dataset runs/table/dataset \
 	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
 	cp runs/table/compare/report/table.md tables/embedded.md
 
@@ -53,6 +54,9 @@ browser:
 
 unit: install
 	$(BIN)/pytest tests/unit
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: install
 	$(BIN)/ruff check .
@@ -69,4 +73,4 @@ backbone: install
 	$(BIN)/python -m jobs.pretrain --out msrrec/embedded/backbone/weights --steps 1600
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs build dist site *.egg-info

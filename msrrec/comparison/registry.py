@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msrrec import storage
 from msrrec.baselines import BASELINES
-from msrrec.comparison.recsaver import evaluate_verified
-from msrrec.comparison.teacher import Prompt, evaluate_teacher
 from msrrec.config import RunConfig, did_you_mean, without_reasoning
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -22,6 +20,9 @@ from msrrec.fingerprint import fingerprint_model
 from msrrec.inference.recommender import Mode
 from msrrec.models import read_settings
 from msrrec.stage import TRAIN, Call, Identity, Summary, decisive_settings
+
+if TYPE_CHECKING:
+    from msrrec.comparison.teacher import Prompt
 
 MODELS, ANSWERS = "models", "teacher"
 """Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
@@ -193,7 +194,7 @@ def _train_and_evaluate(label: str, run: Run, training: Call, out: str) -> Summa
     return evaluate(run.dataset, folder, out, run.config, _modes(folder), name=label)
 
 
-def _teacher(label: str, prompt: Prompt, run: Run) -> System:
+def _teacher(label: str, prompt: "Prompt", run: Run) -> System:
     is_local = any(endpoint.engine == "vllm" for endpoint in run.config.teacher.endpoints)
     settings = {
         "prompt": prompt,
@@ -203,7 +204,9 @@ def _teacher(label: str, prompt: Prompt, run: Run) -> System:
     return System(label, run.identity(label, settings), partial(_ask_teacher, prompt, run), True)
 
 
-def _ask_teacher(prompt: Prompt, run: Run, out: str) -> Summary:
+def _ask_teacher(prompt: "Prompt", run: Run, out: str) -> Summary:
+    from msrrec.comparison.teacher import evaluate_teacher  # the client takes a second to import
+
     answers = storage.join(run.out, ANSWERS, prompt)
     return evaluate_teacher(run.dataset, out, answers, run.config, run.keys, prompt)
 
@@ -215,6 +218,8 @@ def _verified(run: Run) -> System:
 
     def work(out: str) -> Summary:
         answers = storage.join(run.out, ANSWERS, "plain")  # whose answers are the first samples
+        from msrrec.comparison.recsaver import evaluate_verified
+
         return evaluate_verified(run.dataset, out, answers, run.config, run.keys)
 
     return replace(system, identity=identity, evaluate=work)

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
@@ -134,6 +133,8 @@ def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None
     Only users count whose sides are both valid with a perplexity, differ, and are not both wrong.
     None where they are fewer than ``MIN_GATE_USERS``.
     """
+    from scipy.optimize import minimize  # a second to import
+
     rows, is_item = [], []
     for example, both in zip(examples, sides, strict=True):
         user, item = both["user"], both["item"]

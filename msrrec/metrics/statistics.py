@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, chi2_contingency, chisquare, norm
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
@@ -51,6 +50,8 @@ class Paired:
 
 def wilson(count: int, total: int) -> Share | None:
     """The share ``count / total``; None where there are no cases."""
+    from scipy.stats import binomtest  # a second to import
+
     if total == 0:
         return None
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
@@ -63,6 +64,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     Raises:
         ValueError: If the two have different lengths.
     """
+    from scipy.stats import binomtest  # a second to import
+
     pairs = list(zip(first, second, strict=True))
     first_only = sum(a and not b for a, b in pairs)
     second_only = sum(b and not a for a, b in pairs)
@@ -90,6 +93,8 @@ def _resampled_difference(first_only: int, second_only: int, num_users: int) -> 
 
 def mean_interval(values: Sequence[float]) -> Share | None:
     """The mean of any metric over users with its 95% percentile bootstrap; None without users."""
+    from scipy.stats import bootstrap  # a second to import
+
     if not values:
         return None
     if min(values) == max(values):  # one value, or all alike: resampling changes nothing
@@ -132,6 +137,8 @@ def detectable_difference(num_users: int, discordant: float, num_tests: int = 1)
         A difference in [0, 1]; None without users, or where not even the largest possible one,
         ``discordant`` itself, would be found.
     """
+    from scipy.stats import norm  # a second to import
+
     alpha, beta = norm.ppf(1 - SIGNIFICANT / num_tests / 2), norm.ppf(POWER)
     if not num_users or not discordant:
         return None
@@ -144,6 +151,8 @@ def detectable_difference(num_users: int, discordant: float, num_tests: int = 1)
 
 def uniform_p_value(counts: Sequence[int]) -> float | None:
     """Chi-square test that all slots are equally likely; None where nothing was counted."""
+    from scipy.stats import chisquare  # a second to import
+
     return float(chisquare(counts).pvalue) if sum(counts) else None
 
 
@@ -152,6 +161,8 @@ def independence_p_value(num_hits: Sequence[int], num_users: Sequence[int]) -> f
 
     Groups without users are left out; two groups, one hit and one miss are the least.
     """
+    from scipy.stats import chi2_contingency  # a second to import
+
     table = [(h, n - h) for h, n in zip(num_hits, num_users, strict=True) if n]
     if len(table) < 2 or not all(map(sum, zip(*table, strict=True))):
         return None

@@ -195,6 +195,7 @@ def test_what_was_trained_is_trained_again_only_when_that_is_asked_for(
         "evaluate",
         lambda dataset, model, out, config, modes, name: evaluated(dataset, "random", out, config),
     )
+    monkeypatch.setattr("msrrec.stage.ray_session", lambda *_: contextlib.nullcontext())
     shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
     for overwrite, times in ((False, 1), (False, 1), (True, 2)):
         compare(["msrrec-without-reasoning"], shared, contextlib.nullcontext, overwrite=overwrite)

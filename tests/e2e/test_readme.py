@@ -1,0 +1,95 @@
+"""The README's road on a small shop's files, command by command as a person types it."""
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pages import ROOT, Block, find_blocks, split_commands
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+HEADING = "Your own purchases"
+NUM_USERS, PURCHASES = 40, 8
+KINDS = ("Tent", "Headlamp", "Chef Knife", "Guitar", "Notebook", "Desk Lamp")
+MAKES = ("Small", "Large", "Red", "Quiet", "Folding")
+SMALL = {
+    "train": ["train.sides=[full]", "ray.num_cpus=4"],
+    "evaluate": ["evaluate.num_users=12", "inference.max_new_tokens=96", "ray.num_cpus=4"],
+    "recommend": ["inference.max_new_tokens=96", "inference.max_model_len=768"],
+}
+"""Settings that a command gets beside those of the README, so that it ends soon."""
+
+
+def write_shop(folder: Path) -> None:
+    """Two tables as a shop exports them; everybody buys eight items in a row of the catalogue."""
+    titles = [f"{make} {kind}" for kind, make in product(KINDS, MAKES)]
+    begin = datetime(2024, 1, 1, 9, 30, tzinfo=UTC)
+    with (folder / "items.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["SKU", "Title"])
+        rows.writerows([f"P-{n:03d}", title] for n, title in enumerate(titles))
+    with (folder / "purchases.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["Email", "SKU", "Created at"])
+        for user, step in product(range(NUM_USERS), range(PURCHASES)):
+            number = (user * 7 + step) % len(titles)
+            time = begin + timedelta(days=step, minutes=user)
+            rows.writerow([f"u{user}@shop.example", f"P-{number:03d}", time.isoformat(" ")])
+
+
+def run(folder: Path, *words: str) -> str:
+    """The stdout of a command that must succeed."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
+    env.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        words, cwd=folder, env=env, capture_output=True, text=True, timeout=420, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def type_command(folder: Path, words: list[str]) -> dict[str, Any]:
+    """The JSON summary of one command of the README."""
+    program, name, *arguments = words
+    assert program == "msrrec"
+    out = run(folder, sys.executable, "-m", "msrrec", name, *arguments, *SMALL.get(name, []))
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+def of_the_road(*languages: str) -> list[Block]:
+    return [block for block in find_blocks("README.md", *languages) if block.heading == HEADING]
+
+
+def test_a_shop_goes_from_two_tables_to_a_recommendation(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    commands = [words for block in of_the_road("sh") for words in split_commands(block.text)]
+    names = [words[1] for words in commands]
+    assert names == ["prepare", "synthesize", "train", "evaluate", "report", "recommend"]
+    found = {words[1]: type_command(tmp_path, words) for words in commands}
+
+    items = len(KINDS) * len(MAKES)
+    prepared = found["prepare"]
+    assert (prepared["num_users"], prepared["num_items"]) == (NUM_USERS, items)
+    assert prepared["num_interactions"] == NUM_USERS * PURCHASES
+    assert found["synthesize"]["calls"] == NUM_USERS
+    assert 0 < found["synthesize"]["kept"] < NUM_USERS
+    assert (tmp_path / "runs/model/adapter/adapter_model.safetensors").is_file()
+    assert {row["num_users"] for row in found["report"]["systems"]} == {12}
+    assert (tmp_path / "runs/report/index.html").is_file()
+    recommended = found["recommend"]
+    assert recommended["item"] in (None, "Headlamp", "Lip Balm")
+    assert recommended["sides"].keys() == {"user", "item"}
+
+    (block,) = of_the_road("python")
+    (tmp_path / "ask.py").write_text(block.text)
+    said = run(tmp_path, sys.executable, "ask.py").splitlines()
+    assert any(line.split()[0] in ("0", "1", "None") for line in said if line.strip())
