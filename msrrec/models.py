@@ -19,7 +19,7 @@ class ModelSettings(TypedDict):
     """The contents of a trained model's ``config.json``: what it was trained from, and how.
 
     Attributes:
-        base_model: Folder or hub name. domain: The shop that it was trained on.
+        base_model: Folder or hub name.
         dataset_fingerprint: Fingerprint of the training dataset.
         model: The section of the config.
         train: The section of the config.
