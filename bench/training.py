@@ -56,7 +56,7 @@ Values = dict[str, float]
 
 
 def make_examples(vocabulary: int, lengths: tuple[int, ...], reasoning: tuple[int, ...]) -> Any:
-    """Random tokens; the last one behaviour-only."""
+    """Examples with random tokens; the last one has no reasoning."""
     rng = np.random.default_rng(0)
     encoded = []
     for length, count in zip(lengths, reasoning, strict=True):
@@ -66,7 +66,7 @@ def make_examples(vocabulary: int, lengths: tuple[int, ...], reasoning: tuple[in
 
 
 def make_model(vocabulary: int, dtype: torch.dtype) -> Any:
-    """A PEFT model, its LoRA matrices random so that none has a gradient of zero."""
+    """A PEFT model with random LoRA matrices, so that no gradient is zero."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -119,13 +119,13 @@ def make_ours(model: Any, examples: ExampleSet, *, alike: bool, bfloat16: bool) 
 
 
 def weigh_alike(supervised: torch.Tensor) -> torch.Tensor:
-    """Shares that make the mean over the batch of Eq. 2 one over supervised tokens."""
+    """Shares that turn Eq. 2 into the mean over supervised tokens."""
     share = supervised * (len(LENGTHS) / supervised.sum())
     return torch.stack([share, torch.zeros_like(share)])
 
 
 def make_loop(model: Any, bfloat16: bool, loss_of: Callable[[], torch.Tensor]) -> Step:
-    """A bare training loop; the gradient of its last step stays."""
+    """A bare training loop; the gradient of its last step is kept."""
     weights = trained(model)
     optimizer = torch.optim.AdamW(weights, lr=CONFIG.learning_rate, weight_decay=0.0)
     device = weights[0].device.type
@@ -136,7 +136,7 @@ def make_loop(model: Any, bfloat16: bool, loss_of: Callable[[], torch.Tensor]) -
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             loss = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]
-        if bfloat16:  # timed; else the gradient is wanted as it is
+        if bfloat16:  # timed run; otherwise the gradient itself is needed
             torch.nn.utils.clip_grad_norm_(weights, CONFIG.max_grad_norm)
             optimizer.step()
 
@@ -261,7 +261,7 @@ SYSTEMS = (*MAKERS, "trl")
 
 
 def save_gradient(system: str, vocabulary: int, out: Path) -> None:
-    """The gradient in float32 of every LoRA matrix, one after another."""
+    """Save the gradient of every LoRA matrix in float32."""
     examples = make_examples(vocabulary, LENGTHS, REASONING)
     model = make_model(vocabulary, torch.float32)
 
@@ -277,14 +277,14 @@ def save_gradient(system: str, vocabulary: int, out: Path) -> None:
 
 
 def time_steps(system: str, vocabulary: int, steps: int, out: Path) -> None:
-    """Memory of the first step, processor seconds of the others, and the ceiling."""
+    """Measure memory of the first step, CPU seconds of the others, and the ceiling."""
     examples = make_examples(vocabulary, LENGTHS, REASONING)
     model = make_model(vocabulary, torch.bfloat16)
     begins, seconds, memory = [], [], []
 
     def begin() -> None:
         if not begins:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is now
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
             memory.append(-status_bytes("VmRSS"))
         begins.append(time.process_time())
 
@@ -310,7 +310,7 @@ def time_steps(system: str, vocabulary: int, steps: int, out: Path) -> None:
 
 
 def status_bytes(key: str) -> int:
-    """A line of this process's status in Linux."""
+    """A value from this process's status in Linux, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
@@ -330,7 +330,7 @@ def matrix_ceiling() -> float:
 
 
 def needed_flops(model: Any, examples: ExampleSet) -> float:
-    """Of the products that no method can leave out.
+    """Floating-point operations of the products that no method can avoid.
 
     Forward and backward through the frozen matrices on all tokens, but in the last layer's queries
     and all after them on supervised ones only, and backward to no embedding; twice the vocabulary
@@ -390,7 +390,7 @@ def run_process(python: Path, *arguments: str) -> None:
 
 
 def compare_gradients(pythons: dict[str, Path], vocabulary: int, folder: Path) -> None:
-    """Print how far each gradient in float32 is from that of the plain loop, in its norm."""
+    """Print the relative distance of each float32 gradient from the plain loop's."""
     gradients = {}
     for system, python in pythons.items():
         out = folder / f"{system}.npy"
@@ -409,7 +409,7 @@ def compare_gradients(pythons: dict[str, Path], vocabulary: int, folder: Path) -
 def measure(
     pythons: dict[str, Path], vocabulary: int, rounds: int, steps: int, folder: Path
 ) -> dict[str, list[Values]]:
-    """What each system's processes found, one a round."""
+    """Results of each system's processes, one per round."""
     found: dict[str, list[Values]] = {system: [] for system in pythons}
     for _ in range(rounds):
         for system, python in pythons.items():
@@ -447,11 +447,11 @@ def print_table(vocabulary: int, found: dict[str, list[Values]]) -> None:
 
 GPU_SYSTEMS = ("ours", "plain")
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bfloat16 products a second, from the makers' data sheets."""
+"""Dense bfloat16 operations per second, from the makers' data sheets."""
 
 
 def time_on_gpu(system: str, num_examples: int, steps: int, checkpointing: bool) -> None:
-    """Print tokens a second, utilisation and peak memory for Llama-3-8B's shape."""
+    """Print tokens per second, utilisation and peak memory for Llama-3-8B's shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -512,7 +512,7 @@ def make_gpu_step(system: str, model: Any, examples: ExampleSet, checkpointing: 
 
 
 def void(_: object) -> None:
-    """Drop a result."""
+    """Discard a result."""
 
 
 def parse() -> argparse.Namespace:
@@ -532,7 +532,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--examples", type=int, default=8, help="of a step, with --gpu")
     parser.add_argument("--checkpointing", action="store_true", help="with --gpu")
-    for name in ("--gradient", "--time"):  # how a process is told what it is
+    for name in ("--gradient", "--time"):  # selects the role of a process
         parser.add_argument(name, choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--vocabulary", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -549,7 +549,7 @@ def main() -> None:
     if args.gpu:
         for system in (name for name in args.systems if name in GPU_SYSTEMS):
             time_on_gpu(system, args.examples, args.steps, args.checkpointing)
-            gc.collect()  # the model is in reference cycles
+            gc.collect()  # frees the model, which has reference cycles
             torch.cuda.empty_cache()
         return None
     with tempfile.TemporaryDirectory() as temporary:
