@@ -66,7 +66,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def fitted(system: Any, tokenizer: Any, dataset: Dataset) -> Any:
     """A system as it is when it encodes its examples."""
     system.tokenizer, system.dataset = tokenizer, dataset
-    system._places = {item_id: n for n, item_id in enumerate(dataset.items)}
+    system.places = {item_id: n for n, item_id in enumerate(dataset.items)}
     return system
 
 
