@@ -100,8 +100,10 @@ def run_guarded(work: Callable[[], None]) -> None:
         if os.environ.get("MSRREC_TRACEBACK"):
             raise
         _end(_describe_os_error(error), 2)
-    except KeyboardInterrupt:
-        _end("interrupted; the same command goes on where it was", 130)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
+        _end("interrupted; the same command goes on where it was", 130)  # Typer's exit says nothing
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -125,8 +125,8 @@ class TeacherClient:
         except aiohttp.ClientError as error:  # such as a first line that is not HTTP's
             raise TryAgain(_short(first_line(error))) from error
         if status == 200:
-            return _read(body, prompt, time.monotonic() - begin)
-        return self._refused(status, headers, body)
+            return read_completion(body, prompt, time.monotonic() - begin)
+        return self.read_refusal(status, headers, body)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -142,13 +142,14 @@ class TeacherClient:
                 response = await self._client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    body=self._body(prompt, attempt),
+                    body=self.request_body(prompt, attempt),
                 )
             except openai.APIStatusError as error:
                 response = error.response
         return response.status_code, response.headers, response.content
 
-    def _body(self, prompt: str, attempt: int) -> Mapping[str, object]:
+    def request_body(self, prompt: str, attempt: int) -> Mapping[str, object]:
+        """What is posted for one try of one call."""
         return {
             "model": self._endpoint.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -185,7 +186,7 @@ class TeacherClient:
         message = _short(first_line(cause))
         return TryAgain(message, is_refused=isinstance(cause, httpx2.ConnectError))
 
-    def _refused(self, status: int, headers: Any, body: bytes) -> Completion:
+    def read_refusal(self, status: int, headers: Any, body: bytes) -> Completion:
         """What a status other than 200 means; an answer only where a filter refused the prompt."""
         message, code = _read_error(body)
         message = f"{status}: {message}"
@@ -210,13 +211,13 @@ class TeacherClient:
             raise CallFailed(message)
         raise TryAgain(
             message,
-            wait_s=_retry_after_s(headers),
+            wait_s=retry_after_s(headers),
             is_overloaded=status in _OVERLOADED,
             is_throttled=status in (429, 529),
         )
 
 
-def _read(body: bytes, prompt: str, latency_s: float) -> Completion:
+def read_completion(body: bytes, prompt: str, latency_s: float) -> Completion:
     """The answer in a response.
 
     Raises:
@@ -292,7 +293,7 @@ def _short(text: str) -> str:
     return _clean(next(iter(text.splitlines()), ""))[:200]
 
 
-def _retry_after_s(headers: Any) -> float:
+def retry_after_s(headers: Any) -> float:
     """Seconds that the API asks to wait, given as such or as a date; 0 where it says nothing."""
     value = headers.get("retry-after", "")
     try:

@@ -234,7 +234,7 @@ def _generate(
     import ray
 
     queries = ray.put(QueryTable.collect(examples, dataset))
-    arguments = (_absolute(source), config, tuple(sides), queries, build)
+    arguments = (make_absolute(source), config, tuple(sides), queries, build)
     yield from _batches(_pipeline(len(examples), arguments, config), source)
 
 
@@ -269,7 +269,7 @@ def _pipeline(
         )
 
 
-def _absolute(source: ModelSource) -> ModelSource:
+def make_absolute(source: ModelSource) -> ModelSource:
     """Folders as every worker finds them, whatever its working directory; hub names as they are."""
     path, adapter = (
         str(Path(name).expanduser().absolute())
