@@ -97,7 +97,7 @@ class Ways:
         scored = bound.model_copy(update={"candidate_logprobs": True})
         engine, binding = VllmEngine(source, free), VllmEngine(source, bound)
         self.engines = (engine, binding)
-        self.llm, self.tokenizer = engine._llm, engine.tokenizer
+        self.llm, self.tokenizer = engine.llm, engine.tokenizer
         self.table = QueryTable.collect(examples, dataset)
         self.queries = self.table.take(range(len(examples)))
         self.recommender = make_recommender(engine, free)
@@ -195,7 +195,7 @@ def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:
     for n in range(rounds + 1):
         for name, run in runs.items():
             for engine in ways.engines:
-                engine._llm.reset_prefix_cache()
+                engine.llm.reset_prefix_cache()
             begin = time.process_time()
             run()
             if n > 0:  # the first round warms up

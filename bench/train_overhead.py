@@ -54,7 +54,7 @@ def save_model(folder: Path) -> None:
 
 
 def make_job(model: str, steps: int) -> tuple[Any, Any]:
-    from bench.training import LENGTHS, REASONING, make_examples
+    from bench.training_systems import LENGTHS, REASONING, make_examples
     from msrrec.training.worker import TrainingJob
 
     source = ModelSource("random", model, None, "number_title")

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 
-from msrrec.errors import EngineError
+from msrrec.errors import EngineError, first_line
 
 OBJECT_STORE_BYTES = 1 << 30
 """Size of the object store of a local Ray; a cluster has its own."""
@@ -18,7 +18,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     A local Ray listens on loopback only and stops with the context.
 
     Raises:
-        EngineError: If the named cluster does not answer.
+        EngineError: If the named cluster does not answer, or Ray can't be started here.
     """
     # Seconds between Ray Train's looks for a checkpoint; the default of 2 s delays every report.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -39,6 +39,21 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     import ray
 
     if address is None and not _inside_a_job():
+        _start_own(num_cpus)
+        return
+    try:
+        ray.init(address=address or "auto", logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise EngineError(
+            f"ray.address={address}: no Ray cluster answers there; start one with "
+            "`ray start --head`, or leave the address out"
+        ) from error
+
+
+def _start_own(num_cpus: int | None) -> None:
+    import ray
+
+    try:
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -47,13 +62,10 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,
         )
-        return
-    try:
-        ray.init(address=address or "auto", logging_level=logging.ERROR)
-    except ConnectionError as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise EngineError(
-            f"ray.address={address}: no Ray cluster answers there; start one with "
-            "`ray start --head`, or leave the address out"
+            f"Ray did not start on this machine ({first_line(error)}); see whether /tmp and "
+            "/dev/shm have room, or name a running cluster with ray.address"
         ) from error
 
 

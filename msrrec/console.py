@@ -101,7 +101,10 @@ def run_guarded(work: Callable[[], None]) -> None:
         if os.environ.get("MSRREC_TRACEBACK"):
             raise
         _end(_describe_os_error(error), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
+        # Typer's own exit prints nothing
         _end("interrupted; run the same command again to continue", 130)
 
 

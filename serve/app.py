@@ -137,7 +137,7 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     )
     locate_model(model_dir, config.model)  # fail before Ray is started, which takes seconds
     key_digest(config.serve.api_key_env)
-    host, port = config.serve.host, _free_port(config.serve.host, config.serve.port)
+    host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
     with ray_session(config.ray.address, config.ray.num_cpus):
         try:
@@ -190,7 +190,7 @@ def _cause(messages: str) -> str:
     return ours[-1].partition(": ")[2] if ours else [lines[0], *errors][-1]
 
 
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
     """The given port, or a free one for 0.
 
     Raises:

@@ -13,7 +13,8 @@ from msrrec.data.events import Loaded
 from msrrec.data.records import PARSED, RECORD, clean_item
 from msrrec.data.sources.base import Inputs, Source
 
-_RECORDS_PER_TASK = 1024
+RECORDS_PER_TASK = 1024
+"""Rows of a source that one Ray task parses; the dataset is the same for any number."""
 
 
 def load_events(source: Source, inputs: Inputs) -> Loaded:
@@ -42,7 +43,7 @@ def load_records(source: Source, inputs: Inputs, wanted: pa.Array | None) -> pa.
 def parse_records(source: Source, inputs: Inputs, records: pa.Table) -> pa.Table:
     """Item records parsed into ``records.PARSED``, in order."""
     parse = partial(parse_part, source)
-    rows = _RECORDS_PER_TASK
+    rows = RECORDS_PER_TASK
     return pa.concat_tables(
         blocks.map_rows(parse, records, rows, "parse items", inputs.needs_ray)
     ).combine_chunks()

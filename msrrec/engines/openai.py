@@ -126,8 +126,8 @@ class TeacherClient:
         except aiohttp.ClientError as error:  # such as a response that is not HTTP
             raise TryAgain(_short(first_line(error))) from error
         if status == 200:
-            return _read(body, prompt, time.monotonic() - begin)
-        return self._refused(status, headers, body)
+            return read_completion(body, prompt, time.monotonic() - begin)
+        return self.read_refusal(status, headers, body)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -143,13 +143,14 @@ class TeacherClient:
                 response = await self._client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    body=self._body(prompt, attempt),
+                    body=self.request_body(prompt, attempt),
                 )
             except openai.APIStatusError as error:
                 response = error.response
         return response.status_code, response.headers, response.content
 
-    def _body(self, prompt: str, attempt: int) -> Mapping[str, object]:
+    def request_body(self, prompt: str, attempt: int) -> Mapping[str, object]:
+        """What is posted for one try of one call."""
         return {
             "model": self._endpoint.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -186,7 +187,7 @@ class TeacherClient:
         message = _short(first_line(cause))
         return TryAgain(message, is_refused=isinstance(cause, httpx2.ConnectError))
 
-    def _refused(self, status: int, headers: Any, body: bytes) -> Completion:
+    def read_refusal(self, status: int, headers: Any, body: bytes) -> Completion:
         """Raise the error for a status other than 200; a completion if a filter refused."""
         message, code = _read_error(body)
         message = f"{status}: {message}"
@@ -211,13 +212,13 @@ class TeacherClient:
             raise CallFailed(message)
         raise TryAgain(
             message,
-            wait_s=_retry_after_s(headers),
+            wait_s=retry_after_s(headers),
             is_overloaded=status in _OVERLOADED,
             is_throttled=status in (429, 529),
         )
 
 
-def _read(body: bytes, prompt: str, latency_s: float) -> Completion:
+def read_completion(body: bytes, prompt: str, latency_s: float) -> Completion:
     """The completion in a response body.
 
     Raises:
@@ -293,7 +294,7 @@ def _short(text: str) -> str:
     return _clean(next(iter(text.splitlines()), ""))[:200]
 
 
-def _retry_after_s(headers: Any) -> float:
+def retry_after_s(headers: Any) -> float:
     """Seconds that the API asks to wait, given as a number or a date; 0 if it names none."""
     value = headers.get("retry-after", "")
     try:

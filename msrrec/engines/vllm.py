@@ -47,7 +47,11 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class VllmEngine:
-    """vLLM for batches, in this process."""
+    """vLLM for batches, in this process.
+
+    Attributes:
+        llm: vLLM's own object, for what this class leaves out, such as weights loaded anew.
+    """
 
     def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
         """Load the weights.
@@ -65,7 +69,7 @@ class VllmEngine:
         self.max_model_len = int(options["max_model_len"])
         self._lora = _lora_request(source)
         with _starting(source):
-            self._llm = LLM(**options)
+            self.llm = LLM(**options)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """One output per request, in order; it does not depend on the batch.
@@ -78,7 +82,7 @@ class VllmEngine:
         from vllm.exceptions import VLLMError
 
         try:
-            outputs = self._llm.generate(
+            outputs = self.llm.generate(
                 [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
                 [_sampling_params(request) for request in requests],
                 lora_request=self._lora,

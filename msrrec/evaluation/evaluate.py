@@ -131,10 +131,14 @@ def _sides(variants: Sequence[Mode]) -> tuple[Side, ...]:
 def _journal(
     out: str, dataset: Dataset, model: ModelFacts, variants: Sequence[Mode], config: RunConfig
 ) -> OutputJournal:
-    """The journal of outputs, which is also valid for a run with more users."""
+    """The journal of outputs, which is also valid for a run with more users.
+
+    More users leave it as it is, and so does a model's folder that was moved.
+    """
+    places = {"model_dir", "weights", "adapter"} if model.weights_hash else set()
     identity = {
         "dataset_fingerprint": dataset.fingerprint,
-        "model": model.model_dump(mode="json"),
+        "model": model.model_dump(mode="json", exclude=places),
         "sides": list(_sides(variants)),
         "evaluate": config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES),
     }

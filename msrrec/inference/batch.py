@@ -233,7 +233,7 @@ def _generate(
     import ray
 
     queries = ray.put(QueryTable.collect(examples, dataset))
-    arguments = (_absolute(source), config, tuple(sides), queries, build)
+    arguments = (make_absolute(source), config, tuple(sides), queries, build)
     yield from _batches(_pipeline(len(examples), arguments, config), source)
 
 
@@ -268,7 +268,7 @@ def _pipeline(
         )
 
 
-def _absolute(source: ModelSource) -> ModelSource:
+def make_absolute(source: ModelSource) -> ModelSource:
     """The weights with absolute folders, so that every worker finds them; hub names unchanged."""
     path, adapter = (
         str(Path(name).expanduser().absolute())

@@ -20,6 +20,9 @@ class RateLimiter:
     Attributes:
         limit: Current maximum number of calls in flight; at least 1.
         in_flight: Number of calls begun and not ended.
+        requests_per_s: Most calls that begin in a second; None for any number.
+        tokens_per_s: Most tokens, prompts and answers, that calls of a second may cost; None for
+            any number.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class RateLimiter:
         tokens_per_s: float | None = None,
     ) -> None:
         self.most, self.limit, self.in_flight = most, float(most), 0
-        self._requests_per_s, self._tokens_per_s = requests_per_s, tokens_per_s
+        self.requests_per_s, self.tokens_per_s = requests_per_s, tokens_per_s
         self._next_request_s = self._next_token_s = self._paused_until_s = 0.0
         self._cut_s = 0.0
         self._turn = asyncio.Lock()
@@ -50,7 +53,7 @@ class RateLimiter:
         The call counts as in flight from before the wait until ``release``.
         """
         self.in_flight += 1
-        if not (self._requests_per_s or self._tokens_per_s or self.is_paused):
+        if not (self.requests_per_s or self.tokens_per_s or self.is_paused):
             return time.monotonic()
         try:
             async with self._turn:  # one call waits for its start time, the others queue here
@@ -73,8 +76,8 @@ class RateLimiter:
 
     def settle(self, booked: float, tokens: float) -> None:
         """Correct the tokens booked when a call began to those that it used."""
-        if self._tokens_per_s:
-            self._next_token_s += (tokens - booked) / self._tokens_per_s
+        if self.tokens_per_s:
+            self._next_token_s += (tokens - booked) / self.tokens_per_s
 
     def on_overload(self, began_s: float, wait_s: float) -> bool:
         """Record that the teacher refused a call: halve the limit and pause for ``wait_s``.
@@ -95,10 +98,10 @@ class RateLimiter:
     def _book(self, tokens: float) -> float:
         """Begin a call now, and set the times before which no other call may begin."""
         now = time.monotonic()
-        if self._requests_per_s:
-            self._next_request_s = _since(self._next_request_s, now) + 1 / self._requests_per_s
-        if self._tokens_per_s:
-            self._next_token_s = _since(self._next_token_s, now) + tokens / self._tokens_per_s
+        if self.requests_per_s:
+            self._next_request_s = _since(self._next_request_s, now) + 1 / self.requests_per_s
+        if self.tokens_per_s:
+            self._next_token_s = _since(self._next_token_s, now) + tokens / self.tokens_per_s
         return now
 
 

@@ -22,7 +22,8 @@ from msrrec.synthesis.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
+FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
+"""Bounds of the wait before another try where no other teacher is left, in seconds."""
 _MAX_THROTTLED = 30
 """How often one call may be delayed by 429 before it is given up."""
 _TRIES_BEFORE_FIRST_ANSWER = 3
@@ -131,10 +132,14 @@ class _Call:
 
 
 class Teachers:
-    """All teachers of one actor."""
+    """All teachers of one actor.
+
+    Attributes:
+        members: Those it began with, in order, lost ones included.
+    """
 
     def __init__(self, teachers: Sequence[Teacher], max_retries: int) -> None:
-        self._alive, self._all = list(teachers), list(teachers)
+        self._alive, self.members = list(teachers), list(teachers)
         self._lost: EngineError | None = None
         self._max_retries = max_retries
         self._room = asyncio.Condition()
@@ -171,7 +176,7 @@ class Teachers:
     @property
     def in_flight(self) -> int:
         """Number of calls begun and not ended."""
-        return sum(teacher.limiter.in_flight for teacher in self._all)
+        return sum(teacher.limiter.in_flight for teacher in self.members)
 
     async def stop(self) -> None:
         """Begin no more calls; those waiting to begin fail."""
@@ -181,7 +186,7 @@ class Teachers:
 
     async def close(self) -> None:
         """Give all connections back."""
-        for teacher in self._all:
+        for teacher in self.members:
             await teacher.client.close()
 
     async def _pick(self, call: _Call) -> Teacher:
@@ -240,5 +245,5 @@ class Teachers:
 
 def _delay_s(tries: int) -> float:
     """Seconds of exponential backoff with jitter; the limiter handles the teacher's Retry-After."""
-    delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(tries - 1, 10))
+    delay_s = min(_LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(tries - 1, 10))
     return float(delay_s * random.uniform(0.5, 1.0))

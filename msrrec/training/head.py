@@ -60,7 +60,7 @@ class _HeadLosses(torch.autograd.Function):
     ) -> torch.Tensor:
         grad_SE = torch.empty_like(hidden_SE)
         losses_S = hidden_SE.new_empty(len(targets_S), dtype=torch.float32)
-        rows = min(len(targets_S), _rows_of_chunk(weight_VE))
+        rows = min(len(targets_S), rows_of_chunk(weight_VE))
         logits, grads = hidden_SE.new_empty((2, rows, len(weight_VE)))  # reused for every chunk
         for start in range(0, len(targets_S), rows):
             chunk = slice(start, start + rows)
@@ -78,7 +78,8 @@ class _HeadLosses(torch.autograd.Function):
         return (grad_SE * grads[0][:, None]).to(grad_SE.dtype), None, None
 
 
-def _rows_of_chunk(weight_VE: torch.Tensor) -> int:
+def rows_of_chunk(weight_VE: torch.Tensor) -> int:
+    """How many rows of logits are held at once; the loss is the same for any number."""
     elements = _CHUNK_ELEMENTS if weight_VE.device.type == "cpu" else _CHUNK_ELEMENTS_ON_GPU
     return max(_LEAST_ROWS, elements // len(weight_VE))
 

@@ -132,17 +132,22 @@ class Learner:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=False)
         sums_3 = torch.zeros(3, device=self.device)  # examples with reasoning, loss_rea, loss_rec
-        for packed in self._micro_batches(examples, batch):
+        for packed in self.micro_batches(examples, batch):
             sums_3 += self._backward(packed, len(batch))
         self._sum_over_workers(sums_3)
         return self._result(sums_3, batch, examples.lengths)
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradient of each trained matrix, zeros where this worker had nothing to learn."""
+        return [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
 
     @torch.no_grad()
     def mean_loss(self, examples: ExampleSet) -> float:
         """Eq. 2, the mean over examples without learning from them; the same on every worker."""
         self.model.eval()
         total = torch.zeros(1, device=self.device)
-        for packed in self._micro_batches(examples, np.arange(len(examples))):
+        for packed in self.micro_batches(examples, np.arange(len(examples))):
             total += self._losses(packed)[0]
         if self.world_size > 1:
             distributed.all_reduce(total)
@@ -159,7 +164,7 @@ class Learner:
             losses_S = token_losses(self._hidden(packed, self.head), self.head, packed.targets)
         return (-losses_S[: int((pair[1] != NOT_SUPERVISED).sum())]).tolist()
 
-    def _micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
+    def micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
         """This worker's packed micro-batches of a global batch.
 
         With FSDP all workers must run every layer together, so workers with fewer micro-batches add
@@ -227,17 +232,13 @@ class Learner:
         """Add up gradients and sums over all workers, in one message."""
         if self.world_size == 1:
             return
-        gradients = [self._gradient(weight) for weight in self.weights]
+        gradients = self.gradients
         flat = torch.cat([sums, *(gradient.flatten() for gradient in gradients)])
         distributed.all_reduce(flat)
         parts = flat.split_with_sizes([len(sums), *(gradient.numel() for gradient in gradients)])
         sums.copy_(parts[0])
         for weight, part in zip(self.weights, parts[1:], strict=True):
             weight.grad = part.view_as(weight)
-
-    @staticmethod
-    def _gradient(weight: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
     def _result(self, sums_3: torch.Tensor, batch: Batch, lengths: NDArray[Any]) -> StepResult:
         with_reasoning, rea, rec = sums_3.tolist()

@@ -117,7 +117,7 @@ def url(model_folder: Path, crash_mark: Path) -> Iterator[str]:
         inference=InferenceConfig(max_new_tokens=64),
     )
     source = locate_model(args.model_dir)
-    port = app._free_port("127.0.0.1", 0)
+    port = app.free_port("127.0.0.1", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSRREC_TEST_KEY", KEY)
         load = partial(FakeEngine, str(model_folder), str(crash_mark))

@@ -65,7 +65,7 @@ def ask_many(teachers: Teachers, count: int) -> list[tuple[str, int] | BaseExcep
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.01)
 
 
 def test_calls_are_shared_by_weight_while_all_have_room() -> None:

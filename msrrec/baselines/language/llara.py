@@ -53,14 +53,18 @@ Marked = tuple[str, int]
 
 
 class Llara(TitleTuned):
-    """The LLaRA baseline."""
+    """The LLaRA baseline.
+
+    Attributes:
+        places: Where each item stands in the dataset's list, 0-based; empty before ``fit``.
+    """
 
     section = "llara"
 
     def __init__(self, config: RunConfig, prompts: Prompts = "curriculum") -> None:
         super().__init__(config)
         self._prompts = prompts
-        self._places: dict[str, int] = {}
+        self.places: dict[str, int] = {}
         self._sasrec: Facts = {}
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
@@ -69,7 +73,7 @@ class Llara(TitleTuned):
         Raises:
             MsrRecError: The errors of ``Tuned.fit`` and of SASRec's ``fit``.
         """
-        self._places = {item_id: n for n, item_id in enumerate(dataset.items)}
+        self.places = {item_id: n for n, item_id in enumerate(dataset.items)}
         facts = super().fit(dataset, folder)
         return {**facts, "prompts": self._prompts, **self._sasrec}
 
@@ -118,7 +122,7 @@ class Llara(TitleTuned):
     def _marked(self, lines: Iterable[str], item_ids: Sequence[str]) -> list[Marked]:
         placeholder, is_text = find_placeholder(self.tokenizer), self._prompts == "text"
         return [
-            (line, placeholder if is_text else ITEMS_FROM + self._places[item_id])
+            (line, placeholder if is_text else ITEMS_FROM + self.places[item_id])
             for line, item_id in zip(lines, item_ids, strict=True)
         ]
 
