@@ -62,8 +62,8 @@ class CandidateSampler:
         if (left < self._num_negatives).any():
             user = int(left.argmin())
             raise DataError(
-                f"user {user_ids[user]!r}: {left[user]} of {self._num_titles} items are left as "
-                f"negatives, with different titles; expected at least {self._num_negatives}, so "
+                f"user {user_ids[user]!r}: leaves {left[user]} of {self._num_titles} items with "
+                f"different titles as negatives; expected at least {self._num_negatives}, so "
                 f"lower {setting} or raise data.num_users"
             )
 

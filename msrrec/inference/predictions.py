@@ -114,7 +114,7 @@ def _place(item_id: str | None, example: Example, path: str) -> int | None:
         return None
     if item_id not in example.candidates:
         raise DataError(
-            f"{path}: chooses {item_id} for {example.example_id}, which is no candidate of it; "
+            f"{path}: chooses {item_id} for {example.example_id}, which is none of its candidates; "
             "expected the candidates of the dataset; evaluate again"
         )
     return example.candidates.index(item_id)

@@ -157,7 +157,7 @@ def test_unknown_baselines_and_no_variants_are_refused(
     tmp_path: Path, dataset: Dataset, model_dir: str
 ) -> None:
     out = str(tmp_path / "out")
-    with pytest.raises(ConfigError, match="baseline 'best': unknown; expected one of random"):
+    with pytest.raises(ConfigError, match="baseline 'best': is unknown; expected one of random"):
         evaluation.evaluate_baseline(dataset, "best", out, RunConfig())
     with pytest.raises(ConfigError, match="variants: found none"):
         evaluation.evaluate(dataset, model_dir, out, RunConfig(), ())
