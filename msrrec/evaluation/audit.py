@@ -47,7 +47,7 @@ def audit_examples(dataset: Dataset, examples: Sequence[Example]) -> list[Check]
         _check_examples(
             "Candidates", "every candidate list holds its target once and no title twice", unsound
         ),
-        _check_examples("Negatives", "no user has touched a negative in any split", bought),
+        _check_examples("Negatives", "no user has bought a negative in any split", bought),
         _check_examples(
             "Leakage", "no target is in its user's history or training examples", leaked
         ),
@@ -83,7 +83,7 @@ def _check_slots(examples: Sequence[Example]) -> Check:
     p_value = uniform_p_value(counts)
     is_uneven = p_value is not None and p_value < UNLIKELY
     uneven = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
-    return check("Slots", "targets stand equally often at each position", uneven)
+    return check("Slots", "targets are equally often at each position", uneven)
 
 
 def audit_variants(
@@ -150,7 +150,7 @@ def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
     return [
         check("Weights", "systems of different names loaded different weights", weights),
         check("Outputs", "no two systems gave the same outputs for every user", outputs),
-        check("Control", "the controls are evaluated beside the trained", missing),
+        check("Control", "control systems are evaluated beside trained ones", missing),
     ]
 
 

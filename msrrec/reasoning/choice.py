@@ -75,7 +75,7 @@ def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
     found = find_titles(step, candidates, short=True)
     begun = [i for i in found if _begins_with(step, candidates[i])]
     ended = [i for i in begun if _begins_with(step, candidates[i], r"\W*[.:;,!?()–—\-\"'”*]")]
-    quoted = _named_apart(step, candidates)
+    quoted = _named_alone(step, candidates)
     recommended = _recommended(step, candidates)
     for indices in (ended, quoted, recommended, begun, found):
         if len(indices) == 1:
@@ -88,7 +88,7 @@ def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
     return ParseFailure("not_a_candidate")
 
 
-def _named_apart(step: str, candidates: Sequence[str]) -> list[int]:
+def _named_alone(step: str, candidates: Sequence[str]) -> list[int]:
     """Candidates whose full or short title stands alone: labelled, quoted or in bold."""
     heads = [line[:_HEAD_CHARS] for line in step.splitlines()]
     labels = [(line, label) for line in heads if (label := _NAMING_LABEL.match(line))]

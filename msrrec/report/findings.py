@@ -99,7 +99,7 @@ def _against_control(trained: Row, control: Row, p_adjusted: float) -> str:
         f"({ours.hit_ratio.value:.4f} against {its.hit_ratio.value:.4f}, "
         f"{format_p(p_adjusted)}). On targets that somebody "
         f"bought in training it is {_warm(ours)} against {_warm(its)}; it learned from "
-        f"{fit.sequential.events_per_item:.1f} events an item."
+        f"{fit.sequential.events_per_item:.1f} events per item."
     )
 
 

@@ -51,10 +51,10 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
         *(_line(row) for row in report.systems),
         *(_failed(name, s, dataset.path) for name, s in report.failures.items()),
         "",
-        "95% intervals in brackets, each by itself. MRR is what a random order of ties is expected "
-        "to give. Difference: the row that the others are held against, minus this one, on the "
-        "same users; exact McNemar tests, corrected over all rows, which alone decide what is "
-        "called a difference.",
+        "95% intervals in brackets, not corrected. MRR is the expected value over random orders of "
+        "ties. Difference: HitRatio@1 of the reference row (–) minus that of this row, on the "
+        "same users; exact McNemar tests, corrected over all rows, alone decide whether a "
+        "difference is reported.",
         "",
         *(f"- {_cell(finding)}" for finding in report.findings),
         *(f"- Check failed: {_cell(warning)}" for warning in report.warnings),

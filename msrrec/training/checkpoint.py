@@ -73,7 +73,7 @@ def is_stalled(rows: list[MetricsRow], patience: int) -> bool:
     return patience > 0 and best is not None and len(steps) - 1 - steps.index(best) >= patience
 
 
-def remove_halves(run: Path) -> None:
+def remove_incomplete(run: Path) -> None:
     """Delete incomplete checkpoints of runs that were killed while writing."""
     for half in run.glob("step-*.partial"):
         shutil.rmtree(half)

@@ -27,7 +27,7 @@ from msrrec.training.checkpoint import (
     is_stalled,
     keep_checkpoint,
     load_checkpoint,
-    remove_halves,
+    remove_incomplete,
 )
 from msrrec.training.examples import ExampleSet
 from msrrec.training.learner import Learner, StepResult
@@ -220,7 +220,7 @@ def restore(learner: Learner, run: Path) -> tuple[int, list[MetricsRow]]:
             "all nodes share; choose such an --out"
         )
     if learner.rank == 0:
-        remove_halves(run)
+        remove_incomplete(run)
     names = [folder.name for folder in find_checkpoints(run)]
     latest = ray.train.collective.broadcast_from_rank_zero(names[-1] if names else None)
     if latest is None:

@@ -229,7 +229,7 @@ def test_failed_checks_stand_on_the_page_and_in_the_summary(folder: Path) -> Non
     assert any(leaked in warning for warning in summary["warnings"])
     page = Page((folder / "report" / "index.html").read_text())
     assert leaked in page.text
-    assert "evaluated beside the trained: not so for the untrained backbone" in page.text
+    assert "evaluated beside trained ones: not so for the untrained backbone" in page.text
 
 
 def test_titles_and_model_text_reach_the_page_as_text(folder: Path) -> None:
