@@ -112,6 +112,11 @@ def teacher_keys(config: RunConfig) -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
+def expand(path: str) -> str:
+    """A path with ``~`` expanded, which a shell leaves to us in ``--out=~/runs``."""
+    return path if "://" in path else os.path.expanduser(path)
+
+
 def run_stage(
     row: Stage,
     out: str,
@@ -121,8 +126,8 @@ def run_stage(
     **options: Any,
 ) -> None:
     """Run one stage and print its summary."""
-    named = {name: path for name, path in inputs.items() if path is not None}
-    call = Call(out, config, named, options, teacher_keys(config))
+    named = {name: expand(path) for name, path in inputs.items() if path is not None}
+    call = Call(expand(out), config, named, options, teacher_keys(config))
     emit(row.run(call, overwrite=overwrite))
 
 

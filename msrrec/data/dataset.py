@@ -40,7 +40,7 @@ class Dataset:
             raise DataError(
                 f"{path}: holds no {MANIFEST}; expected a folder made by `msrrec prepare`"
             )
-        manifest = storage.read_json(storage.join(path, MANIFEST))
+        manifest = storage.read_object(storage.join(path, MANIFEST))
         if manifest.get("schema_version") != schema.SCHEMA_VERSION:
             raise DataError(
                 f"{path}: schema version {manifest.get('schema_version')!r}; expected "

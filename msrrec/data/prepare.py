@@ -34,6 +34,9 @@ from msrrec.storage import MANIFEST
 
 logger = logging.getLogger(__name__)
 
+_DATASET_NAMES = (MANIFEST, storage.RECORD, "*.parquet")
+"""Names in a dataset's folder."""
+
 IntArray = NDArray[np.int64]
 
 
@@ -86,7 +89,7 @@ def prepare(
     manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
     manifest |= _count(seqs, catalogue, tables, dropped)
     _account(manifest)
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, _DATASET_NAMES) as folder:
         for name, table in tables.items():
             storage.write_table(storage.join(folder, name), table.combine_chunks())
         manifest |= _hash_files(folder, sorted(tables))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
-from msrrec.stage import Call, Summary
+from msrrec.stage import Call, Summary, decisive_settings
 
 if TYPE_CHECKING:
     from msrrec.data.sources import Inputs
@@ -40,6 +40,23 @@ def _find_inputs(call: Call) -> "Inputs":
     return check(call.options["source"], *named, call.out, call.config.data)
 
 
+def check_synthesize(call: Call) -> None:
+    """Refuse a dataset without examples, and a cap on money without prices.
+
+    Raises:
+        MsrRecError: If nothing could be asked.
+    """
+    from msrrec.synthesis.synthesize import estimate_run
+
+    estimate_run(_dataset(call), call.out, call.config)
+
+
+def local_teacher_settings(call: Call) -> dict[str, object]:
+    """The settings of inference, if a teacher's weights are loaded here."""
+    is_local = any(endpoint.engine == "vllm" for endpoint in call.config.teacher.endpoints)
+    return {"inference": decisive_settings(call.config, "inference")} if is_local else {}
+
+
 def synthesize(call: Call) -> Summary:
     """Make reasoning paths for a dataset."""
     from msrrec.synthesis.synthesize import synthesize
@@ -57,6 +74,11 @@ def check_train(call: Call) -> None:
     from msrrec.errors import ConfigError
     from msrrec.models import locate_base
 
+    if "://" in call.out:
+        raise ConfigError(
+            f"--out {call.out}: found a URI; training writes to a folder that all nodes share, "
+            "such as a mounted volume"
+        )
     if call.config.train.reasoning and "reasoning" not in call.inputs:
         raise ConfigError(
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
@@ -86,6 +108,29 @@ def evaluate(call: Call) -> Summary:
     )
 
 
+def check_evaluate(call: Call) -> None:
+    """Refuse a missing model, or a gate's evaluation that is missing.
+
+    Raises:
+        ModelError: If the model is missing.
+        DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset.
+    """
+    from msrrec.evaluation.fusion_study import load_gate
+    from msrrec.models import locate_model
+
+    locate_model(call.inputs["model"], call.config.model)
+    if call.config.evaluate.gate:
+        load_gate(call.config.evaluate.gate, _dataset(call))
+
+
+def baseline_settings(call: Call) -> dict[str, object]:
+    """The settings that decide a baseline's result."""
+    from msrrec.baselines import BASELINES
+
+    entry, seed = BASELINES[call.options["system"]], call.config.inference.seed
+    return {"seed": seed, "revision": entry.revision, **entry.decisive(call.config)}
+
+
 def evaluate_baseline(call: Call) -> Summary:
     """Evaluate a baseline on the frozen examples."""
     from msrrec.evaluation.evaluate import evaluate_baseline
@@ -99,6 +144,15 @@ def score(call: Call) -> Summary:
 
     key = call.keys.get(call.config.judge.api_key_env)
     return score_evaluation(_dataset(call), call.out, call.inputs["references"], call.config, key)
+
+
+def check_sweep(call: Call) -> None:
+    """Refuse what training would refuse, and an output that is no shared folder.
+
+    Raises:
+        MsrRecError: If training could not begin.
+    """
+    check_train(call)
 
 
 def sweep(call: Call) -> Summary:

@@ -8,14 +8,17 @@ pays only for requests that have none.
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
 from msrrec.engines.openai import Usage
-from msrrec.errors import DataError
+from msrrec.fingerprint import identify_dataset
 from msrrec.journal import Journal, read_lines
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "journal"
 _MARK = "dataset.json"
@@ -95,22 +98,23 @@ def hash_prompt(prompt: str) -> str:
 
 
 def claim_journal(out: str, dataset: Dataset) -> str:
-    """The journal folder of an output folder, marked as belonging to this dataset.
+    """The journal folder of an output folder, marked with the dataset that it is asked about.
 
-    Raises:
-        DataError: If it holds completions about another dataset.
+    Another dataset, or the same one changed, finds its own prompts among the completions, which are
+    known by the hash of their prompt; all others stay in the journal and are only counted.
     """
     folder = storage.join(out, FOLDER)
     mark = storage.join(folder, _MARK)
-    if not storage.exists(mark):
-        storage.write_json(mark, {"fingerprint": dataset.fingerprint, "path": dataset.path})
-        return folder
-    found = storage.read_json(mark)
-    if found.get("fingerprint") != dataset.fingerprint:
-        raise DataError(
-            f"{folder}: holds completions about another dataset ({found.get('path')}); expected "
-            f"{dataset.path} as it is now; choose another --out"
+    identity = identify_dataset(dataset)
+    found = storage.read_object(mark) if storage.exists(mark) else None
+    if found and found.get("fingerprint") != identity:
+        logger.warning(
+            "%s: holds completions about %s; those of unchanged prompts count, the others stay",
+            folder,
+            found.get("path"),
         )
+    if not found or found.get("fingerprint") != identity:
+        storage.write_json(mark, {"fingerprint": identity, "path": dataset.path})
     return folder
 
 

@@ -33,7 +33,7 @@ def work(place: str) -> Any:
     name = place.rpartition(":")[2]
 
     def run(call: Call) -> dict[str, Any]:
-        if name.startswith("check"):
+        if name.startswith("check") or name.endswith("_settings"):
             return {}
         WORKED.append(name)
         out = Path(call.out)
