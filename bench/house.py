@@ -19,12 +19,12 @@ from typing import TypeGuard
 ROOT = Path(__file__).parents[1]
 ROOMS = ("msrrec", "jobs", "serve", "bench", "tests")
 LIBRARY = ("msrrec", "jobs", "serve")
-"""What is installed; its imports must have no cycles, and its dicts a type."""
+"""Installed packages; the limits on import cycles and untyped dicts apply to them."""
 
 UNTYPED = "dict[str, Any]"
 
 Graph = Mapping[str, AbstractSet[str]]
-"""Which others each room imports."""
+"""The rooms that each room imports."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Function:
     """One function.
 
     Attributes:
-        name: The file from the root and the function's own name, as ``msrrec/cli.py:main``.
-        num_lines: From ``def`` to its last line.
+        name: Path of the file and name of the function, such as ``msrrec/cli.py:main``.
+        num_lines: Number of lines from ``def`` to the last line.
     """
 
     name: str
@@ -45,12 +45,12 @@ class SourceFile:
     """One file of Python.
 
     Attributes:
-        path: From the root, with forward slashes.
-        num_lines: All of them.
-        num_code_lines: Those that are neither docstring, comment nor blank.
-        num_untyped: Times that ``dict[str, Any]`` is written.
-        functions: Methods and inner ones too.
-        modules: What it imports, by dotted names; ``from a import b`` gives ``a.b``.
+        path: Path from the repository's root, with forward slashes.
+        num_lines: Number of all lines.
+        num_code_lines: Number of lines that are neither docstring, comment nor blank.
+        num_untyped: Number of occurrences of ``dict[str, Any]``.
+        functions: All functions, including methods and inner functions.
+        modules: Dotted names of its imports; ``from a import b`` gives ``a.b``.
     """
 
     path: str
@@ -62,7 +62,7 @@ class SourceFile:
 
 
 def measure_file(path: str, text: str) -> SourceFile:
-    """The measures of one file; ``path`` is what it is called in them."""
+    """The measurements of one file, whose path in them is ``path``."""
     nodes = list(ast.walk(ast.parse(text)))
     functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     return SourceFile(
@@ -83,7 +83,7 @@ def measure_room(room: str) -> tuple[SourceFile, ...]:
 
 
 def code_lines(text: str, nodes: Sequence[ast.AST]) -> set[int]:
-    """Numbers of the lines, from 1, that hold anything but docstrings and comments."""
+    """Line numbers (from 1) that contain more than docstrings and comments."""
     lines = enumerate(map(str.strip, text.splitlines()), 1)
     found = {number for number, line in lines if line and not line.startswith("#")}
     for node in nodes:
@@ -112,7 +112,7 @@ def iter_imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def untyped_per_thousand(files: Sequence[SourceFile]) -> float:
-    """How often ``dict[str, Any]`` stands in 1,000 lines, all lines counted."""
+    """Occurrences of ``dict[str, Any]`` per 1,000 lines of any kind."""
     return 1000 * sum(f.num_untyped for f in files) / max(1, sum(f.num_lines for f in files))
 
 
@@ -130,7 +130,7 @@ def import_graph(files: Sequence[SourceFile]) -> dict[str, set[str]]:
 
 
 def find_cycles(graph: Graph) -> list[list[str]]:
-    """Groups of rooms of which each reaches every other one; none where imports have layers."""
+    """Groups of rooms that all reach each other by imports; empty if imports are layered."""
     reached = {room: _reachable(graph, room) for room in graph}
     groups = {
         tuple(sorted({room, *(other for other in reached[room] if room in reached[other])}))
@@ -141,7 +141,7 @@ def find_cycles(graph: Graph) -> list[list[str]]:
 
 
 def _reachable(graph: Graph, start: str) -> set[str]:
-    """All rooms on a way of at least one step from one."""
+    """All rooms reachable from a room in at least one step."""
     found: set[str] = set()
     waiting = list(graph[start])
     while waiting:
@@ -157,13 +157,13 @@ def _module_of(path: str) -> str:
 
 
 def _room_of(module: str) -> str:
-    """The first two names below ``msrrec``, else the first."""
+    """The first two names of a module below ``msrrec``, else the first."""
     first, *rest = module.split(".")
     return ".".join([first, *rest[:1]]) if first == "msrrec" else first
 
 
 def _lines_of(node: ast.stmt | ast.expr) -> set[int]:
-    """Numbers of the lines of a part of a file; a function's decorators are none of its own."""
+    """Line numbers of a node; decorators of a function are not among them."""
     return set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
 

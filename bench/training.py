@@ -62,7 +62,7 @@ Values = dict[str, float]
 
 
 def save_gradient(system: str, vocabulary: int, out: Path) -> None:
-    """The gradient in float32 of every LoRA matrix, one after another."""
+    """Save the gradient of every LoRA matrix in float32."""
     examples = make_examples(vocabulary, LENGTHS, REASONING)
     model = make_model(vocabulary, torch.float32)
 
@@ -78,14 +78,14 @@ def save_gradient(system: str, vocabulary: int, out: Path) -> None:
 
 
 def time_steps(system: str, vocabulary: int, steps: int, out: Path) -> None:
-    """Memory of the first step, processor seconds of the others, and the ceiling."""
+    """Measure memory of the first step, CPU seconds of the others, and the ceiling."""
     examples = make_examples(vocabulary, LENGTHS, REASONING)
     model = make_model(vocabulary, torch.bfloat16)
     begins, seconds, memory = [], [], []
 
     def begin() -> None:
         if not begins:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is now
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
             memory.append(-status_bytes("VmRSS"))
         begins.append(time.process_time())
 
@@ -111,7 +111,7 @@ def time_steps(system: str, vocabulary: int, steps: int, out: Path) -> None:
 
 
 def status_bytes(key: str) -> int:
-    """A line of this process's status in Linux."""
+    """A value from this process's status in Linux, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
@@ -162,7 +162,7 @@ def run_process(python: Path, *arguments: str) -> None:
 
 
 def compare_gradients(pythons: dict[str, Path], vocabulary: int, folder: Path) -> None:
-    """Print how far each gradient in float32 is from that of the plain loop, in its norm."""
+    """Print the relative distance of each float32 gradient from the plain loop's."""
     gradients = {}
     for system, python in pythons.items():
         out = folder / f"{system}.npy"
@@ -181,7 +181,7 @@ def compare_gradients(pythons: dict[str, Path], vocabulary: int, folder: Path) -
 def measure(
     pythons: dict[str, Path], vocabulary: int, rounds: int, steps: int, folder: Path
 ) -> dict[str, list[Values]]:
-    """What each system's processes found, one a round."""
+    """Results of each system's processes, one per round."""
     found: dict[str, list[Values]] = {system: [] for system in pythons}
     for _ in range(rounds):
         for system, python in pythons.items():
@@ -232,7 +232,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--examples", type=int, default=8, help="of a step, with --gpu")
     parser.add_argument("--checkpointing", action="store_true", help="with --gpu")
-    for name in ("--gradient", "--time"):  # how a process is told what it is
+    for name in ("--gradient", "--time"):  # selects the role of a process
         parser.add_argument(name, choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--vocabulary", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -249,7 +249,7 @@ def main() -> None:
     if args.gpu:
         for system in (name for name in args.systems if name in GPU_SYSTEMS):
             time_on_gpu(system, args.examples, args.steps, args.checkpointing)
-            gc.collect()  # the model is in reference cycles
+            gc.collect()  # frees the model, which has reference cycles
             torch.cuda.empty_cache()
         return None
     with tempfile.TemporaryDirectory() as temporary:

@@ -19,11 +19,11 @@ from msrrec.training.examples import ExampleSet
 
 GPU_SYSTEMS = ("ours", "plain")
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bfloat16 products a second, from the makers' data sheets."""
+"""Dense bfloat16 operations per second, from the makers' data sheets."""
 
 
 def time_on_gpu(system: str, num_examples: int, steps: int, checkpointing: bool) -> None:
-    """Print tokens a second, utilisation and peak memory for Llama-3-8B's shape."""
+    """Print tokens per second, utilisation and peak memory for Llama-3-8B's shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

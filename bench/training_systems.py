@@ -22,7 +22,7 @@ Step = Callable[[], None]
 
 
 def make_examples(vocabulary: int, lengths: tuple[int, ...], reasoning: tuple[int, ...]) -> Any:
-    """Random tokens; the last one behaviour-only."""
+    """Examples with random tokens; the last one has no reasoning."""
     rng = np.random.default_rng(0)
     encoded = []
     for length, count in zip(lengths, reasoning, strict=True):
@@ -32,7 +32,7 @@ def make_examples(vocabulary: int, lengths: tuple[int, ...], reasoning: tuple[in
 
 
 def make_model(vocabulary: int, dtype: torch.dtype) -> Any:
-    """A PEFT model, its LoRA matrices random so that none has a gradient of zero."""
+    """A PEFT model with random LoRA matrices, so that no gradient is zero."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -85,13 +85,13 @@ def make_ours(model: Any, examples: ExampleSet, *, alike: bool, bfloat16: bool) 
 
 
 def weigh_alike(supervised: torch.Tensor) -> torch.Tensor:
-    """Shares that make the mean over the batch of Eq. 2 one over supervised tokens."""
+    """Shares that turn Eq. 2 into the mean over supervised tokens."""
     share = supervised * (len(LENGTHS) / supervised.sum())
     return torch.stack([share, torch.zeros_like(share)])
 
 
 def make_loop(model: Any, bfloat16: bool, loss_of: Callable[[], torch.Tensor]) -> Step:
-    """A bare training loop; the gradient of its last step stays."""
+    """A bare training loop; the gradient of its last step is kept."""
     weights = trained(model)
     optimizer = torch.optim.AdamW(weights, lr=CONFIG.learning_rate, weight_decay=0.0)
     device = weights[0].device.type
@@ -102,7 +102,7 @@ def make_loop(model: Any, bfloat16: bool, loss_of: Callable[[], torch.Tensor]) -
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             loss = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]
-        if bfloat16:  # timed; else the gradient is wanted as it is
+        if bfloat16:  # timed run; otherwise the gradient itself is needed
             torch.nn.utils.clip_grad_norm_(weights, CONFIG.max_grad_norm)
             optimizer.step()
 
@@ -224,7 +224,7 @@ SYSTEMS = (*MAKERS, "trl")
 
 
 def needed_flops(model: Any, examples: ExampleSet) -> float:
-    """Of the products that no method can leave out.
+    """Floating-point operations of the products that no method can avoid.
 
     Forward and backward through the frozen matrices on all tokens, but in the last layer's queries
     and all after them on supervised ones only, and backward to no embedding; twice the vocabulary
@@ -253,4 +253,4 @@ def needed_flops(model: Any, examples: ExampleSet) -> float:
 
 
 def void(_: object) -> None:
-    """Drop a result."""
+    """Discard a result."""

@@ -1,4 +1,4 @@
-"""Fingerprints of contents: equal where what is read is equal, wherever it lies."""
+"""Fingerprints of contents: equal contents have equal fingerprints, wherever they are stored."""
 
 import fnmatch
 import hashlib
@@ -21,18 +21,18 @@ _LARGE_BYTES = 1 << 26
 
 
 def fingerprint_dataset(path: str, config: RunConfig) -> str:
-    """The fingerprint of a dataset: its files as they are now, and its domain."""
+    """The fingerprint of a dataset: its files' current contents and its domain."""
     dataset = Dataset.load(path)
     return hash_bytes(f"{dataset.fingerprint} {dataset.domain}".encode())
 
 
 def fingerprint_paths(path: str, config: RunConfig) -> str:
-    """The fingerprint of the kept paths, which are all that is read of a synthesis."""
+    """The fingerprint of a synthesis: its kept paths, the only part that training reads."""
     return hash_bytes(storage.read_bytes(storage.join(path, schema.PATHS_FILE)))
 
 
 def fingerprint_model(path: str, config: RunConfig) -> str:
-    """The fingerprint of a trained or base model: its weights and how it answers."""
+    """The fingerprint of a trained or base model: its weights and answer format."""
     source = locate_model(path, config.model)
     facts = [
         hash_weights(source) or source.path,
@@ -49,12 +49,13 @@ def fingerprint_evaluation(path: str, config: RunConfig) -> str:
 
 
 def fingerprint_files(path: str, config: RunConfig) -> str:
-    """The fingerprint of a file, a folder's files, or those that a pattern matches.
+    """The fingerprint of a file, of all files in a folder, or of those that match a pattern.
 
-    Remote files count by name, size and time, as reading them all would take as long as the work.
+    Remote files count by name, size and time of change, as reading them would take as long as the
+    work.
 
     Raises:
-        DataError: If there are none.
+        DataError: If there are no such files.
     """
     digests = [_fingerprint_file(path, info) for info in _find(path)]
     if not digests:
@@ -71,20 +72,19 @@ FINGERPRINTS: Mapping[str, Callable[[str, RunConfig], str]] = {
     "model": fingerprint_model,
     "evaluation": fingerprint_evaluation,
 }
-"""What counts of each input of a stage, by the name of the input."""
+"""The function that fingerprints each kind of input, by the name of the input."""
 
 
 def fingerprint_setting(value: str) -> str:
-    """A setting that may name a folder: the fingerprint of its files, or else the setting."""
+    """The fingerprint of the files in a folder that a setting names, else the setting itself."""
     folder = EMBEDDED_DIR if value == EMBEDDED else Path(value).expanduser()
     return hash_files(sorted(folder.rglob("*.*"))) if folder.is_dir() else value
 
 
 def hash_weights(source: ModelSource) -> str | None:
-    """16 hexadecimal digits of all weight files of a model, adapter included.
+    """A hash (16 hexadecimal digits) of a model's weight files, its adapter's included.
 
-    None where they are not in a folder of this machine, a hub's for example; the revision stands
-    for them there.
+    None if they are not in a local folder, for example on a hub; the revision then identifies them.
     """
     folders = [Path(path) for path in (source.path, source.adapter) if path]
     files = sorted(
@@ -94,7 +94,7 @@ def hash_weights(source: ModelSource) -> str | None:
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """16 hexadecimal digits of local files' contents, in the order given."""
+    """A hash (16 hexadecimal digits) of local files' contents, in the order given."""
     digest = hashlib.sha256()
     for path in files:
         if path.is_file():
@@ -104,7 +104,7 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def _hash_file(path: str, size: int, modified_ns: int) -> bytes:
-    """The sha256 of a file; a large one is read once a process as long as it looks the same."""
+    """The sha256 of a file; a large file is read once while size and time stay the same."""
     if size < _LARGE_BYTES:
         return hashlib.sha256(Path(path).read_bytes()).digest()
     return _hash_large_file(path, size, modified_ns)
@@ -120,7 +120,7 @@ def _hash_large_file(path: str, size: int, modified_ns: int) -> bytes:
 
 
 def hash_bytes(content: bytes) -> str:
-    """16 hexadecimal digits of a text."""
+    """A hash (16 hexadecimal digits) of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 

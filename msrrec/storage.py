@@ -1,7 +1,7 @@
-"""Files on any pyarrow filesystem: atomic folders, finished stages, Parquet and JSON.
+"""Files on any pyarrow filesystem: atomic folders, run records, Parquet and JSON.
 
-A path is local or a URI (``s3://``, ``gs://``). A stage writes into a folder beside its own and
-renames it at the end, so a killed run never leaves half a result that looks whole.
+A path is local or a URI (``s3://``, ``gs://``). A stage writes into a temporary folder and renames
+it at the end, so a killed run never leaves a partial result that looks complete.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from pyarrow import fs
 from msrrec.errors import DataError
 
 RECORD = "run.json"
-"""What a finished stage leaves in its folder."""
+"""The run record that a finished stage leaves in its folder."""
 MANIFEST = "manifest.json"
-"""What a dataset is known by."""
+"""The file that marks a folder as a dataset and describes it."""
 _OURS = {RECORD, MANIFEST, "report", "config.json", "adapter_config.json"}
-"""A folder with one of these was written by a stage, whole."""
+"""A folder with one of these entries was written by a stage and may be replaced."""
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path, and the path on it."""
+    """The filesystem of a path, and the path on that filesystem."""
     if "://" in path:
         filesystem, inner = fs.FileSystem.from_uri(path)
         return filesystem, inner
@@ -35,24 +35,24 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def join(path: str, *parts: str) -> str:
-    """Path parts under a folder, local or URI."""
+    """A path inside a folder, local or URI."""
     return "/".join([str(path).rstrip("/"), *parts])
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder."""
+    """Whether a file or folder exists at a path."""
     filesystem, inner = resolve(path)
     return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file, and not a folder."""
+    """Whether a file, not a folder, exists at a path."""
     filesystem, inner = resolve(path)
     return bool(filesystem.get_file_info(inner).type == fs.FileType.File)
 
 
 def list_files(path: str) -> list[str]:
-    """Names of the files directly in a folder, sorted; empty when there is no folder."""
+    """Names of the files directly in a folder, sorted; empty if the folder does not exist."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, allow_not_found=True)
     infos = filesystem.get_file_info(selector)
@@ -60,7 +60,7 @@ def list_files(path: str) -> list[str]:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file."""
+    """The contents of a file."""
     filesystem, inner = resolve(path)
     try:
         with filesystem.open_input_stream(inner, compression=None) as stream:
@@ -70,7 +70,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file aside and rename it into its place; folders are made."""
+    """Write a file under a temporary name and rename it; missing folders are created."""
     filesystem, inner = resolve(path)
     filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
     aside = f"{inner}.{uuid.uuid4().hex}.tmp"
@@ -80,21 +80,21 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def delete_file(path: str) -> None:
-    """Remove a file where there is one."""
+    """Delete a file if it exists."""
     filesystem, inner = resolve(path)
     if filesystem.get_file_info(inner).type == fs.FileType.File:
         filesystem.delete_file(inner)
 
 
 def delete_folder(path: str) -> None:
-    """Remove a folder with all that is in it, where there is one."""
+    """Delete a folder and all its contents if it exists."""
     filesystem, inner = resolve(path)
     if filesystem.get_file_info(inner).type == fs.FileType.Directory:
         filesystem.delete_dir(inner)
 
 
 def read_json(path: str) -> Any:
-    """A JSON file.
+    """The contents of a JSON file.
 
     Raises:
         DataError: If it is missing or not JSON.
@@ -106,12 +106,12 @@ def read_json(path: str) -> Any:
 
 
 def write_json(path: str, value: Any) -> None:
-    """A JSON file, indented, keys in the order given."""
+    """Write a JSON file, indented, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_table(path: str, schema: pa.Schema) -> pa.Table:
-    """A Parquet file with exactly the columns of a schema.
+    """The columns of a schema from a Parquet file.
 
     Raises:
         DataError: If it is missing, not Parquet, or lacks a column.
@@ -128,19 +128,19 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """A Parquet file, written aside and renamed."""
+    """Write a Parquet file under a temporary name and rename it."""
     write_bytes(path, table_bytes(table))
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """What a Parquet file of a table holds."""
+    """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
 
 def check_writable(path: str) -> None:
-    """Refuse a folder that can't be made or written, without leaving anything behind.
+    """Refuse a folder that can't be created or written; the check leaves nothing behind.
 
     Raises:
         DataError: If the path is a file, or can't be written.
@@ -166,12 +166,12 @@ def check_writable(path: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str) -> Iterator[str]:
-    """A folder to write into, renamed to ``path`` when the block ends without an exception.
+    """A temporary folder that is renamed to ``path`` when the block ends without an exception.
 
-    What was at ``path`` before is replaced then, and not sooner. On an exception nothing is left.
+    What was at ``path`` is replaced only then. After an exception nothing is left behind.
 
     Raises:
-        DataError: If ``path`` holds what no stage wrote.
+        DataError: If ``path`` holds files that no stage wrote.
     """
     filesystem, inner = resolve(path)
     _check_replaceable(filesystem, path, inner)
@@ -189,7 +189,7 @@ def atomic_folder(path: str) -> Iterator[str]:
 
 
 def _check_replaceable(filesystem: fs.FileSystem, path: str, inner: str) -> None:
-    """Refuse to replace a folder with files that no stage of ours wrote."""
+    """Refuse to replace a folder whose files no stage wrote."""
     info = filesystem.get_file_info(inner)
     if info.type == fs.FileType.File:
         raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")

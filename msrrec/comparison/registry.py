@@ -1,7 +1,6 @@
-"""What ``msrrec compare`` can run, by name: baselines, models, their ablations, and teachers.
+"""All systems that ``msrrec compare`` can run, by name: baselines, models, ablations, teachers.
 
-Each system says what decides its result and how it is evaluated into a folder; the rest is
-``compare``'s.
+Each system defines what decides its result and how it is evaluated into a folder.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,18 +24,19 @@ if TYPE_CHECKING:
     from msrrec.comparison.teacher import Prompt
 
 MODELS, ANSWERS = "models", "teacher"
-"""Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
+"""Folders of models trained in the comparison, and of the teacher's completions, which are paid for
+once."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table that is to be.
+    """One row of the table to be made.
 
     Attributes:
-        name: What the table calls it.
-        identity: What its result follows from.
-        evaluate: Evaluates it into a folder.
-        needs_ray: Whether Ray must be running for that.
+        name: Name of the system in the table.
+        identity: What decides its result.
+        evaluate: Function that evaluates it into a folder.
+        needs_ray: Whether Ray must be running for the evaluation.
     """
 
     name: str
@@ -50,10 +50,11 @@ class Run:
     """What all systems of a comparison share.
 
     Attributes:
-        out: Folder of everything.
-        reasoning: Folder of ``msrrec synthesize``, for systems that learn from it on the spot.
+        out: Output folder of the comparison.
+        reasoning: Folder made by ``msrrec synthesize``, for systems that are trained in the
+            comparison.
         keys: API keys by the names of their environment variables.
-        overwrite: Train again what is trained.
+        overwrite: Whether to train finished models again.
     """
 
     dataset: Dataset
@@ -70,13 +71,13 @@ class Run:
         inputs: Mapping[str, str | None] | None = None,
         revision: int = 1,
     ) -> Identity:
-        """What a system's result follows from.
+        """What decides a system's result.
 
         Args:
-            system: Its name.
-            settings: What decides it beside the evaluated users and their candidates.
-            inputs: Fingerprints of what it reads beside the dataset.
-            revision: Of its code.
+            system: Name of the system.
+            settings: Settings that decide it, besides the evaluated users and their candidates.
+            inputs: Fingerprints of its inputs besides the dataset.
+            revision: Revision of its code.
         """
         users = self.config.evaluate.model_dump(include=_USERS)
         found = {"dataset": self.dataset.fingerprint, **(inputs or {})}
@@ -85,24 +86,24 @@ class Run:
         )
 
     def sections(self, *names: str) -> dict[str, Any]:
-        """What some sections of the settings decide."""
+        """The settings of some sections that decide a result."""
         return {name: decisive_settings(self.config, name) for name in names}
 
 
 _USERS = {"split", "num_users", "permutation", "negatives", "num_negatives"}
-"""Settings that say who is evaluated, and on which candidates."""
+"""Settings that define the evaluated users and their candidates."""
 
 
 def system_names() -> tuple[str, ...]:
-    """Every name that ``--systems`` takes, in the order of the table."""
+    """All names that ``--systems`` takes, in the order of the table."""
     return (*BASELINES, *MAKERS)
 
 
 def find_systems(names: Sequence[str], run: Run) -> list[System]:
-    """The systems of some names.
+    """The systems with the given names.
 
     Raises:
-        ConfigError: If a name is unknown, doubled, lacks what it needs, or there is none.
+        ConfigError: If a name is unknown, repeated or lacks what it needs, or there are no names.
     """
     systems = [_find(name, run) for name in names]
     found = [system.name for system in systems]
@@ -172,12 +173,12 @@ def _constrained(run: Run) -> System:
 
 
 def _trained(label: str, run: Run, config: RunConfig) -> System:
-    """MSR-Rec, trained on the spot where no folder of these settings is."""
+    """MSR-Rec, trained unless there is a model with these settings."""
     inputs = {"dataset": run.dataset.path}
     if config.train.reasoning:
         if run.reasoning is None:
             raise ConfigError(
-                "--systems: msrrec is trained on the spot and needs --reasoning, the folder made "
+                "--systems: msrrec is trained here and needs --reasoning, the folder made "
                 "by `msrrec synthesize`; or name a trained model as NAME=FOLDER"
             )
         inputs["reasoning"] = run.reasoning
@@ -217,7 +218,7 @@ def _verified(run: Run) -> System:
     identity = replace(system.identity, settings={**system.identity.settings, **samples})
 
     def work(out: str) -> Summary:
-        answers = storage.join(run.out, ANSWERS, "plain")  # whose answers are the first samples
+        answers = storage.join(run.out, ANSWERS, "plain")  # its completions are the first samples
         from msrrec.comparison.recsaver import evaluate_verified
 
         return evaluate_verified(run.dataset, out, answers, run.config, run.keys)

@@ -1,6 +1,6 @@
-"""All sections together, and how a run's settings come about.
+"""All sections of settings together, and how a run's settings are resolved.
 
-Order of precedence: the defaults, then the YAML file, then ``section.key=value`` overrides.
+Later sources win: the defaults, then the YAML file, then ``section.key=value`` overrides.
 """
 
 import difflib
@@ -28,11 +28,11 @@ from msrrec.config.train import TrainConfig
 from msrrec.errors import ConfigError, first_line
 
 PRESETS = Path(__file__).parents[2] / "jobs" / "configs"
-"""YAML files of settings that ship beside the package."""
+"""Folder of the presets, YAML files that ship beside the package."""
 
 
 class RunConfig(Config):
-    """Everything that a command may be told."""
+    """All settings, by section."""
 
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -55,10 +55,12 @@ def load_config(config: str | Path | None = None, overrides: Sequence[str] = ())
 
     Args:
         config: A YAML file, or the name of a preset such as ``demo``.
-        overrides: Such as ``data.k_core=5``; deeper settings have more dots.
+        overrides: Settings such as ``data.k_core=5``; nested settings have more dots, such as
+            ``train.lora.rank=16``.
 
     Raises:
-        ConfigError: If there is no such file, it is no YAML mapping, or a setting is not allowed.
+        ConfigError: If the file does not exist or is not a YAML mapping, or a setting is not
+            allowed.
     """
     path = find_config(config) if config is not None else None
     settings: dict[str, Any] = _read_yaml(path) if path is not None else {}
@@ -72,7 +74,7 @@ def load_config(config: str | Path | None = None, overrides: Sequence[str] = ())
 
 
 def find_config(config: str | Path) -> Path:
-    """The file that a path or a preset's name stands for.
+    """The YAML file for a path or a preset's name.
 
     Raises:
         ConfigError: If it is neither.
@@ -91,7 +93,7 @@ def find_config(config: str | Path) -> Path:
 
 
 def changed_settings(config: RunConfig, base: RunConfig, sections: Iterable[str]) -> list[str]:
-    """The settings in which a config differs from another, as the command line takes them."""
+    """The settings that differ from those of another config, as ``section.key=value``."""
     return [
         f"{name}={json.dumps(value, ensure_ascii=False)}"
         for section in sections
@@ -110,13 +112,13 @@ def _differing(name: str, config: Config, base: Config) -> Iterator[tuple[str, A
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error that names the nearest of the known words; empty where none is near."""
+    """A suffix for error messages that suggests the nearest known word; empty if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _explain(error: ValidationError) -> str:
-    """What the first wrong setting is, and what it should be."""
+    """A sentence about the first invalid setting and what was expected."""
     first = error.errors()[0]
     places = [str(part) for part in first["loc"]]
     key = ".".join(places) or "config"

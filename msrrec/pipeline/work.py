@@ -1,6 +1,6 @@
-"""The work of each stage: from what a call names to the library's own function.
+"""The work of each stage: calls the library's functions with the contents of a ``Call``.
 
-Everything heavy is imported when its stage runs.
+Heavy modules are imported only when their stage runs.
 """
 
 from contextlib import nullcontext as no_ray
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def check_prepare(call: Call) -> None:
-    """Refuse files that are not there and settings that the source would ignore.
+    """Refuse missing files and settings that the source would ignore.
 
     Raises:
-        MsrRecError: If there are any.
+        MsrRecError: If a file is missing or a setting would be ignored.
     """
     _find_inputs(call)
 
 
 def prepare(call: Call) -> Summary:
-    """Raw purchases to a dataset; Ray is started where they are many."""
+    """Turn raw purchases into a dataset; Ray is started for large inputs."""
     from msrrec.data.prepare import prepare
 
     named = call.inputs.get("interactions"), call.inputs.get("items")
@@ -41,14 +41,14 @@ def _find_inputs(call: Call) -> "Inputs":
 
 
 def synthesize(call: Call) -> Summary:
-    """A dataset to reasoning paths."""
+    """Make reasoning paths for a dataset."""
     from msrrec.synthesis.synthesize import synthesize
 
     return synthesize(_dataset(call), call.out, call.config, call.keys)
 
 
 def check_train(call: Call) -> None:
-    """Refuse a base model or reasoning that is missing.
+    """Refuse a missing base model or missing reasoning.
 
     Raises:
         ConfigError: If reasoning is to be trained on and none is named.
@@ -66,14 +66,14 @@ def check_train(call: Call) -> None:
 
 
 def train(call: Call) -> Summary:
-    """A dataset and its paths to a model."""
+    """Train a model on a dataset and its paths."""
     from msrrec.training.loop import train
 
     return train(_dataset(call), call.inputs.get("reasoning"), call.out, call.config)
 
 
 def evaluate(call: Call) -> Summary:
-    """A model to its figures on the frozen examples."""
+    """Evaluate a model on the frozen examples."""
     from msrrec.evaluation.evaluate import evaluate
 
     return evaluate(
@@ -87,14 +87,14 @@ def evaluate(call: Call) -> Summary:
 
 
 def evaluate_baseline(call: Call) -> Summary:
-    """A baseline to its figures on the frozen examples."""
+    """Evaluate a baseline on the frozen examples."""
     from msrrec.evaluation.evaluate import evaluate_baseline
 
     return evaluate_baseline(_dataset(call), call.options["system"], call.out, call.config)
 
 
 def score(call: Call) -> Summary:
-    """An evaluation's reasoning against the teacher's."""
+    """Score an evaluation's reasoning against the teacher's."""
     from msrrec.evaluation.score import score_evaluation
 
     key = call.keys.get(call.config.judge.api_key_env)
@@ -102,7 +102,7 @@ def score(call: Call) -> Summary:
 
 
 def sweep(call: Call) -> Summary:
-    """Training and evaluation at several weights of the losses."""
+    """Train and evaluate at several weights of the losses."""
     from msrrec.pipeline.sweep import sweep
 
     return sweep(

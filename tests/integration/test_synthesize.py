@@ -331,7 +331,7 @@ def test_an_address_where_nobody_listens_is_one_sentence_after_few_tries(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     patient = config_for("http://127.0.0.1:9/v1", "teacher.max_retries=1000")  # for hours
-    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9/v1: nobody answers there"):
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9/v1: no server answers there"):
         synthesize(dataset, str(tmp_path), patient)
     assert not (tmp_path / "summary.json").exists()
 
@@ -352,7 +352,7 @@ def test_another_dataset_in_the_same_folder_is_refused(dataset: Dataset, tmp_pat
     out = str(tmp_path / "out")
     synthesize(dataset, out, config)
     other = write_dataset(tmp_path / "other", num_users=30, seed=5)
-    with pytest.raises(DataError, match="holds answers about another dataset"):
+    with pytest.raises(DataError, match="holds completions about another dataset"):
         synthesize(other, out, config)
 
 

@@ -95,7 +95,10 @@ def test_a_baseline_has_neither_name_nor_variants(
     write_evaluated_users(tmp_path / "dataset")
     ended = evaluate_popularity(tmp_path, msrrec, option, value)
     assert ended.code == 2
-    assert ended.sentence == f"{option}: popularity is a baseline and has none; leave it out"
+    assert (
+        ended.sentence
+        == f"{option}: popularity is a baseline, which does not take this option; leave it out"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -143,7 +146,7 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr(evaluation, "evaluate_baseline", interrupt)
     ended = evaluate_popularity(tmp_path, msrrec)
     assert (ended.code, ended.out) == (130, "")
-    assert ended.sentence == "interrupted; the same command goes on where it was"
+    assert ended.sentence == "interrupted; run the same command again to continue"
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -157,7 +157,7 @@ def test_unknown_baselines_and_no_variants_are_refused(
     tmp_path: Path, dataset: Dataset, model_dir: str
 ) -> None:
     out = str(tmp_path / "out")
-    with pytest.raises(ConfigError, match="baseline 'best': unknown; expected one of random"):
+    with pytest.raises(ConfigError, match="baseline 'best': is unknown; expected one of random"):
         evaluation.evaluate_baseline(dataset, "best", out, RunConfig())
     with pytest.raises(ConfigError, match="variants: found none"):
         evaluation.evaluate(dataset, model_dir, out, RunConfig(), ())
@@ -229,7 +229,7 @@ def test_failed_checks_stand_on_the_page_and_in_the_summary(folder: Path) -> Non
     assert any(leaked in warning for warning in summary["warnings"])
     page = Page((folder / "report" / "index.html").read_text())
     assert leaked in page.text
-    assert "evaluated beside the trained: not so for the untrained backbone" in page.text
+    assert "evaluated beside trained ones: not so for the untrained backbone" in page.text
 
 
 def test_titles_and_model_text_reach_the_page_as_text(folder: Path) -> None:

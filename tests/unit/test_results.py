@@ -224,7 +224,9 @@ def test_another_schema_version_is_refused_with_what_to_run(
 @EVERY_KIND
 def test_an_unknown_key_is_refused(document: Document, tmp_path: Path) -> None:
     rewrite(tmp_path, document, surprise=1)
-    with pytest.raises(DataError, match="surprise: Extra inputs are not permitted; expected what"):
+    with pytest.raises(
+        DataError, match="surprise: Extra inputs are not permitted; expected a file of"
+    ):
         type(document).load(str(tmp_path))
 
 

@@ -14,7 +14,7 @@ def test_more_workers_than_cores_are_refused(
     name, least = settings
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
     config = TrainConfig(num_workers=4, global_batch_size=4, min_workers=least)
-    expected = f"train.{name}={least or 4}: the Ray cluster has 2 CPUs; expected one a worker"
+    expected = f"train.{name}={least or 4}: the Ray cluster has 2 CPUs; expected one per worker"
     with pytest.raises(ConfigError, match=expected):
         check_cluster(config)
 
