@@ -68,12 +68,12 @@ def export_model(
         on_gpu: Whether training ran on GPUs, which decides what ``dtype=auto`` means.
     """
     tokenizer = load_tokenizer(source)
-    with storage.atomic_folder(str(folder / "adapter")) as adapter:
+    with storage.atomic_folder(str(folder / "adapter"), ("*",)) as adapter:
         for name in _FILES:
             shutil.copy(checkpoint / name, adapter)
         tokenizer.save_pretrained(adapter)
     if merged:
-        with storage.atomic_folder(str(folder / "merged")) as aside:
+        with storage.atomic_folder(str(folder / "merged"), ("*",)) as aside:
             model = merge(source, str(checkpoint), dtype, on_gpu=on_gpu)
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
