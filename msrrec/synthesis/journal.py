@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from msrrec import storage
+from msrrec.chat.completions import Usage
+from msrrec.config import EndpointConfig
 from msrrec.data.dataset import Dataset
-from msrrec.engines.openai import Usage
 from msrrec.errors import DataError
 from msrrec.journal import Journal, read_lines
 
@@ -23,11 +24,22 @@ _MARK = "dataset.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides a completion beside its prompt."""
+    """What decides a completion beside its prompt.
+
+    Attributes:
+        variation: Parameters left out and added, as JSON; empty where there are none.
+    """
 
     model: str
     temperature: float
     max_tokens: int
+    variation: str = ""
+
+
+def sampling_of(endpoint: EndpointConfig) -> Sampling:
+    """How a teacher samples."""
+    varied = json.dumps(endpoint.variation, sort_keys=True) if endpoint.variation else ""
+    return Sampling(endpoint.model, endpoint.temperature, endpoint.max_tokens, varied)
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,9 @@ class JournalEntry:
         """The inverse of ``to_line``; None for a torn or foreign line."""
         try:
             row = json.loads(line)
-            row["sampling"] = Sampling(**{f.name: row[f.name] for f in fields(Sampling)})
+            row["sampling"] = Sampling(
+                **{f.name: row[f.name] for f in fields(Sampling) if f.name in row}
+            )
             known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
             return cls(**known)
         except (ValueError, KeyError, TypeError):

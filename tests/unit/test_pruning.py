@@ -185,7 +185,12 @@ def test_a_draft_in_thoughts_that_were_cut_is_truncated(opening: str) -> None:
 
 
 def test_thoughts_alone_are_truncated_wherever_they_stand() -> None:
-    alone = [answer("", GOOD), answer("", "Hm."), answer(f"<think>{GOOD}"), answer(f"{GOOD}</think>")]
+    alone = [
+        answer("", GOOD),
+        answer("", "Hm."),
+        answer(f"<think>{GOOD}"),
+        answer(f"{GOOD}</think>"),
+    ]
     for entry in alone:
         found = judge(entry, TITLES, KETTLE)
         assert (found.verdict, found.detail, found.is_retryable) == (
@@ -205,7 +210,10 @@ def test_a_phrase_that_nothing_closes_introduces_what_was_said() -> None:
 
 @pytest.mark.parametrize(
     "second",
-    ["Step 1. Preference Recognition: tea\nStep 2. User", "[reasoning_start]\nStep 1. x\nStep 2. y"],
+    [
+        "Step 1. Preference Recognition: tea\nStep 2. User",
+        "[reasoning_start]\nStep 1. x\nStep 2. y",
+    ],
 )
 def test_a_second_chain_that_was_cut_leaves_nothing_to_keep(second: str) -> None:
     text = f"{GOOD}\n\n{second}"
