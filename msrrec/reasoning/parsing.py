@@ -19,7 +19,7 @@ from msrrec.reasoning.prompts import (
     render_plain_instruction,
     render_recovery_instruction,
 )
-from msrrec.reasoning.thinking import split_thinking
+from msrrec.reasoning.thinking import split_thinking, strip_marks
 from msrrec.titles import (
     REASONING_END,
     REASONING_START,
@@ -225,13 +225,13 @@ def parse_completion(text: str, side: Side = "full", thinking: str = "") -> Pars
         thinking: Thoughts that arrived apart from the text.
     """
     parts = split_thinking(text)
-    speech, thoughts = parts.speech.strip(), "\n".join(filter(None, (parts.thinking, thinking)))
+    speech, thoughts = parts.speech.strip(), f"{parts.thinking}\n{strip_marks(thinking)}".strip()
     chain, answer = _read_last_chain(parts.speech, STEPS[side])
     found = ParsedCompletion(chain, answer, speech, is_open=parts.is_open)
     if not speech:
-        return replace(found, is_silent=bool(thoughts.strip()))
+        return replace(found, is_silent=bool(thoughts))
     if isinstance(chain, ParseFailure) and chain.reason in ("empty", "malformed"):
-        thought, _ = _read_last_chain(split_thinking(thoughts).speech, STEPS[side])
+        thought, _ = _read_last_chain(thoughts, STEPS[side])
         if isinstance(thought, Chain):
             return replace(found, chain=thought, answer=answer or speech, is_thought=True)
     return found
@@ -386,23 +386,24 @@ def _numeral(match: re.Match[str]) -> int:
 
 
 def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[int, str]:
-    """Step number to body, of the last whole chain or else of the first.
+    """Step number to body, of the last whole chain or else of all headings together.
 
     The first heading of a step counts; later ones belong to the text, but a chain that begins again
     after its last step ends there.
     """
-    attempts = _split_attempts([h for h in headings if h.number <= len(names)], len(names))
-    is_last_whole = len({heading.number for heading in attempts[-1]}) == len(names)
-    n = len(attempts) - 1 if is_last_whole else max(0, len(attempts) - 2)
+    known = [heading for heading in headings if heading.number <= len(names)]
+    attempts = _split_attempts(known)
+    whole = [n for n, found in enumerate(attempts) if len({h.number for h in found}) == len(names)]
+    attempts = attempts[whole[-1] :] if whole else [known]
     starts: dict[int, _Heading] = {}
-    for heading in attempts[n]:
+    for heading in attempts[0]:
         starts.setdefault(heading.number, heading)
     ordered = sorted(starts.values(), key=lambda heading: heading.start)
     if not ordered:
         return {}
     again = (
         heading.start
-        for attempt in attempts[n:]
+        for attempt in attempts
         for heading in attempt
         if heading.number == ordered[0].number and heading.start > ordered[-1].start
     )
@@ -413,16 +414,13 @@ def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[
     }
 
 
-def _split_attempts(headings: Sequence[_Heading], length: int) -> list[list[_Heading]]:
-    """The headings of each chain: another one begins where a whole one begins again."""
-    attempts: list[list[_Heading]] = [[]]
-    numbers: set[int] = set()
+def _split_attempts(headings: Sequence[_Heading]) -> list[list[_Heading]]:
+    """The headings of each chain: another one begins with the heading that the first began with."""
+    attempts: list[list[_Heading]] = []
     for heading in headings:
-        if len(numbers) == length and heading.number == attempts[-1][0].number:
+        if not attempts or heading.number == headings[0].number:
             attempts.append([])
-            numbers = set()
         attempts[-1].append(heading)
-        numbers.add(heading.number)
     return attempts
 
 

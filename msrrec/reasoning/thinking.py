@@ -93,7 +93,7 @@ def split_thinking(text: str) -> Thinking:
         if not kind and (mark.opens or mark.kind not in _NEED_OPENING):
             said.append(text[begin : mark.start])
             if not mark.opens:  # the template held the opening mark
-                thoughts += said
+                thoughts.append("".join(said))
                 said = []
         elif kind and not mark.opens and _closes(mark.kind, kind):
             thoughts.append(text[begin : mark.start])
@@ -101,8 +101,12 @@ def split_thinking(text: str) -> Thinking:
             continue
         begin, kind = mark.end, mark.kind if mark.opens else ""
     (thoughts if kind else said).append(text[begin:])
-    thinking = _MARK.sub("\n", "\n".join(thoughts)).strip()
-    return Thinking(thinking, _WRAPPER.sub("\n", "".join(said)), bool(kind) or is_introduced)
+    return Thinking(strip_marks("\n".join(thoughts)), _WRAPPER.sub("\n", "".join(said)), bool(kind) or is_introduced)
+
+
+def strip_marks(text: str) -> str:
+    """The text without any mark of thoughts or of what was said."""
+    return _WRAPPER.sub("\n", _MARK.sub("\n", text)).strip()
 
 
 def _closes(closing: str, opening: str) -> bool:

@@ -5,6 +5,7 @@ The bodies are as the providers document them or as people have reported them.
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from msrrec.errors import EngineError
 from msrrec.reasoning.prompts import render_output, render_reasoning
 from msrrec.synthesis.journal import JournalEntry, sampling_of
 from msrrec.synthesis.pruning import judge
+from msrrec.synthesis.rate_limiter import RateLimiter
+from msrrec.synthesis.teachers import Teacher, Teachers
 
 TITLES = ["Red Lamp", "Blue Kettle", "Tent"]
 STEPS = ["likes tea", "a lamp; a kettle", "tea: a kettle", "it fits", "Blue Kettle. Tea."]
@@ -255,3 +258,35 @@ def test_what_each_provider_sends_has_its_consequence(url: str, name: str) -> No
         assert "\n" not in found
     else:
         assert found == expected
+
+
+def test_prompts_that_a_filter_refuses_cost_themselves_alone(url: str) -> None:
+    """Two good prompts around two moderated ones, at the same teacher, all in one run."""
+    endpoint = EndpointConfig(base_url=url, model="m")
+    names = ["vllm whole", "openrouter moderated", "deepseek moderated", "deepseek whole"]
+
+    async def ask_all() -> list[str]:
+        client = TeacherClient(endpoint, "key", 30.0)
+        teachers = Teachers([Teacher(endpoint, client, RateLimiter(1))], max_retries=0)
+        answers = [await teachers.complete(name, 0) for name in names]
+        await teachers.close()
+        return [answer.finish_reason for _, answer, _ in answers]
+
+    assert asyncio.run(ask_all()) == ["stop", "content_filter", "content_filter", "stop"]
+
+
+def test_a_teacher_that_throttles_is_left_alone_for_as_long_as_it_asks(url: str) -> None:
+    limiter = RateLimiter(8)
+    endpoint = EndpointConfig(base_url=url, model="m")
+    teacher = Teacher(endpoint, TeacherClient(endpoint, "key", 30.0), limiter)
+
+    async def throttled() -> float:
+        with pytest.raises(TryAgain):
+            await teacher.complete("gemini throttled in a list", 0)
+        told_s = time.monotonic()
+        with pytest.raises(TryAgain):
+            await teacher.complete("any null", 0)
+        await teacher.client.close()
+        return time.monotonic() - told_s
+
+    assert 1.1 <= asyncio.run(throttled()) <= 10
