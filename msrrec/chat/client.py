@@ -42,7 +42,7 @@ class ChatClient:
         api_key: str | None,
         timeout_s: float,
         *,
-        kept: str = "answers",
+        kept: str = "completions",
     ) -> None:
         """``config.base_url`` must be set; loopback addresses go past any proxy.
 
@@ -127,7 +127,7 @@ class ChatClient:
     def _no_answer(self, cause: BaseException) -> Exception:
         """What a connection without a response means."""
         if isinstance(cause, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
-            return EngineError(f"{self._where}: is no address; expected https://…/v1")
+            return EngineError(f"{self._where}: is not an address; expected https://…/v1")
         if isinstance(cause, httpx2.ConnectTimeout):
             return TryAgain("no connection in time", is_refused=True)
         if isinstance(cause, httpx2.TimeoutException):
@@ -158,9 +158,9 @@ class ChatClient:
         kept = f"{self._kept} so far are kept"
         section, key = self._section, self._config.api_key_env
         return {
-            "balance": f"the balance is exhausted ({message}); top it up and run again, {kept}",
+            "balance": f"the balance is exhausted ({message}); top it up and run again; {kept}",
             "key": f"refused the key ({message}); set a valid one in the environment variable "
-            f"{key} and run again, {kept}",
+            f"{key} and run again; {kept}",
             "address": f"no such path or model {self._config.model!r} ({message}); check "
             f"{section}.base_url, which often ends in /v1, and {section}.model; {kept}",
             "parameter": f"the model does not take a parameter ({message}); rename it with "

@@ -1,8 +1,9 @@
 """``judge_0_100``: a language model's mark of how well a reasoning agrees with its reference.
 
-What papers on recommendation call GPTScore (XRec's way), made dependable: an integer bound by a
-schema, temperature 0, several votes, and anchors whose order is known. A judge that misorders them
-is stopped before the reasonings are paid for. Votes are kept as they come, so none is bought twice.
+Papers on recommendation call such a mark GPTScore (introduced by XRec). Here it is made reliable by
+an integer that a schema enforces, temperature 0, several votes, and anchors whose order is known.
+If a judge misorders the anchors, no reasoning is marked. Votes are saved as they arrive, so none is
+paid for twice.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ _SCHEMA = {
     },
 }
 _CODE = "def f(x):\n    return [i ** 2 for i in range(x) if i % 3]\n"
-"""No reasoning at all: the lowest anchor."""
+"""A text that is no reasoning at all, used as the lowest anchor."""
 _NUM_ANCHORS = 5
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
 
@@ -64,7 +65,7 @@ class Vote:
 
 
 def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
-    """Pairs whose order is known: a reference and itself, another user's, and a piece of code."""
+    """Pairs with a known order: a reference with itself, with another user's, and with code."""
     first = list(dict.fromkeys(references))[:_NUM_ANCHORS]
     others = [*first[1:], *first[:1]] if len(first) > 1 else []
     return {
@@ -77,13 +78,13 @@ def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
 def judge_pairs(
     pairs: Sequence[Pair], config: JudgeConfig, journal: str, api_key: str | None
 ) -> Judged:
-    """The median mark of every pair, its spread over votes, and what the judge is worth.
+    """The median mark of every pair, its spread over votes, and facts about the judge.
 
     Args:
-        pairs: Hypothesis and reference each.
+        pairs: Pairs of hypothesis and reference.
         config: The judge; ``base_url`` and ``model`` are set.
-        journal: Folder of the votes so far.
-        api_key: None where the address wants none.
+        journal: Folder where votes are saved.
+        api_key: API key; None if the server needs none.
 
     Raises:
         EngineError: If the judge can't be reached, gives no mark that can be read, or misorders
@@ -122,7 +123,7 @@ def _check_anchors(
 
 
 class _Panel:
-    """The votes of one judge: those in the journal, and those still to be asked for."""
+    """The votes of one judge: saved ones, and those still to be requested."""
 
     def __init__(self, config: JudgeConfig, journal: str, api_key: str | None) -> None:
         self._config, self._journal, self._api_key = config, Journal(journal), api_key
@@ -132,7 +133,7 @@ class _Panel:
         self._is_begun = False  # the first file makes the folder
 
     def ask(self, pairs: Sequence[Pair]) -> None:
-        """Make the votes of these pairs that are not there yet."""
+        """Request the votes on these pairs that do not exist yet."""
         prompts = {self._key(pair): render_judge_prompt(*pair) for pair in pairs}
         wanted = [(key, n) for key in prompts for n in range(self._config.votes)]
         self._asked.update(wanted)
@@ -141,14 +142,14 @@ class _Panel:
             asyncio.run(self._ask_all(missing, prompts))
 
     def mark(self, pair: Pair) -> tuple[float | None, float]:
-        """The median of a pair's votes, and how far apart they are."""
+        """The median of a pair's votes, and the difference of the highest and lowest."""
         key = self._key(pair)
         votes = [self._votes[key, n].score for n in range(self._config.votes)]
         scores = [score for score in votes if score is not None]
         return (median(scores), max(scores) - min(scores)) if scores else (None, 0.0)
 
     def facts(self, spread: float | None, anchors: dict[Anchor, float | None]) -> JudgeFacts:
-        """Calls, unreadable answers, tokens and cost of all votes that this result rests on."""
+        """Calls, unreadable completions, tokens and cost of all votes in this result."""
         votes = [self._votes[key] for key in self._asked]
         prompt, completion = (
             sum(getattr(vote, name) for vote in votes)

@@ -101,7 +101,8 @@ def split_thinking(text: str) -> Thinking:
             continue
         begin, kind = mark.end, mark.kind if mark.opens else ""
     (thoughts if kind else said).append(text[begin:])
-    return Thinking(strip_marks("\n".join(thoughts)), _WRAPPER.sub("\n", "".join(said)), bool(kind) or is_introduced)
+    speech = _WRAPPER.sub("\n", "".join(said))
+    return Thinking(strip_marks("\n".join(thoughts)), speech, bool(kind) or is_introduced)
 
 
 def strip_marks(text: str) -> str:

@@ -22,7 +22,7 @@ from msrrec.evaluation import evaluate as evaluation
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
 from msrrec.synthesis.journal import JournalEntry, Sampling
-from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
+from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def run(folder: Path, names: str, config: RunConfig | None = None) -> dict[str, 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_dataset(tmp_path / "dataset")
+    write_evaluated_users(tmp_path / "dataset")
     return tmp_path
 
 
