@@ -37,7 +37,8 @@ _FILTER = re.compile(
 )
 _FLAGGED = re.compile(
     r"\b(?:input|prompt|message|content|text|completion|output)s?\b.{0,80}"
-    r"\b(?:flagged|moderat\w+|inappropriate|unsafe|sensitive|prohibited|violat\w+)\b",
+    r"\b(?:flagged|moderat\w+|inappropriate|unsafe|sensitive|prohibited|violat\w+)\b"
+    r"|\b(?:inappropriate|unsafe|sensitive|prohibited) content\b",
     re.IGNORECASE,
 )
 _ACCOUNT = re.compile(

@@ -30,7 +30,10 @@ reasoning."""
 
 _ENDED = ("", "stop", "eos", "eos_token", "end_turn")
 """Finish reasons of a text that the model ended itself; any other means that it was cut."""
-_FILTERED = ("content_filter", "safety", "prohibited_content", "recitation", "blocklist", "spii")
+_FILTERED = (
+    *("content_filter", "safety", "prohibited_content", "recitation", "blocklist", "spii"),
+    *("sensitive", "refusal"),
+)
 """Finish reasons of a text that a filter withheld."""
 
 _OPENING_CHARS = 200

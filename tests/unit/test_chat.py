@@ -132,6 +132,8 @@ def meaning(status: int, error: Any) -> str:
         (400, {"message": "too long"}, "call"),
         (400, {"code": "content_filter"}, "moderated"),
         (400, {"message": "Content Exists Risk"}, "moderated"),
+        (400, {"message": "System detected unsafe or sensitive content"}, "moderated"),
+        (400, {"message": "Input data may contain inappropriate content."}, "moderated"),
         (400, {"message": "x", "code": "data_inspection_failed"}, "moderated"),
         (403, {"message": "Input was flagged by moderation"}, "moderated"),
         (403, {"message": "no", "metadata": {"flagged_input": "lamps"}}, "moderated"),

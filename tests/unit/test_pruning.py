@@ -235,7 +235,7 @@ def test_only_a_text_that_its_model_ended_is_whole(reason: str) -> None:
         assert judge(answer(cut, finish_reason=ended), TITLES, KETTLE).verdict == "kept"
 
 
-@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "PROHIBITED_CONTENT"])
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "PROHIBITED_CONTENT", "refusal"])
 def test_what_a_filter_withheld_is_refused(reason: str) -> None:
     assert judge(answer(CHAIN, finish_reason=reason), TITLES, KETTLE).verdict == "refused"
 
