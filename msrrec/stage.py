@@ -75,6 +75,8 @@ class Stage:
         sections: Sections of the settings, or ``section.key``, that decide the result.
         needs_ray: Whether the work runs on Ray.
         check: ``module:function`` that refuses in a second what the work would refuse late.
+        probe: The same for what takes seconds to see, such as a model's tensors; it runs before Ray
+            starts, and not where the result is finished.
         place: Folder inside ``out`` that holds the record, where ``out`` is another stage's.
         revision: See ``Identity``.
     """
@@ -85,6 +87,7 @@ class Stage:
     sections: tuple[str, ...]
     needs_ray: bool = True
     check: str | None = None
+    probe: str | None = None
     place: str = ""
     revision: int = 1
 
@@ -117,6 +120,8 @@ class Stage:
         out = storage.join(call.out, self.place) if self.place else call.out
 
         def work() -> Summary:
+            if self.probe:
+                resolve_function(self.probe)(call)
             function: Callable[[Call], Summary] = resolve_function(self.work)
             if not self.needs_ray:
                 return function(call)
@@ -276,6 +281,7 @@ SYNTHESIZE = Stage(
     f"{_WORK}:synthesize",
     inputs=("dataset",),
     sections=("teacher", "synthesis", "model.answer_format"),
+    check=f"{_WORK}:check_synthesize",
 )
 TRAIN = Stage(
     "train",
@@ -283,12 +289,15 @@ TRAIN = Stage(
     inputs=("dataset", "reasoning"),
     sections=("model", "train"),
     check=f"{_WORK}:check_train",
+    probe=f"{_WORK}:probe_train",
 )
 EVALUATE = Stage(
     "evaluate",
     f"{_WORK}:evaluate",
     inputs=("dataset", "model"),
     sections=("inference", *_EXAMPLES, "evaluate.gate"),
+    check=f"{_WORK}:check_evaluate",
+    probe=f"{_WORK}:probe_evaluate",
 )
 EVALUATE_BASELINE = Stage(
     "evaluate",
@@ -312,6 +321,8 @@ SWEEP = Stage(
     f"{_WORK}:sweep",
     inputs=("dataset", "reasoning"),
     sections=("sweep", "train", "model", "inference", *_EXAMPLES),
+    check=f"{_WORK}:check_train",
+    probe=f"{_WORK}:probe_train",
 )
 STAGES: Sequence[Stage] = (PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE, SCORE, SWEEP)
 """Every stage, in the order of the road."""

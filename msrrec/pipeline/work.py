@@ -40,6 +40,20 @@ def _find_inputs(call: Call) -> "Inputs":
     return check(call.options["source"], *named, call.out, call.config.data)
 
 
+def check_synthesize(call: Call) -> None:
+    """Refuse weights of a teacher that are missing or damaged.
+
+    Raises:
+        ModelError: If they are.
+    """
+    from msrrec.models import locate_model
+    from msrrec.weights import check_source
+
+    for endpoint in call.config.teacher.endpoints:
+        if endpoint.engine == "vllm":
+            check_source(locate_model(endpoint.model))
+
+
 def synthesize(call: Call) -> Summary:
     """A dataset to reasoning paths."""
     from msrrec.synthesis.synthesize import synthesize
@@ -48,21 +62,35 @@ def synthesize(call: Call) -> Summary:
 
 
 def check_train(call: Call) -> None:
-    """Refuse a base model or reasoning that is missing.
+    """Refuse reasoning that is missing, and a base model that is missing or not whole.
 
     Raises:
         ConfigError: If reasoning is to be trained on and none is named.
-        ModelError: If the settings name a folder that holds no model.
+        ModelError: If the settings name no model, or one whose files are damaged.
     """
     from msrrec.errors import ConfigError
     from msrrec.models import locate_base
+    from msrrec.weights import check_source
 
     if call.config.train.reasoning and "reasoning" not in call.inputs:
         raise ConfigError(
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
             "or set train.reasoning=false to train without"
         )
-    locate_base(call.config.model)
+    check_source(locate_base(call.config.model))
+
+
+def probe_train(call: Call) -> None:
+    """Refuse a base model whose tensors are not all there, or places of LoRA that are tied.
+
+    Raises:
+        ConfigError: If the places are tied.
+        ModelError: If the model is not whole.
+    """
+    from msrrec.models import locate_base
+    from msrrec.training.model import probe_for_training
+
+    probe_for_training(locate_base(call.config.model), call.config.train.lora)
 
 
 def train(call: Call) -> Summary:
@@ -70,6 +98,30 @@ def train(call: Call) -> Summary:
     from msrrec.training.loop import train
 
     return train(_dataset(call), call.inputs.get("reasoning"), call.out, call.config)
+
+
+def check_evaluate(call: Call) -> None:
+    """Refuse a model that is missing or whose files are damaged.
+
+    Raises:
+        ModelError: If it is.
+    """
+    from msrrec.models import locate_model
+    from msrrec.weights import check_source
+
+    check_source(locate_model(call.inputs["model"], call.config.model))
+
+
+def probe_evaluate(call: Call) -> None:
+    """Refuse a model whose tokenizer, chat template or tensors are not whole.
+
+    Raises:
+        ModelError: If they are not.
+    """
+    from msrrec.loading import probe_for_inference
+    from msrrec.models import locate_model
+
+    probe_for_inference(locate_model(call.inputs["model"], call.config.model))
 
 
 def evaluate(call: Call) -> Summary:

@@ -122,13 +122,19 @@ class GeneratorActor:
 
 
 def load_tuned(job: TrainingJob, checkpoint: str | None, device: str) -> Any:
-    """The backbone with what a checkpoint of its training holds; None for none."""
-    from peft import PeftModel
+    """The backbone with what a checkpoint of its training holds; None for none.
+
+    Raises:
+        ModelError: If the two merged compute something else than before.
+    """
+    from msrrec.training.merging import comparison_prompt, merge_adapter
+    from msrrec.training.model import load_tokenizer
 
     base = job.load_base(on_gpu=device != "cpu")
     if checkpoint is None:
         return base
-    return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    ids = comparison_prompt(load_tokenizer(job.source), job.source.answer_format)
+    return merge_adapter(base, checkpoint, ids)[0]
 
 
 def generate_all(
