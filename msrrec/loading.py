@@ -122,10 +122,10 @@ def refuse_missing(source: ModelSource, missing: list[str], unexpected: list[str
     if not missing:
         return
     first = ", ".join(sorted(missing)[:_SHOWN]) + (" and others" if len(missing) > _SHOWN else "")
-    others = f"; they hold tensors under other names, such as {sorted(unexpected)[0]}"
+    others = "".join(f"; they hold others, such as {name}" for name in sorted(unexpected)[:1])
     raise IncompleteError(
         f"{source.path}: its weights lack {len(missing)} tensors ({first}), which would be drawn "
-        f"at random{others if unexpected else ''}; copy or download the whole model, or rename them"
+        f"at random{others}; copy or download the whole model, or rename its tensors"
     )
 
 
@@ -154,7 +154,7 @@ def probe_for_inference(source: ModelSource) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' own report of what is missing: the error says it."""
-    logger = logging.getLogger("transformers.modeling_utils")
+    logger = logging.getLogger("transformers")
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)

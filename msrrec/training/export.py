@@ -80,8 +80,13 @@ def export_model(
         tokenizer.save_pretrained(adapter)
     if merged:
         with storage.atomic_folder(str(folder / "merged")) as aside:
-            base = load_base(source, dtype, on_gpu=on_gpu)
-            write_merged(Path(aside), base, source, str(checkpoint), tokenizer)
+            write_merged(
+                Path(aside),
+                load_base(source, dtype, on_gpu=on_gpu),
+                source,
+                str(checkpoint),
+                tokenizer,
+            )
     write_metrics(str(folder), rows)
     write_settings(folder, settings)
     logger.info("train: wrote %s", folder)
