@@ -1,4 +1,4 @@
-"""Which weights a name stands for: the embedded backbone, a hub name, a folder, a trained model."""
+"""Which weights a name stands for: embedded backbone, hub name, folder or trained model."""
 
 import json
 from dataclasses import dataclass
@@ -11,18 +11,17 @@ from msrrec.reasoning.template import TEMPLATE_DATE
 
 EMBEDDED_DIR = Path(__file__).parent / "embedded" / "backbone" / "weights"
 MODEL_CONFIG = "config.json"
-"""The file that marks a trained model's folder; training writes it last."""
+"""The file that marks a folder as a trained model; training writes it last."""
 
 _KIND = "msrrec"
 
 
 class ModelSettings(TypedDict):
-    """What ``config.json`` says of a trained model: what it was trained from, and how.
+    """The contents of a trained model's ``config.json``: what it was trained from, and how.
 
     Attributes:
         base_model: Folder or hub name.
-        domain: The shop that it was trained on.
-        dataset_fingerprint: Changes with any part of the dataset.
+        dataset_fingerprint: Fingerprint of the training dataset.
         template_date: The day that its chat template takes for today.
         model: The section of the config.
         train: The section of the config.
@@ -41,13 +40,13 @@ class ModelSettings(TypedDict):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Weights to load.
+    """Where a model's weights are, and how it is prompted.
 
     Attributes:
-        name: What results call the model.
+        name: Name of the model in results.
         path: Folder or hub name of the weights (merged ones where they exist).
         adapter: Folder of a PEFT adapter to put on top, or None.
-        answer_format: How the model was taught to name its item.
+        answer_format: How the model's answers name an item.
         domain: The shop that it was trained on, or None.
         template_date: The day that its chat template takes for today.
         is_ours: Whether training here wrote the weights, and so has seen them whole.
@@ -64,10 +63,10 @@ class ModelSource:
 
 
 def locate_base(model: ModelConfig) -> ModelSource:
-    """The weights that a model config names.
+    """The weights that the ``model`` section of the settings names.
 
     Raises:
-        ModelError: If a folder is named that holds no model.
+        ModelError: If it names a folder without a model.
     """
     name = model.name_or_path
     path = str(EMBEDDED_DIR if name == EMBEDDED else Path(name).expanduser())
@@ -83,10 +82,10 @@ def locate_base(model: ModelConfig) -> ModelSource:
 
 
 def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSource:
-    """The weights of a trained model's folder, or of a base model where it is none.
+    """The weights of a trained model's folder, or else of a base model.
 
     Raises:
-        ModelError: If the folder is neither.
+        ModelError: If the folder holds neither.
     """
     folder = Path(model_dir)
     settings = read_settings(folder)
@@ -113,12 +112,12 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
             folder.name, base.path, str(adapter), answer_format, domain, base.revision, day
         )
     raise ModelError(
-        f"{folder}: holds neither merged/ nor adapter/; was the training run finished?"
+        f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
     )
 
 
 def write_settings(folder: Path, settings: ModelSettings) -> None:
-    """Mark a folder as a trained model.
+    """Write ``config.json``, which marks a folder as a trained model.
 
     Args:
         folder: The model's folder.
@@ -129,7 +128,7 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
 
 
 def read_settings(folder: Path) -> ModelSettings | None:
-    """The settings of a trained model's folder; None where the folder is not one of ours."""
+    """The settings of a trained model; None if the folder is not a trained model."""
     path = folder / MODEL_CONFIG
     if not path.is_file():
         return None

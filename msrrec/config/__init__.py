@@ -1,4 +1,4 @@
-"""Every setting and its default, a file a section; nothing else in the project repeats one."""
+"""All settings and their defaults, one file per section; no default is repeated elsewhere."""
 
 from msrrec.config.base import Config
 from msrrec.config.baselines import BaselinesConfig, LlaraConfig, TallrecConfig

@@ -1,8 +1,9 @@
-"""The teacher behind any OpenAI-compatible API: one try of one call.
+"""A client for teachers behind OpenAI-compatible APIs: it makes one try of one call.
 
-The openai client on aiohttp's connections, which halve its processor time a call, and without its
+It is the openai client on aiohttp's connections, which halve its CPU time per call, and without its
 own retries. ``EngineError``: no call can succeed (wrong key, empty balance, unknown model, wrong
-address). ``TryAgain``: another try may succeed. ``CallFailed``: this call can't, others may.
+address). ``TryAgain``: another try may succeed. ``CallFailed``: this call can't succeed, others
+may.
 """
 
 import asyncio
@@ -36,17 +37,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CallFailed(Exception):
-    """One call got no answer, and the same call would get none again; others may."""
+    """One call got no completion and never will; other calls may succeed."""
 
 
 class TryAgain(Exception):
-    """One try got no answer; another may.
+    """One try got no completion; another try may succeed.
 
     Attributes:
-        wait_s: What the teacher asked to wait; 0 where it named no time.
-        is_overloaded: Whether fewer calls at once would help.
-        is_throttled: Whether the teacher is well and only refuses so many calls (429).
-        is_refused: Whether nobody listens at the address.
+        wait_s: Seconds that the teacher asked to wait; 0 if it named none.
+        is_overloaded: Whether fewer concurrent calls would help.
+        is_throttled: Whether the teacher only limits the number of calls (429).
+        is_refused: Whether no server listens at the address.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class TryAgain(Exception):
 
 
 Usage = dict[str, Any]
-"""Token counts as an API gives them, and its price where it names one, under the API's names."""
+"""Token counts as the API reports them, under its names, and the price if it reports one."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a teacher gave back for one prompt; see ``journal.Record``."""
+    """A teacher's completion of one prompt; see ``synthesis.journal.JournalEntry``."""
 
     text: str
     reasoning_content: str | None
@@ -81,12 +82,12 @@ class Completion:
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of a text where nobody has counted: one for four bytes, as in English."""
+    """Estimated tokens of a text whose tokens are not reported: one per four bytes."""
     return len(text.encode("utf-8", "replace")) // _CHARS_PER_TOKEN + 1
 
 
 class TeacherClient:
-    """Calls to one model at one address, safe for many at once in one event loop."""
+    """Calls to one model at one address; many may run at once in one event loop."""
 
     def __init__(
         self,
@@ -108,12 +109,12 @@ class TeacherClient:
         self._client: openai.AsyncOpenAI | None = None
 
     async def complete(self, prompt: str, attempt: int = 0) -> Completion:
-        """The model's answer to one prompt.
+        """The model's completion of one prompt.
 
         Raises:
             EngineError: If no call can succeed.
-            TryAgain: If this try did not, and another may.
-            CallFailed: If this call can't.
+            TryAgain: If this try failed, but another may succeed.
+            CallFailed: If this call can't succeed.
         """
         begin = time.monotonic()
         try:
@@ -122,33 +123,34 @@ class TeacherClient:
             raise TryAgain("timed out", is_overloaded=True) from error
         except openai.APIConnectionError as error:
             raise self._no_answer(error.__cause__ or error) from error
-        except aiohttp.ClientError as error:  # such as a first line that is not HTTP's
+        except aiohttp.ClientError as error:  # such as a response that is not HTTP
             raise TryAgain(_short(first_line(error))) from error
         if status == 200:
-            return _read(body, prompt, time.monotonic() - begin)
-        return self._refused(status, headers, body)
+            return read_completion(body, prompt, time.monotonic() - begin)
+        return self.read_refusal(status, headers, body)
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.close()
 
     async def _post(self, prompt: str, attempt: int) -> tuple[int, httpx2.Headers, bytes]:
-        if self._client is None:  # it belongs to the event loop that it is made in
+        if self._client is None:  # created here, as it belongs to the running event loop
             self._client = self._connect()
-        async with asyncio.timeout(self._timeout_s):  # the client's own begins anew at every byte
+        async with asyncio.timeout(self._timeout_s):  # the client's restarts with every byte
             try:
-                # chat.completions.create, without the checks that take as long as all the rest
+                # the same as chat.completions.create, without its slow checks
                 response = await self._client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    body=self._body(prompt, attempt),
+                    body=self.request_body(prompt, attempt),
                 )
             except openai.APIStatusError as error:
                 response = error.response
         return response.status_code, response.headers, response.content
 
-    def _body(self, prompt: str, attempt: int) -> Mapping[str, object]:
+    def request_body(self, prompt: str, attempt: int) -> Mapping[str, object]:
+        """What is posted for one try of one call."""
         return {
             "model": self._endpoint.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -158,7 +160,7 @@ class TeacherClient:
         }
 
     def _connect(self) -> openai.AsyncOpenAI:
-        """The client; without a key it sends a word in its place, which keyless servers ignore."""
+        """The client; without a key it sends a placeholder, which keyless servers ignore."""
         url = str(self._endpoint.base_url)
         return openai.AsyncOpenAI(
             base_url=url,
@@ -175,9 +177,9 @@ class TeacherClient:
         )
 
     def _no_answer(self, cause: BaseException) -> Exception:
-        """What a connection without a response means."""
+        """The error for a connection without a response."""
         if isinstance(cause, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
-            return EngineError(f"{self._where}: is no address; expected https://…/v1")
+            return EngineError(f"{self._where}: is not an address; expected https://…/v1")
         if isinstance(cause, httpx2.ConnectTimeout):
             return TryAgain("no connection in time", is_refused=True)
         if isinstance(cause, httpx2.TimeoutException):
@@ -185,21 +187,21 @@ class TeacherClient:
         message = _short(first_line(cause))
         return TryAgain(message, is_refused=isinstance(cause, httpx2.ConnectError))
 
-    def _refused(self, status: int, headers: Any, body: bytes) -> Completion:
-        """What a status other than 200 means; an answer only where a filter refused the prompt."""
+    def read_refusal(self, status: int, headers: Any, body: bytes) -> Completion:
+        """Raise the error for a status other than 200; a completion if a filter refused."""
         message, code = _read_error(body)
         message = f"{status}: {message}"
         if code == "content_filter":  # some APIs report a refusal as an error
             return Completion("", None, "content_filter", {}, "", 0.0)
         if status == 402 or (400 <= status < 500 and _NO_BALANCE.search(f"{code} {message}")):
             raise EngineError(
-                f"{self._where}: the balance is exhausted ({message}); top it up and run again, "
-                "answers so far are kept"
+                f"{self._where}: the balance is exhausted ({message}); top it up and run "
+                "again; completions so far are kept"
             )
         if status in (401, 403):
             raise EngineError(
                 f"{self._where}: refused the key ({message}); set a valid one in the environment "
-                f"variable {self._endpoint.api_key_env} and run again, answers so far are kept"
+                f"variable {self._endpoint.api_key_env} and run again; completions so far are kept"
             )
         if status == 404 or 300 <= status < 400:
             raise EngineError(
@@ -210,17 +212,17 @@ class TeacherClient:
             raise CallFailed(message)
         raise TryAgain(
             message,
-            wait_s=_retry_after_s(headers),
+            wait_s=retry_after_s(headers),
             is_overloaded=status in _OVERLOADED,
             is_throttled=status in (429, 529),
         )
 
 
-def _read(body: bytes, prompt: str, latency_s: float) -> Completion:
-    """The answer in a response.
+def read_completion(body: bytes, prompt: str, latency_s: float) -> Completion:
+    """The completion in a response body.
 
     Raises:
-        TryAgain: If the body is no chat completion, whatever its status says.
+        TryAgain: If the body is not a chat completion, even with status 200.
     """
     try:
         completion = json.loads(body)
@@ -247,7 +249,7 @@ def _read(body: bytes, prompt: str, latency_s: float) -> Completion:
 
 
 def _join_parts(content: Any) -> str | None:
-    """The text of a message, whether in one piece, in parts or absent; None for anything else."""
+    """The text of a message, in one piece or in parts; None for anything else."""
     if content is None:
         return ""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
@@ -256,12 +258,12 @@ def _join_parts(content: Any) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can spell and UTF-8 can't."""
+    """The text without lone surrogates, which JSON can contain and UTF-8 can't."""
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _read_usage(usage: Any, prompt: str, written: str) -> Usage:
-    """Token counts as the API gave them; estimates, marked so, where it gave none."""
+    """Token counts as the API reports them; else estimates, which are marked as such."""
     found = {k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {}
     counts = {"prompt_tokens": prompt, "completion_tokens": written}
     for name, text in counts.items():
@@ -272,7 +274,7 @@ def _read_usage(usage: Any, prompt: str, written: str) -> Usage:
 
 
 def _read_error(body: bytes) -> tuple[str, str]:
-    """What an error body says, in a few words, and its code."""
+    """A short message from an error body, and its code."""
     try:
         row = json.loads(body)
         error = row.get("error", row)
@@ -292,8 +294,8 @@ def _short(text: str) -> str:
     return _clean(next(iter(text.splitlines()), ""))[:200]
 
 
-def _retry_after_s(headers: Any) -> float:
-    """Seconds that the API asks to wait, given as such or as a date; 0 where it says nothing."""
+def retry_after_s(headers: Any) -> float:
+    """Seconds that the API asks to wait, given as a number or a date; 0 if it names none."""
     value = headers.get("retry-after", "")
     try:
         return max(0.0, float(value))

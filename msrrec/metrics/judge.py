@@ -1,8 +1,9 @@
 """``judge_0_100``: a language model's mark of how well a reasoning agrees with its reference.
 
-What papers on recommendation call GPTScore (XRec's way), made dependable: an integer bound by a
-schema, temperature 0, several votes, and anchors whose order is known. A judge that misorders them
-is stopped before the reasonings are paid for. Votes are kept as they come, so none is bought twice.
+Papers on recommendation call such a mark GPTScore (introduced by XRec). Here it is made reliable by
+an integer that a schema enforces, temperature 0, several votes, and anchors whose order is known.
+If a judge misorders the anchors, no reasoning is marked. Votes are saved as they arrive, so none is
+paid for twice.
 """
 
 import asyncio
@@ -36,16 +37,16 @@ _SCHEMA = {
     },
 }
 _CODE = "def f(x):\n    return [i ** 2 for i in range(x) if i % 3]\n"
-"""No reasoning at all: the lowest anchor."""
+"""A text that is no reasoning at all, used as the lowest anchor."""
 _NUM_ANCHORS = 5
 
 Key = tuple[str, int]
-"""Hash of model and prompt, and the number of the vote."""
+"""Hash of model and prompt, and number of the vote."""
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One completion of the judge; ``score`` is None where it could not be read."""
+    """One vote of the judge; ``score`` is None if its completion could not be read."""
 
     key: str
     vote: int
@@ -67,7 +68,7 @@ def read_score(text: str) -> int | None:
 
 
 def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
-    """Pairs whose order is known: a reference and itself, another user's, and a piece of code."""
+    """Pairs with a known order: a reference with itself, with another user's, and with code."""
     first = list(dict.fromkeys(references))[:_NUM_ANCHORS]
     others = [*first[1:], *first[:1]] if len(first) > 1 else []
     return {
@@ -80,13 +81,13 @@ def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
 def judge_pairs(
     pairs: Sequence[Pair], config: JudgeConfig, journal: str, api_key: str | None
 ) -> Judged:
-    """The median mark of every pair, its spread over votes, and what the judge is worth.
+    """The median mark of every pair, its spread over votes, and facts about the judge.
 
     Args:
-        pairs: Hypothesis and reference each.
+        pairs: Pairs of hypothesis and reference.
         config: The judge; ``base_url`` and ``model`` are set.
-        journal: Folder of the votes so far.
-        api_key: None where the address wants none.
+        journal: Folder where votes are saved.
+        api_key: API key; None if the server needs none.
 
     Raises:
         EngineError: If the judge can't be reached, or misorders the anchors.
@@ -114,7 +115,7 @@ def _check_anchors(means: dict[Anchor, float | None], config: JudgeConfig) -> No
 
 
 class _Panel:
-    """The votes of one judge: those in the journal, and those still to be asked for."""
+    """The votes of one judge: saved ones, and those still to be requested."""
 
     def __init__(self, config: JudgeConfig, journal: str, api_key: str | None) -> None:
         self._config, self._journal, self._api_key = config, Journal(journal), api_key
@@ -122,7 +123,7 @@ class _Panel:
         self._asked: set[Key] = set()
 
     def ask(self, pairs: Sequence[Pair]) -> None:
-        """Make the votes of these pairs that are not there yet."""
+        """Request the votes on these pairs that do not exist yet."""
         prompts = {self._key(pair): render_judge_prompt(*pair) for pair in pairs}
         wanted = [(key, n) for key in prompts for n in range(self._config.votes)]
         self._asked.update(wanted)
@@ -131,14 +132,14 @@ class _Panel:
             asyncio.run(self._ask_all(missing, prompts))
 
     def mark(self, pair: Pair) -> tuple[float | None, float]:
-        """The median of a pair's votes, and how far apart they are."""
+        """The median of a pair's votes, and the difference of the highest and lowest."""
         key = self._key(pair)
         votes = [self._votes[key, n].score for n in range(self._config.votes)]
         scores = [score for score in votes if score is not None]
         return (median(scores), max(scores) - min(scores)) if scores else (None, 0.0)
 
     def facts(self, spread: float | None, anchors: dict[Anchor, float | None]) -> JudgeFacts:
-        """Calls, unreadable answers, tokens and cost of all votes that this result rests on."""
+        """Calls, unreadable completions, tokens and cost of all votes in this result."""
         votes = [self._votes[key] for key in self._asked]
         prompt, completion = (
             sum(getattr(vote, name) for vote in votes)
@@ -162,7 +163,7 @@ class _Panel:
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
     async def _ask_all(self, missing: Sequence[Key], prompts: dict[str, str]) -> None:
-        """Rounds of calls side by side, each round kept before the next begins."""
+        """Request votes in concurrent rounds; each round is saved before the next begins."""
         size = self._config.concurrency
         async with _client(self._config, self._api_key) as client:
             with Progress("judge", len(missing), "votes") as progress:
@@ -214,7 +215,7 @@ def _client(config: JudgeConfig, api_key: str | None) -> openai.AsyncOpenAI:
     is_loopback = urlsplit(config.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
     return openai.AsyncOpenAI(
         base_url=config.base_url,
-        api_key=api_key or "none",  # local servers want none, the client insists on one
+        api_key=api_key or "none",  # local servers need no key, but the client does
         max_retries=config.max_retries,
         timeout=config.timeout_s,
         http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback else None,
@@ -222,7 +223,7 @@ def _client(config: JudgeConfig, api_key: str | None) -> openai.AsyncOpenAI:
 
 
 def _iter_votes(journal: Journal) -> Iterator[Vote]:
-    """The votes so far; a torn or foreign line is passed over, so its vote is asked for again."""
+    """The saved votes; an unreadable line is skipped, so its vote is requested again."""
     for line in journal.iter_lines():
         with contextlib.suppress(ValueError, TypeError):
             yield Vote(**json.loads(line))

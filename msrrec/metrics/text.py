@@ -1,7 +1,7 @@
-"""Reasoning against its reference by a library or a local model: METEOR, BERTScore, GPTScore.
+"""Metrics of a reasoning against its reference: METEOR, BERTScore, GPTScore.
 
-Each scorer takes pairs of (hypothesis, reference) and gives one figure a pair, in order. None of
-them knows whether a reasoning is right: they measure likeness.
+Each function takes pairs of (hypothesis, reference) and gives one value per pair, in order. They
+measure similarity, not correctness.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,21 +15,21 @@ from msrrec.models import ModelSource, locate_base
 from msrrec.weights import check_source
 
 _LINK = " In other words, "
-"""Between the two texts of GPTScore, as its authors' code has it."""
+"""Text between the two texts of GPTScore, as in its authors' code."""
 
 
 class _NoWordNet:
-    """Stands in where WordNet is not installed: no word has a synonym."""
+    """A replacement for a missing WordNet: no word has a synonym."""
 
     def synsets(self, _: str) -> list[Any]:
         return []
 
 
 def meteor(pairs: Sequence[Pair]) -> Scores:
-    """METEOR (Banerjee and Lavie 2005) through NLTK, in [0, 1], on lower-cased words.
+    """METEOR (Banerjee and Lavie 2005) from NLTK, in [0, 1], on lower-cased words.
 
-    Words are runs of letters or of punctuation. Synonyms count where NLTK finds its WordNet corpus;
-    without, only equal words and equal stems match, and the note says so.
+    Words are runs of letters or of punctuation. Synonyms count if NLTK finds its WordNet corpus;
+    otherwise only equal words and equal stems match, and the note says so.
     """
     from nltk.tokenize import wordpunct_tokenize  # NLTK takes a second to import
     from nltk.translate.meteor_score import meteor_score
@@ -47,7 +47,7 @@ def meteor(pairs: Sequence[Pair]) -> Scores:
 
 
 def _wordnet() -> tuple[Any, str | None]:
-    """NLTK's WordNet and its version, or a stand-in."""
+    """NLTK's WordNet and its version, or a replacement without synonyms."""
     from nltk.corpus import wordnet
 
     try:
@@ -61,9 +61,9 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
     """BERTScore F1 (Zhang et al. 2019), without idf weights and not rescaled to a baseline.
 
     Args:
-        pairs: An empty hypothesis has 0.
-        model: A name that bert-score knows, or a folder.
-        num_layers: Which layer's output is compared; a folder needs it.
+        pairs: Pairs; an empty hypothesis has the value 0.
+        model: A model name that bert-score knows, or a folder.
+        num_layers: Number of the layer whose output is compared; required for a folder.
 
     Raises:
         EngineError: If bert-score can't be imported or can't use the model.
@@ -97,13 +97,13 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
 def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
     """GPTScore (Fu et al. 2023): how likely each text is after the other, at most 0.
 
-    The mean natural log-probability a token of the hypothesis after the reference, and of the
-    reference after the hypothesis, and of the two figures the mean. Not the score of 0 to 100 that
-    papers on recommendation call GPTScore: that is ``judge_0_100``.
+    It is the mean of two figures: the mean log-probability per token of the hypothesis after the
+    reference, and of the reference after the hypothesis. It is not the mark of 0 to 100 that papers
+    on recommendation call GPTScore; that is ``judge_0_100``.
 
     Args:
-        pairs: Long texts are cut to the model's positions; a pair with an empty text has no score,
-            as nothing is surer than to write nothing.
+        pairs: Pairs; long texts are cut to the model's positions. A pair with an empty text has no
+            value, as an empty text would always be the most likely one.
         model: ``embedded``, a folder or a hub name.
 
     Raises:
@@ -127,7 +127,7 @@ def _mean_of_both(
 
 
 def _load_continuation(source: ModelSource) -> Callable[[str, str], float]:
-    """The mean log-probability of a text's tokens after a prefix, under a causal model."""
+    """A function for the mean log-probability of a text after a prefix, under a causal model."""
     import torch  # seconds to import
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -145,7 +145,7 @@ def _load_continuation(source: ModelSource) -> Callable[[str, str], float]:
     def score(prefix: str, text: str) -> float:
         head = tokenizer.encode(prefix, add_special_tokens=False)
         tail = tokenizer.encode(text, add_special_tokens=False)[: longest // 2]
-        head = head[-(longest - len(tail)) :]  # the nearest words stay
+        head = head[-(longest - len(tail)) :]  # keep the words nearest to the text
         ids = torch.tensor([head + tail], device=network.device)
         with torch.inference_mode():
             logits = network(ids).logits[0, len(head) - 1 : -1].float()

@@ -1,6 +1,6 @@
-"""Reading what models write: the five steps, the answer, and why a text has none.
+"""Parsers of model outputs: the five steps, the answer, and why a text has none.
 
-Nothing here raises on any text: a bad completion is data, and its reason is counted.
+No function raises on any text: a bad completion is data, and its reason is counted.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ _THINK_TAG = re.compile(rf"</?(?:{_THOUGHTS})>", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*\w{0,20}[ \t]*$", re.MULTILINE)
 
 _HEAD_CHARS = 160
-"""A heading is looked for in so many characters of a line, so no text takes longer than its
-length."""
+"""Number of characters of a line in which a heading is searched, so that parsing time is linear."""
 _PREAMBLE_CHARS = 200
-"""What may stand before a bare list for it to be the chain, and not a list at the end of prose."""
+"""Maximum text before a bare numbered list for it to count as the chain, not as a list at the end
+of prose."""
 _DECORATION = r"[ \t>#*_`~|\[(\-–—•]*"
 _SEPARATOR = r"[ \t*_`~:.)\]|\-–—：、．]*"
 _END = r"[ \t*_`~|)\]]*[:.\-–—：|]+[ \t*_`~]*"
@@ -76,7 +76,7 @@ _NUMBERED_TITLE = re.compile(r"\((\d+)\) ?(.*)")
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """Why a text could not be read, and a word more (which step, how many candidates)."""
+    """Why a text could not be read, and a detail such as which step or how many candidates."""
 
     reason: Reason
     detail: str = ""
@@ -91,18 +91,17 @@ class Chain:
 
 @dataclass(frozen=True)
 class Output:
-    """An output cut at its markers: the reasoning, and what follows it."""
+    """An output split at its markers: the reasoning, and the answer after it."""
 
     reasoning: str
     answer: str | None
-    """None when the end marker never came."""
+    """None if the end marker is missing."""
 
 
 def split_output(text: str) -> Output:
-    """Cut an output at ``[reasoning_start]`` and ``[reasoning_end]``.
+    """Split an output at ``[reasoning_start]`` and ``[reasoning_end]``.
 
-    The start marker may be missing (it is given to the model, not written by it). The first end
-    marker counts.
+    The start marker may be missing, as it is part of the prompt. The first end marker counts.
     """
     reasoning, marker, answer = text.partition(REASONING_END)
     head, start, body = reasoning.partition(REASONING_START)
@@ -111,14 +110,14 @@ def split_output(text: str) -> Output:
 
 
 def parse_answer(answer: str, candidates: Sequence[str]) -> int | None:
-    """The 0-based index of the candidate that the first written line names, or None."""
+    """The 0-based index of the candidate that the first non-empty line names, or None."""
     lines = [line for line in answer.splitlines() if line.strip()]
     return match_title(lines[0], candidates) if lines else None
 
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What a prompt shows and asks, read back from its text; titles are clean ones."""
+    """What a prompt shows and asks, parsed from its text; titles are cleaned ones."""
 
     side: Side
     domain: str
@@ -168,7 +167,7 @@ def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Par
     lines = context.split("\n")[:-1]
     if len(lines) < 3 or not lines[0].startswith("Domain: ") or "Candidates:" not in lines:
         return None
-    middle = lines.index("Candidates:")  # no title is a whole line, so none can be this one
+    middle = lines.index("Candidates:")  # titles are never a whole line, so this line is not one
     numbered = [_NUMBERED_TITLE.fullmatch(line) for line in lines[middle + 1 :]]
     return ParsedPrompt(
         side,
@@ -181,7 +180,7 @@ def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Par
 
 @dataclass(frozen=True)
 class ParsedCompletion:
-    """A teacher's text as read: its chain or why there is none, and what it names at the end.
+    """A teacher's completion, parsed: its chain or why there is none, and its answer.
 
     Attributes:
         answer: The text after the end marker; None when that never came.
@@ -192,17 +191,17 @@ class ParsedCompletion:
 
 
 def parse_chain(text: str, side: Side = "full") -> Chain | ParseFailure:
-    """The steps of a chain, or why not; the inverse of ``render_reasoning``.
+    """The steps of a chain, or why there are none; the inverse of ``render_reasoning``.
 
     Headings may be ``Step 1.``, a Markdown heading, bold, the step's name alone or plain numbering,
-    in several languages. Everything outside the markers is left out, and so is what stands in
-    ``<think>``, unless the whole chain stands there and no step outside.
+    in several languages. Text outside the markers is ignored, and so is text inside ``<think>``,
+    unless the whole chain is there and no step is outside.
     """
     return parse_completion(text, side).chain
 
 
 def parse_completion(text: str, side: Side = "full") -> ParsedCompletion:
-    """A chain as ``parse_chain`` reads it, and the answer beside it."""
+    """The chain as ``parse_chain`` reads it, and the answer after it."""
     names = STEPS[side]
     output = split_output(text)
     exact = _parse_rendered(output.reasoning, names)
@@ -221,7 +220,7 @@ def parse_completion(text: str, side: Side = "full") -> ParsedCompletion:
 
 
 def strip_thinking(text: str) -> str:
-    """The text without the model's own thinking."""
+    """The text without the model's ``<think>`` section."""
     return _THINK_END.split(_THINK.sub("", text))[-1]
 
 
@@ -233,7 +232,7 @@ def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
     lines = list(_iter_heads(text))
     readings = [_named_headings(lines, names), _step_headings(lines), _inline_steps(text, names)]
     found = [_cut(text, headings, names) for headings in readings if len(headings) > 1]
-    if not any(found):  # numbers alone mean little: only a list of exactly as many counts
+    if not any(found):  # bare numbers count only as a list of exactly the expected length
         found.append(_cut(text, _number_run(lines, len(names)), names))
     bodies = max(found, key=lambda bodies: sum(map(bool, bodies.values())))
     if not bodies:
@@ -245,7 +244,7 @@ def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
 
 
 def _parse_rendered(reasoning: str, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The steps of a text that is exactly what ``render_reasoning`` writes, else None."""
+    """The steps of a text in exactly the form of ``render_reasoning``, else None."""
     lines = reasoning.split("\n")
     heads = [f"Step {n}. {name}: " for n, name in enumerate(names, 1)]
     if len(lines) != len(heads) or not names:
@@ -265,7 +264,7 @@ class _Heading:
 
 
 def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
-    """Where each line starts, and its first characters."""
+    """The position of each line, and its first characters."""
     start = 0
     for line in text.split("\n"):
         yield start, line[:_HEAD_CHARS]
@@ -273,7 +272,7 @@ def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _named_headings(lines: Sequence[tuple[int, str]], names: Sequence[str]) -> list[_Heading]:
-    """Lines that begin with a step's name: numbered, or set off from what follows."""
+    """Lines that begin with a step's name, numbered or set apart from the text."""
     either = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in names)
     numbering = rf"\(?(?:(?:{_STEP_WORDS})\s?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
     pattern = re.compile(
@@ -299,7 +298,7 @@ def _squeeze(name: str) -> str:
 
 
 def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
-    """Lines that begin with the word for a step and its number."""
+    """Lines that begin with the word for a step (in any language) and its number."""
     return [
         _Heading(_numeral(match), start, start + match.end())
         for start, head in lines
@@ -308,7 +307,7 @@ def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
 
 
 def _inline_steps(text: str, names: Sequence[str]) -> list[_Heading]:
-    """``Step 1: … Step 2: …`` within one paragraph, all in their order; else none."""
+    """Headings ``Step 1: … Step 2: …`` within one paragraph, if all are in order; else none."""
     run: list[_Heading] = []
     for match in _INLINE_STEP.finditer(text):
         if int(match.group(1)) == len(run) + 1:
@@ -317,7 +316,7 @@ def _inline_steps(text: str, names: Sequence[str]) -> list[_Heading]:
 
 
 def _number_run(lines: Sequence[tuple[int, str]], length: int) -> list[_Heading]:
-    """Plain numbering 1, 2, 3 … of just this length; numbers of nested lists are passed over."""
+    """Plain numbering 1, 2, 3 … of exactly this length; numbers of nested lists are skipped."""
     run: list[_Heading] = []
     for start, head in lines:
         match = _BY_NUMBER.match(head)
@@ -332,9 +331,9 @@ def _numeral(match: re.Match[str]) -> int:
 
 
 def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[int, str]:
-    """Step number to body.
+    """The text of each step, by step number.
 
-    The first heading of a step counts; later ones belong to the text, but a chain that begins again
+    The first heading of a step counts; later ones belong to the text. A chain that starts again
     after its last step ends there.
     """
     starts: dict[int, _Heading] = {}
@@ -357,7 +356,7 @@ def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[
 
 
 def _strip_name(body: str, name: str) -> str:
-    """The body without the step's name, or a label in words like it, in front."""
+    """The body without the step's name or a similar label at its start."""
     body = body.strip()
     pattern = rf"\A{_DECORATION}{re.escape(name)}(?:{_TAIL}|[ \t*_`~]*\n)"
     body = (
@@ -370,4 +369,4 @@ def _strip_name(body: str, name: str) -> str:
     if label and is_label and any(word[:5] in stems for word in words) and body[label.end() :]:
         body = body[label.end() :]
     body = body.strip().rstrip("|").rstrip()
-    return body.strip("*").strip() if body.count("**") % 2 else body  # the heading was all bold
+    return body.strip("*").strip() if body.count("**") % 2 else body  # bold of the heading

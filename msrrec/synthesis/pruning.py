@@ -1,7 +1,7 @@
-"""Which answers become training data (paper, Reasoning Data Pruning), and why the others don't.
+"""Which completions become training data, and why others do not (paper, Reasoning Data Pruning).
 
-A pure function of an answer and its example, so changing a rule here judges an old journal anew
-without any call.
+The verdict is a pure function of a completion and its example, so a changed rule applies to an old
+journal without any call.
 """
 
 import re
@@ -27,7 +27,8 @@ from msrrec.titles import REASONING_END, fold_text, match_title
 Verdict = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
 
 _MAX_TITLES = 2
-"""Steps that may be nothing but a title; more of them are a list, not reasoning."""
+"""Maximum number of steps that may consist of a title only; with more, the text is a list and not
+reasoning."""
 
 _OPENING_CHARS = 200
 _REFUSAL = re.compile(
@@ -39,13 +40,13 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of one answer.
+    """The verdict on one completion.
 
     Attributes:
-        verdict: ``kept``, or the one reason why not.
-        detail: A word more: which step is missing, how many candidates are named.
-        steps: The five steps, one line each, where they could be read.
-        index: 0-based candidate of step 5, where one is named.
+        verdict: ``kept``, or the reason why not.
+        detail: Further detail, such as which step is missing or how many candidates are named.
+        steps: The five steps, one line each, if they could be read.
+        index: 0-based candidate that step 5 names, if any.
     """
 
     verdict: Verdict
@@ -55,10 +56,10 @@ class Judgement:
 
     @property
     def is_retryable(self) -> bool:
-        """Whether another sample may be asked for.
+        """Whether another sample may be requested.
 
-        Only where the answer could not be read. One that was read is never asked again: whether it
-        is kept depends on what the user bought, and drawing samples until one is would leak that.
+        Only if the completion could not be read. A readable completion is final: whether it is kept
+        depends on the target, and drawing samples until one is kept would leak the target.
         """
         return self.verdict not in ("kept", "inconsistent", "leaked")
 
@@ -70,16 +71,16 @@ def judge(
     history: Sequence[str] = (),
     later: Sequence[str] = (),
 ) -> Judgement:
-    """The verdict on an answer: is it complete, is it consistent, does it leak a later purchase?
+    """The verdict on a completion: is it complete and consistent, and free of leaks?
 
-    The chain is read from the answer. Where that has no steps at all, it is looked for in the
-    reasoning content, as some servers put the whole output there; what a reasoning model merely
-    thought has no such steps and is never training data.
+    The chain is read from the completion. If that has no steps at all, it is read from the hidden
+    reasoning, as some servers put the whole output there. Hidden reasoning without named steps is
+    never training data.
 
     Args:
-        entry: The answer.
+        entry: The completion.
         candidates: Titles in the frozen order.
-        target: 0-based index of what the user did buy.
+        target: 0-based index of the target.
         history: Titles that the prompt shows.
         later: Titles of the user's held-out items.
     """
@@ -112,7 +113,7 @@ def judge(
 
 
 def _read(entry: JournalEntry) -> tuple[str, ParsedCompletion]:
-    """The text that counts, as it arrived and as read."""
+    """The text that counts, and that text parsed."""
     read = parse_completion(entry.text)
     if isinstance(read.chain, ParseFailure) and read.chain.reason in ("empty", "malformed"):
         thought = entry.reasoning_content or ""

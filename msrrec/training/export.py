@@ -1,4 +1,7 @@
-"""The model's folder: adapter, merged model, metrics, and last the file that makes it whole."""
+"""Writing the trained model's folder: adapter, merged model, metrics, and last its config.
+
+The folder counts as a finished model once ``config.json`` exists.
+"""
 
 import logging
 import shutil
@@ -27,9 +30,9 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def begin_folder(out: str) -> Path:
-    """The folder of a run that begins or goes on.
+    """The output folder of a new or resumed run.
 
-    A finished run there is cleared away; an unfinished one keeps its checkpoints.
+    A finished run in it is deleted; an unfinished one keeps its checkpoints.
 
     Raises:
         DataError: If it is not a local folder, or holds a model of another kind.
@@ -40,7 +43,7 @@ def begin_folder(out: str) -> Path:
     if (folder / MODEL_CONFIG).exists():
         if read_settings(folder) is None:
             raise DataError(f"{folder}: holds a model that is not ours; choose another --out")
-        (folder / MODEL_CONFIG).unlink()  # first, so that it looks finished no longer
+        (folder / MODEL_CONFIG).unlink()  # first, so that it no longer looks finished
         for name in ("adapter", "merged", CHECKPOINTS, EVENTS):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,16 +61,16 @@ def export_model(
     merged: bool,
     on_gpu: bool,
 ) -> None:
-    """Write the trained model; every part is renamed into its place, ``config.json`` last.
+    """Write the trained model; every part is renamed into place, ``config.json`` last.
 
     Args:
         folder: From ``begin_folder``.
-        checkpoint: The one to make the model of.
+        checkpoint: The checkpoint to export.
         rows: All metrics of the run.
         source: The base model.
-        dtype: Of the merged weights, as configured.
+        dtype: Data type of the merged weights, as configured.
         settings: For ``config.json``.
-        merged: Whether to write base and adapter as one model too.
+        merged: Whether to also write base and adapter merged into one model.
         on_gpu: Whether training ran on GPUs, which decides what ``dtype=auto`` means.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The student: a frozen base model with LoRA matrices on all its linear layers."""
+"""Loading the student: a frozen base model with LoRA matrices on its linear layers."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -31,12 +31,13 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool, in_4bit: bool = False) -> Any:
-    """The base model, its weights in the type that ``dtype`` stands for.
+    """The base model, with weights in the type that ``dtype`` stands for.
 
-    It is on the CPU, but for one in 4 bits, which bitsandbytes puts on the GPU where there is one.
+    It is on the CPU. A model in 4 bits is on the GPU if there is one, as bitsandbytes puts it
+    there.
 
     Raises:
-        ModelError: If the weights are missing, not whole, or of no causal language model.
+        ModelError: If the weights are missing, not whole, or not those of a causal language model.
     """
     weights = weight_dtype(dtype, on_gpu=on_gpu)
     quantized = four_bits(weights) if in_4bit else None
@@ -46,7 +47,7 @@ def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool, in_4bit: bool 
 
 
 def four_bits(dtype: torch.dtype) -> Any:
-    """QLoRA's 4-bit weights (arXiv:2305.14314): NF4, quantised twice, multiplied in ``dtype``."""
+    """Settings of QLoRA's 4-bit weights (arXiv:2305.14314): NF4, double quantisation."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -58,10 +59,10 @@ def four_bits(dtype: torch.dtype) -> Any:
 
 
 def check_4bit(config: TrainConfig) -> None:
-    """Refuse 4-bit weights where nothing can read them.
+    """Refuse 4-bit weights if bitsandbytes is missing.
 
     Raises:
-        ConfigError: If they are asked for and bitsandbytes is missing.
+        ConfigError: If they are requested and bitsandbytes is missing.
     """
     if config.load_in_4bit and find_spec("bitsandbytes") is None:
         raise ConfigError(
@@ -71,15 +72,16 @@ def check_4bit(config: TrainConfig) -> None:
 
 
 def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
-    """The PEFT model: LoRA matrices in float32, drawn from the seed alone; the rest is frozen.
+    """The PEFT model: LoRA matrices in float32, drawn from the seed; the rest is frozen.
 
     Args:
         model: A transformers model.
-        config: Size and places of the matrices.
-        whole: Names of modules that are trained themselves and saved with the matrices.
+        config: Settings of the training run, LoRA's included.
+        whole: Names of modules that are trained in full and saved with the matrices.
 
     Raises:
-        ConfigError: If the model has no layers of the names in ``lora.targets``, or they are tied.
+        ConfigError: If the model has no linear layers with the names in ``lora.targets``, or they
+            are tied to others.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -148,7 +150,7 @@ def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:
 
 
 def multiplies_in_bfloat16(dtype: Dtype, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16: never for float32, else where the hardware can."""
+    """Whether matrix products run in bfloat16: never for float32, else where hardware allows it."""
     if dtype == "float32":
         return False
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -22,8 +22,8 @@ from msrrec.evaluation import evaluate as evaluation
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
 from msrrec.synthesis.journal import JournalEntry, Sampling
+from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
 from tests.support.models import write_safetensors
-from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def run(folder: Path, names: str, config: RunConfig | None = None) -> dict[str, 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_dataset(tmp_path / "dataset")
+    write_evaluated_users(tmp_path / "dataset")
     return tmp_path
 
 

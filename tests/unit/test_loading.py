@@ -234,7 +234,7 @@ def test_the_bar_of_a_merge_is_the_root_of_the_types_epsilon() -> None:
     check_logits(near, expected, torch.bfloat16, "m")
     with pytest.raises(ModelError, match=r"differ by 0\.09 .* at most 0\.088 in torch\.bfloat16"):
         check_logits(far, expected, torch.bfloat16, "m")
-    with pytest.raises(ModelError, match="at most 0.00035"):
+    with pytest.raises(ModelError, match=r"at most 0\.00035"):
         check_logits(near, expected, torch.float32, "m")
     with pytest.raises(ModelError, match="differ by nan"):
         check_logits(expected * torch.nan, expected, torch.float32, "m")

@@ -15,8 +15,8 @@ from msrrec.engines.openai import (
     Completion,
     TeacherClient,
     TryAgain,
-    _read,
-    _retry_after_s,
+    read_completion,
+    retry_after_s,
 )
 from msrrec.errors import EngineError
 
@@ -35,7 +35,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_an_answer_or_worth_another_try(value: Any) -> None:
     try:
-        answer = _read(json.dumps(value).encode(), "prompt", 0.1)
+        answer = read_completion(json.dumps(value).encode(), "prompt", 0.1)
     except TryAgain:
         return
     assert isinstance(answer.text, str)
@@ -45,7 +45,7 @@ def test_any_json_is_an_answer_or_worth_another_try(value: Any) -> None:
 def test_any_field_around_an_answer_is_borne(value: Any) -> None:
     message = {"content": "text", "reasoning_content": value, "refusal": None}
     body = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": value}
-    answer = _read(json.dumps({**body, "model": value}).encode(), "prompt", 0.1)
+    answer = read_completion(json.dumps({**body, "model": value}).encode(), "prompt", 0.1)
     assert answer.text == "text"
     assert isinstance(answer.usage["prompt_tokens"], int)
     assert answer.served_model.encode("utf-8") is not None
@@ -53,39 +53,39 @@ def test_any_field_around_an_answer_is_borne(value: Any) -> None:
 
 def test_the_attempt_is_the_seed_where_the_api_takes_one() -> None:
     endpoint = EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m")
-    plain = TeacherClient(endpoint, None, 1.0)._body("Which?", 3)
+    plain = TeacherClient(endpoint, None, 1.0).request_body("Which?", 3)
     assert plain == {
         "model": "m",
         "messages": [{"role": "user", "content": "Which?"}],
         "temperature": endpoint.temperature,
         "max_tokens": endpoint.max_tokens,
     }
-    seeded = TeacherClient(endpoint, None, 1.0, sends_seed=True)._body("Which?", 3)
+    seeded = TeacherClient(endpoint, None, 1.0, sends_seed=True).request_body("Which?", 3)
     assert seeded == {**plain, "seed": 3}
 
 
 def test_tokens_that_nobody_counted_are_estimated_and_marked() -> None:
     body = json.dumps({"choices": [{"message": {"content": "x" * 39}}]}).encode()
-    usage = _read(body, "y" * 79, 0.1).usage
+    usage = read_completion(body, "y" * 79, 0.1).usage
     assert usage == {"prompt_tokens": 20, "completion_tokens": 10, "is_estimated": True}
 
 
 def test_half_a_surrogate_pair_is_replaced_so_that_the_text_can_be_written() -> None:
     body = b'{"choices": [{"message": {"content": "a\\ud83d b"}}]}'
-    assert _read(body, "prompt", 0.1).text == "a\ufffd b"
+    assert read_completion(body, "prompt", 0.1).text == "a\ufffd b"
 
 
 def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
-    assert _retry_after_s({"retry-after": "2.5"}) == 2.5
+    assert retry_after_s({"retry-after": "2.5"}) == 2.5
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=30))
-    assert 28 <= _retry_after_s({"retry-after": later}) <= 30
-    assert _retry_after_s({"retry-after": "soon"}) == 0
-    assert _retry_after_s({}) == 0
+    assert 28 <= retry_after_s({"retry-after": later}) <= 30
+    assert retry_after_s({"retry-after": "soon"}) == 0
+    assert retry_after_s({}) == 0
 
 
 def refused(status: int, error: Any, **headers: str) -> Completion:
     client = TeacherClient(EndpointConfig(base_url="http://t/v1", model="m"), None, 1.0)
-    return client._refused(status, headers, json.dumps({"error": error}).encode())
+    return client.read_refusal(status, headers, json.dumps({"error": error}).encode())
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec import storage
 from msrrec.data.dataset import Dataset
-from msrrec.errors import DataError
 from msrrec.synthesis.journal import (
     JournalEntry,
     JournalWriter,
@@ -113,12 +113,16 @@ def test_a_full_disk_is_an_error_and_not_a_lost_answer(tmp_path: Path) -> None:
         asyncio.run(writer.append(RECORD))
 
 
-def test_a_journal_of_another_dataset_is_refused(tmp_path: Path) -> None:
-    mine = Dataset("data/toys", {"fingerprint": "abc"}, {})
+def test_a_journal_of_another_dataset_is_kept_and_marked_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = Dataset("data/toys", {"fingerprint": "abc", "domain": "Toys"}, {})
     folder = claim_journal(str(tmp_path), mine)
+    (Path(folder) / "paid.jsonl").write_text("{}\n")
     assert claim_journal(str(tmp_path), mine) == folder
-    with pytest.raises(DataError, match=r"another dataset \(data/toys\).*choose another --out"):
-        claim_journal(str(tmp_path), Dataset("data/beauty", {"fingerprint": "xyz"}, {}))
+    claim_journal(str(tmp_path), Dataset("data/b", {"fingerprint": "xyz", "domain": "B"}, {}))
+    assert (Path(folder) / "paid.jsonl").exists()
+    assert storage.read_json(f"{folder}/dataset.json")["path"] == "data/b"
 
 
 def test_the_prompt_hash_changes_with_any_character() -> None:
