@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msrrec.config import InferenceConfig
 from msrrec.errors import ModelError, first_line
 from msrrec.models import EMBEDDED_DIR, ModelSource
 from msrrec.reasoning.encoding import encode_prompt
@@ -129,15 +130,34 @@ def refuse_missing(source: ModelSource, missing: list[str], unexpected: list[str
     )
 
 
-def probe_for_inference(source: ModelSource) -> None:
+def check_end_token(tokenizer: Any, where: str) -> None:
+    """Refuse a tokenizer without an end token for outputs that are bound to given answers.
+
+    Raises:
+        ModelError: If it has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{where}: its tokenizer has no end token, which must follow every answer; expected "
+            "one, or inference.constrained=false and no likelihoods"
+        )
+
+
+def probe_for_inference(source: ModelSource, config: InferenceConfig) -> None:
     """Refuse before an engine starts what it would refuse late or load in part.
 
     Architectures that transformers doesn't know and quantised weights are left to the engine.
 
+    Args:
+        source: The model.
+        config: Says whether outputs are bound to given answers, which need an end token.
+
     Raises:
         ModelError: If tokenizer, chat template or weights are not whole.
     """
-    load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
+    if config.binds_outputs:
+        check_end_token(tokenizer, source.path)
     is_known_whole = source.path == str(EMBEDDED_DIR) or source.is_ours
     if is_known_whole or getattr(load_config(source), "quantization_config", None):
         return

@@ -30,16 +30,24 @@ def check_source(source: ModelSource) -> None:
         ModelError: If there is no such folder or hub name, or a file is missing, cut short, or the
             stand-in that git leaves without its large-file extension.
     """
-    folder = Path(source.path)
-    if folder.is_dir():
-        check_folder(folder)
-    else:
-        check_hub(source.path, source.revision)
-        cached = cached_folder(source.path, source.revision)
-        if cached is not None and os.environ.get("HF_HUB_OFFLINE"):
-            check_folder(cached)  # what a hub would fill in can't be had
+    check_place(source.path, source.revision)
     if source.adapter is not None:
         check_shard(Path(source.adapter) / "adapter_model.safetensors")
+
+
+def check_place(place: str, revision: str | None = None) -> None:
+    """Refuse a folder whose model is not whole, or a hub name that can't be had.
+
+    Raises:
+        ModelError: As ``check_source``.
+    """
+    if Path(place).is_dir():
+        check_folder(Path(place))
+        return
+    check_hub(place, revision)
+    cached = cached_folder(place, revision)
+    if cached is not None and os.environ.get("HF_HUB_OFFLINE"):
+        check_folder(cached)  # what a hub would fill in can't be had
 
 
 def check_folder(folder: Path) -> None:
@@ -48,6 +56,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         ModelError: If a file is missing, cut short, or a stand-in for a large file.
     """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: holds no config.json; expected a Hugging Face model folder")
     _read_json(folder / "config.json")
     for name in _TOKENIZERS:
         if (folder / name).is_file():

@@ -139,7 +139,7 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     )
     source = locate_model(model_dir, config.model)
     check_source(source)  # fail before Ray is started, which takes seconds
-    probe_for_inference(source)
+    probe_for_inference(source, config.inference)
     key_digest(config.serve.api_key_env)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()

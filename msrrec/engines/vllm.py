@@ -16,7 +16,7 @@ from typing import Any
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError, ModelError, first_line
-from msrrec.loading import load_config, load_tokenizer
+from msrrec.loading import check_end_token, load_config, load_tokenizer
 from msrrec.models import ModelSource
 
 ENVIRONMENT = {
@@ -288,11 +288,8 @@ def _import_vllm() -> bool:
 def _prepare(source: ModelSource, config: InferenceConfig, on_gpu: bool) -> tuple[Any, VllmOptions]:
     """The tokenizer of the weights, and vLLM's options for them."""
     model_config, tokenizer = load_config(source), load_tokenizer(source)
-    if config.binds_outputs and tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{source.path}: its tokenizer has no end token, which must follow every answer; "
-            "expected one, or inference.constrained=false and no likelihoods"
-        )
+    if config.binds_outputs:
+        check_end_token(tokenizer, source.path)
     return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
 
 

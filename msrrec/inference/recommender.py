@@ -72,10 +72,10 @@ class Recommender:
         from msrrec.models import locate_model
         from msrrec.weights import check_source
 
-        source = locate_model(model_dir)
+        source, chosen = locate_model(model_dir), config or InferenceConfig()
         check_source(source)
-        probe_for_inference(source)
-        return cls.from_source(source, config or InferenceConfig())
+        probe_for_inference(source, chosen)
+        return cls.from_source(source, chosen)
 
     @classmethod
     def from_source(cls, source: "ModelSource", config: InferenceConfig) -> "Recommender":

@@ -12,7 +12,7 @@ from msrrec.errors import EngineError, ModelError, first_line
 from msrrec.loading import load_causal, load_tokenizer
 from msrrec.metrics.scores import Pair, Scores
 from msrrec.models import ModelSource, locate_base
-from msrrec.weights import check_source
+from msrrec.weights import check_place, check_source
 
 _LINK = " In other words, "
 """Text between the two texts of GPTScore, as in its authors' code."""
@@ -66,6 +66,7 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
         num_layers: Number of the layer whose output is compared; required for a folder.
 
     Raises:
+        ModelError: If it names no folder and no hub's model, or the folder's files are damaged.
         EngineError: If bert-score can't be imported or can't use the model.
     """
     try:
@@ -75,6 +76,7 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
             "evaluate.bertscore_model: bert-score can't be imported, though msrrec depends on it; "
             "install msrrec again, or bert-score by itself: pip install bert-score"
         ) from error
+    check_place(model)
     written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
     values = [0.0] * len(pairs)
     if written:

@@ -122,7 +122,8 @@ def probe_evaluate(call: Call) -> None:
     from msrrec.loading import probe_for_inference
     from msrrec.models import locate_model
 
-    probe_for_inference(locate_model(call.inputs["model"], call.config.model))
+    source = locate_model(call.inputs["model"], call.config.model)
+    probe_for_inference(source, call.config.inference)
 
 
 def evaluate(call: Call) -> Summary:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from msrrec.config import LoraConfig, TrainConfig
+from msrrec.config import InferenceConfig, LoraConfig, TrainConfig
 from msrrec.errors import ConfigError, ModelError
 from msrrec.loading import (
     check_vocabulary,
@@ -67,7 +67,7 @@ def test_a_base_without_a_tensor_is_refused_and_the_tensor_named(
     for look in (
         lambda: load_base(source_of(untied), "float32", on_gpu=False),
         lambda: probe_for_training(source_of(untied), LoraConfig()),
-        lambda: probe_for_inference(source_of(untied)),
+        lambda: probe_for_inference(source_of(untied), InferenceConfig()),
     ):
         with pytest.raises(ModelError, match=told):
             look()
@@ -82,7 +82,7 @@ def test_a_base_with_another_prefix_names_what_the_file_has_instead(untied: str)
 def test_whole_models_pass_tied_or_not_and_without_the_prefix_that_transformers_adds(
     untied: str, tied: str
 ) -> None:
-    probe_for_inference(source_of(tied))
+    probe_for_inference(source_of(tied), InferenceConfig())
     load_base(source_of(tied), "float32", on_gpu=False)
     rewrite_weights(untied, lambda found: {k.removeprefix("model."): v for k, v in found.items()})
     probe_for_training(source_of(untied), LoraConfig())
@@ -109,6 +109,18 @@ def test_a_tokenizer_with_words_beyond_the_embeddings_is_refused(untied: str) ->
     tokenizer.save_pretrained(untied)
     with pytest.raises(ModelError, match=r"the token 'Kettle' \(98\), .* embeddings for 98 tokens"):
         load_tokenizer(source_of(untied))
+
+
+def test_a_tokenizer_without_an_end_token_is_refused_where_one_must_follow(untied: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(untied)
+    free = InferenceConfig(constrained=False, candidate_logprobs=False)
+    probe_for_inference(source_of(untied), free)
+    with pytest.raises(ModelError, match="has no end token, which must follow every answer"):
+        probe_for_inference(source_of(untied), free.model_copy(update={"constrained": True}))
+    with pytest.raises(ModelError, match="has no end token; expected one, to learn when to stop"):
+        probe_for_training(source_of(untied), LoraConfig())
 
 
 def test_only_special_tokens_that_no_prompt_has_may_lie_beyond_the_embeddings() -> None:
