@@ -78,6 +78,8 @@ class Stage:
         further: ``module:function`` with further settings that decide the result of a call.
         keeps: Whether a finished result stays whole until a new one replaces it.
         check: ``module:function`` that finds bad input within a second, before the work starts.
+        probe: ``module:function`` that finds bad input within seconds, such as a model without some
+            tensors; called before Ray starts, and not if the result is finished.
         place: Folder inside ``out`` for the run record, if ``out`` belongs to another stage.
         revision: See ``Identity``.
     """
@@ -90,6 +92,7 @@ class Stage:
     further: str | None = None
     keeps: bool = False
     check: str | None = None
+    probe: str | None = None
     place: str = ""
     revision: int = 1
 
@@ -124,6 +127,8 @@ class Stage:
         out = storage.join(call.out, self.place) if self.place else call.out
 
         def work() -> Summary:
+            if self.probe:
+                resolve_function(self.probe)(call)
             function: Callable[[Call], Summary] = resolve_function(self.work)
             if not self.needs_ray:
                 return function(call)
@@ -302,6 +307,7 @@ TRAIN = Stage(
     inputs=("dataset", "reasoning"),
     sections=("model", "train"),
     check=f"{_WORK}:check_train",
+    probe=f"{_WORK}:probe_train",
 )
 EVALUATE = Stage(
     "evaluate",
@@ -310,6 +316,7 @@ EVALUATE = Stage(
     sections=("inference", *_EXAMPLES, "evaluate.gate"),
     keeps=True,
     check=f"{_WORK}:check_evaluate",
+    probe=f"{_WORK}:probe_evaluate",
 )
 EVALUATE_BASELINE = Stage(
     "evaluate",
@@ -337,6 +344,7 @@ SWEEP = Stage(
     inputs=("dataset", "reasoning"),
     sections=("sweep", "train", "model", "inference", *_EXAMPLES, "evaluate.gate"),
     check=f"{_WORK}:check_sweep",
+    probe=f"{_WORK}:probe_train",
 )
 STAGES: Sequence[Stage] = (PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE, SCORE, SWEEP)
 """All stages, in the order in which they are run."""

@@ -41,14 +41,19 @@ def _find_inputs(call: Call) -> "Inputs":
 
 
 def check_synthesize(call: Call) -> None:
-    """Refuse a dataset without examples, and a cap on money without prices.
+    """Refuse a dataset without examples, a cap on money without prices, and damaged weights.
 
     Raises:
-        MsrRecError: If nothing could be asked.
+        MsrRecError: If nothing could be asked, or a teacher's weights are missing or damaged.
     """
+    from msrrec.models import locate_model
     from msrrec.synthesis.synthesize import estimate_run
+    from msrrec.weights import check_source
 
     estimate_run(_dataset(call), call.out, call.config)
+    for endpoint in call.config.teacher.endpoints:
+        if endpoint.engine == "vllm":
+            check_source(locate_model(endpoint.model))
 
 
 def local_teacher_settings(call: Call) -> dict[str, object]:
@@ -65,14 +70,15 @@ def synthesize(call: Call) -> Summary:
 
 
 def check_train(call: Call) -> None:
-    """Refuse a missing base model or missing reasoning.
+    """Refuse missing reasoning, and a base model that is missing or not whole.
 
     Raises:
         ConfigError: If reasoning is to be trained on and none is named.
-        ModelError: If the settings name a folder that holds no model.
+        ModelError: If the settings name no model, or one whose files are damaged.
     """
     from msrrec.errors import ConfigError
     from msrrec.models import locate_base
+    from msrrec.weights import check_source
 
     if "://" in call.out:
         raise ConfigError(
@@ -84,7 +90,20 @@ def check_train(call: Call) -> None:
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
             "or set train.reasoning=false to train without"
         )
-    locate_base(call.config.model)
+    check_source(locate_base(call.config.model))
+
+
+def probe_train(call: Call) -> None:
+    """Refuse a base model whose tensors are not all there, or places of LoRA that are tied.
+
+    Raises:
+        ConfigError: If the places are tied.
+        ModelError: If the model is not whole.
+    """
+    from msrrec.models import locate_base
+    from msrrec.training.model import probe_for_training
+
+    probe_for_training(locate_base(call.config.model), call.config.train.lora)
 
 
 def train(call: Call) -> Summary:
@@ -92,6 +111,19 @@ def train(call: Call) -> Summary:
     from msrrec.training.loop import train
 
     return train(_dataset(call), call.inputs.get("reasoning"), call.out, call.config)
+
+
+def probe_evaluate(call: Call) -> None:
+    """Refuse a model whose tokenizer, chat template or tensors are not whole.
+
+    Raises:
+        ModelError: If they are not.
+    """
+    from msrrec.loading import probe_for_inference
+    from msrrec.models import locate_model
+
+    source = locate_model(call.inputs["model"], call.config.model)
+    probe_for_inference(source, call.config.inference)
 
 
 def evaluate(call: Call) -> Summary:
@@ -109,16 +141,17 @@ def evaluate(call: Call) -> Summary:
 
 
 def check_evaluate(call: Call) -> None:
-    """Refuse a missing model, or a gate's evaluation that is missing.
+    """Refuse a missing or damaged model, or a gate's evaluation that is missing.
 
     Raises:
-        ModelError: If the model is missing.
+        ModelError: If the model is missing, or its files are damaged.
         DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset.
     """
     from msrrec.evaluation.fusion_study import load_gate
     from msrrec.models import locate_model
+    from msrrec.weights import check_source
 
-    locate_model(call.inputs["model"], call.config.model)
+    check_source(locate_model(call.inputs["model"], call.config.model))
     if call.config.evaluate.gate:
         load_gate(call.config.evaluate.gate, _dataset(call))
 
