@@ -9,13 +9,12 @@ the same figures to their limits.
 
 import ast
 import functools
-import io
 import statistics
-import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("msrrec", "jobs", "serve", "bench", "tests")
@@ -64,15 +63,15 @@ class SourceFile:
 
 def measure_file(path: str, text: str) -> SourceFile:
     """The measurements of one file, whose path in them is ``path``."""
-    tree = ast.parse(text)
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    nodes = list(ast.walk(ast.parse(text)))
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     return SourceFile(
         path=path,
         num_lines=len(text.splitlines()),
-        num_code_lines=len(code_lines(text, tree)),
-        num_untyped=sum(is_untyped(node) for node in ast.walk(tree)),
-        functions=tuple(Function(f"{path}:{n.name}", _num_lines(n)) for n in functions),
-        modules=frozenset(iter_imports(tree)),
+        num_code_lines=len(code_lines(text, nodes)),
+        num_untyped=sum(map(is_untyped, nodes)),
+        functions=tuple(Function(f"{path}:{n.name}", len(_lines_of(n))) for n in functions),
+        modules=frozenset(iter_imports(nodes)),
     )
 
 
@@ -83,28 +82,29 @@ def measure_room(room: str) -> tuple[SourceFile, ...]:
     return tuple(measure_file(p.relative_to(ROOT).as_posix(), p.read_text("utf-8")) for p in paths)
 
 
-def code_lines(text: str, tree: ast.Module) -> set[int]:
+def code_lines(text: str, nodes: Sequence[ast.AST]) -> set[int]:
     """Line numbers (from 1) that contain more than docstrings and comments."""
-    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-    nothing.add(tokenize.ENDMARKER)
-    found: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in nothing:
-            found |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(tree):
+    lines = enumerate(map(str.strip, text.splitlines()), 1)
+    found = {number for number, line in lines if line and not line.startswith("#")}
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr) or _is_text(node):  # blank lines of a text count
+            found |= _lines_of(node)
+    for node in nodes:
         if isinstance(node, ast.Expr) and _is_text(node.value):  # docstrings, also of attributes
-            found -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+            found -= _lines_of(node)
     return found
 
 
 def is_untyped(node: ast.AST) -> bool:
     """Whether an expression is ``dict[str, Any]``; the words in a string or comment are not."""
-    return isinstance(node, ast.Subscript) and ast.unparse(node) == UNTYPED
+    if not (isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)):
+        return False
+    return node.value.id == "dict" and ast.unparse(node) == UNTYPED
 
 
-def iter_imports(tree: ast.Module) -> Iterator[str]:
+def iter_imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Dotted names of everything imported anywhere in a file."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -162,11 +162,12 @@ def _room_of(module: str) -> str:
     return ".".join([first, *rest[:1]]) if first == "msrrec" else first
 
 
-def _num_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return (node.end_lineno or node.lineno) - node.lineno + 1
+def _lines_of(node: ast.stmt | ast.expr) -> set[int]:
+    """Line numbers of a node; decorators of a function are not among them."""
+    return set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
 
-def _is_text(node: ast.expr) -> bool:
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 

@@ -24,7 +24,7 @@ def locked(out: str) -> Iterator[None]:
     if "://" in out:
         yield
         return
-    path = os.path.abspath(out) + _SUFFIX
+    path = os.path.realpath(out) + _SUFFIX  # one lock for all spellings of a folder
     os.makedirs(os.path.dirname(path), exist_ok=True)
     handle = _acquire(path, out)
     try:

@@ -7,6 +7,7 @@ from typing import TypedDict, cast
 
 from msrrec.config import EMBEDDED, AnswerFormat, ModelConfig
 from msrrec.errors import ModelError
+from msrrec.reasoning.template import TEMPLATE_DATE
 
 EMBEDDED_DIR = Path(__file__).parent / "embedded" / "backbone" / "weights"
 MODEL_CONFIG = "config.json"
@@ -21,6 +22,7 @@ class ModelSettings(TypedDict):
     Attributes:
         base_model: Folder or hub name.
         dataset_fingerprint: Fingerprint of the training dataset.
+        template_date: The day that its chat template takes for today.
         model: The section of the config.
         train: The section of the config.
     """
@@ -30,6 +32,7 @@ class ModelSettings(TypedDict):
     answer_format: AnswerFormat
     domain: str
     dataset_fingerprint: str
+    template_date: str
     seed: int
     model: dict[str, object]
     train: dict[str, object]
@@ -45,6 +48,8 @@ class ModelSource:
         adapter: Folder of a PEFT adapter to put on top, or None.
         answer_format: How the model's answers name an item.
         domain: The shop that it was trained on, or None.
+        template_date: The day that its chat template takes for today.
+        is_ours: Whether training here wrote the weights, and so has seen them whole.
     """
 
     name: str
@@ -53,6 +58,8 @@ class ModelSource:
     answer_format: AnswerFormat
     domain: str | None = None
     revision: str | None = None
+    template_date: str = TEMPLATE_DATE
+    is_ours: bool = False
 
 
 def locate_base(model: ModelConfig) -> ModelSource:
@@ -62,12 +69,14 @@ def locate_base(model: ModelConfig) -> ModelSource:
         ModelError: If it names a folder without a model.
     """
     name = model.name_or_path
-    path = str(EMBEDDED_DIR) if name == EMBEDDED else name
+    path = str(EMBEDDED_DIR if name == EMBEDDED else Path(name).expanduser())
     looks_local = name == EMBEDDED or name.startswith((".", "/", "~")) or Path(path).is_dir()
-    if looks_local and not (Path(path).expanduser() / "config.json").is_file():
+    if not looks_local:
+        path = name
+    elif not (Path(path) / "config.json").is_file():
+        what = "holds no config.json" if Path(path).exists() else "no such folder"
         raise ModelError(
-            f"{path}: holds no config.json; expected a Hugging Face model folder, a hub name, "
-            f"or {EMBEDDED!r}"
+            f"{path}: {what}; expected a Hugging Face model folder, a hub name, or {EMBEDDED!r}"
         )
     return ModelSource(name, path, None, model.answer_format, revision=model.revision)
 
@@ -85,13 +94,22 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
         return locate_base(named)
     merged, adapter = folder / "merged", folder / "adapter"
     answer_format, domain = settings["answer_format"], settings["domain"]
+    day = settings.get("template_date", TEMPLATE_DATE)
     if (merged / "config.json").is_file():
-        return ModelSource(folder.name, str(merged), None, answer_format, domain)
+        return ModelSource(
+            folder.name,
+            str(merged),
+            None,
+            answer_format,
+            domain,
+            template_date=day,
+            is_ours=True,
+        )
     if (adapter / "adapter_config.json").is_file():
         base_path = settings["base_model"]
         base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
         return ModelSource(
-            folder.name, base.path, str(adapter), answer_format, domain, base.revision
+            folder.name, base.path, str(adapter), answer_format, domain, base.revision, day
         )
     raise ModelError(
         f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"

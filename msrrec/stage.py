@@ -75,7 +75,11 @@ class Stage:
         inputs: Names of its inputs; ``msrrec.fingerprint`` says what part of each one counts.
         sections: Sections of the settings, or ``section.key``, that decide the result.
         needs_ray: Whether the work runs on Ray.
+        further: ``module:function`` with further settings that decide the result of a call.
+        keeps: Whether a finished result stays whole until a new one replaces it.
         check: ``module:function`` that finds bad input within a second, before the work starts.
+        probe: ``module:function`` that finds bad input within seconds, such as a model without some
+            tensors; called before Ray starts, and not if the result is finished.
         place: Folder inside ``out`` for the run record, if ``out`` belongs to another stage.
         revision: See ``Identity``.
     """
@@ -85,7 +89,10 @@ class Stage:
     inputs: tuple[str, ...]
     sections: tuple[str, ...]
     needs_ray: bool = True
+    further: str | None = None
+    keeps: bool = False
     check: str | None = None
+    probe: str | None = None
     place: str = ""
     revision: int = 1
 
@@ -96,11 +103,13 @@ class Stage:
             MsrRecError: If an input is missing or can't be read.
         """
         inputs = {
-            name: FINGERPRINTS[name](call.inputs[name], call.config)
+            name: FINGERPRINTS[name](call.inputs[name], call)
             for name in self.inputs
             if name in call.inputs
         }
         settings = {name: decisive_settings(call.config, name) for name in self.sections}
+        if self.further:
+            settings |= resolve_function(self.further)(call)
         return Identity(self.name, inputs, {**settings, **call.options}, self.revision)
 
     def run(self, call: Call, *, overwrite: bool = False) -> Summary:
@@ -118,6 +127,8 @@ class Stage:
         out = storage.join(call.out, self.place) if self.place else call.out
 
         def work() -> Summary:
+            if self.probe:
+                resolve_function(self.probe)(call)
             function: Callable[[Call], Summary] = resolve_function(self.work)
             if not self.needs_ray:
                 return function(call)
@@ -125,15 +136,19 @@ class Stage:
                 return function(call)
 
         with locked(call.out):
-            return run_once(
-                out, self.identity(call), work, overwrite=overwrite, facts=self._describe(call)
-            )
+            facts = {
+                "arguments": {"out": call.out, **call.inputs},
+                "changed": changed_settings(call.config, RunConfig(), self.config_sections),
+            }
+            identity = self.identity(call)
+            return run_once(out, identity, work, overwrite=overwrite, keeps=self.keeps, facts=facts)
 
-    def _describe(self, call: Call) -> dict[str, Any]:
-        """Paths of a call, and its settings as the command line takes them, for the run record."""
-        sections = list(dict.fromkeys(name.partition(".")[0] for name in self.sections))
-        changed = changed_settings(call.config, RunConfig(), sections)
-        return {"arguments": {"out": call.out, **call.inputs}, "changed": changed}
+    @property
+    def config_sections(self) -> tuple[str, ...]:
+        """Every section of the settings that its command reads."""
+        read = [name.partition(".")[0] for name in self.sections]
+        read += ["model"] * ("model" in self.inputs) + ["inference"] * (self.name == "synthesize")
+        return tuple(dict.fromkeys(read))
 
 
 def run_once(
@@ -142,6 +157,7 @@ def run_once(
     work: Callable[[], Summary],
     *,
     overwrite: bool = False,
+    keeps: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> Summary:
     """The summary in a folder's run record if it has this identity, else by doing the work.
@@ -151,16 +167,20 @@ def run_once(
         identity: What decides the result.
         work: Makes the result and returns its summary.
         overwrite: Do the work again even if it is finished.
+        keeps: Whether the old result stays whole until the new one replaces it.
         facts: Further entries of the run record, which are not part of the identity.
 
     Raises:
         DataError: If the folder holds another stage's result, or one with other settings.
     """
-    if not overwrite and (found := _finished(out, identity)) is not None:
+    record = storage.join(out, RECORD)
+    before = storage.read_object(record) if is_finished(out) else None
+    _check_stage(out, before, identity)
+    if before and not overwrite and (found := _finished(out, before, identity)) is not None:
         logger.info("%s: %s is finished; skipped (--overwrite runs it again)", identity.stage, out)
         return found
-    record = storage.join(out, RECORD)
-    storage.delete_file(record)  # a killed rerun must not look finished
+    if not keeps:
+        storage.delete_file(record)  # a killed rerun must not look finished
     begin = time.monotonic()
     summary = work()
     seconds = round(time.monotonic() - begin, 1)
@@ -187,15 +207,16 @@ def is_finished(out: str) -> bool:
     return storage.exists(storage.join(out, RECORD))
 
 
-def _finished(out: str, identity: Identity) -> Summary | None:
-    """The summary of a folder's result; None if there is none or its inputs changed."""
-    if not is_finished(out):
-        return None
-    found = storage.read_json(storage.join(out, RECORD))
-    if found.get("command") != identity.stage:
+def _check_stage(out: str, found: Mapping[str, Any] | None, identity: Identity) -> None:
+    """Refuse a folder with another stage's result, whatever was asked for."""
+    if found and found.get("command") != identity.stage:
         raise DataError(
             f"{out}: holds the result of `msrrec {found.get('command')}`; choose another --out"
         )
+
+
+def _finished(out: str, found: Mapping[str, Any], identity: Identity) -> Summary | None:
+    """The summary of a folder's result; None if its inputs changed."""
     there, here = found.get("inputs"), dict(identity.inputs)
     if there is None or found.get("revision") != identity.revision:
         logger.info("%s: %s was made by another version; running again", identity.stage, out)
@@ -261,7 +282,6 @@ def resolve_function(place: str) -> Callable[[Call], Any]:
 _EXAMPLES = tuple(
     f"evaluate.{key}" for key in ("split", "num_users", "permutation", "negatives", "num_negatives")
 )
-_TUNED = ("train", "tallrec", "llara", "baselines")
 _WORK = "msrrec.pipeline.work"
 
 PREPARE = Stage(
@@ -270,6 +290,7 @@ PREPARE = Stage(
     inputs=("interactions", "items"),
     sections=("data",),
     needs_ray=False,  # it starts Ray itself for large inputs
+    keeps=True,
     check=f"{_WORK}:check_prepare",
 )
 SYNTHESIZE = Stage(
@@ -277,6 +298,8 @@ SYNTHESIZE = Stage(
     f"{_WORK}:synthesize",
     inputs=("dataset",),
     sections=("teacher", "synthesis", "model.answer_format"),
+    further=f"{_WORK}:local_teacher_settings",
+    check=f"{_WORK}:check_synthesize",
 )
 TRAIN = Stage(
     "train",
@@ -284,18 +307,24 @@ TRAIN = Stage(
     inputs=("dataset", "reasoning"),
     sections=("model", "train"),
     check=f"{_WORK}:check_train",
+    probe=f"{_WORK}:probe_train",
 )
 EVALUATE = Stage(
     "evaluate",
     f"{_WORK}:evaluate",
     inputs=("dataset", "model"),
     sections=("inference", *_EXAMPLES, "evaluate.gate"),
+    keeps=True,
+    check=f"{_WORK}:check_evaluate",
+    probe=f"{_WORK}:probe_evaluate",
 )
 EVALUATE_BASELINE = Stage(
     "evaluate",
     f"{_WORK}:evaluate_baseline",
     inputs=("dataset",),
-    sections=("inference", *_EXAMPLES, "model", *_TUNED),
+    sections=_EXAMPLES,
+    further=f"{_WORK}:baseline_settings",
+    keeps=True,
 )
 SCORE = Stage(
     "score",
@@ -306,13 +335,16 @@ SCORE = Stage(
         "judge",
     ),
     needs_ray=False,
+    keeps=True,
     place="score",
 )
 SWEEP = Stage(
     "sweep",
     f"{_WORK}:sweep",
     inputs=("dataset", "reasoning"),
-    sections=("sweep", "train", "model", "inference", *_EXAMPLES),
+    sections=("sweep", "train", "model", "inference", *_EXAMPLES, "evaluate.gate"),
+    check=f"{_WORK}:check_sweep",
+    probe=f"{_WORK}:probe_train",
 )
 STAGES: Sequence[Stage] = (PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE, SCORE, SWEEP)
 """All stages, in the order in which they are run."""

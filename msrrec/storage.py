@@ -5,11 +5,12 @@ it at the end, so a killed run never leaves a partial result that looks complete
 """
 
 import contextlib
+import fnmatch
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +23,6 @@ RECORD = "run.json"
 """The run record that a finished stage leaves in its folder."""
 MANIFEST = "manifest.json"
 """The file that marks a folder as a dataset and describes it."""
-_OURS = {RECORD, MANIFEST, "report", "config.json", "adapter_config.json"}
-"""A folder with one of these entries was written by a stage and may be replaced."""
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
@@ -32,6 +31,11 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
         filesystem, inner = fs.FileSystem.from_uri(path)
         return filesystem, inner
     return fs.LocalFileSystem(), os.path.abspath(path)
+
+
+def absolute(path: str) -> str:
+    """A local path from the root, ``~`` expanded; a URI as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def join(path: str, *parts: str) -> str:
@@ -105,6 +109,19 @@ def read_json(path: str) -> Any:
         raise DataError(f"{path}: not a JSON file ({error})") from error
 
 
+def read_object(path: str) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        DataError: If it is missing, not JSON, or holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise DataError(f"{path}: holds a JSON {kind}; expected an object; was it edited?")
+    return found
+
+
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file, indented, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
@@ -165,16 +182,21 @@ def check_writable(path: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str) -> Iterator[str]:
+def atomic_folder(path: str, ours: Sequence[str] = ()) -> Iterator[str]:
     """A temporary folder that is renamed to ``path`` when the block ends without an exception.
 
     What was at ``path`` is replaced only then. After an exception nothing is left behind.
 
+    Args:
+        path: The folder.
+        ours: Patterns of the names that a result of this kind has; a folder that holds any other
+            name is somebody's and is not replaced.
+
     Raises:
-        DataError: If ``path`` holds files that no stage wrote.
+        DataError: If ``path`` is a file or holds another name.
     """
     filesystem, inner = resolve(path)
-    _check_replaceable(filesystem, path, inner)
+    _check_replaceable(filesystem, path, inner, ours)
     aside = f"{inner.rstrip('/')}.{uuid.uuid4().hex[:8]}.partial"
     filesystem.create_dir(aside, recursive=True)
     prefix = path[: -len(inner)] if "://" in path and path.endswith(inner) else ""
@@ -188,15 +210,18 @@ def atomic_folder(path: str) -> Iterator[str]:
     filesystem.move(aside, inner)
 
 
-def _check_replaceable(filesystem: fs.FileSystem, path: str, inner: str) -> None:
-    """Refuse to replace a folder whose files no stage wrote."""
+def _check_replaceable(
+    filesystem: fs.FileSystem, path: str, inner: str, ours: Sequence[str]
+) -> None:
+    """Refuse to replace a folder that holds anything but a result of the same kind."""
     info = filesystem.get_file_info(inner)
     if info.type == fs.FileType.File:
         raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
     found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
-    names = {entry.base_name for entry in found}
-    if names and not names & _OURS:
+    names = sorted(str(entry.base_name) for entry in found)
+    foreign = [name for name in names if not any(fnmatch.fnmatch(name, known) for known in ours)]
+    if foreign:
         raise DataError(
-            f"{path}: holds {sorted(names)[0]!r}, which no stage wrote; choose another --out, "
-            "one that is empty or does not exist"
+            f"{path}: holds {foreign[0]!r}, which is no part of such a result; choose another "
+            "--out, one that is empty or does not exist"
         )

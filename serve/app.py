@@ -22,7 +22,9 @@ from ray.serve import Application
 from msrrec.cluster import ray_session
 from msrrec.config import Config, InferenceConfig, ModelConfig, RunConfig, ServeConfig
 from msrrec.errors import ConfigError, EngineError
+from msrrec.loading import probe_for_inference
 from msrrec.models import ModelSource, locate_model
+from msrrec.weights import check_source
 from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.fusion import Fusion
 from serve.limits import RETRY_AFTER_S, key_digest
@@ -135,7 +137,9 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     args = AppArgs(
         model_dir=model_dir, model=config.model, inference=config.inference, serve=config.serve
     )
-    locate_model(model_dir, config.model)  # fail before Ray is started, which takes seconds
+    source = locate_model(model_dir, config.model)
+    check_source(source)  # fail before Ray is started, which takes seconds
+    probe_for_inference(source, config.inference)
     key_digest(config.serve.api_key_env)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()

@@ -15,9 +15,9 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from msrrec import loading
 from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ModelError, first_line
 from msrrec.inference.recommender import Recommender
 from msrrec.log import setup
 from msrrec.models import ModelSource
@@ -120,17 +120,9 @@ def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, i
     Raises:
         ModelError: If tokenizer or config can't be loaded.
     """
-    from transformers import AutoConfig, AutoTokenizer  # seconds to import
-
     from msrrec.engines.vllm import engine_options
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-        model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source.path}: no readable tokenizer and config ({first_line(error)}); expected a "
-            "model in the Hugging Face format"
-        ) from error
-    options = engine_options(source, config, model_config.get_text_config(), on_gpu=True)
+    tokenizer = loading.load_tokenizer(source)
+    model_config = loading.load_config(source).get_text_config()
+    options = engine_options(source, config, model_config, on_gpu=True)
     return tokenizer, int(options["max_model_len"])

@@ -12,6 +12,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, ModelError, first_line
 from msrrec.schema import Example
 from msrrec.titles import clean_title
+from msrrec.weights import check_place
 
 BATCH = 256
 """Number of titles encoded at once."""
@@ -69,6 +70,7 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     import torch
     from transformers import AutoModel, AutoTokenizer  # seconds to import
 
+    check_place(model_name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_name)
         # float32 whatever the stored type, as few CPUs multiply in bfloat16

@@ -93,7 +93,13 @@ def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) ->
     """Run one system or reuse its result; a failure is recorded and not raised."""
     logger.info("compare: %s", system.name)
     try:
-        run_once(folder, system.identity, lambda: system.evaluate(folder), overwrite=overwrite)
+        run_once(
+            folder,
+            system.identity,
+            lambda: system.evaluate(folder),
+            overwrite=overwrite,
+            keeps=True,
+        )
     except Exception as error:  # the other systems continue after any error
         unforeseen = not isinstance(error, MsrRecError)
         logger.error("compare: %s failed: %s", system.name, first_line(error), exc_info=unforeseen)

@@ -15,10 +15,11 @@ from msrrec.config import RunConfig, did_you_mean, without_reasoning
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
-from msrrec.fingerprint import fingerprint_model
+from msrrec.fingerprint import identify_dataset, identify_model
 from msrrec.inference.recommender import Mode
-from msrrec.models import read_settings
+from msrrec.models import locate_base, locate_model, read_settings
 from msrrec.stage import TRAIN, Call, Identity, Summary, decisive_settings
+from msrrec.weights import check_source
 
 if TYPE_CHECKING:
     from msrrec.comparison.teacher import Prompt
@@ -80,7 +81,7 @@ class Run:
             revision: Revision of its code.
         """
         users = self.config.evaluate.model_dump(include=_USERS)
-        found = {"dataset": self.dataset.fingerprint, **(inputs or {})}
+        found = {"dataset": identify_dataset(self.dataset), **(inputs or {})}
         return Identity(
             "compare", found, {"system": system, "evaluate": users, **settings}, revision
         )
@@ -144,8 +145,10 @@ def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
 def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = None) -> System:
     """A trained model's folder in the modes that it was trained for, or a base model zero-shot."""
     chosen = modes or _modes(folder)
-    inputs = {"model": fingerprint_model(folder, run.config)}
-    settings = {"modes": list(chosen), **run.sections("inference")}
+    source = locate_model(folder, run.config.model)
+    check_source(source)
+    inputs = {"model": identify_model(source)}
+    settings = {"modes": list(chosen), **run.sections("inference", "evaluate.gate")}
     work = partial(_evaluate_model, label, folder, run, chosen)
     return System(label, run.identity("model", settings, inputs), work, needs_ray=True)
 
@@ -182,9 +185,10 @@ def _trained(label: str, run: Run, config: RunConfig) -> System:
                 "by `msrrec synthesize`; or name a trained model as NAME=FOLDER"
             )
         inputs["reasoning"] = run.reasoning
+    check_source(locate_base(config.model))
     training = Call("", config, inputs)
     learned = TRAIN.identity(training)
-    settings = {**learned.settings, **run.sections("inference")}
+    settings = {**learned.settings, **run.sections("inference", "evaluate.gate")}
     work = partial(_train_and_evaluate, label, run, training)
     return System(label, run.identity(label, settings, learned.inputs), work, needs_ray=True)
 

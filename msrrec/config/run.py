@@ -3,6 +3,7 @@
 Later sources win: the defaults, then the YAML file, then ``section.key=value`` overrides.
 """
 
+import contextlib
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -146,7 +147,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if settings is not None and not isinstance(settings, dict):
         found = type(settings).__name__
         raise ConfigError(f"{path}: found a {found}; expected sections of settings")
-    return settings or {}
+    return {name: section for name, section in (settings or {}).items() if section is not None}
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
@@ -154,13 +155,36 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
         raise ConfigError(f"{override!r}: expected section.key=value, such as data.k_core=5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not YAML ({first_line(error)})") from error
+    value = text if _is_plain_text(parts, text) else _parse_value(override, text)
     section = settings
     for n, part in enumerate(parts[:-1], 1):
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ConfigError(f"{override!r}: {'.'.join(parts[:n])!r} is not a section")
     section[parts[-1]] = value
+
+
+def _is_plain_text(parts: Sequence[str], text: str) -> bool:
+    """Whether a value is taken as it is: a setting of text, neither null nor in quotes.
+
+    YAML would read a column called ``No`` as false and a separator ``#`` as nothing.
+    """
+    config: Config = RunConfig()
+    for part in parts[:-1]:
+        found = getattr(config, part, None)
+        if not isinstance(found, Config):
+            return False
+        config = found
+    field = type(config).model_fields.get(parts[-1])
+    is_text = field is not None and field.annotation in (str, str | None)
+    return is_text and text != "null" and text[:1] not in ("'", '"')
+
+
+def _parse_value(override: str, text: str) -> Any:
+    """A value as JSON, which the command lines that are printed hold, or else as YAML."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML ({first_line(error)})") from error

@@ -41,10 +41,10 @@ def find_files(path: str) -> list[str]:
     """
     filesystem, inner = storage.resolve(path)
     folder, name = path.rstrip("/").rpartition("/")[::2]
-    if any(sign in name for sign in "*?["):
+    kind = filesystem.get_file_info(inner).type
+    if kind == fs.FileType.NotFound and any(sign in name for sign in "*?["):
         found = fnmatch.filter(storage.list_files(folder or "."), name)
     else:
-        kind = filesystem.get_file_info(inner).type
         if kind == fs.FileType.File:
             return [path]
         if kind == fs.FileType.NotFound:

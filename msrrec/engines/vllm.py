@@ -16,6 +16,7 @@ from typing import Any
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError, ModelError, first_line
+from msrrec.loading import check_end_token, load_config, load_tokenizer
 from msrrec.models import ModelSource
 
 ENVIRONMENT = {
@@ -286,21 +287,9 @@ def _import_vllm() -> bool:
 
 def _prepare(source: ModelSource, config: InferenceConfig, on_gpu: bool) -> tuple[Any, VllmOptions]:
     """The tokenizer of the weights, and vLLM's options for them."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source.path}: no readable model ({first_line(error)}); expected config, tokenizer "
-            "and weights in the Hugging Face format"
-        ) from error
-    if config.binds_outputs and tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{source.path}: its tokenizer has no end token, which must follow every answer; "
-            "expected one, or inference.constrained=false and no likelihoods"
-        )
+    model_config, tokenizer = load_config(source), load_tokenizer(source)
+    if config.binds_outputs:
+        check_end_token(tokenizer, source.path)
     return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
 
 
@@ -313,7 +302,7 @@ def _starting(source: ModelSource) -> Iterator[None]:
         raise ConfigError(
             f"inference.vllm_kwargs: {first_line(error)}; expected names of vLLM's options"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError) as error:  # a KeyError names a tensor
         raise EngineError(f"{source.path}: vLLM can't load it ({first_line(error)})") from error
 
 

@@ -29,7 +29,7 @@ from msrrec.evaluation.results import (
 )
 from msrrec.evaluation.systems import identify_baseline, identify_model
 from msrrec.evaluation.write import DEAD_LETTERS, Evaluation, write_evaluation
-from msrrec.fingerprint import hash_weights
+from msrrec.fingerprint import hash_weights, identify_dataset
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
 from msrrec.inference.fusion import Gate, Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
@@ -137,7 +137,7 @@ def _journal(
     """
     places = {"model_dir", "weights", "adapter"} if model.weights_hash else set()
     identity = {
-        "dataset_fingerprint": dataset.fingerprint,
+        "dataset_fingerprint": identify_dataset(dataset),
         "model": model.model_dump(mode="json", exclude=places),
         "sides": list(_sides(variants)),
         "evaluate": config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES),

@@ -31,7 +31,10 @@ from msrrec.metrics import ranking
 from msrrec.metrics.reasoning import reasoning_metrics
 from msrrec.metrics.statistics import Share, mcnemar
 from msrrec.schema import Example
-from msrrec.stage import Summary
+from msrrec.stage import SCORE, Summary
+
+_NAMES = ("predictions", "report", SCORE.place, storage.RECORD)
+"""Names in an evaluation's folder."""
 
 SAMPLES = "predictions/samples.parquet"
 """File of samples beyond the first of a side, if there are any; columns as in a variant's file."""
@@ -66,7 +69,7 @@ def write_evaluation(
     """Write all files at once or none, and return the summary."""
     result = summarize(evaluation, dataset, config)
     candidates = {e.example_id: e.candidates for e in evaluation.examples}
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, _NAMES) as folder:
         for variant, predictions in evaluation.predictions.items():
             path = storage.join(folder, "predictions", f"{variant}.parquet")
             write_predictions(path, predictions, candidates)

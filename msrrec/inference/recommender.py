@@ -68,9 +68,14 @@ class Recommender:
         Raises:
             ModelError: If the folder is missing or not a model.
         """
+        from msrrec.loading import probe_for_inference
         from msrrec.models import locate_model
+        from msrrec.weights import check_source
 
-        return cls.from_source(locate_model(model_dir), config or InferenceConfig())
+        source, chosen = locate_model(model_dir), config or InferenceConfig()
+        check_source(source)
+        probe_for_inference(source, chosen)
+        return cls.from_source(source, chosen)
 
     @classmethod
     def from_source(cls, source: "ModelSource", config: InferenceConfig) -> "Recommender":

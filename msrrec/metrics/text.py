@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msrrec.config import ModelConfig
-from msrrec.errors import EngineError, first_line
+from msrrec.errors import EngineError, ModelError, first_line
+from msrrec.loading import load_causal, load_tokenizer
 from msrrec.metrics.scores import Pair, Scores
-from msrrec.models import locate_base
+from msrrec.models import ModelSource, locate_base
+from msrrec.weights import check_place, check_source
 
 _LINK = " In other words, "
 """Text between the two texts of GPTScore, as in its authors' code."""
@@ -64,6 +66,7 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
         num_layers: Number of the layer whose output is compared; required for a folder.
 
     Raises:
+        ModelError: If it names no folder and no hub's model, or the folder's files are damaged.
         EngineError: If bert-score can't be imported or can't use the model.
     """
     try:
@@ -73,6 +76,7 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
             "evaluate.bertscore_model: bert-score can't be imported, though msrrec depends on it; "
             "install msrrec again, or bert-score by itself: pip install bert-score"
         ) from error
+    check_place(model)
     written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
     values = [0.0] * len(pairs)
     if written:
@@ -105,10 +109,11 @@ def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
         model: ``embedded``, a folder or a hub name.
 
     Raises:
-        EngineError: If the model can't be loaded.
-        ModelError: If it names a folder without a model.
+        ModelError: If it names no model, or one that can't be loaded.
     """
-    continuation = _load_continuation(locate_base(ModelConfig(name_or_path=model)).path)
+    source = locate_base(ModelConfig(name_or_path=model))
+    check_source(source)
+    continuation = _load_continuation(source)
     values = [_mean_of_both(continuation, *pair) for pair in pairs]
     return Scores(values, f"{model}, mean of both directions")
 
@@ -123,23 +128,19 @@ def _mean_of_both(
     return (after_reference + after_hypothesis) / 2
 
 
-def _load_continuation(model: str) -> Callable[[str, str], float]:
+def _load_continuation(source: ModelSource) -> Callable[[str, str], float]:
     """A function for the mean log-probability of a text after a prefix, under a causal model."""
     import torch  # seconds to import
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # A processor computes in float32 whatever type the weights are stored in: many can only imitate
     # bfloat16, slowly, and its rounding moves a score by a hundredth between two of them.
     dtype = "auto" if device == "cuda" else torch.float32
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"evaluate.gptscore_model={model}: can't be loaded ({first_line(error)}); "
-            "expected a folder or hub name of a causal language model"
-        ) from error
+        tokenizer = load_tokenizer(source)
+        network = load_causal(source, dtype=dtype).eval()
+    except ModelError as error:
+        raise ModelError(f"evaluate.gptscore_model: {error}") from error
     network.to(device)
     longest = getattr(network.config, "max_position_embeddings", 2048)
 

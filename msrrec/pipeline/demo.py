@@ -59,8 +59,7 @@ class Road:
 
     def run(self, row: Stage, call: Call, command: Sequence[str]) -> Summary:
         """Run a stage, and log the command that does the same."""
-        sections = list(dict.fromkeys(name.partition(".")[0] for name in row.sections))
-        changed = changed_settings(call.config, load_config(self.preset), sections)
+        changed = changed_settings(call.config, load_config(self.preset), row.config_sections)
         announce([*command, "--config", self.preset, *changed])
         return row.run(call)
 

@@ -43,6 +43,7 @@ def sweep(
     if "://" in out:
         raise DataError(f"{out}: found a URI; expected a folder that all nodes share")
     folder = Path(out).expanduser().absolute()
+    dataset, reasoning = (storage.absolute(path) for path in (dataset, reasoning))
     alphas = sorted(config.sweep.alphas)
 
     def run(alpha: float) -> None:

@@ -17,9 +17,8 @@ from msrrec.reasoning.prompts import (
     render_prompt,
     render_recommendation,
 )
+from msrrec.reasoning.template import split_template
 from msrrec.titles import clean_title, normalize_title
-
-_SLOT = "\N{WHITE VERTICAL RECTANGLE}prompt\N{WHITE VERTICAL RECTANGLE}"
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,11 @@ def encode_prompt(tokenizer: Any, prompt: str, prefix: str = OUTPUT_PREFIX) -> l
     Only the template's own text may become special tokens: a title that spells ``<|eot_id|>`` is
     encoded as those characters. A tokenizer without a chat template gets its BOS, the prompt and a
     line break.
+
+    Raises:
+        ModelError: If the chat template can't be used.
     """
-    if getattr(tokenizer, "chat_template", None):
-        template = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
-        before, after = template.split(_SLOT)
-    else:
-        before, after = tokenizer.bos_token or "", "\n"
+    before, after = split_template(tokenizer)
     return [
         *tokenizer.encode(before, add_special_tokens=False),
         *encode_text(tokenizer, prompt),

@@ -8,14 +8,18 @@ pays only for requests that have none.
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from msrrec import storage
+from msrrec.chat.completions import Usage
+from msrrec.config import EndpointConfig
 from msrrec.data.dataset import Dataset
-from msrrec.engines.openai import Usage
-from msrrec.errors import DataError
+from msrrec.fingerprint import identify_dataset
 from msrrec.journal import Journal, read_lines
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "journal"
 _MARK = "dataset.json"
@@ -23,11 +27,22 @@ _MARK = "dataset.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides a completion besides its prompt."""
+    """What decides a completion besides its prompt.
+
+    Attributes:
+        variation: Parameters left out and added, as JSON; empty if there are none.
+    """
 
     model: str
     temperature: float
     max_tokens: int
+    variation: str = ""
+
+
+def sampling_of(endpoint: EndpointConfig) -> Sampling:
+    """How a teacher samples."""
+    varied = json.dumps(endpoint.variation, sort_keys=True) if endpoint.variation else ""
+    return Sampling(endpoint.model, endpoint.temperature, endpoint.max_tokens, varied)
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,9 @@ class JournalEntry:
         """The inverse of ``to_line``; None for a torn or foreign line."""
         try:
             row = json.loads(line)
-            row["sampling"] = Sampling(**{f.name: row[f.name] for f in fields(Sampling)})
+            row["sampling"] = Sampling(
+                **{f.name: row[f.name] for f in fields(Sampling) if f.name in row}
+            )
             known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
             return cls(**known)
         except (ValueError, KeyError, TypeError):
@@ -95,22 +112,23 @@ def hash_prompt(prompt: str) -> str:
 
 
 def claim_journal(out: str, dataset: Dataset) -> str:
-    """The journal folder of an output folder, marked as belonging to this dataset.
+    """The journal folder of an output folder, marked with the dataset that it is asked about.
 
-    Raises:
-        DataError: If it holds completions about another dataset.
+    Another dataset, or the same one changed, finds its own prompts among the completions, which are
+    known by the hash of their prompt; all others stay in the journal and are only counted.
     """
     folder = storage.join(out, FOLDER)
     mark = storage.join(folder, _MARK)
-    if not storage.exists(mark):
-        storage.write_json(mark, {"fingerprint": dataset.fingerprint, "path": dataset.path})
-        return folder
-    found = storage.read_json(mark)
-    if found.get("fingerprint") != dataset.fingerprint:
-        raise DataError(
-            f"{folder}: holds completions about another dataset ({found.get('path')}); expected "
-            f"{dataset.path} as it is now; choose another --out"
+    identity = identify_dataset(dataset)
+    found = storage.read_object(mark) if storage.exists(mark) else None
+    if found and found.get("fingerprint") != identity:
+        logger.warning(
+            "%s: holds completions about %s; those of unchanged prompts count, the others stay",
+            folder,
+            found.get("path"),
         )
+    if not found or found.get("fingerprint") != identity:
+        storage.write_json(mark, {"fingerprint": identity, "path": dataset.path})
     return folder
 
 

@@ -5,12 +5,14 @@ import time
 import zlib
 from typing import TYPE_CHECKING
 
+from msrrec.chat.completions import Completion
+from msrrec.chat.failures import CallFailed
 from msrrec.config import EndpointConfig, InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.engines.openai import CallFailed, Completion
 from msrrec.errors import EngineError
 from msrrec.models import locate_model
 from msrrec.reasoning.encoding import encode_prompt
+from msrrec.weights import check_source
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import AsyncVllmEngine
@@ -68,6 +70,7 @@ class LocalClient:
                 from msrrec.engines.vllm import AsyncVllmEngine  # seconds to import
 
                 source = locate_model(self._endpoint.model)
+                check_source(source)
                 self._engine = AsyncVllmEngine(source, self._inference)
         return self._engine
 

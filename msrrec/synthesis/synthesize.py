@@ -171,9 +171,9 @@ def collect(
         attempts: Number of completions per request.
 
     Raises:
-        DataError: As of ``synthesize``.
-        EngineError: As of ``synthesize``.
-        ConfigError: As of ``synthesize``.
+        DataError: As in ``synthesize``.
+        EngineError: As in ``synthesize``.
+        ConfigError: As in ``synthesize``.
     """
     if not requests:
         return {}

@@ -20,6 +20,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
 from msrrec.models import ModelSettings, ModelSource, locate_base
+from msrrec.reasoning.template import TEMPLATE_DATE
 from msrrec.stage import Summary
 from msrrec.training.checkpoint import (
     VALIDATION_LOSS,
@@ -236,6 +237,7 @@ def describe_model(dataset: Dataset, config: RunConfig) -> ModelSettings:
         "answer_format": config.model.answer_format,
         "domain": dataset.domain,
         "dataset_fingerprint": dataset.fingerprint,
+        "template_date": TEMPLATE_DATE,
         "seed": config.train.seed,
         "model": config.model.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from msrrec.config import TrainConfig
-from msrrec.errors import ConfigError, ModelError, first_line
+from msrrec import loading
+from msrrec.config import LoraConfig, TrainConfig
+from msrrec.errors import ConfigError, ModelError
+from msrrec.loading import load_causal
 from msrrec.models import ModelSource
 
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -17,14 +20,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     """The tokenizer of a base model.
 
     Raises:
-        ModelError: If it is missing or has no end token.
+        ModelError: If it is missing, doesn't fit the model, or has no end token.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source.path}: no tokenizer there ({first_line(error)})") from error
+    tokenizer = loading.load_tokenizer(source)
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{source.path}: its tokenizer has no end token; expected one, to learn when to stop"
@@ -39,20 +37,11 @@ def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool, in_4bit: bool 
     there.
 
     Raises:
-        ModelError: If the weights are missing or not those of a causal language model.
+        ModelError: If the weights are missing, not whole, or not those of a causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     weights = weight_dtype(dtype, on_gpu=on_gpu)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            revision=source.revision,
-            dtype=weights,
-            quantization_config=four_bits(weights) if in_4bit else None,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source.path}: no weights there ({first_line(error)})") from error
+    quantized = four_bits(weights) if in_4bit else None
+    model = load_causal(source, dtype=weights, quantization_config=quantized)
     model.config.use_cache = False
     return model
 
@@ -91,10 +80,12 @@ def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
         whole: Names of modules that are trained in full and saved with the matrices.
 
     Raises:
-        ConfigError: If the model has no linear layers with the names in ``lora.targets``.
+        ConfigError: If the model has no linear layers with the names in ``lora.targets``, or they
+            are tied to others.
     """
     from peft import LoraConfig, get_peft_model
 
+    check_targets(model, config.lora)
     torch.manual_seed(config.seed)
     targets = config.lora.targets
     lora = LoraConfig(
@@ -112,6 +103,43 @@ def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
             f"lora.targets={targets}: {type(model).__name__} has no such linear layers; expected "
             "names such as q_proj, or all-linear"
         ) from error
+
+
+def check_targets(model: Any, lora: LoraConfig) -> None:
+    """Refuse LoRA on one of two places that share a matrix: merging would change the other too.
+
+    Args:
+        model: A transformers model, also one without data on the meta device.
+        lora: Its targets.
+
+    Raises:
+        ConfigError: If a target is the vocabulary projection or the embedding, and these are tied.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or lora.targets == "all-linear" or head.weight is not embedding.weight:
+        return
+    shared = [
+        name for name, m in model.named_modules() if getattr(m, "weight", None) is head.weight
+    ]
+    tied = [t for t in lora.targets if any(f".{name}".endswith(f".{t}") for name in shared)]
+    if tied:
+        raise ConfigError(
+            f"lora.targets: {tied[0]} shares its weights with another part of this model "
+            "(tie_word_embeddings), which merging would change too; leave it out, or untie the "
+            "base model first"
+        )
+
+
+def probe_for_training(source: ModelSource, lora: LoraConfig) -> None:
+    """Refuse a base model that can't be trained, from its tokenizer and its weights' headers.
+
+    Raises:
+        ConfigError: If the places of the LoRA matrices are tied.
+        ModelError: If tokenizer, chat template or weights are not whole.
+    """
+    load_tokenizer(source)
+    if Path(source.path).is_dir():  # a hub's files come with the first worker
+        check_targets(load_causal(source, device_map="meta"), lora)
 
 
 def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:

@@ -71,9 +71,10 @@ def test_tests_touch_no_private_name(folder: str) -> None:
 
 
 def test_tests_share_what_stands_in_support_and_not_each_others() -> None:
-    for path in sorted((house.ROOT / "tests" / "unit").glob("*.py")):
-        for module in house.measure_file(path.name, path.read_text(encoding="utf-8")).modules:
-            assert not module.startswith("tests.unit"), f"{path.name}: move it to tests/support"
+    for file in house.measure_room("tests"):
+        if file.path.startswith("tests/unit/"):
+            for module in file.modules:
+                assert not module.startswith("tests.unit"), f"{file.path}: move it to tests/support"
 
 
 def test_private_names_are_found_however_they_are_reached() -> None:

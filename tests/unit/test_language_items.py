@@ -114,7 +114,7 @@ def test_a_checkpoint_holds_the_projector_for_training_and_for_answers(tmp_path:
     ids = torch.from_numpy(examples.input_ids[:12].astype(np.int64))[None]
     learner.model.eval()
     learner.embedding.is_hybrid = True
-    model = load_tuned(job, str(tmp_path), "cpu").eval()
+    model = load_tuned(job, str(tmp_path), "cpu", ids[0].tolist()).eval()
     base = job.load_base(on_gpu=False).eval()
     with torch.no_grad():
         plain = learner.model.get_base_model()

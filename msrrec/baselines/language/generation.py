@@ -110,26 +110,41 @@ class GeneratorActor:
     """A Ray actor with a generator."""
 
     def __init__(
-        self, job: TrainingJob, checkpoint: str | None, eos_id: int, num_actors: int
+        self,
+        job: TrainingJob,
+        checkpoint: str | None,
+        eos_id: int,
+        num_actors: int,
+        shown: Sequence[int],
     ) -> None:
         log.setup()
         torch.set_num_threads(cores_per_worker(num_actors))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._generator = TunedGenerator(load_tuned(job, checkpoint, device), eos_id, device)
+        self._generator = TunedGenerator(load_tuned(job, checkpoint, device, shown), eos_id, device)
 
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
         """The output after each prompt; see ``TunedGenerator.generate``."""
         return self._generator.generate(prompts, spec)
 
 
-def load_tuned(job: TrainingJob, checkpoint: str | None, device: str) -> Any:
-    """The backbone with the weights of a checkpoint of its training, or without if that is None."""
-    from peft import PeftModel
+def load_tuned(job: TrainingJob, checkpoint: str | None, device: str, shown: Sequence[int]) -> Any:
+    """The backbone with what a checkpoint of its training holds.
+
+    Args:
+        job: Says how the backbone is loaded.
+        checkpoint: Folder of the matrices; None for the backbone itself.
+        device: Where it is to run, which decides the type of its weights.
+        shown: A prompt on which the merged model is compared with the two.
+
+    Raises:
+        ModelError: If the two merged compute something else than before.
+    """
+    from msrrec.training.merging import merge_adapter
 
     base = job.load_base(on_gpu=device != "cpu")
     if checkpoint is None:
         return base
-    return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    return merge_adapter(base, checkpoint, list(shown))[0]
 
 
 def generate_all(
@@ -163,7 +178,8 @@ def generate_all(
     batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
     make: Any = ray.remote(**resources)(GeneratorActor)
     eos_id = load_tokenizer(job.source).eos_token_id
-    arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
+    shown = min(prompts, key=len, default=[eos_id])
+    arguments = (ray.put(job), checkpoint, eos_id, config.num_engines, shown)
     actors = [make.remote(*arguments) for _ in range(config.num_engines)]
     send: Callable[[Any, Any], Any] = lambda actor, batch: actor.generate.remote(  # noqa: E731
         [prompts[n] for n in batch], spec

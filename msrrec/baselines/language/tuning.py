@@ -21,7 +21,7 @@ from msrrec.training.examples import Encoded, ExampleSet, make_query, training_e
 from msrrec.training.export import begin_folder
 from msrrec.training.loop import check_cluster, fit
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
-from msrrec.training.model import load_tokenizer
+from msrrec.training.model import load_tokenizer, probe_for_training
 from msrrec.training.worker import TrainingJob
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Tuned:
         if not self.trains:
             self._job = self.make_job(source, 0, folder)
             return {"tuned": False}
+        probe_for_training(source, self.training.lora)
         on_gpu = check_cluster(self.training)
         shown = training_examples(dataset)
         encoded = [e for one in shown for e in self.encode_training(one)]
