@@ -17,7 +17,7 @@ import typer
 from msrrec import __version__, log, stage
 from msrrec.baselines import BASELINES
 from msrrec.comparison.registry import system_names
-from msrrec.config import RunConfig, did_you_mean, load_config
+from msrrec.config import EMBEDDED, RunConfig, did_you_mean, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
 from msrrec.data.sources import SOURCES
@@ -478,7 +478,7 @@ def check_baseline_name(model: str) -> None:
     Raises:
         ConfigError: If the name is so.
     """
-    is_known = model in BASELINES or "/" in model or Path(model).exists()
+    is_known = model in (*BASELINES, EMBEDDED) or "/" in model or Path(model).exists()
     near = "" if is_known else did_you_mean(model, BASELINES)
     if near:
         raise ConfigError(f"--model {model}: no such folder and no such baseline{near}")

@@ -275,3 +275,11 @@ def test_a_misspelt_mode_is_refused_and_its_like_named(
     ended = ask(msrrec, "--mode", mode)
     assert ended.code == 2
     assert f"did you mean {near}?" in ended.sentence
+
+
+def test_a_baseline_mistyped_is_told_at_once_and_a_hubs_name_is_not(msrrec: Commands) -> None:
+    options = ["--dataset", "none", "--out", "none", "--dry-run"]
+    assert msrrec("evaluate", "--model", "embedded", *options).code == 0
+    wrong = msrrec("evaluate", "--model", "populrity", *options[:-1])
+    assert wrong.code == 2
+    assert "did you mean popularity?" in wrong.err

@@ -94,7 +94,7 @@ def test_every_command_that_the_demo_prints_finds_its_stage_finished(
     assert len(printed) == len(WORKED) == 13
     for line in printed:
         again = msrrec.type(line)
-        assert (again.code, len(WORKED)) == (0, 13), line
+        assert (again.code, len(WORKED)) == (0, 13), again.err
         assert "is finished; skipped" in again.err, line
 
 
