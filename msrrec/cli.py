@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ import typer
 from msrrec import __version__, log, stage
 from msrrec.baselines import BASELINES
 from msrrec.comparison.registry import system_names
-from msrrec.config import RunConfig, load_config
+from msrrec.config import RunConfig, did_you_mean, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
 from msrrec.data.sources import SOURCES
@@ -232,6 +233,7 @@ def evaluate(
     The default variants are user, item, full and fused.
     """
     run = resolve("evaluate", config, overrides, dry_run, _EVALUATE, dataset=dataset, model=model)
+    check_baseline_name(model)
     if model not in BASELINES:
         variants = list(parse_variants(variant or ["user", "item", "full", "fused"]))
         inputs = {"dataset": dataset, "model": model}
@@ -470,10 +472,20 @@ def demo(
     emit(run_demo(out, run, preset, source, files))
 
 
+def check_baseline_name(model: str) -> None:
+    """Refuse a name that is neither a folder nor a hub's and almost that of a baseline.
+
+    Raises:
+        ConfigError: If the name is so.
+    """
+    is_known = model in BASELINES or "/" in model or Path(model).exists()
+    near = "" if is_known else did_you_mean(model, BASELINES)
+    if near:
+        raise ConfigError(f"--model {model}: no such folder and no such baseline{near}")
+
+
 def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
     """The variants that the names stand for, in the order given; a name may hold commas."""
-    from msrrec.config import did_you_mean
-
     variants = tuple(part.strip() for name in names for part in name.split(","))
     for name in variants:
         if name not in MODES:

@@ -182,7 +182,7 @@ def check_writable(path: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str, ours: Sequence[str] = ("*",)) -> Iterator[str]:
+def atomic_folder(path: str, ours: Sequence[str] = ()) -> Iterator[str]:
     """A temporary folder that is renamed to ``path`` when the block ends without an exception.
 
     What was at ``path`` is replaced only then. After an exception nothing is left behind.

@@ -22,7 +22,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.evaluation.results import ApiFacts, Details
 from msrrec.evaluation.systems import SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
-from msrrec.reasoning.parsing import split_output, strip_thinking
+from msrrec.reasoning.parsing import split_completion
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry, hash_prompt
@@ -105,7 +105,7 @@ def read_sample(
     choice = read_choice(record, question.candidates)
     if choice is None:
         return None
-    written = split_output(strip_thinking(record.text)).reasoning
+    written = split_completion(record.text).reasoning
     for text in (written, record.reasoning_content or ""):
         rationale = mask_titles(text, question.candidates)
         if re.search(r"\w", rationale.replace("[item]", "")):

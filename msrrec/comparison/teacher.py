@@ -16,7 +16,8 @@ from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
-from msrrec.reasoning.parsing import parse_answer, split_output, strip_thinking
+from msrrec.reasoning.parsing import parse_answer, split_completion
+from msrrec.reasoning.thinking import split_thinking
 from msrrec.schema import Example
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry
@@ -99,7 +100,7 @@ def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | Non
     if record is None:
         return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
     index = read_choice(record, dataset.titles(example.candidates))
-    reasoning = split_output(strip_thinking(record.text)).reasoning
+    reasoning = split_completion(record.text).reasoning
     num_tokens = int(record.usage.get("completion_tokens", 0))
     output = SideOutput("full", record.text, reasoning, index, None, num_tokens)
     return Prediction(example.example_id, output, 0)
@@ -111,8 +112,8 @@ def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
     It is read after the end of the reasoning, else from the chain's last step, else from the last
     line.
     """
-    lines = record.text.strip().splitlines()
-    answer = split_output(strip_thinking(record.text)).answer
+    lines = split_thinking(record.text).speech.strip().splitlines()
+    answer = split_completion(record.text).answer
     if answer or not lines:
         return parse_answer(answer, candidates) if answer else None
     index = judge(record, candidates, target=-1).index

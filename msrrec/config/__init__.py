@@ -2,6 +2,7 @@
 
 from msrrec.config.base import Config
 from msrrec.config.baselines import BaselinesConfig, LlaraConfig, TallrecConfig
+from msrrec.config.chat import ChatConfig
 from msrrec.config.data import DataConfig
 from msrrec.config.derived import for_references, without_reasoning
 from msrrec.config.evaluate import EvaluateConfig
@@ -29,6 +30,7 @@ __all__ = [
     "PRESETS",
     "AnswerFormat",
     "BaselinesConfig",
+    "ChatConfig",
     "Config",
     "DataConfig",
     "EndpointConfig",

@@ -4,17 +4,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from msrrec.config.base import Config
+from msrrec.config.chat import ChatConfig
 
 
-class JudgeConfig(Config):
+class JudgeConfig(ChatConfig):
     """The language model that marks reasonings, behind an OpenAI-compatible API.
 
     Choose another model than the teacher if you can: models prefer their own wording.
     """
 
     runtime: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "concurrency", "timeout_s", "max_retries"}
+        {"api_key_env", "concurrency", "timeout_s", "max_retries", "rename"}
     )
 
     base_url: str | None = None

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from msrrec.config.base import Config
+from msrrec.config.chat import ChatConfig
 
 
-class EndpointConfig(Config):
+class EndpointConfig(ChatConfig):
     """One teacher: where it runs, how it samples, what it costs."""
 
     runtime: ClassVar[frozenset[str]] = frozenset(
@@ -18,6 +18,7 @@ class EndpointConfig(Config):
             "concurrency",
             "timeout_s",
             "max_retries",
+            "rename",
         }
     )
     folders: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -51,6 +52,12 @@ class EndpointConfig(Config):
     def _check_prices(self) -> "EndpointConfig":
         if (self.prompt_price is None) != (self.completion_price is None):
             raise ValueError("prompt_price and completion_price go together; found only one")
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> "EndpointConfig":
+        if self.engine == "vllm" and (self.rename or self.variation):
+            raise ValueError("rename, omit and extra_body are for engine=api; found engine=vllm")
         return self
 
 

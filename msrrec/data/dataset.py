@@ -70,7 +70,7 @@ class Dataset:
         if not recorded:
             return str(self.manifest["fingerprint"])
         files = {name: storage.read_bytes(storage.join(self.path, name)) for name in recorded}
-        return str(fingerprint_files(files)["fingerprint"])
+        return str(hash_files(files)["fingerprint"])
 
     def examples(self, split: Split, limit: int = 0) -> list[Example]:
         """The examples of a split in their frozen order, the first ``limit`` of them (0: all).
@@ -120,7 +120,7 @@ class Dataset:
         return [self.items[item_id].title for item_id in item_ids]
 
 
-def fingerprint_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+def hash_files(files: Mapping[str, bytes]) -> dict[str, Any]:
     """``sha256`` of each file's content by name, and one ``fingerprint`` over all of them."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())

@@ -6,7 +6,6 @@ Untitled items are dropped after a first k-core, followed by a second k-core. Th
 events as dropping them first, but only needs the metadata of items in the first core.
 """
 
-import hashlib
 import logging
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from msrrec.config import DataConfig
 from msrrec.data import loading, sequences
 from msrrec.data.arrow import lists, numbers, pick, texts
 from msrrec.data.candidates import CandidateSampler
-from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
+from msrrec.data.dataset import ITEMS_FILE, USERS_FILE, hash_files
 from msrrec.data.events import Events, Loaded
 from msrrec.data.kcore import distinct_rows, k_core
 from msrrec.data.leave_one_out import MIN_EVENTS
@@ -92,7 +91,8 @@ def prepare(
     with storage.atomic_folder(out, _DATASET_NAMES) as folder:
         for name, table in tables.items():
             storage.write_table(storage.join(folder, name), table.combine_chunks())
-        manifest |= _hash_files(folder, sorted(tables))
+        paths = {name: storage.join(folder, name) for name in sorted(tables)}
+        manifest |= hash_files({name: storage.read_bytes(path) for name, path in paths.items()})
         storage.write_json(storage.join(folder, MANIFEST), manifest)
     return manifest
 
@@ -345,13 +345,3 @@ def _account(manifest: dict[str, Any]) -> None:
     assert read == kept + sum(dropped.values()), (read, kept, dropped)
     reasons = "".join(f" + {count:,} {reason}" for reason, count in dropped.items() if count)
     logger.info("prepare: %s rows read = %s kept%s", f"{read:,}", f"{kept:,}", reasons)
-
-
-def _hash_files(folder: str, names: list[str]) -> dict[str, Any]:
-    """The sha256 of each file, and one fingerprint over all of them."""
-    hashes = {
-        name: hashlib.sha256(storage.read_bytes(storage.join(folder, name))).hexdigest()
-        for name in names
-    }
-    lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
-    return {"sha256": hashes, "fingerprint": hashlib.sha256(lines.encode()).hexdigest()}

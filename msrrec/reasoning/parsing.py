@@ -19,6 +19,7 @@ from msrrec.reasoning.prompts import (
     render_plain_instruction,
     render_recovery_instruction,
 )
+from msrrec.reasoning.thinking import split_thinking, strip_marks
 from msrrec.titles import (
     REASONING_END,
     REASONING_START,
@@ -27,10 +28,6 @@ from msrrec.titles import (
 
 Reason = Literal["empty", "malformed", "incomplete", "not_a_candidate", "ambiguous"]
 
-_THOUGHTS = "think|thinking|thoughts?|scratchpad|reasoning"
-_THINK = re.compile(rf"<({_THOUGHTS})>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINK_END = re.compile(rf"</(?:{_THOUGHTS})>", re.IGNORECASE)  # a template may hold the first tag
-_THINK_TAG = re.compile(rf"</?(?:{_THOUGHTS})>", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*\w{0,20}[ \t]*$", re.MULTILINE)
 
 _HEAD_CHARS = 160
@@ -184,44 +181,98 @@ class ParsedCompletion:
 
     Attributes:
         answer: The text after the end marker; None when that never came.
+        speech: All that was said outside the thoughts.
+        is_thought: Whether the chain stands in the thoughts alone; the answer is then what was said
+            after them, which must name the chain's own choice.
+        is_silent: Whether there are thoughts and nothing was said.
+        is_open: Whether the text ends within a thought.
     """
 
     chain: Chain | ParseFailure
     answer: str | None
+    speech: str = ""
+    is_thought: bool = False
+    is_silent: bool = False
+    is_open: bool = False
 
 
 def parse_chain(text: str, side: Side = "full") -> Chain | ParseFailure:
     """The steps of a chain, or why there are none; the inverse of ``render_reasoning``.
 
     Headings may be ``Step 1.``, a Markdown heading, bold, the step's name alone or plain numbering,
-    in several languages. Text outside the markers is ignored, and so is text inside ``<think>``,
-    unless the whole chain is there and no step is outside.
+    in several languages. Everything outside the markers is left out, and so are thoughts, unless
+    the whole chain stands in them and no step outside.
     """
+    output = split_output(text)
+    later = output.answer or ""
+    if output.reasoning == text.removeprefix(REASONING_START).partition(REASONING_END)[0].strip():
+        exact = _parse_rendered(output.reasoning, STEPS[side])
+        if exact and split_thinking(later).speech == later:
+            return Chain(exact)
     return parse_completion(text, side).chain
 
 
-def parse_completion(text: str, side: Side = "full") -> ParsedCompletion:
-    """The chain as ``parse_chain`` reads it, and the answer after it."""
-    names = STEPS[side]
-    output = split_output(text)
-    exact = _parse_rendered(output.reasoning, names)
-    if exact:
-        return ParsedCompletion(Chain(exact), output.answer)
-    outside = strip_thinking(text)
-    output = split_output(outside)
-    chain = _read_steps(output.reasoning, names)
+def parse_completion(text: str, side: Side = "full", thinking: str = "") -> ParsedCompletion:
+    """The chain of a completion and the answer beside it.
+
+    What was said outside the thoughts decides, and of several chains in it the last. A chain in the
+    thoughts counts only where something was said and it has no steps.
+
+    Args:
+        text: The completion.
+        side: Whose steps are looked for.
+        thinking: Thoughts that arrived apart from the text.
+    """
+    parts = split_thinking(text)
+    speech, thoughts = parts.speech.strip(), f"{parts.thinking}\n{strip_marks(thinking)}".strip()
+    chain, answer = _read_last_chain(parts.speech, STEPS[side])
+    found = ParsedCompletion(chain, answer, speech, is_open=parts.is_open)
+    if not speech:
+        return replace(found, is_silent=bool(thoughts))
     if isinstance(chain, ParseFailure) and chain.reason in ("empty", "malformed"):
-        *thoughts, rest = _THINK_END.split(text)
-        inside = split_output(_THINK_TAG.sub("\n", "\n".join(thoughts) if thoughts else rest))
-        thought = _read_steps(inside.reasoning, names)
+        thought, _ = _read_last_chain(thoughts, STEPS[side])
         if isinstance(thought, Chain):
-            return ParsedCompletion(thought, inside.answer or outside.strip() or None)
-    return ParsedCompletion(chain, output.answer)
+            return replace(found, chain=thought, answer=answer or speech, is_thought=True)
+    return found
 
 
-def strip_thinking(text: str) -> str:
-    """The text without the model's ``<think>`` section."""
-    return _THINK_END.split(_THINK.sub("", text))[-1]
+def split_completion(text: str) -> Output:
+    """What a completion said outside its thoughts, cut at its markers; of two answers the last."""
+    outputs = _split_outputs(split_thinking(text).speech)
+    answered = [output for output in outputs if output.answer != ""]
+    return answered[-1] if answered else outputs[0]
+
+
+def _split_outputs(text: str) -> list[Output]:
+    """The outputs in a text, one an end marker, and one more where a chain begins after the last.
+
+    An output begins at the last start marker before its end, or where the one before ended.
+    """
+    pieces = text.split(REASONING_END)
+    bodies = [piece.rpartition(REASONING_START)[2].strip() for piece in pieces]
+    answers: list[str | None] = [p.partition(REASONING_START)[0].strip() for p in pieces[1:]]
+    is_begun = len(pieces) == 1 or REASONING_START in pieces[-1]
+    ends = [*answers, None] if is_begun else answers
+    return [Output(body, answer) for body, answer in zip(bodies, ends, strict=False)]
+
+
+def _read_last_chain(text: str, names: Sequence[str]) -> tuple[Chain | ParseFailure, str | None]:
+    """The last chain that a text begins, whole or not, and the last answer from there on."""
+    outputs = _split_outputs(text)
+    if outputs[-1].answer and _begins_chain(outputs[-1].answer, names):  # without markers
+        return _read_steps(outputs[-1].answer, names), None
+    chains = [_read_steps(output.reasoning, names) for output in outputs]
+    begun = [n for n, c in enumerate(chains) if isinstance(c, Chain) or c.reason == "incomplete"]
+    n = begun[-1] if begun else 0
+    answers = [output.answer for output in outputs[n:] if output.answer]
+    return chains[n], answers[-1] if answers else outputs[n].answer
+
+
+def _begins_chain(text: str, names: Sequence[str]) -> bool:
+    """Whether a text has headings of steps, the first step's first; a list of numbers has none."""
+    lines = list(_iter_heads(text))
+    readings = (_step_headings(lines), _named_headings(lines, names))
+    return any(len(found) > 1 and found[0].number == 1 for found in readings)
 
 
 def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
@@ -307,12 +358,15 @@ def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
 
 
 def _inline_steps(text: str, names: Sequence[str]) -> list[_Heading]:
-    """Headings ``Step 1: … Step 2: …`` within one paragraph, if all are in order; else none."""
-    run: list[_Heading] = []
+    """``Step 1: … Step 2: …`` within one paragraph, all in their order; else none."""
+    runs: list[list[_Heading]] = [[]]
     for match in _INLINE_STEP.finditer(text):
-        if int(match.group(1)) == len(run) + 1:
-            run.append(_Heading(len(run) + 1, match.start(), match.end()))
-    return run if len(run) == len(names) else []
+        number = int(match.group(1))
+        if number == 1 and len(runs[-1]) == len(names):  # the chain begins again
+            runs.append([])
+        if number == len(runs[-1]) + 1:
+            runs[-1].append(_Heading(number, match.start(), match.end()))
+    return [heading for run in runs if len(run) == len(names) for heading in run]
 
 
 def _number_run(lines: Sequence[tuple[int, str]], length: int) -> list[_Heading]:
@@ -331,21 +385,25 @@ def _numeral(match: re.Match[str]) -> int:
 
 
 def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[int, str]:
-    """The text of each step, by step number.
+    """Step number to body, of the last whole chain or else of all headings together.
 
     The first heading of a step counts; later ones belong to the text. A chain that starts again
     after its last step ends there.
     """
+    known = [heading for heading in headings if heading.number <= len(names)]
+    attempts = _split_attempts(known)
+    whole = [n for n, found in enumerate(attempts) if len({h.number for h in found}) == len(names)]
+    attempts = attempts[whole[-1] :] if whole else [known]
     starts: dict[int, _Heading] = {}
-    for heading in headings:
-        if heading.number <= len(names):
-            starts.setdefault(heading.number, heading)
+    for heading in attempts[0]:
+        starts.setdefault(heading.number, heading)
     ordered = sorted(starts.values(), key=lambda heading: heading.start)
     if not ordered:
         return {}
     again = (
         heading.start
-        for heading in headings
+        for attempt in attempts
+        for heading in attempt
         if heading.number == ordered[0].number and heading.start > ordered[-1].start
     )
     ends = [*(heading.start for heading in ordered[1:]), next(again, len(text))]
@@ -353,6 +411,16 @@ def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[
         heading.number: _strip_name(text[heading.end : end], names[heading.number - 1])
         for heading, end in zip(ordered, ends, strict=True)
     }
+
+
+def _split_attempts(headings: Sequence[_Heading]) -> list[list[_Heading]]:
+    """The headings of each chain: another one begins with the heading that the first began with."""
+    attempts: list[list[_Heading]] = []
+    for heading in headings:
+        if not attempts or heading.number == headings[0].number:
+            attempts.append([])
+        attempts[-1].append(heading)
+    return attempts
 
 
 def _strip_name(body: str, name: str) -> str:

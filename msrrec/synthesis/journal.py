@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from msrrec import storage
+from msrrec.chat.completions import Usage
+from msrrec.config import EndpointConfig
 from msrrec.data.dataset import Dataset
-from msrrec.engines.openai import Usage
 from msrrec.fingerprint import identify_dataset
 from msrrec.journal import Journal, read_lines
 
@@ -26,11 +27,22 @@ _MARK = "dataset.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides a completion besides its prompt."""
+    """What decides a completion besides its prompt.
+
+    Attributes:
+        variation: Parameters left out and added, as JSON; empty if there are none.
+    """
 
     model: str
     temperature: float
     max_tokens: int
+    variation: str = ""
+
+
+def sampling_of(endpoint: EndpointConfig) -> Sampling:
+    """How a teacher samples."""
+    varied = json.dumps(endpoint.variation, sort_keys=True) if endpoint.variation else ""
+    return Sampling(endpoint.model, endpoint.temperature, endpoint.max_tokens, varied)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,9 @@ class JournalEntry:
         """The inverse of ``to_line``; None for a torn or foreign line."""
         try:
             row = json.loads(line)
-            row["sampling"] = Sampling(**{f.name: row[f.name] for f in fields(Sampling)})
+            row["sampling"] = Sampling(
+                **{f.name: row[f.name] for f in fields(Sampling) if f.name in row}
+            )
             known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
             return cls(**known)
         except (ValueError, KeyError, TypeError):

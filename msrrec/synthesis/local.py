@@ -5,9 +5,10 @@ import time
 import zlib
 from typing import TYPE_CHECKING
 
+from msrrec.chat.completions import Completion
+from msrrec.chat.failures import CallFailed
 from msrrec.config import EndpointConfig, InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.engines.openai import CallFailed, Completion
 from msrrec.errors import EngineError
 from msrrec.models import locate_model
 from msrrec.reasoning.encoding import encode_prompt

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msrrec.chat.completions import estimate_tokens
 from msrrec.config import EndpointConfig, RunConfig, TeacherConfig
-from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import ConfigError
 from msrrec.prices import token_cost
 from msrrec.synthesis.plan import Budget, Plan, Spending

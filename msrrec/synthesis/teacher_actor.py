@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msrrec.chat.failures import CallFailed
 from msrrec.config import EndpointConfig, InferenceConfig, TeacherConfig
-from msrrec.engines.openai import CallFailed, TeacherClient
+from msrrec.engines.openai import TeacherClient
 from msrrec.synthesis.journal import JournalEntry, JournalWriter
 from msrrec.synthesis.local import LocalClient
 from msrrec.synthesis.plan import CallId, CompletionStatus, Spending

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from msrrec.chat.completions import Completion, Usage, estimate_tokens
+from msrrec.chat.failures import CallFailed, TryAgain
 from msrrec.config import EndpointConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME
-from msrrec.engines.openai import CallFailed, Completion, TryAgain, Usage, estimate_tokens
 from msrrec.errors import EngineError
 from msrrec.prices import token_cost
-from msrrec.synthesis.journal import Sampling
+from msrrec.synthesis.journal import Sampling, sampling_of
 from msrrec.synthesis.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Teacher:
     @property
     def sampling(self) -> Sampling:
         """Its settings that decide a completion."""
-        return Sampling(self.endpoint.model, self.endpoint.temperature, self.endpoint.max_tokens)
+        return sampling_of(self.endpoint)
 
     async def complete(self, prompt: str, attempt: int) -> Completion:
         """One try, within the limits; raises what its client raises."""

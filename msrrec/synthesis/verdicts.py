@@ -8,9 +8,15 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+from msrrec.chat.completions import estimate_tokens
 from msrrec.config import RunConfig
-from msrrec.engines.openai import estimate_tokens
-from msrrec.synthesis.journal import JournalEntry, Sampling, iter_entries, list_journal_files
+from msrrec.synthesis.journal import (
+    JournalEntry,
+    Sampling,
+    iter_entries,
+    list_journal_files,
+    sampling_of,
+)
 from msrrec.synthesis.plan import CallId, CompletionStatus, Spending
 from msrrec.synthesis.pruning import Judgement, Verdict
 from msrrec.synthesis.requests import Requests, TeacherRequest
@@ -85,9 +91,7 @@ def spending_of(entry: JournalEntry) -> Spending:
 
 def samplings_of(config: RunConfig) -> Samplings:
     """How the teachers of a run sample; completions sampled otherwise are ignored."""
-    return frozenset(
-        Sampling(e.model, e.temperature, e.max_tokens) for e in config.teacher.endpoints
-    )
+    return frozenset(map(sampling_of, config.teacher.endpoints))
 
 
 def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> list[JudgedEntry]:

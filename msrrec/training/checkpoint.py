@@ -40,7 +40,7 @@ class MetricsRow(TypedDict, total=False):
 
 def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
     """Save a checkpoint in a run's folder and delete those that are no longer needed."""
-    with storage.atomic_folder(str(run / _NAME.format(steps_done))) as aside:
+    with storage.atomic_folder(str(run / _NAME.format(steps_done)), ("*",)) as aside:
         save_checkpoint(aside, learner, steps_done, rows)
         for file in Path(aside).iterdir():
             _to_disk(file)

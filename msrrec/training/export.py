@@ -77,12 +77,12 @@ def export_model(
         ModelError: If the merged model is not the trained one.
     """
     tokenizer = load_tokenizer(source)
-    with storage.atomic_folder(str(folder / "adapter")) as adapter:
+    with storage.atomic_folder(str(folder / "adapter"), ("*",)) as adapter:
         for name in _FILES:
             shutil.copy(checkpoint / name, adapter)
         tokenizer.save_pretrained(adapter)
     if merged:
-        with storage.atomic_folder(str(folder / "merged")) as aside:
+        with storage.atomic_folder(str(folder / "merged"), ("*",)) as aside:
             write_merged(
                 Path(aside),
                 load_base(source, dtype, on_gpu=on_gpu),

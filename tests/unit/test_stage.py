@@ -95,12 +95,12 @@ def test_a_new_synthesis_and_another_dataset_run_what_depends_on_them(
 
 
 def test_an_edited_file_of_a_dataset_changes_its_fingerprint(call: Call) -> None:
-    from msrrec.data.dataset import Dataset, fingerprint_files
+    from msrrec.data.dataset import Dataset, hash_files
 
     path = call.inputs["dataset"]
     names = ["items.parquet", "train.parquet", "users.parquet"]
     files = {name: storage.read_bytes(f"{path}/{name}") for name in names}
-    manifest = storage.read_json(f"{path}/manifest.json") | fingerprint_files(files)
+    manifest = storage.read_json(f"{path}/manifest.json") | hash_files(files)
     storage.write_json(f"{path}/manifest.json", manifest)
     assert Dataset.load(path).fingerprint == manifest["fingerprint"]
     before = FINGERPRINTS["dataset"](path, call)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from msrrec.chat.completions import Completion
+from msrrec.chat.failures import CallFailed, TryAgain
 from msrrec.config import EndpointConfig
-from msrrec.engines.openai import CallFailed, Completion, TryAgain
 from msrrec.errors import EngineError
 from msrrec.synthesis import teachers as module
 from msrrec.synthesis.rate_limiter import RateLimiter
