@@ -214,37 +214,24 @@ def cut_chains(_: Path) -> bool:
     return all(judge_text(cut, reason).verdict == "truncated" for reason in reasons)
 
 
-def refusal(status: int, error: Any) -> Any:
-    from msrrec.engines.openai import TeacherClient
+def failure(status: int, body: Any) -> str:
+    """What an API's error means, in one word."""
+    from msrrec.chat.failures import classify, read_error
 
-    client = TeacherClient(EndpointConfig(base_url="http://t/v1", model="m"), None, 1.0)
-    return client.read_refusal(status, {}, json.dumps(error).encode())
+    return str(classify(read_error(status, {}, json.dumps(body).encode())))
 
 
 @case(12, "429 RESOURCE_EXHAUSTED, please retry in 1.2s")
 def quota(_: Path) -> bool:
-    from msrrec.engines.openai import TryAgain
-
     message = "You exceeded your current quota. Please retry in 1.2s"
     error = {"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED"}}
-    for body in (error, [error]):
-        try:
-            refusal(429, body)
-        except TryAgain as again:
-            if not again.is_throttled:
-                return False
-    return True
+    return all(failure(429, body) == "throttled" for body in (error, [error]))
 
 
 @case(13, "403 for one prompt that was flagged")
 def flagged(_: Path) -> bool:
-    from msrrec.engines.openai import CallFailed
-
-    try:
-        completion = refusal(403, {"error": {"message": "Input was flagged by moderation"}})
-    except CallFailed:
-        return True
-    return bool(completion.finish_reason == "content_filter")
+    body = {"error": {"message": "Input was flagged by moderation"}}
+    return failure(403, body) == "moderated"
 
 
 @case(14, "a judge that returns HTML, null or nothing")
