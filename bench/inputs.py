@@ -397,10 +397,9 @@ def nan_logprobs(_: Path) -> bool:
 
 def table_2(*names: str) -> Any:
     """The paper's Table 2 with MSR-Rec and baselines whose HitRatio@1 rises from name to name."""
-    from tests.support.results import system_id, system_row
-
     from msrrec.evaluation.systems import MSR_REC, identify_baseline
     from msrrec.report.paper import build_tables
+    from tests.support.results import system_id, system_row
 
     own = system_row(system_id("ours", "trained", MSR_REC, "msrrec"), "fused", 0.5)
     systems = [identify_baseline(name) for name in names]
