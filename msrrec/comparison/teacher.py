@@ -17,11 +17,11 @@ from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
-from msrrec.reasoning.parsing import parse_answer, split_output, strip_thinking
+from msrrec.reasoning.parsing import split_output, strip_thinking
+from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry
-from msrrec.synthesis.pruning import judge
 from msrrec.synthesis.synthesize import first_answers, synthesize
 
 Prompt = Literal["chain", "plain"]
@@ -107,14 +107,5 @@ def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | Non
 
 
 def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
-    """The 0-based candidate that an answer names.
-
-    After the reasoning where there is an end to it, or else in the chain's last step, or else in
-    the last line.
-    """
-    lines = record.text.strip().splitlines()
-    answer = split_output(strip_thinking(record.text)).answer
-    if answer or not lines:
-        return parse_answer(answer, candidates) if answer else None
-    index = judge(record, candidates, target=-1).index
-    return parse_answer(lines[-1], candidates) if index is None else index
+    """The 0-based candidate that an answer names, by the rule for all systems."""
+    return read_strict(record.text, candidates)

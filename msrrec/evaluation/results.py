@@ -1,6 +1,7 @@
 """What an evaluation found, with types: ``report/metrics.json`` and ``report/reasoning.json``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from pydantic import Field, JsonValue
@@ -11,12 +12,13 @@ from msrrec.config.inference import InferenceConfig
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
-from msrrec.metrics.ranking import RankMetrics
+from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
 from msrrec.metrics.statistics import Paired, Share
 from msrrec.reasoning.prompts import Side
 from msrrec.stage import Summary
+from msrrec.titles import Rung
 
 
 class DatasetId(Result):
@@ -47,10 +49,15 @@ class VariantResult(RankMetrics):
     Attributes:
         reasoning: Of the outputs that have a chain; None where none has.
         outputs_hash: Changes with anything that was written or chosen.
+        lenient: The same outputs as ``read_lenient`` reads them; None of a system that scores.
+        rungs: Users by how their answer names a candidate, see ``read_title``; empty of a system
+            that scores. A fused answer is the chosen side's.
     """
 
     reasoning: ReasoningMetrics | None
     outputs_hash: str
+    lenient: LenientMetrics | None = None
+    rungs: Mapping[Rung, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -257,7 +264,7 @@ class EvaluationResult(Document, Details):
     FILE: ClassVar[str] = "report/metrics.json"
     KIND: ClassVar[str] = "msrrec-evaluation"
     WHAT: ClassVar[str] = "an evaluation"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "msrrec evaluate"
 
     system: SystemId

@@ -101,7 +101,10 @@ def _named_apart(step: str, candidates: Sequence[str]) -> list[int]:
     forms = list(dict.fromkeys(forms))[:_MAX_NAMES]
     forms += [_cut_form(form) for form, _ in (*forms, *((head, "") for head in heads[:1]))]
     found = {i for form, after in forms for i in _named_by(form, after, candidates)}
-    return sorted(found or {match_short_title(form, candidates) for form, _ in forms} - {None})
+    if not found:
+        short = (match_short_title(form, candidates) for form, _ in forms)
+        found = {index for index in short if index is not None}
+    return sorted(found)
 
 
 def _cut_form(form: str) -> tuple[str, str]:
