@@ -293,7 +293,7 @@ def _from_validation(error: RequestValidationError) -> HttpError:
     if not parts:
         return invalid("body", "body: expected a JSON object and Content-Type: application/json")
     name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    name = name[:100].encode(errors="replace").decode()  # a client may send any key
+    name = name[:100]  # a client may send any key
     return invalid(name, f"{name}: {first['msg']}")
 
 

@@ -35,8 +35,8 @@ class Origin:
 
 
 READINGS = (
-    "Every system is read by one rule. Strict: the answer's first line is a candidate's title, with "
-    "or without its list number; an output that does not end its reasoning is invalid. With "
+    "Every system is read by one rule. Strict: the answer's first line is a candidate's title, "
+    "with or without its list number; an output that does not end its reasoning is invalid. With "
     "fallback: a random candidate in place of an invalid answer, as expected. Lenient, as LLaRA "
     "counts: just one candidate is a substring of that line, or of the recommending step where the "
     "reasoning does not end; systems that score have no text to read."
