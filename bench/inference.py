@@ -61,7 +61,7 @@ def make_model(folder: Path) -> ModelSource:
 
 
 def make_questions(num_users: int) -> tuple[Dataset, list[Example]]:
-    """Users with ten purchases and six candidates; titles about as long as Amazon's."""
+    """Users with ten purchases and six candidates; titles are about as long as Amazon's."""
     catalogue = make_catalogue(0)
     following = catalogue[1:] + catalogue[:1]
     items = {
@@ -89,7 +89,7 @@ def make_recommender(engine: VllmEngine, config: InferenceConfig) -> Recommender
 
 
 class Ways:
-    """The ways to generate, around a plain engine and one whose outputs can be bound."""
+    """The measured ways to generate, with a plain engine and one with constrained outputs."""
 
     def __init__(self, source: ModelSource, dataset: Dataset, examples: list[Example]) -> None:
         free = InferenceConfig(max_new_tokens=NUM_NEW)
@@ -97,7 +97,7 @@ class Ways:
         scored = bound.model_copy(update={"candidate_logprobs": True})
         engine, binding = VllmEngine(source, free), VllmEngine(source, bound)
         self.engines = (engine, binding)
-        self.llm, self.tokenizer = engine._llm, engine.tokenizer
+        self.llm, self.tokenizer = engine.llm, engine.tokenizer
         self.table = QueryTable.collect(examples, dataset)
         self.queries = self.table.take(range(len(examples)))
         self.recommender = make_recommender(engine, free)
@@ -124,7 +124,7 @@ class Ways:
         max_tokens: int = NUM_NEW,
         logprobs: int | None = 0,
     ) -> list[Any]:
-        """``vllm.LLM.generate`` as anyone would call it; 0: of each sampled token."""
+        """Plain ``vllm.LLM.generate``; ``logprobs`` 0 also returns those of the sampled tokens."""
         from vllm import SamplingParams
 
         params = [
@@ -137,14 +137,14 @@ class Ways:
         return list(self.llm.generate(prompts, params, use_tqdm=False))
 
     def ours(self, name: str) -> int:
-        """The stage of batch inference; how many tokens it wrote."""
+        """The stage of batch inference; returns the number of generated tokens."""
         import pyarrow as pa
 
         rows = self.stages[name](pa.table({"id": list(range(len(self.queries)))}))
         return int(sum(rows["num_tokens"].to_pylist()))
 
     def in_turn(self) -> None:
-        """The plain way: a call a side, instruction first, then a second pass that scores."""
+        """The common way: one call per side, instruction first, then a second pass for scores."""
         from vllm import SamplingParams
 
         for side in SIDES:
@@ -158,7 +158,7 @@ class Ways:
             self.llm.generate(whole, scoring, use_tqdm=False)
 
     def instruction_first(self, side: Side) -> list[GenerationRequest]:
-        """The same requests with the instruction in front of history and candidates."""
+        """The same requests, with the instruction before history and candidates."""
         return [
             replace(
                 request,
@@ -168,13 +168,13 @@ class Ways:
         ]
 
     def interleaved(self) -> list[GenerationRequest]:
-        """Both sides with the instruction first, those of a user beside each other."""
+        """Requests of both sides with the instruction first, ordered by user."""
         pairs = zip(*(self.instruction_first(side) for side in SIDES), strict=True)
         return [request for pair in pairs for request in pair]
 
 
 def reversed_prompt(query: Query, side: Side) -> str:
-    """Instruction, then context."""
+    """A prompt with the instruction before the context."""
     context = render_context(query.domain, query.history, query.candidates)
     return f"{render_instruction(side, 'number_title')}\n{context}"
 
@@ -195,7 +195,7 @@ def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:
     for n in range(rounds + 1):
         for name, run in runs.items():
             for engine in ways.engines:
-                engine._llm.reset_prefix_cache()
+                engine.llm.reset_prefix_cache()
             begin = time.process_time()
             run()
             if n > 0:  # the first round warms up
@@ -204,7 +204,7 @@ def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:
 
 
 class TimedBuild:
-    """Makes a warm recommender in Ray's actor, and notes when it stood and what plain vLLM took."""
+    """Makes a warm recommender in Ray's actor, and records start time and plain vLLM's time."""
 
     def __init__(self, note: Path, warm_up: Query) -> None:
         self._note, self._warm_up = str(note), warm_up
@@ -220,7 +220,7 @@ class TimedBuild:
 def time_pipeline(
     source: ModelSource, ways: Ways, num_users: int, folder: Path
 ) -> dict[str, float]:
-    """Wall seconds of ``predict`` after its engine stands, and of plain vLLM."""
+    """Wall seconds of ``predict`` after its engine has started, and of plain vLLM."""
     from msrrec.cluster import ray_session
 
     dataset, examples = make_questions(num_users)
@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pipeline-users", type=int, default=192, help="0 leaves Ray Data out")
     arguments = parser.parse_args()
-    os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it then
+    os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it at import
     with tempfile.TemporaryDirectory() as folder:
         source = make_model(Path(folder) / "model")
         ways = Ways(source, *make_questions(arguments.users))

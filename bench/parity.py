@@ -1,4 +1,4 @@
-"""Check that a trained model's folder says what was trained, token by token.
+"""Check that an exported model gives the trainer's log-probabilities, token by token.
 
     python -m bench.parity --dataset DIR --reasoning DIR --model DIR
 
@@ -28,13 +28,13 @@ from msrrec.models import ModelSource, locate_base, locate_model, read_settings
 from msrrec.training.packing import Pair
 
 Logprobs = list[list[float]]
-"""Of each example, of its supervised tokens."""
+"""Log-probabilities of each example's supervised tokens."""
 
 
 def trainer_logprobs(
     source: ModelSource, adapter: str, config: RunConfig, pairs: Sequence[Pair]
 ) -> Logprobs:
-    """Through the learner that training uses."""
+    """Log-probabilities from the learner that training uses."""
     from msrrec.training.checkpoint import load_adapter
     from msrrec.training.learner import Learner
     from msrrec.training.model import add_lora, load_base
@@ -46,7 +46,7 @@ def trainer_logprobs(
 
 
 def transformers_logprobs(path: str, adapter: str | None, pairs: Sequence[Pair]) -> Logprobs:
-    """Through transformers, and PEFT where an adapter is named; a forward pass an example."""
+    """Log-probabilities from transformers, with PEFT if an adapter is given."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -64,7 +64,7 @@ def transformers_logprobs(path: str, adapter: str | None, pairs: Sequence[Pair])
 
 
 def engine_logprobs(engine: Any, pairs: Sequence[Pair]) -> Logprobs:
-    """Through an engine that writes each example's output as the one answer allowed."""
+    """Log-probabilities from an engine whose only allowed answer is each example's output."""
     from msrrec.inference.scoring import dictate
 
     requests = []
@@ -75,14 +75,14 @@ def engine_logprobs(engine: Any, pairs: Sequence[Pair]) -> Logprobs:
 
 
 def distance(ours: Logprobs, expected: Logprobs) -> dict[str, float]:
-    """Of all tokens, in natural log-probability."""
+    """Largest and mean distance over all tokens, in natural log-probability."""
     off = [np.subtract(a, b) for a, b in zip(ours, expected, strict=True)]
     flat = np.abs(np.concatenate(off))
     return {"largest": float(flat.max()), "mean": float(flat.mean())}
 
 
 def check(dataset: str, reasoning: str | None, model: str, count: int) -> dict[str, Any]:
-    """The distances of a model's folder, by what they were computed through."""
+    """The distances of a model's folder, by way of computation."""
     from msrrec.data.dataset import Dataset
     from msrrec.engines.vllm import VllmEngine
     from msrrec.training.loop import prepare_examples
@@ -108,7 +108,7 @@ def check(dataset: str, reasoning: str | None, model: str, count: int) -> dict[s
 
 
 def main() -> None:
-    """Print the distances; exit code 1 where one is too large."""
+    """Print the distances; the exit code is 1 if one is too large."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

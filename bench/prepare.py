@@ -28,7 +28,7 @@ CORE = 5
 
 
 def make_texts(rng: np.random.Generator, count: int) -> list[str]:
-    """Texts of 10 to 400 words that gzip shrinks to a third, as English."""
+    """Texts of 10 to 400 words that gzip compresses to a third, like English."""
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     weights = 1 / np.arange(1, len(letters) + 1) ** 0.6
     words = [
@@ -43,13 +43,13 @@ def make_texts(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def draw(rng: np.random.Generator, kinds: int, sigma: float, count: int) -> list[int]:
-    """Numbers below ``kinds``, some far more often than others."""
+    """Numbers below ``kinds`` with a skewed distribution."""
     weights = rng.lognormal(0, sigma, kinds)
     return rng.choice(kinds, count, p=weights / weights.sum()).tolist()  # type: ignore[no-any-return]
 
 
 def iter_reviews(rng: np.random.Generator, texts: list[str], count: int) -> Iterator[str]:
-    """Lines as in ``reviews_Electronics_5.json.gz``."""
+    """Lines with the format of ``reviews_Electronics_5.json.gz``."""
     bodies = [json.dumps(text) for text in texts]
     heads = [json.dumps(text[:40]) for text in texts]
     columns = zip(
@@ -70,7 +70,7 @@ def iter_reviews(rng: np.random.Generator, texts: list[str], count: int) -> Iter
 
 
 def iter_metadata(rng: np.random.Generator, texts: list[str], num_items: int) -> Iterator[str]:
-    """Lines as in ``meta_Electronics.json.gz``: Python literals, one in fifty without a title."""
+    """Lines with the format of ``meta_Electronics.json.gz``; one in fifty lacks a title."""
     for item in range(num_items):
         title, brand = (texts[i][:60] for i in rng.integers(len(texts), size=2))
         record = {
@@ -90,7 +90,7 @@ def iter_metadata(rng: np.random.Generator, texts: list[str], num_items: int) ->
 
 
 def write_gzip(path: Path, lines: Iterator[str]) -> None:
-    """Lines through the gzip program, as published files are."""
+    """Compress lines with the gzip program, as published files are."""
     with (
         path.open("wb") as out,
         subprocess.Popen(["gzip", "-c"], stdin=subprocess.PIPE, stdout=out) as process,
@@ -168,7 +168,7 @@ def run_prepare(reviews: Path, out: Path, num_users: int) -> None:
 
 
 def start_ray(folder: Path) -> None:
-    """Ray, with one small ``prepare`` behind it."""
+    """Start Ray and run one small ``prepare``."""
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
@@ -185,7 +185,7 @@ def start_ray(folder: Path) -> None:
     from msrrec.data.prepare import prepare
     from msrrec.data.sources import base
 
-    base.SMALL_BYTES = 0  # the small one on Ray as well
+    base.SMALL_BYTES = 0  # use Ray for the small one too
     prepare(
         "amazon",
         str(small / "reviews.json.gz"),
@@ -217,7 +217,7 @@ def measure(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def make_files(folder: Path, num_reviews: int) -> None:
-    """The two files, unless they are there."""
+    """Make the two files unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "meta.json.gz").exists():
         return

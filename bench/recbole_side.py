@@ -18,7 +18,7 @@ from typing import Any
 
 
 def stand_in(name: str, **attributes: Any) -> None:
-    """A module that RecBole imports and that nothing here calls."""
+    """Register an empty module that RecBole imports but that is not used here."""
     module = types.ModuleType(name)
     vars(module).update(attributes)
     sys.modules[name] = module
@@ -29,7 +29,7 @@ stand_in("torch.utils.tensorboard", SummaryWriter=lambda *_: Silent())
 
 
 class Silent:
-    """A log of training that keeps nothing."""
+    """A logger that discards everything."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
@@ -42,7 +42,7 @@ from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 
 
 def configure(job: dict[str, Any], checkpoints: str) -> Config:
-    """RecBole's defaults but for split, ranking over all items, histories and early stopping."""
+    """RecBole's defaults, except for split, full ranking, histories and early stopping."""
     return Config(
         model=job["model"],
         dataset=job["name"],
@@ -73,7 +73,7 @@ def configure(job: dict[str, Any], checkpoints: str) -> Config:
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Train, and time or test."""
+    """Train one model, and time or test it."""
     torch.set_num_threads(job["threads"])
     load = torch.load
     torch.load = lambda *args, **options: load(*args, **{"weights_only": False, **options})
@@ -94,7 +94,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def time_epoch(trainer: Any, train: Any, epoch: int) -> float:
-    """CPU seconds of one pass."""
+    """CPU seconds of one epoch."""
     begin = time.process_time()
     trainer._train_epoch(train, epoch)
     return time.process_time() - begin

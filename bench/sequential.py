@@ -53,16 +53,16 @@ PACKAGES = (
     "colorama==0.4.4",
 )
 LENGTH, BATCH_SIZE, PATIENCE, MAX_EPOCHS = 10, 2048, 10, 300
-"""RecBole's defaults but for the length, on both sides."""
+"""RecBole's defaults except for the length, on both sides."""
 CUTOFF = 10
 SIZES = {"1,500 users": (1_500, 5_678, 9_755), "100,000 interactions": (9_000, 9_000, 100_000)}
-"""Users, items and events."""
+"""Numbers of users, items and events."""
 
 Sequences = list[list[int]]
 
 
 def make_environment(work: Path) -> str:
-    """The Python of RecBole's environment, made where it is missing."""
+    """Python of RecBole's environment, which is made if it is missing."""
     folder = work / "recbole"
     python = str(folder / "bin" / "python")
     if not (folder / "made").exists():
@@ -76,7 +76,7 @@ def make_environment(work: Path) -> str:
 
 
 def ask_recbole(python: str, job: dict[str, Any]) -> dict[str, Any]:
-    """What RecBole's half says of a job."""
+    """The output of RecBole's side for a job."""
     script = str(Path(__file__).with_name("recbole_side.py"))
     done = subprocess.run(
         [python, script, json.dumps(job)], capture_output=True, text=True, check=False
@@ -88,7 +88,7 @@ def ask_recbole(python: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_events(sequences: Sequences, work: Path, name: str) -> None:
-    """All events in RecBole's format; their order in a sequence is their time."""
+    """Write all events in RecBole's format; the position in a sequence is the time."""
     folder = work / "data" / name
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
@@ -123,7 +123,7 @@ def make_events(num_users: int, num_items: int, num_events: int) -> Sequences:
 
 
 def build(name: str, sequences: Sequences, seed: int) -> Network:
-    """An untrained network of the usual settings."""
+    """An untrained network with the usual settings."""
     torch.manual_seed(seed)
     system: Any = SYSTEMS[name]
     network: Network = system.network(
@@ -133,7 +133,7 @@ def build(name: str, sequences: Sequences, seed: int) -> Network:
 
 
 def target_ranks(network: Network, sequences: Sequences, held_out: int) -> list[int]:
-    """Ranks among all items of the event ``held_out`` from the end, after all before it."""
+    """Ranks among all items of the event ``held_out`` places from the end."""
     histories = [codes[:-held_out] for codes in sequences]
     users = list(range(1, len(sequences) + 1))
     states = encode_histories(network, histories, users, LENGTH)
@@ -145,7 +145,7 @@ def target_ranks(network: Network, sequences: Sequences, held_out: int) -> list[
 
 
 def fit_ours(name: str, sequences: Sequences, seed: int) -> dict[str, float]:
-    """Our test figures, trained as RecBole trains."""
+    """This project's test figures, trained like RecBole's."""
     system: Any = SYSTEMS[name]
     settings = FitSettings(LENGTH, BATCH_SIZE, MAX_EPOCHS, PATIENCE, seed)
     network = build(name, sequences, seed)
@@ -166,7 +166,7 @@ def fit_ours(name: str, sequences: Sequences, seed: int) -> dict[str, float]:
 
 
 def recbole_job(work: Path, name: str, model: str, seed: int) -> dict[str, Any]:
-    """What both kinds of jobs for RecBole share."""
+    """Common fields of jobs for RecBole."""
     return {
         "folder": str((work / "data").absolute()),
         "name": name,
@@ -180,7 +180,7 @@ def recbole_job(work: Path, name: str, model: str, seed: int) -> dict[str, Any]:
 
 
 def parity(arguments: argparse.Namespace) -> None:
-    """Recall@10 and NDCG@10 of both sides over seeds, a line of JSON a model."""
+    """Print Recall@10 and NDCG@10 of both sides over seeds, one line of JSON per model."""
     python = make_environment(arguments.work)
     sequences = read_events(arguments.interactions, arguments.k_core)
     write_events(sequences, arguments.work, "parity")
@@ -196,7 +196,7 @@ def parity(arguments: argparse.Namespace) -> None:
 
 
 def compare_seeds(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Means of both sides, RecBole's spread, and whether our mean reaches into it."""
+    """Means of both sides, RecBole's spread, and whether our mean lies within it."""
     told: dict[str, Any] = {}
     for metric in ("recall@10", "ndcg@10"):
         ours, theirs = ([run[metric] for run in found[side]] for side in ("ours", "recbole"))
@@ -210,7 +210,7 @@ def compare_seeds(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    """CPU seconds of an epoch on both sides, a line of JSON a model and size."""
+    """Print CPU seconds per epoch on both sides, one line of JSON per model and size."""
     python = make_environment(arguments.work)
     for title, size in SIZES.items():
         sequences, epochs = make_events(*size), 4 if size[2] < 20_000 else 2
@@ -243,7 +243,7 @@ def time_ours(name: str, sequences: Sequences, epochs: int) -> list[float]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse and run."""
+    """Parse arguments and run one of the two benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/bench-sequential"))
     commands = parser.add_subparsers(required=True)

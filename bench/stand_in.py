@@ -1,7 +1,7 @@
-"""A teacher over HTTP that answers as it is told, after as long as it is told, and logs each call.
+"""A stand-in teacher over HTTP with a given answer and latency, which logs each call.
 
-Plain asyncio streams and no web framework, so that it is not what a benchmark measures, and so that
-it can also break off, answer halves and speak no HTTP at all.
+It uses plain asyncio streams and no web framework, to add little time to a benchmark, and to be
+able to break off, send incomplete responses or not speak HTTP at all.
 """
 
 import asyncio
@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Respond = Callable[[int, str], Awaitable[tuple[bytes, str]]]
-"""From a request's number (from 1) and prompt to raw bytes and a word for the log. Where the bytes
-say ``connection: close`` or are none, the connection ends."""
+"""Function from a request's number (from 1) and prompt to raw bytes and a word for the log. If the
+bytes contain ``connection: close`` or are empty, the connection ends."""
 
 
 @dataclass
 class Call:
-    """One request as the teacher saw it; seconds of the event loop's clock, ``end_s`` 0 till then.
+    """One request as the teacher saw it; times in seconds of the event loop.
+
+    ``end_s`` is 0 until the request is answered.
 
     Attributes:
-        kind: What it was answered with.
+        kind: The kind of the response.
     """
 
     prompt: str
@@ -32,7 +34,7 @@ class Call:
 
 
 def http_reply(status: int, body: bytes, **headers: str) -> bytes:
-    """A whole HTTP response; names of headers with ``_`` for ``-``."""
+    """A whole HTTP response; ``_`` in header names stands for ``-``."""
     fields = {"content-type": "application/json", "content-length": str(len(body))}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -53,11 +55,11 @@ def completion(text: str, **message: Any) -> dict[str, Any]:
 
 
 class StandIn:
-    """The teacher: its log, and the loop that it runs in.
+    """The stand-in teacher: its log, and its event loop.
 
     Attributes:
-        calls: In the order in which they came.
-        port: Of loopback, known when it listens.
+        calls: Calls in order of arrival.
+        port: Port on loopback, known once it listens.
     """
 
     def __init__(self, respond: Respond) -> None:
@@ -68,16 +70,16 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        """What ``teacher.base_url`` is."""
+        """Value for ``teacher.base_url``."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def in_flight(self) -> int:
-        """Requests that wait for their answer."""
+        """Number of unanswered requests."""
         return sum(call.end_s == 0 for call in self.calls)
 
     async def serve(self, port: int, is_ready: Callable[[], Any], stop: asyncio.Event) -> None:
-        """Listen until told to stop, then end as if killed: what is in flight is not answered."""
+        """Listen until told to stop; requests in flight are then dropped."""
         server = await asyncio.start_server(self._handle, "127.0.0.1", port, backlog=2048)
         self.port = server.sockets[0].getsockname()[1]
         is_ready()
@@ -98,7 +100,7 @@ class StandIn:
         self._tasks.discard(asyncio.current_task())
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; whether the connection goes on."""
+        """Handle one request; whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
         body = json.loads(await reader.readexactly(length))
@@ -116,7 +118,7 @@ class StandIn:
 
 @contextlib.contextmanager
 def running(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
-    """The teacher in a thread of its own, on a free port or a given one, as long as the block."""
+    """Run the teacher in a thread within the block, on a free or a given port."""
     ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 
     def run() -> None:

@@ -42,8 +42,8 @@ class Case:
     """One measurement.
 
     Attributes:
-        tail: Whether latencies are lognormal, 0.2 to 20 s, and not 0.2 s each.
-        tau: Valid paths to stop at, or None for all examples.
+        tail: Whether latencies are lognormal from 0.2 to 20 s, instead of always 0.2 s.
+        tau: Number of valid paths at which to stop; None for all examples.
     """
 
     in_flight: int
@@ -94,7 +94,7 @@ def write_dataset(folder: Path, num_examples: int) -> Dataset:
 
 
 def teach(prompt: str, rng: random.Random) -> tuple[bytes, str]:
-    """A whole chain that names the marked candidate, or, in a known share, the one beside it."""
+    """A chain that names the marked candidate, or, for a known share, the one beside it."""
     lines = [line for line in prompt.splitlines() if line.startswith("(")]
     titles = [line.partition(") ")[2] for line in lines]
     target = next(n for n, title in enumerate(titles) if title.startswith(MARK))
@@ -108,7 +108,7 @@ def teach(prompt: str, rng: random.Random) -> tuple[bytes, str]:
 
 
 def serve_teacher(tail: bool, pipe: Any) -> None:
-    """The teacher's process: its port goes through the pipe first, and its log when asked."""
+    """The teacher's process: sends its port through the pipe, and its log on request."""
 
     async def main() -> None:
         rng, stop = random.Random(0), asyncio.Event()
@@ -129,7 +129,7 @@ def serve_teacher(tail: bool, pipe: Any) -> None:
 
 @contextlib.contextmanager
 def teacher_process(tail: bool) -> Iterator[tuple[str, list[tuple[float, float, str]]]]:
-    """Its address, and its log, filled when the block ends."""
+    """Address of the teacher, and its log, which is filled when the block ends."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=serve_teacher, args=(tail, theirs)
@@ -162,12 +162,12 @@ def measure(case: Case, seconds: float, folder: Path) -> dict[str, float]:
         )
         begin = time.monotonic()
         synthesize(dataset, str(folder / "out"), config)
-        end = time.monotonic()  # the clock of the teacher's event loop too
+        end = time.monotonic()  # the same clock as the teacher's event loop
     return {"run_s": end - begin, **ratios(log, case, end)}
 
 
 def ratios(log: list[tuple[float, float, str]], case: Case, end_s: float) -> dict[str, float]:
-    """Wall time over the ideal, and the calls begun after tau, by the teacher's log."""
+    """Wall time over the ideal, and the number of calls begun after tau, from the teacher's log."""
     first = min(begin for begin, _, _ in log)
     last_begin = max(begin for begin, _, _ in log)
     last_end = max(end for _, end, _ in log)

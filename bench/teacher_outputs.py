@@ -49,7 +49,7 @@ def find_item(pattern: str, text: str) -> str:
 
 
 def tell(result: Chain | int | ParseFailure, right: str) -> str:
-    """One word or two on what was read."""
+    """One or two words about the result of reading."""
     if isinstance(result, ParseFailure):
         is_step = result.reason == "incomplete"
         return f"{result.reason}, {result.detail}" if is_step else result.reason
@@ -57,7 +57,7 @@ def tell(result: Chain | int | ParseFailure, right: str) -> str:
 
 
 def read_names(texts: Sequence[Named], *, with_item: bool) -> Counter[str]:
-    """Which of six titles each text names."""
+    """Counts of which of six titles each text names."""
     rng, titles = random.Random(0), sorted({title for _, title in texts})
     counts: Counter[str] = Counter()
     for text, title in texts:
@@ -70,12 +70,12 @@ def read_names(texts: Sequence[Named], *, with_item: bool) -> Counter[str]:
 
 
 def read_chains(texts: Sequence[str]) -> Counter[str]:
-    """What ``parse_chain`` makes of each text."""
+    """Counts of the results of ``parse_chain``."""
     return Counter(tell(parse_chain(text), "five steps") for text in texts)
 
 
 def read_three_steps(rows: Sequence[dict[str, Any]]) -> Counter[str]:
-    """Three answers under their numbers, read as the user side's chain."""
+    """Counts for three answers with numbers, read as the user side's chain."""
     counts: Counter[str] = Counter()
     for row in rows:
         steps = [step.strip() for step in row["step_outputs"]]
@@ -97,7 +97,7 @@ def read_lines(rows: Sequence[dict[str, Any]]) -> Counter[str]:
 
 
 def read_leaks(texts: Sequence[Named]) -> Counter[str]:
-    """What each text says of its item that no prompt told."""
+    """Counts of knowledge about its item that each text could not have from its prompt."""
     return Counter(find_leak([text], [title], 0) or "nothing" for text, title in texts)
 
 

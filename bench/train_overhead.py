@@ -1,4 +1,4 @@
-"""What Ray Train, metrics and checkpoints cost beside the bare loop of optimizer steps.
+"""Measure the overhead of Ray Train, metrics and checkpoints over a bare loop of optimizer steps.
 
     python -m bench.train_overhead
 
@@ -54,7 +54,7 @@ def save_model(folder: Path) -> None:
 
 
 def make_job(model: str, steps: int) -> tuple[Any, Any]:
-    from bench.training import LENGTHS, REASONING, make_examples
+    from bench.training_systems import LENGTHS, REASONING, make_examples
     from msrrec.training.worker import TrainingJob
 
     source = ModelSource("random", model, None, "number_title")
@@ -65,13 +65,13 @@ def make_job(model: str, steps: int) -> tuple[Any, Any]:
 
 
 class Clock:
-    """Wall time, processor time of this process, and of the whole machine, in seconds."""
+    """Seconds of wall time, of CPU time of this process, and of the whole machine."""
 
     def __init__(self) -> None:
         self.last = self._read()
 
     def lap(self) -> list[float]:
-        """Since the last lap."""
+        """Seconds since the last lap."""
         now = self._read()
         lap = [b - a for a, b in zip(self.last, now, strict=True)]
         self.last = now
@@ -85,7 +85,7 @@ class Clock:
 
 
 def time_bare(model: str, steps: int) -> list[list[float]]:
-    """A lap of every step."""
+    """Times of every step in the bare loop."""
     import torch
 
     from msrrec.training.learner import Learner
@@ -105,7 +105,7 @@ def time_bare(model: str, steps: int) -> list[list[float]]:
 
 
 def timed_worker(settings: dict[str, Any]) -> dict[str, list[Any]]:
-    """The worker of ``msrrec train``, which notes a lap of every step and of every checkpoint."""
+    """The worker of ``msrrec train``, with times of every step and checkpoint."""
     from msrrec.training import worker
 
     laps: list[list[float]] = []
@@ -132,7 +132,7 @@ def timed_worker(settings: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def time_ray(model: str, steps: int) -> dict[str, list[Any]]:
-    """A lap of every step and what comes after it, and the seconds of every checkpoint."""
+    """Times of every step with its metrics, and of every checkpoint, in Ray Train."""
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -161,13 +161,13 @@ def measure(system: str, model: str, steps: int) -> Any:
     """Times from a fresh process."""
     command = [sys.executable, "-m", "bench.train_overhead", "--time", system, "--model", model]
     command += ["--steps", str(steps)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as training's workers have it
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as in training's workers
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(rounds: int, steps: int) -> dict[str, float]:
-    """The first two steps of each process are left out: they fill caches, and bound Ray's start."""
+    """Overheads; the first two steps of each process are left out, as they fill caches."""
     bare, inside, reports = [], [], []
     with tempfile.TemporaryDirectory() as model:
         save_model(Path(model))

@@ -1,1 +1,1 @@
-"""Entry points for `ray job submit -- python -m jobs.<stage>`; each is the command of its name."""
+"""Entry points for ``ray job submit -- python -m jobs.<stage>``; each runs one command."""

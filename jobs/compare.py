@@ -1,4 +1,4 @@
-"""Any list of systems on one dataset, in one table.
+"""Compare systems on one dataset in one table.
 
 ray job submit --working-dir . -- python -m jobs.compare --dataset DATA --systems A,B --out OUT
 """

@@ -1,4 +1,4 @@
-"""HitRatio@1 and ValidRatio on the frozen candidates.
+"""Measure HitRatio@1 and ValidRatio on the frozen candidates.
 
 ray job submit --working-dir . -- python -m jobs.evaluate --dataset DATA --model MODEL --out OUT
 """

@@ -1,4 +1,4 @@
-"""Raw purchases to a frozen dataset.
+"""Turn raw purchases into a frozen dataset.
 
 ray job submit --working-dir . -- python -m jobs.prepare --source demo --out OUT
 """

@@ -1,4 +1,4 @@
-"""One page from all evaluations below a folder.
+"""Write a report about all evaluations below a folder.
 
 ray job submit --working-dir . -- python -m jobs.report DIR
 """

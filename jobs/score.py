@@ -1,4 +1,4 @@
-"""METEOR, BERTScore, GPTScore and a judge's marks of an evaluation's reasoning.
+"""Score an evaluation's reasoning: METEOR, BERTScore, GPTScore and a judge's marks.
 
 ray job submit --working-dir . -- python -m jobs.score EVALUATION --dataset DATA --references PATHS
 """

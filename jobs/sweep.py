@@ -1,4 +1,4 @@
-"""Train and evaluate with different weights of reasoning and recommendation.
+"""Train and evaluate with several weights of reasoning and recommendation.
 
 ray job submit --working-dir . -- python -m jobs.sweep --dataset DATA --reasoning DIR --out OUT
 """

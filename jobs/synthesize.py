@@ -1,4 +1,4 @@
-"""A teacher's reasoning paths, pruned.
+"""Make a teacher's reasoning paths, and prune them.
 
 ray job submit --working-dir . -- python -m jobs.synthesize --dataset DATA --out OUT
 """

@@ -1,4 +1,4 @@
-"""Fine-tune the LLM on reasoning and behaviour.
+"""Fine-tune the student on reasoning and purchases.
 
 ray job submit --working-dir . -- python -m jobs.train --dataset DATA --reasoning DIR --out OUT
 """

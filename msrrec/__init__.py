@@ -38,7 +38,7 @@ def weighted_loss(
     alpha: float,
     beta: float,
 ) -> "torch.Tensor":
-    """Eq. 1-2, mean over examples; see ``msrrec.training.loss.weighted_loss``."""
+    """The training loss (paper, Eq. 1-2); see ``msrrec.training.loss.weighted_loss``."""
     from msrrec.training.loss import weighted_loss as loss  # torch, seconds to import
 
     return loss(logits, labels, segments, alpha, beta)

@@ -1,4 +1,4 @@
-"""``python -m msrrec`` is the command ``msrrec``."""
+"""Makes ``python -m msrrec`` the same as the command ``msrrec``."""
 
 from msrrec.cli import main
 

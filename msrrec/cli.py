@@ -1,6 +1,6 @@
-"""The command line: parse, run one stage or call the library once, print one JSON line.
+"""The command line: parse arguments, run one stage or library function, print one JSON line.
 
-Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 failure.
+Exit codes: 0 success, 1 failure, 2 bad input (one sentence on stderr).
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ import typer
 from msrrec import __version__, log, stage
 from msrrec.baselines import BASELINES
 from msrrec.comparison.registry import system_names
-from msrrec.config import RunConfig, load_config
+from msrrec.config import EMBEDDED, RunConfig, did_you_mean, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
 from msrrec.data.sources import SOURCES
@@ -32,8 +33,8 @@ logger = logging.getLogger("msrrec.cli")
 app = typer.Typer(
     name="msrrec",
     help="Multi-step reasoning for LLM sequential recommendation, on Ray and vLLM.",
-    epilog="The road: prepare, synthesize, train, evaluate, compare, report, recommend, serve. "
-    "`msrrec demo` goes all of it.",
+    epilog="In order: prepare, synthesize, train, evaluate, compare, report, recommend, serve. "
+    "`msrrec demo` runs them all.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -45,9 +46,9 @@ ConfigFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that go before the file's."),
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings; they override the file's."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved settings and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and stop.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
@@ -55,18 +56,18 @@ Source = Annotated[
     str,
     typer.Option(
         metavar=f"[{'|'.join(SOURCES)}]",
-        help="What the files are; demo is the embedded world and needs none.",
+        help="Format of the files; demo is the embedded world and needs no files.",
     ),
 ]
 Interactions = Annotated[
-    str | None, typer.Option(help="Reviews or ratings: a file, folder or glob.")
+    str | None, typer.Option(help="Purchases, reviews or ratings: a file, folder or glob.")
 ]
-Items = Annotated[str | None, typer.Option(help="Titles: a file, folder or glob.")]
+Items = Annotated[str | None, typer.Option(help="Items with titles: a file, folder or glob.")]
 ModelDir = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Folder made by `msrrec train`, a base model's, `embedded`; evaluate also takes the "
+        help="Folder made by `msrrec train`, a base model, or `embedded`; evaluate also takes the "
         "name of a baseline, such as `popularity`.",
     ),
 ]
@@ -86,7 +87,7 @@ def resolve(
 ) -> RunConfig:
     """The settings of a run; with ``--dry-run`` they are shown and the command ends.
 
-    Settings that are given and that the command does not use are named.
+    A warning lists given settings that the command does not use.
     """
     given = list(overrides or ())
     resolved = load_config(config, given)
@@ -101,15 +102,20 @@ def resolve(
 
 
 def emit(summary: Summary) -> None:
-    """The one line of stdout."""
+    """Print the summary as the one line of stdout."""
     print(json.dumps(summary, ensure_ascii=False))
 
 
 def teacher_keys(config: RunConfig) -> dict[str, str]:
-    """The API keys of the teachers and the judge that the environment has, by its names."""
+    """The API keys of teachers and judge found in the environment, by variable name."""
     names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
     names.add(config.judge.api_key_env)
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def expand(path: str) -> str:
+    """A path with ``~`` expanded, which a shell leaves to us in ``--out=~/runs``."""
+    return path if "://" in path else os.path.expanduser(path)
 
 
 def run_stage(
@@ -120,9 +126,9 @@ def run_stage(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Run a row of the table of stages and print its summary."""
-    named = {name: path for name, path in inputs.items() if path is not None}
-    call = Call(out, config, named, options, teacher_keys(config))
+    """Run one stage and print its summary."""
+    named = {name: expand(path) for name, path in inputs.items() if path is not None}
+    call = Call(expand(out), config, named, options, teacher_keys(config))
     emit(row.run(call, overwrite=overwrite))
 
 
@@ -143,7 +149,7 @@ def prepare(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Raw purchases to a frozen dataset: k-core, users, splits, candidates."""
+    """Turn raw purchases into a frozen dataset: k-core, users, splits, candidates."""
     inputs = {"interactions": interactions, "items": items}
     run = resolve("prepare", config, overrides, dry_run, _PREPARE, source=source, **inputs)
     run_stage(stage.PREPARE, out, run, inputs, overwrite, source=source)
@@ -161,11 +167,11 @@ def synthesize(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """A teacher's reasoning paths for the training examples, pruned.
+    """Ask a teacher for reasoning paths on the training examples, and prune them.
 
-    Answers are journaled as they arrive; a rerun goes on where the last one stopped.
-    --overwrite judges the journal anew and pays for no answer again.
-    --dry-run also estimates calls, tokens, cost and time, without a call.
+    Completions are journaled as they arrive; a rerun continues where the last one stopped.
+    --overwrite judges the journal again without paying for a completion twice. --dry-run also
+    estimates calls, tokens, cost and time, without a call.
     """
     run = resolve("synthesize", config, overrides, False, _SYNTHESIZE)
     if dry_run:
@@ -188,14 +194,14 @@ def train(
     out: OutDir,
     reasoning: Annotated[
         str | None,
-        typer.Option(help="Folder made by `msrrec synthesize`; not with train.reasoning=false."),
+        typer.Option(help="Folder made by `msrrec synthesize`; unused with train.reasoning=false."),
     ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """LoRA fine-tuning on reasoning and behaviour with the weighted loss of Eq. 1-2."""
+    """Fine-tune the student with LoRA on reasoning and purchases (weighted loss, Eq. 1-2)."""
     inputs = {"dataset": dataset, "reasoning": reasoning}
     run = resolve("train", config, overrides, dry_run, _TRAIN, **inputs)
     if (hint := hint_at_preset(run)) is not None:
@@ -215,18 +221,19 @@ def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
     out: OutDir,
-    name: Annotated[str | None, typer.Option(help="What tables call the system.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the system in tables.")] = None,
     variant: Variants = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """HitRatio@1 and ValidRatio on the frozen candidates, one row a user.
+    """Measure HitRatio@1 and ValidRatio on the frozen candidates of every user.
 
-    Unless told otherwise, the variants are user, item, full and fused.
+    The default variants are user, item, full and fused.
     """
     run = resolve("evaluate", config, overrides, dry_run, _EVALUATE, dataset=dataset, model=model)
+    check_baseline_name(model)
     if model not in BASELINES:
         variants = list(parse_variants(variant or ["user", "item", "full", "fused"]))
         inputs = {"dataset": dataset, "model": model}
@@ -234,7 +241,9 @@ def evaluate(
         return
     for option, value in (("--variant", variant), ("--name", name)):
         if value:
-            raise ConfigError(f"{option}: {model} is a baseline and has none; leave it out")
+            raise ConfigError(
+                f"{option}: {model} is a baseline, which does not take this option; leave it out"
+            )
     run_stage(stage.EVALUATE_BASELINE, out, run, {"dataset": dataset}, overwrite, system=model)
 
 
@@ -252,10 +261,9 @@ def sweep(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train and evaluate with different weights of reasoning and recommendation (Figure 6).
+    """Train and evaluate with several weights of reasoning and recommendation (Figure 6).
 
-    Unless told otherwise, the variants are full and fused. Finished runs of a killed sweep are
-    kept, and so are those of a narrower one.
+    The default variants are full and fused. Finished runs of a killed or smaller sweep are reused.
     """
     inputs = {"dataset": dataset, "reasoning": reasoning}
     run = resolve("sweep", config, overrides, dry_run, _SWEEP, **inputs)
@@ -281,10 +289,10 @@ def score(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """METEOR, BERTScore, GPTScore and a judge's marks of the reasoning.
+    """Score the reasoning: METEOR, BERTScore, GPTScore and the marks of a judge.
 
-    The references are the teacher's correct paths for the same users. Votes of the judge are kept;
-    a rerun, also with --overwrite, pays for none again.
+    The references are the teacher's correct paths for the same users. The judge's votes are kept,
+    so a rerun, even with --overwrite, pays for none again.
     """
     inputs = {"dataset": dataset, "references": references}
     run = resolve("score", config, overrides, dry_run, _SCORE, **inputs)
@@ -304,23 +312,25 @@ def compare(
     systems: Annotated[
         str,
         typer.Option(
-            help="Names with commas between, in the order of the table: "
+            help="Comma-separated names, in the order of the table: "
             f"{', '.join(system_names())}, or LABEL=FOLDER of a trained model."
         ),
     ],
     reasoning: Annotated[
         str | None,
-        typer.Option(help="Folder made by `msrrec synthesize`, for msrrec trained on the spot."),
+        typer.Option(
+            help="Folder made by `msrrec synthesize`; needed by systems that are trained on it."
+        ),
     ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Any list of systems on the same frozen examples: one table, intervals, paired tests.
+    """Compare systems on the same frozen examples: one table, intervals, paired tests.
 
-    Each is run once: its result is found again by its inputs' contents and its settings. A failing
-    one is shown in the table, leaves the rest, and makes the exit code 1.
+    Each system runs once; its result is reused while its inputs and settings are unchanged. A
+    system that fails is shown in the table, does not stop the others, and makes the exit code 1.
     """
     names = [name.strip() for name in systems.split(",") if name.strip()]
     arguments = {"dataset": dataset, "systems": names, "reasoning": reasoning}
@@ -345,9 +355,9 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Evaluations below this folder.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with evaluations below it.")],
 ) -> None:
-    """One HTML page and JSON from all evaluations below a folder."""
+    """Write one HTML page and a JSON file about all evaluations below a folder."""
     from msrrec.report.page import report_folder
 
     emit(report_folder(folder))
@@ -360,20 +370,20 @@ _RECOMMEND = ("inference", "model")
 def recommend(
     model: ModelDir,
     history: Annotated[
-        list[str], typer.Option(help="A title that was bought; repeat it, oldest first.")
+        list[str], typer.Option(help="Title of a purchase; repeat it, oldest first.")
     ],
     candidate: Annotated[
-        list[str], typer.Option(help="A title to choose from; repeat it, at least two.")
+        list[str], typer.Option(help="Title of a candidate; repeat it, at least twice.")
     ],
     domain: Annotated[
-        str | None, typer.Option(help="What the prompt calls the shop; unset: the model's own.")
+        str | None, typer.Option(help="What the prompt calls the shop. Unset: as in training.")
     ] = None,
     mode: Annotated[str, typer.Option(help=f"{', '.join(MODES)}.")] = "fused",
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """One recommendation with its reasoning."""
+    """Recommend one of the candidates, with the reasoning."""
     run = resolve("recommend", config, overrides, dry_run, _RECOMMEND, model=model)
     from msrrec.inference.recommender import Recommender
     from msrrec.reasoning.encoding import Query, check_query
@@ -399,7 +409,7 @@ def recommend(
 
 
 def describe_side(titles: Sequence[str], output: "SideOutput") -> Summary:
-    """What one side wrote; its whole text where that names no candidate."""
+    """One side's choice and reasoning; its whole output if that names no candidate."""
     shown = {"reasoning": output.reasoning, "perplexity": output.perplexity}
     if output.index is None:
         return {"item": None, **shown, "text": output.text}
@@ -407,7 +417,7 @@ def describe_side(titles: Sequence[str], output: "SideOutput") -> Summary:
 
 
 def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[Summary] | None:
-    """All candidates with their probability, likeliest first; None where it was not measured."""
+    """All candidates by falling probability; None if probabilities were not measured."""
     from msrrec.inference.fusion import candidate_probabilities
 
     shares = zip(titles, candidate_probabilities(chosen), strict=False)
@@ -421,13 +431,13 @@ _SERVE = ("serve", "inference", "model", "ray")
 @app.command(epilog=settings_help(*_SERVE))
 def serve(
     model: ModelDir,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Network address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port.")] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """The online service: POST /v1/recommend and a web page."""
+    """Start the online service: POST /v1/recommend and a web page."""
     given = [f"serve.{k}={v}" for k, v in (("host", host), ("port", port)) if v is not None]
     given = [*(overrides or ()), *given]
     run = resolve("serve", config, given, dry_run, _SERVE, model=model)
@@ -449,10 +459,10 @@ def demo(
     config: ConfigFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """The whole road on the embedded world, in minutes, then a page to look at.
+    """Run every stage on the embedded world, in minutes, then serve a page to look at.
 
-    With another --source it goes through purchases of your own. Unless told otherwise, the settings
-    are those of --config demo.
+    With another --source it runs on your own purchases. The default settings are those of --config
+    demo.
     """
     preset = config or "demo"
     run = resolve("demo", preset, overrides, dry_run, (*_DEMO, "judge"), out=out)
@@ -462,16 +472,26 @@ def demo(
     emit(run_demo(out, run, preset, source, files))
 
 
-def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
-    """Known variants, in the order given, commas allowed."""
-    from msrrec.config import did_you_mean
+def check_baseline_name(model: str) -> None:
+    """Refuse a name that is neither a folder nor a hub's and almost that of a baseline.
 
+    Raises:
+        ConfigError: If the name is so.
+    """
+    is_known = model in (*BASELINES, EMBEDDED) or "/" in model or Path(model).exists()
+    near = "" if is_known else did_you_mean(model, BASELINES)
+    if near:
+        raise ConfigError(f"--model {model}: no such folder and no such baseline{near}")
+
+
+def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
+    """The variants that the names stand for, in the order given; a name may hold commas."""
     variants = tuple(part.strip() for name in names for part in name.split(","))
     for name in variants:
         if name not in MODES:
             near = did_you_mean(name, MODES)
             known = ", ".join(MODES)
-            raise ConfigError(f"variant {name!r}: unknown; expected one of {known}{near}")
+            raise ConfigError(f"variant {name!r}: is unknown; expected one of {known}{near}")
     return variants
 
 
@@ -497,7 +517,7 @@ def options(
 
 
 def main(command: str | None = None) -> None:
-    """Run the command line; with a command's name, its arguments are all of argv."""
+    """Run the command line; given a command's name, all of argv are its arguments."""
     log.setup()
     arguments = [*([command] if command else []), *sys.argv[1:]]
     run_guarded(lambda: app(arguments, standalone_mode=True))

@@ -1,4 +1,4 @@
-"""Starting Ray: the cluster of the job, a named one, or one of our own on this machine."""
+"""Starting Ray: the submitted job's cluster, a named one, or a local one."""
 
 import contextlib
 import logging
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from msrrec.errors import EngineError, first_line
 
 OBJECT_STORE_BYTES = 1 << 30
-"""Size of the object store of a Ray that we start; a cluster has its own."""
+"""Size of the object store of a local Ray; a cluster has its own."""
 
 
 @contextlib.contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
-    """Ray for a while: a session that is open already is used and left open.
+    """A context with Ray running; a session that is already open is used and left open.
 
-    Our own Ray listens on loopback alone and ends with the block.
+    A local Ray listens on loopback only and stops with the context.
 
     Raises:
         EngineError: If the named cluster does not answer, or Ray can't be started here.
     """
-    # Ray Train looks for a reported checkpoint this often; its default of 2 s is paid every time.
+    # Seconds between Ray Train's looks for a checkpoint; the default of 2 s delays every report.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray  # half a second to import
 
@@ -57,7 +57,7 @@ def _start_own(num_cpus: int | None) -> None:
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            include_dashboard=True,  # Ray Train asks it whether its controller lives
+            include_dashboard=True,  # Ray Train asks the dashboard whether its controller lives
             dashboard_host="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,
@@ -70,12 +70,12 @@ def _start_own(num_cpus: int | None) -> None:
 
 
 def _inside_a_job() -> bool:
-    """Whether Ray itself started this process (`ray job submit`) and says where its cluster is."""
+    """Whether ``ray job submit`` started this process, so that the cluster's address is known."""
     return "RAY_ADDRESS" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def quiet_ray_data() -> None:
-    """Our own progress lines say what happens; Ray Data's bars would write over them."""
+    """Turn off Ray Data's progress bars, which would overwrite our own progress lines."""
     from ray.data import DataContext
 
     for name in ("ray.data", "ray.data.context"):

@@ -1,4 +1,4 @@
-"""What the command line shows, and the one place where errors end: sentence and exit code."""
+"""What the command line shows: settings, and errors as one sentence with an exit code."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def settings_help(*sections: str) -> str:
-    """The settings of some sections with defaults and meaning, for ``--help``."""
+    """The settings of some sections with defaults and descriptions, for ``--help``."""
     defaults = RunConfig()
     shown = [(name, getattr(defaults, name)) for name in sections]
     lines = [
@@ -27,7 +27,7 @@ def settings_help(*sections: str) -> str:
 
 
 def iter_settings(name: str, config: Config) -> Iterator[tuple[str, Any, str]]:
-    """Dotted name, value and meaning of every setting of a section."""
+    """Dotted name, value and description of every setting of a section."""
     for key, field in type(config).model_fields.items():
         value = getattr(config, key)
         if isinstance(value, Config):
@@ -37,7 +37,7 @@ def iter_settings(name: str, config: Config) -> Iterator[tuple[str, Any, str]]:
 
 
 def show_settings(command: str, config: RunConfig, sections: Sequence[str]) -> None:
-    """The page of a dry run, on stderr: the settings that the command uses, changed ones marked."""
+    """Print on stderr the settings that a command would use, changed ones marked."""
     from rich.console import Console
     from rich.table import Table
 
@@ -76,21 +76,22 @@ def _plain(value: Any) -> Any:
 
 
 def hint_at_preset(config: RunConfig) -> str | None:
-    """What to say where the settings don't suit the embedded backbone; None where they do."""
+    """Advice if the settings do not suit the embedded backbone, else None."""
     if config.model.name_or_path != EMBEDDED:
         return None
     if config.train.learning_rate != RunConfig().train.learning_rate:
         return None
     return (
-        "the embedded backbone is tiny, and the settings are the paper's for 8 billion parameters; "
-        "--config embedded has settings that it learns with"
+        "the embedded backbone is tiny, but the settings are the paper's for 8 billion parameters; "
+        "use --config embedded, whose settings suit it"
     )
 
 
 def run_guarded(work: Callable[[], None]) -> None:
-    """Run a command; what goes wrong is one sentence on stderr and an exit code.
+    """Run a command; an error becomes one sentence on stderr and an exit code.
 
-    2 is bad input or a machine that lacks something, 1 a failure of the program, 130 an interrupt.
+    Exit codes: 1 for a failure of the program, 2 for bad input or a machine that lacks something,
+    130 for an interrupt.
     """
     try:
         work()
@@ -100,8 +101,11 @@ def run_guarded(work: Callable[[], None]) -> None:
         if os.environ.get("MSRREC_TRACEBACK"):
             raise
         _end(_describe_os_error(error), 2)
-    except KeyboardInterrupt:
-        _end("interrupted; the same command goes on where it was", 130)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
+        # Typer's own exit prints nothing
+        _end("interrupted; run the same command again to continue", 130)
 
 
 def _describe_os_error(error: OSError) -> str:
@@ -111,7 +115,7 @@ def _describe_os_error(error: OSError) -> str:
         errno.ENOSPC: "free space there and run the same command again",
         errno.EROFS: "choose a place that can be written",
         errno.EACCES: "choose a place that you may read and write",
-    }.get(error.errno or 0, "MSRREC_TRACEBACK=1 shows where")
+    }.get(error.errno or 0, "set MSRREC_TRACEBACK=1 to see where")
     return f"{where}{what}; {todo}"
 
 

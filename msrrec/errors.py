@@ -1,10 +1,8 @@
 """The exceptions that callers may catch.
 
-MsrRecError
-├── ConfigError    a setting is unknown, out of range or at odds with another
-├── DataError      an input file, row or id is not what it should be
-├── EngineError    a text generator can't start, refuses or died
-└── ModelError     a model folder is missing, incomplete or of another kind
+MsrRecError ├── ConfigError a setting is unknown, out of range or conflicts with another ├──
+DataError an input file, row or id is missing or invalid ├── EngineError a text generator can't
+start, refuses or died └── ModelError a model folder is missing, incomplete or of another kind
 
 Every message reads: where, what was found, what was expected, what to do. A bad completion is
 data, not an exception: see ``msrrec.reasoning.parsing``.
@@ -16,15 +14,15 @@ class MsrRecError(Exception):
 
 
 class ConfigError(MsrRecError):
-    """A setting is unknown, out of range or at odds with another."""
+    """A setting is unknown, out of range or conflicts with another."""
 
 
 class DataError(MsrRecError):
-    """An input file, row or id is not what it should be."""
+    """An input file, row or id is missing or invalid."""
 
 
 class EngineError(MsrRecError):
-    """A text generator can't start, refuses its key, or died."""
+    """A text generator can't start, refuses the API key, or died."""
 
 
 class ModelError(MsrRecError):
@@ -32,12 +30,12 @@ class ModelError(MsrRecError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line: its first line with text, else the name of its type."""
+    """The first non-empty line of an exception's message, or the name of its type."""
     return _lines(error)[0]
 
 
 def last_line(error: BaseException) -> str:
-    """The last line with text of what an exception says, as a traceback ends in the cause."""
+    """The last non-empty line of an exception's message, where tracebacks name the cause."""
     return _lines(error)[-1]
 
 

@@ -1,90 +1,138 @@
-"""Fingerprints of contents: equal where what is read is equal, wherever it lies."""
+"""Fingerprints of contents: equal contents have equal fingerprints, wherever they are stored."""
 
-import fnmatch
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-
-from pyarrow import fs
+from typing import Any, Protocol
 
 from msrrec import schema, storage
 from msrrec.config import EMBEDDED, RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.sources import Inputs, Source, make_source
 from msrrec.errors import DataError
 from msrrec.models import EMBEDDED_DIR, ModelSource, locate_model
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
+_BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.tiktoken")
 _CHUNK_BYTES = 1 << 24
 _LARGE_BYTES = 1 << 26
 
 
-def fingerprint_dataset(path: str, config: RunConfig) -> str:
-    """The fingerprint of a dataset: its files as they are now, and its domain."""
-    dataset = Dataset.load(path)
-    return hash_bytes(f"{dataset.fingerprint} {dataset.domain}".encode())
+class Reader(Protocol):
+    """What reads an input: a call of a stage."""
+
+    @property
+    def config(self) -> RunConfig:
+        """Settings of the run."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Paths of all its inputs, by name."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Its further arguments."""
+        ...
 
 
-def fingerprint_paths(path: str, config: RunConfig) -> str:
-    """The fingerprint of the kept paths, which are all that is read of a synthesis."""
+def fingerprint_interactions(path: str, reader: Reader) -> str:
+    """The fingerprint of the files that a source finds there, and of the domain that they give.
+
+    Remote files count by name, size and time of change, as reading them would take as long as the
+    work.
+    """
+    source, files = _find_files(reader)
+    domain = reader.config.data.domain or source.domain(path)
+    beside = () if "items" in reader.inputs else files.items  # as of MovieLens
+    return hash_parts([domain, *map(_fingerprint_file, (*files.interactions, *beside))])
+
+
+def fingerprint_items(path: str, reader: Reader) -> str:
+    """The fingerprint of the files of items that a source finds."""
+    return hash_parts(map(_fingerprint_file, _find_files(reader)[1].items))
+
+
+def _find_files(reader: Reader) -> tuple[Source, Inputs]:
+    source = make_source(reader.options["source"], reader.config.data)
+    return source, source.find(reader.inputs.get("interactions"), reader.inputs.get("items"))
+
+
+def fingerprint_dataset(path: str, reader: Reader) -> str:
+    """The fingerprint of a dataset: its files' current contents and its domain."""
+    return identify_dataset(Dataset.load(path))
+
+
+def identify_dataset(dataset: Dataset) -> str:
+    """The fingerprint of a dataset that is loaded."""
+    return hash_parts([dataset.fingerprint, dataset.domain])
+
+
+def fingerprint_paths(path: str, reader: Reader) -> str:
+    """The fingerprint of a synthesis: its kept paths, the only part that training reads."""
     return hash_bytes(storage.read_bytes(storage.join(path, schema.PATHS_FILE)))
 
 
-def fingerprint_model(path: str, config: RunConfig) -> str:
-    """The fingerprint of a trained or base model: its weights and how it answers."""
-    source = locate_model(path, config.model)
-    facts = [
-        hash_weights(source) or source.path,
-        source.revision,
-        source.answer_format,
-        source.domain,
-    ]
-    return hash_bytes(json.dumps(facts).encode())
+def fingerprint_model(path: str, reader: Reader) -> str:
+    """The fingerprint of a trained or base model: its files, and how it answers."""
+    return identify_model(locate_model(path, reader.config.model))
 
 
-def fingerprint_evaluation(path: str, config: RunConfig) -> str:
-    """The fingerprint of an evaluation: its predictions."""
-    return fingerprint_files(storage.join(path, "predictions", "*.parquet"), config)
+def identify_model(source: ModelSource) -> str:
+    """The fingerprint of weights, tokenizer, configuration and answer format of a model."""
+    places = [place for place in (source.path, source.adapter) if place]
+    facts = [source.revision, source.answer_format, source.domain]
+    return hash_parts([*map(_fingerprint_place, places), json.dumps(facts)])
 
 
-def fingerprint_files(path: str, config: RunConfig) -> str:
-    """The fingerprint of a file, a folder's files, or those that a pattern matches.
+def _fingerprint_place(place: str) -> str:
+    """A model folder by its files; a hub's model by its name."""
+    folder = Path(place)
+    files = {file for pattern in (*_WEIGHTS, *_BESIDE_WEIGHTS) for file in folder.glob(pattern)}
+    return hash_files(sorted(files)) if files else place
 
-    Remote files count by name, size and time, as reading them all would take as long as the work.
+
+def fingerprint_evaluation(path: str, reader: Reader) -> str:
+    """The fingerprint of an evaluation: its predictions.
 
     Raises:
         DataError: If there are none.
     """
-    digests = [_fingerprint_file(path, info) for info in _find(path)]
-    if not digests:
-        raise DataError(f"{path}: no such file or folder; expected the source's files there")
-    return hash_bytes("\n".join(digests).encode())
+    folder = storage.join(path, "predictions")
+    names = [name for name in storage.list_files(folder) if name.endswith(".parquet")]
+    if not names:
+        raise DataError(
+            f"{path}: holds no predictions; expected a folder made by `msrrec evaluate`"
+        )
+    contents = (hash_bytes(storage.read_bytes(storage.join(folder, name))) for name in names)
+    return hash_parts([*names, *contents])
 
 
-FINGERPRINTS: Mapping[str, Callable[[str, RunConfig], str]] = {
-    "interactions": fingerprint_files,
-    "items": fingerprint_files,
+FINGERPRINTS: Mapping[str, Callable[[str, Reader], str]] = {
+    "interactions": fingerprint_interactions,
+    "items": fingerprint_items,
     "dataset": fingerprint_dataset,
     "reasoning": fingerprint_paths,
     "references": fingerprint_paths,
     "model": fingerprint_model,
     "evaluation": fingerprint_evaluation,
 }
-"""What counts of each input of a stage, by the name of the input."""
+"""The function that fingerprints each kind of input, by the name of the input."""
 
 
 def fingerprint_setting(value: str) -> str:
-    """A setting that may name a folder: the fingerprint of its files, or else the setting."""
+    """The fingerprint of the files in a folder that a setting names, else the setting itself."""
     folder = EMBEDDED_DIR if value == EMBEDDED else Path(value).expanduser()
     return hash_files(sorted(folder.rglob("*.*"))) if folder.is_dir() else value
 
 
 def hash_weights(source: ModelSource) -> str | None:
-    """16 hexadecimal digits of all weight files of a model, adapter included.
+    """A hash (16 hexadecimal digits) of a model's weight files, its adapter's included.
 
-    None where they are not in a folder of this machine, a hub's for example; the revision stands
-    for them there.
+    None if they are not in a local folder, for example on a hub; the revision then identifies them.
     """
     folders = [Path(path) for path in (source.path, source.adapter) if path]
     files = sorted(
@@ -94,7 +142,7 @@ def hash_weights(source: ModelSource) -> str | None:
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """16 hexadecimal digits of local files' contents, in the order given."""
+    """A hash (16 hexadecimal digits) of local files' contents, in the order given."""
     digest = hashlib.sha256()
     for path in files:
         if path.is_file():
@@ -104,7 +152,7 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def _hash_file(path: str, size: int, modified_ns: int) -> bytes:
-    """The sha256 of a file; a large one is read once a process as long as it looks the same."""
+    """The sha256 of a file; a large file is read once while size and time stay the same."""
     if size < _LARGE_BYTES:
         return hashlib.sha256(Path(path).read_bytes()).digest()
     return _hash_large_file(path, size, modified_ns)
@@ -120,25 +168,18 @@ def _hash_large_file(path: str, size: int, modified_ns: int) -> bytes:
 
 
 def hash_bytes(content: bytes) -> str:
-    """16 hexadecimal digits of a text."""
+    """A hash (16 hexadecimal digits) of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _find(path: str) -> list[fs.FileInfo]:
+def hash_parts(parts: Iterable[str]) -> str:
+    """16 hexadecimal digits of several texts in order."""
+    return hash_bytes("\n".join(parts).encode())
+
+
+def _fingerprint_file(path: str) -> str:
     filesystem, inner = storage.resolve(path)
-    folder, name = inner.rstrip("/").rpartition("/")[::2]
-    if any(sign in name for sign in "*?["):
-        found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-        found = [info for info in found if fnmatch.fnmatch(info.base_name, name)]
-    else:
-        info = filesystem.get_file_info(inner)
-        is_folder = info.type == fs.FileType.Directory
-        found = filesystem.get_file_info(fs.FileSelector(inner)) if is_folder else [info]
-    files = (info for info in found if info.type == fs.FileType.File)
-    return sorted(files, key=lambda info: str(info.path))
-
-
-def _fingerprint_file(path: str, info: fs.FileInfo) -> str:
+    info = filesystem.get_file_info(inner)
     if "://" in path:
         return f"{info.base_name} {info.size} {info.mtime_ns}"
-    return _hash_file(info.path, info.size, info.mtime_ns).hex()
+    return _hash_file(inner, info.size, info.mtime_ns).hex()

@@ -1,8 +1,8 @@
-"""A folder of files that only grows, so that what was paid for survives a killed run.
+"""An append-only folder of files, so that paid results survive a killed run.
 
-Every writer has files of its own. What ``append`` or ``add_file`` was given is on the disk when it
-returns. The last line that a killed writer appended may be torn, so readers pass over a line that
-they can't read. An object store can't append: there each batch of lines is an object.
+Every writer has its own files. When ``append`` or ``add_file`` returns, the data is on disk. A
+killed writer may leave its last line incomplete, so readers skip a line that they can't read.
+Object stores can't append; there each batch of lines is an object.
 """
 
 import os
@@ -16,11 +16,11 @@ from msrrec import storage
 
 
 class Journal:
-    """One writer of a folder, and a reader of all that any writer has put there.
+    """A folder with one writer's own files, and a reader of all writers' files.
 
     Args:
-        folder: Local or a URI; ``add_file`` makes it, ``append`` expects it.
-        suffix: What the names of the journal's files end in; others are left alone.
+        folder: Local path or URI; ``add_file`` creates it, ``append`` expects it to exist.
+        suffix: Ending of the journal's file names; other files are ignored.
     """
 
     def __init__(self, folder: str, suffix: str = ".jsonl") -> None:
@@ -29,7 +29,7 @@ class Journal:
         self._num_batches = 0
 
     def append(self, lines: bytes) -> None:
-        """Add whole lines to this writer's file; where that fails, none of them is there.
+        """Add whole lines to this writer's file; on an error none of them is written.
 
         Raises:
             OSError: If the storage refuses, a full disk for example.
@@ -47,7 +47,7 @@ class Journal:
             _sync_folder(local)
 
     def add_file(self, content: bytes) -> None:
-        """Add a file of its own, whole or not there.
+        """Add a separate file, either complete or not at all.
 
         Raises:
             OSError: If the storage refuses.
@@ -63,30 +63,30 @@ class Journal:
         _sync_folder(local)
 
     def list_files(self) -> list[str]:
-        """Paths of the files of all writers, sorted by name; none where there is no folder."""
+        """Paths of all writers' files, sorted by name; empty if the folder does not exist."""
         names = [name for name in storage.list_files(self._folder) if name.endswith(self._suffix)]
         return [storage.join(self._folder, name) for name in names]
 
     def iter_lines(self) -> Iterator[bytes]:
-        """The lines of all files without their ends; the last of a file may be torn."""
+        """The lines of all files without line ends; the last line of a file may be incomplete."""
         for path in self.list_files():
             yield from read_lines(path)
 
     def _local_folder(self) -> str | None:
-        """The folder as the operating system knows it; None on an object store."""
+        """The folder as a local path; None on an object store."""
         filesystem, inner = storage.resolve(self._folder)
         return inner if isinstance(filesystem, fs.LocalFileSystem) else None
 
 
 def read_lines(path: str) -> list[bytes]:
-    """The lines of one file without their ends, blank ones left out; the last may be torn."""
+    """The non-empty lines of one file without line ends; the last may be incomplete."""
     return [line for line in storage.read_bytes(path).split(b"\n") if line]
 
 
 def _append(path: str, content: bytes) -> None:
-    """Append durably; where that fails, the file ends where it ended before.
+    """Append to a file and sync it to disk; on an error the file keeps its old length.
 
-    A part of a line would damage the line that is written after it.
+    A partial line would damage the line written after it.
     """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -104,7 +104,7 @@ def _append(path: str, content: bytes) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the names of a folder's files durable, not only what the files hold."""
+    """Sync a folder's list of file names to disk, not only the files' contents."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""One process at a time in an output folder."""
+"""A lock that lets only one process at a time write an output folder."""
 
 import contextlib
 import fcntl
@@ -13,18 +13,18 @@ _SUFFIX = ".lock"
 
 @contextlib.contextmanager
 def locked(out: str) -> Iterator[None]:
-    """Hold an output folder for this process as long as the block; released when it ends or dies.
+    """Lock an output folder for this process until the block ends or the process dies.
 
-    The lock is a file beside the folder, as the folder itself is replaced whole. Object stores have
-    no such locks, so a URI is not held.
+    The lock is a file beside the folder, as the folder itself is replaced as a whole. Object stores
+    have no such locks, so a URI is not locked.
 
     Raises:
-        DataError: If another process holds it.
+        DataError: If another process holds the lock.
     """
     if "://" in out:
         yield
         return
-    path = os.path.abspath(out) + _SUFFIX
+    path = os.path.realpath(out) + _SUFFIX  # one lock for all spellings of a folder
     os.makedirs(os.path.dirname(path), exist_ok=True)
     handle = _acquire(path, out)
     try:
@@ -49,7 +49,7 @@ def _acquire(path: str, out: str) -> int:
             os.truncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return handle
-        os.close(handle)  # its last holder has just removed it: another file has to be locked
+        os.close(handle)  # its last holder has just removed this file, so lock its successor
 
 
 def _is_same_file(handle: int, path: str) -> bool:

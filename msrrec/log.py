@@ -1,4 +1,4 @@
-"""Logging and progress on stderr; stdout belongs to results."""
+"""Logging and progress on stderr; stdout is for results."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ _QUIET = {
 
 
 def setup(level: int = logging.INFO) -> None:
-    """Show the project's own log lines on stderr; the root logger is left to the host process."""
+    """Show this project's log lines on stderr; the root logger belongs to the host process."""
     logger = logging.getLogger("msrrec")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
@@ -29,7 +29,7 @@ def setup(level: int = logging.INFO) -> None:
 
 
 class Progress:
-    """Counted work with an ETA, logged at most every few seconds.
+    """A counter of finished work that logs progress and remaining time every few seconds.
 
     ``with Progress("synthesize", 1500, "answers") as progress: progress.advance()``
     """
@@ -47,7 +47,7 @@ class Progress:
         self._show()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count finished work and, now and then, say so."""
+        """Count finished work and log progress if the last line is old enough."""
         self.done += count
         if time.monotonic() - self._last >= self.every_s:
             self._show(note)
@@ -73,11 +73,15 @@ class Progress:
 
 
 def quiet_libraries() -> None:
-    """Keep Ray's, Serve's, vLLM's and torch's own lines away in this process and those it starts.
+    """Hide log lines of Ray, Serve, vLLM and torch in this process and its child processes.
 
-    What a user has set in the environment stays.
+    Environment variables that the user has set are kept.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray.serve", "ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).addFilter(_is_warning)  # Serve sets the level of its own again
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING

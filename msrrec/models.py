@@ -1,4 +1,4 @@
-"""Which weights a name stands for: the embedded backbone, a hub name, a folder, a trained model."""
+"""Which weights a name stands for: embedded backbone, hub name, folder or trained model."""
 
 import json
 from dataclasses import dataclass
@@ -7,21 +7,22 @@ from typing import TypedDict, cast
 
 from msrrec.config import EMBEDDED, AnswerFormat, ModelConfig
 from msrrec.errors import ModelError
+from msrrec.reasoning.template import TEMPLATE_DATE
 
 EMBEDDED_DIR = Path(__file__).parent / "embedded" / "backbone" / "weights"
 MODEL_CONFIG = "config.json"
-"""The file that marks a trained model's folder; training writes it last."""
+"""The file that marks a folder as a trained model; training writes it last."""
 
 _KIND = "msrrec"
 
 
 class ModelSettings(TypedDict):
-    """What ``config.json`` says of a trained model: what it was trained from, and how.
+    """The contents of a trained model's ``config.json``: what it was trained from, and how.
 
     Attributes:
         base_model: Folder or hub name.
-        domain: The shop that it was trained on.
-        dataset_fingerprint: Changes with any part of the dataset.
+        dataset_fingerprint: Fingerprint of the training dataset.
+        template_date: The day that its chat template takes for today.
         model: The section of the config.
         train: The section of the config.
     """
@@ -31,6 +32,7 @@ class ModelSettings(TypedDict):
     answer_format: AnswerFormat
     domain: str
     dataset_fingerprint: str
+    template_date: str
     seed: int
     model: dict[str, object]
     train: dict[str, object]
@@ -38,14 +40,16 @@ class ModelSettings(TypedDict):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Weights to load.
+    """Where a model's weights are, and how it is prompted.
 
     Attributes:
-        name: What results call the model.
+        name: Name of the model in results.
         path: Folder or hub name of the weights (merged ones where they exist).
         adapter: Folder of a PEFT adapter to put on top, or None.
-        answer_format: How the model was taught to name its item.
+        answer_format: How the model's answers name an item.
         domain: The shop that it was trained on, or None.
+        template_date: The day that its chat template takes for today.
+        is_ours: Whether training here wrote the weights, and so has seen them whole.
     """
 
     name: str
@@ -54,30 +58,34 @@ class ModelSource:
     answer_format: AnswerFormat
     domain: str | None = None
     revision: str | None = None
+    template_date: str = TEMPLATE_DATE
+    is_ours: bool = False
 
 
 def locate_base(model: ModelConfig) -> ModelSource:
-    """The weights that a model config names.
+    """The weights that the ``model`` section of the settings names.
 
     Raises:
-        ModelError: If a folder is named that holds no model.
+        ModelError: If it names a folder without a model.
     """
     name = model.name_or_path
-    path = str(EMBEDDED_DIR) if name == EMBEDDED else name
+    path = str(EMBEDDED_DIR if name == EMBEDDED else Path(name).expanduser())
     looks_local = name == EMBEDDED or name.startswith((".", "/", "~")) or Path(path).is_dir()
-    if looks_local and not (Path(path).expanduser() / "config.json").is_file():
+    if not looks_local:
+        path = name
+    elif not (Path(path) / "config.json").is_file():
+        what = "holds no config.json" if Path(path).exists() else "no such folder"
         raise ModelError(
-            f"{path}: holds no config.json; expected a Hugging Face model folder, a hub name, "
-            f"or {EMBEDDED!r}"
+            f"{path}: {what}; expected a Hugging Face model folder, a hub name, or {EMBEDDED!r}"
         )
     return ModelSource(name, path, None, model.answer_format, revision=model.revision)
 
 
 def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSource:
-    """The weights of a trained model's folder, or of a base model where it is none.
+    """The weights of a trained model's folder, or else of a base model.
 
     Raises:
-        ModelError: If the folder is neither.
+        ModelError: If the folder holds neither.
     """
     folder = Path(model_dir)
     settings = read_settings(folder)
@@ -86,21 +94,30 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
         return locate_base(named)
     merged, adapter = folder / "merged", folder / "adapter"
     answer_format, domain = settings["answer_format"], settings["domain"]
+    day = settings.get("template_date", TEMPLATE_DATE)
     if (merged / "config.json").is_file():
-        return ModelSource(folder.name, str(merged), None, answer_format, domain)
+        return ModelSource(
+            folder.name,
+            str(merged),
+            None,
+            answer_format,
+            domain,
+            template_date=day,
+            is_ours=True,
+        )
     if (adapter / "adapter_config.json").is_file():
         base_path = settings["base_model"]
         base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
         return ModelSource(
-            folder.name, base.path, str(adapter), answer_format, domain, base.revision
+            folder.name, base.path, str(adapter), answer_format, domain, base.revision, day
         )
     raise ModelError(
-        f"{folder}: holds neither merged/ nor adapter/; was the training run finished?"
+        f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
     )
 
 
 def write_settings(folder: Path, settings: ModelSettings) -> None:
-    """Mark a folder as a trained model.
+    """Write ``config.json``, which marks a folder as a trained model.
 
     Args:
         folder: The model's folder.
@@ -111,7 +128,7 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
 
 
 def read_settings(folder: Path) -> ModelSettings | None:
-    """The settings of a trained model's folder; None where the folder is not one of ours."""
+    """The settings of a trained model; None if the folder is not a trained model."""
     path = folder / MODEL_CONFIG
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The top-level packages that are installed beside this one, whatever else has their names."""
+"""Imports of this project's ``serve`` and ``jobs``, even if other packages have those names."""
 
 import importlib
 import sys
@@ -9,11 +9,11 @@ _ROOT = Path(__file__).parents[1]
 
 
 def import_own(name: str) -> ModuleType:
-    """A module of ``serve`` or ``jobs`` that belongs to this installation.
+    """A module of ``serve`` or ``jobs`` from this installation.
 
-    The working directory may hold folders of those names, and comes first on Python's path under
-    ``python -m`` and in Ray's workers. Where it does, the module's classes are sent to workers
-    whole, so that these need not find it by its name.
+    The working directory may hold folders with these names, and it comes first on Python's path
+    under ``python -m`` and in Ray's workers. In that case the module's classes are sent to workers
+    by value, so that workers need not import it by name.
     """
     package = name.partition(".")[0]
     before = list(sys.path)

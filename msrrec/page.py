@@ -1,7 +1,7 @@
-"""HTML pages that stand alone: their templates, their one style sheet, and their drawing.
+"""Self-contained HTML pages: templates, the style sheet, and SVG plots.
 
-All text from models and shops reaches a page through Jinja's autoescaping; a page loads nothing
-from anywhere and runs no script. Plots are SVG on a plane of 600 by 200.
+Jinja's autoescaping covers all text from models and shops; pages load nothing and run no scripts.
+Plots are SVG with a view box of 600 by 200.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render_page(template: str, **values: Any) -> bytes:
-    """A page from a template, named by its path inside this package."""
+    """An HTML page from a template, which is named by its path inside this package."""
     environment = Environment(
         loader=PackageLoader("msrrec", package_path=""),
         autoescape=True,
@@ -25,15 +25,15 @@ def render_page(template: str, **values: Any) -> bytes:
 
 
 def percent(value: float) -> str:
-    """A share with one digit after the point."""
+    """A share as a percentage with one decimal place."""
     return f"{100 * value:.1f}%"
 
 
 def format_p(value: float) -> str:
-    """A p-value with three digits after the point, never as 0."""
+    """A p-value with three decimal places, or ``p < 0.001``."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def svg_points(points: Sequence[tuple[float, float]]) -> str:
-    """Coordinates of a polyline."""
+    """Coordinates of an SVG polyline."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

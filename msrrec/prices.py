@@ -1,4 +1,4 @@
-"""What a call to a model behind an API costs."""
+"""The cost of a call to a model behind an API."""
 
 
 def token_cost(
@@ -7,13 +7,13 @@ def token_cost(
     prompt_price: float | None,
     completion_price: float | None,
 ) -> float | None:
-    """The cost of a call from its tokens; None where a price is not known.
+    """The cost of a call by its tokens; None if a price is unknown.
 
     Args:
         prompt_tokens: At least 0.
         completion_tokens: At least 0.
-        prompt_price: For a million prompt tokens, in any currency.
-        completion_price: For a million completion tokens, in the same currency.
+        prompt_price: Price per million prompt tokens, in any currency.
+        completion_price: Price per million completion tokens, in the same currency.
     """
     if prompt_price is None or completion_price is None:
         return None

@@ -1,7 +1,7 @@
-"""The files: their columns, their Arrow schemas, and the records that the code passes around.
+"""The project's files: column names, Arrow schemas, and the records used in code.
 
-Column names are spelled here and nowhere else. One example holds one target; ``candidates`` is
-frozen when the dataset is made, and every system sees the same order.
+Column names are spelled only here. One example has one target. Its ``candidates`` are frozen when
+the dataset is prepared, so every system sees the same order.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,8 @@ USERS = pa.schema(
         pa.field("items", pa.list_(pa.string()), nullable=False),
     ]
 )
-"""``users.parquet``: every event of every user, oldest first, which examples show only in part."""
+"""``users.parquet``: every event of every user, oldest first; the histories of examples are parts
+of it."""
 
 PATHS_FILE = "paths.parquet"
 PATHS = pa.schema(
@@ -69,9 +70,9 @@ PATHS = pa.schema(
         pa.field("journal", pa.string()),
     ]
 )
-"""``paths.parquet``: the kept reasoning paths, five steps each, and where each came from: the model
-asked for and the one that answered, the teacher, the prompt, the number of the sample, Unix
-seconds, and file and line of the journal."""
+"""``paths.parquet``: the kept reasoning paths, five steps each, and their origin: requested model,
+answering model, teacher, prompt, number of the sample, time in Unix seconds, and file and line in
+the journal."""
 
 VERDICTS = pa.schema(
     [
@@ -81,7 +82,8 @@ VERDICTS = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
-"""``verdicts.parquet``: what became of every answer in the journal; ``kept``, or why not."""
+"""``verdicts.parquet``: the verdict on every completion in the journal: ``kept``, or the reason why
+not."""
 
 _OUTPUT = (
     pa.field("example_id", pa.string(), nullable=False),
@@ -100,12 +102,12 @@ _OUTPUT = (
 PREDICTIONS = pa.schema(
     [*_OUTPUT, pa.field(ITEM_ID, pa.string()), pa.field("candidate_scores", pa.list_(pa.float64()))]
 )
-"""``<variant>.parquet``. ``item_id`` is null where the output is invalid; ``side`` is the side that
-wrote it, which for the fused variant says who won. ``perplexity`` is of the reasoning given the
-prompt, ``perplexity_output`` of reasoning and answer, ``perplexity_unconditional`` of the reasoning
-without the prompt. ``candidate_logprobs`` has the log-likelihood of each candidate's title after
-the reasoning, in the frozen order; ``candidate_scores`` has a baseline's scores of them. Null where
-it was not measured."""
+"""``<variant>.parquet``. ``item_id`` is null if the output is invalid. ``side`` is the side that
+wrote the output; for the fused variant it is the chosen side. ``perplexity`` is that of the
+reasoning given the prompt, ``perplexity_output`` that of reasoning and answer,
+``perplexity_unconditional`` that of the reasoning without the prompt. ``candidate_logprobs`` holds
+the log-likelihood of each candidate's title after the reasoning, in the frozen order;
+``candidate_scores`` holds a baseline's scores. Values that were not measured are null."""
 
 OUTPUTS = pa.schema(
     [
@@ -116,8 +118,8 @@ OUTPUTS = pa.schema(
         pa.field("failure", pa.string()),
     ]
 )
-"""Outputs on their way out of batch inference, and in its journal. ``index`` is the 0-based
-candidate; ``error`` says why an example was refused, ``failure`` why its engine could not work."""
+"""Outputs of batch inference and of its journal. ``index`` is the 0-based candidate, ``error`` the
+reason why an example was refused, ``failure`` the reason why its engine could not work."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Example:
-    """One user at one moment: what was bought, what may come next, and what did.
+    """One user at one moment: the history, the candidates and the target.
 
     Attributes:
         history: Item ids, oldest first, at least one.

@@ -1,8 +1,9 @@
-"""Stages: what each command does, from which inputs, under which settings, and what it left behind.
+"""Stages: the work of each command, its inputs, the settings that decide it, its result.
 
-A stage is one row of ``STAGES``. Whatever runs it (command line, demo, sweep, comparison) runs that
-row, so all agree on what "the same run" means. Its identity is content: fingerprints of the inputs
-and the settings that decide the result, never paths. The record ``run.json`` is written last.
+A stage is one row of ``STAGES``. Command line, demo, sweep and comparison all run the same rows, so
+they agree on what "the same run" means. A stage's identity is content: fingerprints of the inputs,
+and the settings that decide the result, but never paths. The run record ``run.json`` is written
+last.
 """
 
 import importlib
@@ -34,9 +35,9 @@ class Call:
 
     Attributes:
         out: The folder to write.
-        config: The settings of the run, of which the stage's sections decide the result.
-        inputs: Folders and files by the names that the stage gives its inputs.
-        options: What else was asked for, such as the variants; JSON values only.
+        config: The settings of the run; only the stage's own sections decide the result.
+        inputs: Paths of the inputs, by the stage's names for them.
+        options: Further arguments, such as the variants; JSON values only.
         keys: API keys by the names of their environment variables.
     """
 
@@ -49,13 +50,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a result follows from: equal identities give equal results.
+    """What decides a result: runs with equal identities give equal results.
 
     Attributes:
-        stage: The stage's name, or what else made the folder.
-        revision: Raised when the code changes what comes out of the same inputs and settings.
-        inputs: Fingerprints of the inputs' contents by name.
-        settings: What decides the result beside them; JSON values only.
+        stage: Name of the stage, or of whatever else made the folder.
+        revision: Number to raise when changed code gives another result for the same inputs.
+        inputs: Fingerprints of the inputs' contents, by name.
+        settings: Settings that decide the result; JSON values only.
     """
 
     stage: str
@@ -66,16 +67,20 @@ class Identity:
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the table.
+    """One row of the table of stages.
 
     Attributes:
-        name: The command.
+        name: Name of the command.
         work: ``module:function``, imported when it runs; takes a ``Call``, returns the summary.
-        inputs: The names of its inputs; see ``msrrec.fingerprint`` for what of each one counts.
+        inputs: Names of its inputs; ``msrrec.fingerprint`` says what part of each one counts.
         sections: Sections of the settings, or ``section.key``, that decide the result.
         needs_ray: Whether the work runs on Ray.
-        check: ``module:function`` that refuses in a second what the work would refuse late.
-        place: Folder inside ``out`` that holds the record, where ``out`` is another stage's.
+        further: ``module:function`` with further settings that decide the result of a call.
+        keeps: Whether a finished result stays whole until a new one replaces it.
+        check: ``module:function`` that finds bad input within a second, before the work starts.
+        probe: ``module:function`` that finds bad input within seconds, such as a model without some
+            tensors; called before Ray starts, and not if the result is finished.
+        place: Folder inside ``out`` for the run record, if ``out`` belongs to another stage.
         revision: See ``Identity``.
     """
 
@@ -84,32 +89,37 @@ class Stage:
     inputs: tuple[str, ...]
     sections: tuple[str, ...]
     needs_ray: bool = True
+    further: str | None = None
+    keeps: bool = False
     check: str | None = None
+    probe: str | None = None
     place: str = ""
     revision: int = 1
 
     def identity(self, call: Call) -> Identity:
-        """What the result of a call follows from.
+        """What decides the result of a call.
 
         Raises:
             MsrRecError: If an input is missing or can't be read.
         """
         inputs = {
-            name: FINGERPRINTS[name](call.inputs[name], call.config)
+            name: FINGERPRINTS[name](call.inputs[name], call)
             for name in self.inputs
             if name in call.inputs
         }
         settings = {name: decisive_settings(call.config, name) for name in self.sections}
+        if self.further:
+            settings |= resolve_function(self.further)(call)
         return Identity(self.name, inputs, {**settings, **call.options}, self.revision)
 
     def run(self, call: Call, *, overwrite: bool = False) -> Summary:
-        """The summary of a call, from its record where it is finished, else from doing the work.
+        """The summary of a call: from the run record if it is finished, else by doing the work.
 
-        A finished result whose inputs have other contents now is made anew.
+        If the contents of an input have changed, a finished result is made again.
 
         Raises:
-            DataError: If the folder holds another stage's result, or this one's with other
-                settings, or another process is at work there.
+            DataError: If the folder holds another stage's result or one with other settings, or
+                another process is writing there.
         """
         check_out(call.out)
         if self.check:
@@ -117,6 +127,8 @@ class Stage:
         out = storage.join(call.out, self.place) if self.place else call.out
 
         def work() -> Summary:
+            if self.probe:
+                resolve_function(self.probe)(call)
             function: Callable[[Call], Summary] = resolve_function(self.work)
             if not self.needs_ray:
                 return function(call)
@@ -124,15 +136,19 @@ class Stage:
                 return function(call)
 
         with locked(call.out):
-            return run_once(
-                out, self.identity(call), work, overwrite=overwrite, facts=self._describe(call)
-            )
+            facts = {
+                "arguments": {"out": call.out, **call.inputs},
+                "changed": changed_settings(call.config, RunConfig(), self.config_sections),
+            }
+            identity = self.identity(call)
+            return run_once(out, identity, work, overwrite=overwrite, keeps=self.keeps, facts=facts)
 
-    def _describe(self, call: Call) -> dict[str, Any]:
-        """How a call was made: its paths, and its settings as the command line takes them."""
-        sections = list(dict.fromkeys(name.partition(".")[0] for name in self.sections))
-        changed = changed_settings(call.config, RunConfig(), sections)
-        return {"arguments": {"out": call.out, **call.inputs}, "changed": changed}
+    @property
+    def config_sections(self) -> tuple[str, ...]:
+        """Every section of the settings that its command reads."""
+        read = [name.partition(".")[0] for name in self.sections]
+        read += ["model"] * ("model" in self.inputs) + ["inference"] * (self.name == "synthesize")
+        return tuple(dict.fromkeys(read))
 
 
 def run_once(
@@ -141,25 +157,30 @@ def run_once(
     work: Callable[[], Summary],
     *,
     overwrite: bool = False,
+    keeps: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """The summary in a folder's record where it is of this identity, else from doing the work.
+    """The summary in a folder's run record if it has this identity, else by doing the work.
 
     Args:
         out: The result's folder.
-        identity: What the result follows from.
+        identity: What decides the result.
         work: Makes the result and returns its summary.
-        overwrite: Do it again although it is finished.
-        facts: What else the record says; it identifies nothing.
+        overwrite: Do the work again even if it is finished.
+        keeps: Whether the old result stays whole until the new one replaces it.
+        facts: Further entries of the run record, which are not part of the identity.
 
     Raises:
         DataError: If the folder holds another stage's result, or one with other settings.
     """
-    if not overwrite and (found := _finished(out, identity)) is not None:
+    record = storage.join(out, RECORD)
+    before = storage.read_object(record) if is_finished(out) else None
+    _check_stage(out, before, identity)
+    if before and not overwrite and (found := _finished(out, before, identity)) is not None:
         logger.info("%s: %s is finished; skipped (--overwrite runs it again)", identity.stage, out)
         return found
-    record = storage.join(out, RECORD)
-    storage.delete_file(record)  # a killed rerun must not look finished
+    if not keeps:
+        storage.delete_file(record)  # a killed rerun must not look finished
     begin = time.monotonic()
     summary = work()
     seconds = round(time.monotonic() - begin, 1)
@@ -182,27 +203,28 @@ def run_once(
 
 
 def is_finished(out: str) -> bool:
-    """Whether a folder holds a finished result, of whatever identity."""
+    """Whether a folder holds a finished result of any identity."""
     return storage.exists(storage.join(out, RECORD))
 
 
-def _finished(out: str, identity: Identity) -> Summary | None:
-    """The summary of the result in a folder; None where there is none or its inputs changed."""
-    if not is_finished(out):
-        return None
-    found = storage.read_json(storage.join(out, RECORD))
-    if found.get("command") != identity.stage:
+def _check_stage(out: str, found: Mapping[str, Any] | None, identity: Identity) -> None:
+    """Refuse a folder with another stage's result, whatever was asked for."""
+    if found and found.get("command") != identity.stage:
         raise DataError(
             f"{out}: holds the result of `msrrec {found.get('command')}`; choose another --out"
         )
+
+
+def _finished(out: str, found: Mapping[str, Any], identity: Identity) -> Summary | None:
+    """The summary of a folder's result; None if its inputs changed."""
     there, here = found.get("inputs"), dict(identity.inputs)
     if there is None or found.get("revision") != identity.revision:
-        logger.info("%s: %s is of another version; running again", identity.stage, out)
+        logger.info("%s: %s was made by another version; running again", identity.stage, out)
         return None
     changed = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
     if changed:
         what = " and ".join(changed)
-        logger.info("%s: %s: other %s than then; running again", identity.stage, out, what)
+        logger.info("%s: %s: %s changed since then; running again", identity.stage, out, what)
         return None
     _check_settings(out, found["settings"], identity.settings)
     summary = dict(found["summary"])
@@ -221,7 +243,7 @@ def _check_settings(out: str, then: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names, tuples as lists."""
+    """Nested settings as one dictionary with dotted names; tuples become lists."""
     if not isinstance(settings, Mapping):
         return {prefix: list(settings) if isinstance(settings, tuple) else settings}
     flat: dict[str, Any] = {}
@@ -231,10 +253,10 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def decisive_settings(config: RunConfig, name: str) -> Any:
-    """The settings of a section, or one ``section.key``, that decide a result; JSON values only.
+    """The settings of a section, or one ``section.key``, that decide a result; JSON values.
 
-    Settings of speed and place are left out, and a setting that names a folder counts by what the
-    folder holds.
+    Settings of speed and placement are left out. A setting that names a folder counts by the
+    folder's contents.
     """
     section, _, key = name.partition(".")
     found = getattr(config, section).decisive(fingerprint_setting)
@@ -245,13 +267,13 @@ def check_out(out: str) -> None:
     """Refuse an output folder that can't be written, before any work.
 
     Raises:
-        DataError: If it is a file, or lies where nothing can be written.
+        DataError: If it is a file or can't be written.
     """
     storage.check_writable(out)
 
 
 def resolve_function(place: str) -> Callable[[Call], Any]:
-    """The function that ``module:function`` names."""
+    """The function named by ``module:function``."""
     module, name = place.split(":")
     found: Callable[[Call], Any] = getattr(importlib.import_module(module), name)
     return found
@@ -260,7 +282,6 @@ def resolve_function(place: str) -> Callable[[Call], Any]:
 _EXAMPLES = tuple(
     f"evaluate.{key}" for key in ("split", "num_users", "permutation", "negatives", "num_negatives")
 )
-_TUNED = ("train", "tallrec", "llara", "baselines")
 _WORK = "msrrec.pipeline.work"
 
 PREPARE = Stage(
@@ -268,7 +289,8 @@ PREPARE = Stage(
     f"{_WORK}:prepare",
     inputs=("interactions", "items"),
     sections=("data",),
-    needs_ray=False,  # it starts Ray itself where there is much to read
+    needs_ray=False,  # it starts Ray itself for large inputs
+    keeps=True,
     check=f"{_WORK}:check_prepare",
 )
 SYNTHESIZE = Stage(
@@ -276,6 +298,8 @@ SYNTHESIZE = Stage(
     f"{_WORK}:synthesize",
     inputs=("dataset",),
     sections=("teacher", "synthesis", "model.answer_format"),
+    further=f"{_WORK}:local_teacher_settings",
+    check=f"{_WORK}:check_synthesize",
 )
 TRAIN = Stage(
     "train",
@@ -283,18 +307,24 @@ TRAIN = Stage(
     inputs=("dataset", "reasoning"),
     sections=("model", "train"),
     check=f"{_WORK}:check_train",
+    probe=f"{_WORK}:probe_train",
 )
 EVALUATE = Stage(
     "evaluate",
     f"{_WORK}:evaluate",
     inputs=("dataset", "model"),
     sections=("inference", *_EXAMPLES, "evaluate.gate"),
+    keeps=True,
+    check=f"{_WORK}:check_evaluate",
+    probe=f"{_WORK}:probe_evaluate",
 )
 EVALUATE_BASELINE = Stage(
     "evaluate",
     f"{_WORK}:evaluate_baseline",
     inputs=("dataset",),
-    sections=("inference", *_EXAMPLES, "model", *_TUNED),
+    sections=_EXAMPLES,
+    further=f"{_WORK}:baseline_settings",
+    keeps=True,
 )
 SCORE = Stage(
     "score",
@@ -305,13 +335,16 @@ SCORE = Stage(
         "judge",
     ),
     needs_ray=False,
+    keeps=True,
     place="score",
 )
 SWEEP = Stage(
     "sweep",
     f"{_WORK}:sweep",
     inputs=("dataset", "reasoning"),
-    sections=("sweep", "train", "model", "inference", *_EXAMPLES),
+    sections=("sweep", "train", "model", "inference", *_EXAMPLES, "evaluate.gate"),
+    check=f"{_WORK}:check_sweep",
+    probe=f"{_WORK}:probe_train",
 )
 STAGES: Sequence[Stage] = (PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE, SCORE, SWEEP)
-"""Every stage, in the order of the road."""
+"""All stages, in the order in which they are run."""

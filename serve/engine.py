@@ -1,4 +1,4 @@
-"""The engine deployment: one vLLM engine a replica, replaced as a whole when it dies."""
+"""The engine deployment: one vLLM engine per replica; a replica with a dead engine is replaced."""
 
 import logging
 import os
@@ -15,24 +15,24 @@ from msrrec.models import ModelSource
 logger = logging.getLogger(__name__)
 
 _CHUNK_S = 0.04
-"""Tokens of one side are sent on together this often; each message between processes costs about a
-millisecond of each core."""
+"""Seconds between messages with new tokens; each message between processes costs about 1 ms of each
+core."""
 
 
 class AsyncEngine(Protocol):
-    """What an engine deployment runs: ``AsyncVllmEngine``, or a stand-in for it."""
+    """The engine of a deployment: ``AsyncVllmEngine``, or a stand-in in tests."""
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces with finish reason ``""``, then the whole output with its own."""
+        """Pieces with finish reason ``""``, then the whole output with its finish reason."""
         ...
 
     async def check_health(self) -> None:
-        """Raise EngineError when the engine is dead."""
+        """Raise EngineError if the engine is dead."""
         ...
 
 
 def load_vllm(source: ModelSource, config: InferenceConfig) -> AsyncEngine:
-    """The engine that serves."""
+    """The vLLM engine of a deployment."""
     from msrrec.engines.vllm import AsyncVllmEngine  # seconds to import
 
     return AsyncVllmEngine(source, config)
@@ -41,9 +41,8 @@ def load_vllm(source: ModelSource, config: InferenceConfig) -> AsyncEngine:
 class EngineReplica:
     """One engine behind a Serve handle.
 
-    Serve never retries a request in flight, and a replica whose engine died would go on failing all
-    it is given. So such a replica ends its own process: Serve starts another one, and the ingress
-    asks again.
+    Serve never retries a request in flight, and a replica with a dead engine would keep failing. So
+    such a replica ends its own process: Serve starts another one, and the ingress tries again.
     """
 
     def __init__(self, load: Callable[[], AsyncEngine]) -> None:
@@ -58,7 +57,7 @@ class EngineReplica:
         raise EngineError("the engine ended a request without an output")
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces as they are sampled, several tokens each, then the whole output."""
+        """Pieces of the output, several tokens each, then the whole output."""
         ids: list[int] = []
         logprobs: list[float] = []
         sent = 0.0
@@ -90,4 +89,4 @@ class EngineReplica:
 
 def _end_process(error: EngineError) -> None:
     logger.error("%s; ending this replica so that Serve replaces it", error)
-    os._exit(1)  # an ordinary exit would wait for requests that can't end any more
+    os._exit(1)  # a normal exit would wait for requests that can never finish

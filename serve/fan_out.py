@@ -1,4 +1,4 @@
-"""Both sides of one query at once, retried where an engine dies."""
+"""Sends both sides of a query to their engines at once, and retries if an engine dies."""
 
 import asyncio
 import logging
@@ -16,21 +16,21 @@ from serve.limits import overloaded
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4
-"""Tries of one side, each after the death of its engine."""
+"""Maximum number of tries per side; another try follows only the death of an engine."""
 
 _BACKOFF_S = 0.2
-"""Before the second try; doubled for each one after."""
+"""Seconds before the second try; doubled for each further one."""
 
 
 class EngineLost(Exception):
-    """The process that worked on a request is gone; another one may do it."""
+    """The process of the engine is gone; another engine may answer the request."""
 
 
 class EngineClient(Protocol):
-    """An engine somewhere else.
+    """A client of an engine in another process.
 
-    Cancelling a call ends its request in the engine. Both raise EngineLost when the engine died,
-    EngineError when it refuses, and HttpError when it takes no more requests.
+    Cancelling a call cancels its request in the engine. Both methods raise EngineLost if the engine
+    died, EngineError if it refuses, and HttpError if it takes no more requests.
     """
 
     async def generate(self, request: GenerationRequest) -> Generation:
@@ -38,7 +38,7 @@ class EngineClient(Protocol):
         ...
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces with finish reason ``""``, then the whole output with its own."""
+        """Pieces with finish reason ``""``, then the whole output with its finish reason."""
         ...
 
 
@@ -47,8 +47,8 @@ class Delta:
     """The text of a side since its last delta.
 
     Attributes:
-        offset: Where the text belongs, in characters of all that the side wrote: the length so far,
-            unless an engine that was started anew wrote something else than the one that died.
+        offset: Position of the text in the side's whole text, in characters. It is the length so
+            far, unless a restarted engine generated a different text than the one that died.
     """
 
     side: Side
@@ -58,7 +58,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class FanOutResult:
-    """The outputs of all sides, and the decision between them."""
+    """The outputs of all sides, and the fused recommendation."""
 
     outputs: dict[Side, SideOutput]
     decision: Recommendation
@@ -66,21 +66,22 @@ class FanOutResult:
 
 
 class FanOut:
-    """Sends a query's sides to their engines and decides between what comes back."""
+    """Sends a query's sides to their engines and decides between the outputs."""
 
     def __init__(self, recommender: Recommender, clients: Mapping[str, EngineClient]) -> None:
-        """Take the engines.
+        """Keep recommender and engine clients.
 
         Args:
-            recommender: Without an engine of its own.
-            clients: By side, ``user`` and ``item``; a single chain goes to ``user``.
+            recommender: A recommender without an engine.
+            clients: Engine clients by side, ``user`` and ``item``; full and direct outputs use
+                ``user``.
         """
         self.recommender, self._clients = recommender, clients
         self.on_retry: Callable[[Side], None] = lambda side: None
         """Called for each request whose engine died."""
 
     async def generate(self, query: Query, mode: Mode) -> FanOutResult:
-        """Generate all sides, in flight at once; cancelling this cancels them.
+        """Generate all sides concurrently; cancelling this call cancels them.
 
         Raises:
             DataError: If the prompt is too long.
@@ -96,7 +97,7 @@ class FanOut:
         return self._decide(query, mode, requests, dict(zip(requests, generations, strict=True)))
 
     async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | FanOutResult]:
-        """Deltas of all sides as they come, then the answer; raises what ``generate`` raises."""
+        """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
         requests = self._requests(query, mode)
         queue: asyncio.Queue[Delta | asyncio.Future[Generation]] = asyncio.Queue()
         tasks = {s: asyncio.ensure_future(self._follow(s, r, queue)) for s, r in requests.items()}
@@ -109,7 +110,7 @@ class FanOut:
                 if isinstance(event, Delta):
                     yield event
                 else:
-                    event.result()  # raises what the side raised
+                    event.result()  # raises the side's error
                     running -= 1
         finally:
             await _end(tasks.values())
@@ -127,7 +128,7 @@ class FanOut:
     async def _follow(
         self, side: Side, request: GenerationRequest, queue: "asyncio.Queue[Any]"
     ) -> Generation:
-        """One side's whole output, its deltas put into the queue on the way."""
+        """One side's whole output; its deltas are put into the queue meanwhile."""
         sent = SentText(side)
 
         async def attempt() -> Generation:
@@ -152,7 +153,7 @@ class FanOut:
     async def _retrying(
         self, side: Side, attempt: Callable[[], Awaitable[Generation]]
     ) -> Generation:
-        """Ask again when the engine died; the same seed gives the same answer."""
+        """Try again if the engine died; the same seed gives the same output."""
         for n in range(MAX_ATTEMPTS):
             if n > 0:
                 self.on_retry(side)
@@ -176,19 +177,19 @@ class FanOut:
 
 
 class SentText:
-    """What a client has seen of one side, to find what is still to be sent."""
+    """The text of one side that a client has received, to find the next delta."""
 
     def __init__(self, side: Side) -> None:
         self._side: Side = side
         self._sent = ""
 
     def advance(self, text: str, is_final: bool = False) -> Delta | None:
-        """The delta that turns what was sent into ``text``, or None where there is nothing to send.
+        """The delta that turns the sent text into ``text``, or None if nothing is to be sent.
 
         Args:
-            text: All that the side has written so far, from its first character.
-            is_final: False holds back a character whose last bytes are yet to come, and waits while
-                a second engine is catching up with the one that died.
+            text: The side's whole text so far.
+            is_final: If False, an incomplete last character is held back, and nothing is sent while
+                a restarted engine catches up with the one that died.
         """
         if not is_final:
             text = text.rstrip("\N{REPLACEMENT CHARACTER}")
@@ -202,13 +203,13 @@ class SentText:
 
 
 def _common_prefix(one: str, other: str) -> int:
-    """The length of what two texts begin with alike."""
+    """Length of the common prefix of two texts."""
     differing = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
 
 async def _end(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel what still runs, and wait for it to stop."""
+    """Cancel running tasks, and wait for them to stop."""
     pending = [task for task in tasks if not task.done()]
     for task in pending:
         task.cancel()

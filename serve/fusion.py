@@ -15,9 +15,9 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from msrrec import loading
 from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ModelError, first_line
 from msrrec.inference.recommender import Recommender
 from msrrec.log import setup
 from msrrec.models import ModelSource
@@ -27,9 +27,9 @@ from serve.limits import overloaded
 
 
 class Fusion:
-    """The ingress: builds both sides' requests, sends them out and decides between the answers.
+    """The ingress: builds both sides' requests, sends them and fuses the outputs.
 
-    It holds the tokenizer and no weights.
+    It holds the tokenizer but no weights.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Fusion:
         self._may_sleep = limits.min_replicas == 0
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve."""
+        """Called by Serve to get the ASGI application."""
         return build_http(self._api, self._is_ready)
 
     async def _is_ready(self) -> bool:
-        if self._may_sleep:  # the first request wakes the engines
+        if self._may_sleep:  # engines may be scaled to zero; the first request starts them
             return True
         name = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)  # asks the controller
@@ -73,7 +73,7 @@ class Fusion:
 
 
 class RemoteEngineClient:
-    """An engine deployment, called through its handle."""
+    """A client that calls an engine deployment through its handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._generate = handle.generate
@@ -103,7 +103,7 @@ class RemoteEngineClient:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Ray's exceptions as those of ``fan_out.EngineClient``."""
+    """Turn Ray's exceptions into those of ``fan_out.EngineClient``."""
     try:
         yield
     except BackPressureError as error:
@@ -115,22 +115,14 @@ def _translated() -> Iterator[None]:
 
 
 def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, int]:
-    """The tokenizer of a model, and the longest prompt and output together that its engine takes.
+    """A model's tokenizer, and the maximum tokens of prompt and output of its engine.
 
     Raises:
-        ModelError: If the folder or hub name holds neither.
+        ModelError: If tokenizer or config can't be loaded.
     """
-    from transformers import AutoConfig, AutoTokenizer  # seconds to import
-
     from msrrec.engines.vllm import engine_options
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-        model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source.path}: no readable tokenizer and config ({first_line(error)}); expected a "
-            "model in the Hugging Face format"
-        ) from error
-    options = engine_options(source, config, model_config.get_text_config(), on_gpu=True)
+    tokenizer = loading.load_tokenizer(source)
+    model_config = loading.load_config(source).get_text_config()
+    options = engine_options(source, config, model_config, on_gpu=True)
     return tokenizer, int(options["max_model_len"])

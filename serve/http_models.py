@@ -19,7 +19,7 @@ from msrrec.reasoning.prompts import Side
 from msrrec.titles import clean_title
 
 MAX_HISTORY = 1000
-"""Titles of one request; a prompt shows the latest that fit."""
+"""Maximum number of history titles per request; a prompt shows the latest that fit."""
 
 _FIELD = re.compile(r"(?:history|candidates)(?:\[\d+\])?")
 
@@ -31,7 +31,7 @@ class ErrorBody(TypedDict):
 
 
 class HttpError(Exception):
-    """A refusal or failure that becomes the client's response."""
+    """An error that becomes the client's HTTP response."""
 
     def __init__(
         self,
@@ -50,19 +50,19 @@ class HttpError(Exception):
         return {"error": {"type": self.kind, "message": self.message, "field": self.field}}
 
     def headers(self) -> dict[str, str]:
-        """The headers that belong to the status."""
+        """The HTTP headers that belong to the status."""
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer"}
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 def invalid(field: str, message: str) -> HttpError:
-    """422 for one field."""
+    """A 422 error about one field."""
     return HttpError(422, "invalid_request", message, field)
 
 
 class HttpModel(BaseModel):
-    """Base of request and response: no unknown fields, docs under the field."""
+    """Base of requests and responses: refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -85,20 +85,20 @@ Text = Annotated[str, AfterValidator(_check_whole)]
 
 
 class RecommendRequest(HttpModel):
-    """What the recommender is asked."""
+    """A request for a recommendation."""
 
     domain: Text | None = Field(default=None, max_length=200)
-    """What the prompt calls the shop; left out: the one that the model was trained on."""
+    """What the prompt calls the shop. Unset: the shop that the model was trained on."""
     history: list[Text] = Field(min_length=1, max_length=MAX_HISTORY)
-    """Titles of the user's purchases, oldest first. The oldest are left out where not all fit."""
+    """Titles of the user's purchases, oldest first. If not all fit, the oldest are left out."""
     candidates: list[Text] = Field(min_length=2)
     """Titles to choose from, all different."""
     mode: Mode = "fused"
-    """Both sides and their fusion, or one chain alone."""
+    """fused: both sides and their fusion; any other value: one chain alone."""
     stream: bool = False
     """Answer with server-sent events."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
-    """Asks for another sample; the same request with the same seed gets the same answer."""
+    """Seed of the sampling; the same request with the same seed gets the same answer."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -119,18 +119,18 @@ class SideAnswer(HttpModel):
     """The output of one side."""
 
     item: str | None
-    """The candidate that it names; null when the output is invalid."""
+    """The candidate that it names; null if the output is invalid."""
     index: int | None
-    """Its 0-based place in ``candidates``."""
+    """0-based index of that candidate in ``candidates``."""
     valid: bool
     reasoning: str
     perplexity: float | None
-    """Perplexity of the reasoning tokens at temperature 1, at least 1; null without any."""
+    """Perplexity of the reasoning tokens at temperature 1, at least 1; null without reasoning."""
     num_tokens: int
 
 
 class Usage(HttpModel):
-    """Tokens over all sides."""
+    """Token counts over all sides."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -138,14 +138,14 @@ class Usage(HttpModel):
 
 
 class RecommendResponse(HttpModel):
-    """The recommendation and how it came about."""
+    """The recommendation with the outputs of all sides."""
 
     item: str | None
-    """The recommended candidate as the request spelled it; null when no side is valid."""
+    """The recommended candidate as spelled in the request; null if no side is valid."""
     index: int | None
     """Its 0-based place in ``candidates``."""
     side: Literal["user", "item", "full", "direct"] | None
-    """Whose output was chosen."""
+    """The side whose output was chosen."""
     agreement: Agreement
     """``agree``: both sides named this item, and the lower perplexity was chosen. ``differ``: they
     named different ones, and the higher was chosen. ``one_valid``: only one side named a candidate,
@@ -153,7 +153,7 @@ class RecommendResponse(HttpModel):
     reasoning: str | None
     perplexity: float | None
     sides: dict[str, SideAnswer]
-    """By side: those that the mode asked for."""
+    """Outputs by side, for the sides of the requested mode."""
     model: str
     usage: Usage
     latency_ms: float
@@ -165,11 +165,11 @@ class ErrorDetail(HttpModel):
     type: str
     message: str
     field: str | None
-    """The request's field at fault, such as ``candidates[3]``."""
+    """The invalid field of the request, such as ``candidates[3]``."""
 
 
 class ErrorResponse(HttpModel):
-    """The body of every status from 400."""
+    """The body of every response with a status from 400."""
 
     error: ErrorDetail
 
@@ -178,12 +178,12 @@ def to_query(request: RecommendRequest, *, domain: str, max_candidates: int) -> 
     """The query of a request.
 
     Args:
-        request: As parsed.
-        domain: Used where the request names none.
-        max_candidates: More are refused.
+        request: The parsed request.
+        domain: Domain to use if the request has none.
+        max_candidates: Maximum number of candidates.
 
     Raises:
-        HttpError: 422 with the field at fault.
+        HttpError: 422 that names the invalid field.
     """
     if len(request.candidates) > max_candidates:
         raise invalid(
@@ -203,7 +203,7 @@ def to_query(request: RecommendRequest, *, domain: str, max_candidates: int) -> 
 
 
 def from_data_error(error: DataError) -> HttpError:
-    """422 for a query that can't be asked; a prompt too long is laid to its candidates."""
+    """422 for a query that is refused; if the prompt is too long, the field is ``candidates``."""
     where = str(error).partition(":")[0]
     return invalid(where if _FIELD.fullmatch(where) else "candidates", str(error))
 

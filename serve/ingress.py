@@ -1,4 +1,4 @@
-"""The HTTP API as a FastAPI application, whatever engines stand behind it."""
+"""The HTTP API as a FastAPI application, independent of the engines."""
 
 import asyncio
 import contextlib
@@ -51,12 +51,12 @@ _RECOMMEND = "/v1/recommend"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the API knows about its model and limits.
+    """Facts about the model and the limits of the API.
 
     Attributes:
-        model: What results call the model.
-        domain: The shop named in prompts where a request names none.
-        max_model_len: Prompt and output together, in tokens.
+        model: Name of the model in responses.
+        domain: The shop in prompts if a request names none.
+        max_model_len: Maximum tokens of prompt and output together.
         key_digest: SHA-256 of the API key, or None for a service without one.
     """
 
@@ -68,7 +68,7 @@ class Settings:
 
 
 class Api:
-    """What the routes do: limits, deadline and figures around a ``FanOut``."""
+    """Implements the routes: limits, deadline and metrics around a ``FanOut``."""
 
     def __init__(self, settings: Settings, fan_out: FanOut) -> None:
         limits = settings.limits
@@ -81,7 +81,7 @@ class Api:
         """Answer at once or as a stream, within the deadline.
 
         Raises:
-            HttpError: With the status for whatever stood in the way.
+            HttpError: For any error, with its HTTP status.
         """
         began = time.monotonic()
         limits = self.settings.limits
@@ -101,7 +101,7 @@ class Api:
     async def _events(
         self, query: Query, mode: Mode, began: float, deadline: float
     ) -> AsyncIterator[str]:
-        """Server-sent events: deltas, then one result, or one error where that came first."""
+        """Server-sent events: deltas, then one result or one error."""
         events = self.fan_out.stream(query, mode)
         first = True
         try:
@@ -122,13 +122,13 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def _within(self, deadline: float) -> AsyncIterator[None]:
-        """Turn what the work raises, a missed deadline included, into the client's HTTP error."""
+        """Turn errors of the work, a missed deadline included, into HTTP errors."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError as error:
             seconds = self.settings.limits.deadline_s
-            message = f"no answer within {seconds:g} s; ask for less, or again when it is quieter"
+            message = f"no answer within {seconds:g} s; send a smaller request, or try again later"
             raise HttpError(504, "deadline_exceeded", message) from error
         except DataError as error:
             raise from_data_error(error) from error
@@ -157,14 +157,14 @@ class Api:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that stay admitted until the client has them all or is gone."""
+    """Server-sent events that count as admitted until the client has received all or is gone."""
 
     def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
         super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
         self._events, self._leave = events, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them; a generator that never began has nothing else to give its place back."""
+        """Send the events, and leave admission control even if the generator never started."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -176,7 +176,7 @@ def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
     """The FastAPI application.
 
     Args:
-        api: What the routes do.
+        api: Implementation of the routes.
         is_ready: Whether every side has an engine.
     """
     app = FastAPI(
@@ -266,14 +266,14 @@ def _add_error_handlers(app: FastAPI, count: Callable[[Scope, int], None]) -> No
 
     async def on_refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        if error.status_code == 400:  # FastAPI's own, for a body that it can't decode
+        if error.status_code == 400:  # FastAPI's status for a body that it can't decode
             return await on_http_error(request, invalid("body", "body: not readable as JSON"))
         kind = str(error.detail).lower().replace(" ", "_")
         message = f"{request.method} {request.url.path}: {error.detail}"
         return await on_http_error(request, HttpError(error.status_code, kind, message))
 
     async def on_crash(request: Request, error: Exception) -> JSONResponse:
-        count(request.scope, 500)  # answered outside the middleware that counts
+        count(request.scope, 500)  # this response bypasses the counting middleware
         failure = HttpError(500, "internal_error", "the service failed on this request")
         return await on_http_error(request, failure)
 
@@ -284,7 +284,7 @@ def _add_error_handlers(app: FastAPI, count: Callable[[Scope, int], None]) -> No
 
 
 def _from_validation(error: RequestValidationError) -> HttpError:
-    """422 that names the first field at fault, as in ``candidates[3]``."""
+    """422 that names the first invalid field, such as ``candidates[3]``."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
@@ -293,7 +293,7 @@ def _from_validation(error: RequestValidationError) -> HttpError:
     if not parts:
         return invalid("body", "body: expected a JSON object and Content-Type: application/json")
     name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    name = name[:100]  # a client may send any key
+    name = name[:100]  # keys come from the client and may be long
     return invalid(name, f"{name}: {first['msg']}")
 
 

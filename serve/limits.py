@@ -1,4 +1,4 @@
-"""What a request must pass before it is worked on: bearer token, body size, admission."""
+"""Checks before a request is processed: bearer token, body size, admission control."""
 
 import asyncio
 import hashlib
@@ -14,18 +14,18 @@ from msrrec.errors import ConfigError
 from serve.http_models import HttpError
 
 RETRY_AFTER_S = 2
-"""The Retry-After of a full service, in seconds."""
+"""Seconds in the Retry-After header of a full service."""
 
 _PROTECTED = ("/v1/", "/metrics")
 
 
 def key_digest(api_key_env: str) -> bytes | None:
-    """SHA-256 of the API key in an environment variable, or None where it is not set.
+    """SHA-256 of the API key in an environment variable, or None if it is not set.
 
-    The digest, not the key, travels through the cluster.
+    Only the digest is sent through the cluster, not the key.
 
     Raises:
-        ConfigError: If it is set to nothing, which would look protected and not be.
+        ConfigError: If it is set to an empty text, which would look protected but would not be.
     """
     key = os.environ.get(api_key_env)
     if key is None:
@@ -39,7 +39,7 @@ def key_digest(api_key_env: str) -> bytes | None:
 
 
 def _refusal(scope: Scope, digest: bytes | None) -> HttpError | None:
-    """401 where a path needs a bearer token and the request brings none that is right."""
+    """401 if a path needs a bearer token and the request has no valid one."""
     if digest is None or not str(scope["path"]).startswith(_PROTECTED):
         return None
     header = dict(scope["headers"]).get(b"authorization", b"")
@@ -51,9 +51,10 @@ def _refusal(scope: Scope, digest: bytes | None) -> HttpError | None:
 
 
 class Guard:
-    """ASGI middleware: 401 before the body is read, then 413 before it is parsed.
+    """ASGI middleware: 401 before the body is read, 413 before it is parsed.
 
-    The size is counted as the body arrives, so a chunked one without a length is held to it too.
+    The size is counted while the body arrives, so the limit also applies to chunked bodies without
+    a length.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Guard:
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """A ``receive`` that first gives the messages read before."""
+    """A ``receive`` that first returns the messages that were already read."""
     waiting = iter(messages)
 
     async def replay() -> Message:
@@ -120,7 +121,7 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
 
 
 class AdmissionControl:
-    """Admits so many requests to work and so many to wait; refuses more with 503."""
+    """Limits the requests in progress and the requests waiting; refuses more with 503."""
 
     def __init__(self, max_ongoing: int, max_queued: int) -> None:
         self.max_queued = max_queued
@@ -129,10 +130,10 @@ class AdmissionControl:
         self._places = asyncio.Semaphore(max_ongoing)
 
     async def enter(self) -> Callable[[], None]:
-        """Wait for a place and return what gives it back.
+        """Wait for a place; returns a function that frees it.
 
         Raises:
-            HttpError: 503 with Retry-After when too many wait already.
+            HttpError: 503 with Retry-After if too many requests are waiting.
         """
         if self._places.locked() and self.queued >= self.max_queued:
             raise overloaded()
@@ -155,5 +156,5 @@ class AdmissionControl:
 
 
 def overloaded(message: str = "the service is full; try again shortly") -> HttpError:
-    """503 with Retry-After."""
+    """A 503 error with Retry-After."""
     return HttpError(503, "overloaded", message, retry_after_s=RETRY_AFTER_S)

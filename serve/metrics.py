@@ -1,4 +1,4 @@
-"""Prometheus figures of one ingress replica, served by itself at /metrics."""
+"""Prometheus metrics of one ingress replica, served at /metrics."""
 
 from collections.abc import Mapping
 
@@ -14,23 +14,23 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counts since the replica started."""
+    """Counters since the replica started."""
 
     def __init__(self, admission: AdmissionControl) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "msrrec_requests", "Recommendations asked for", ["status"], registry=registry
+            "msrrec_requests", "Requests for recommendations", ["status"], registry=registry
         )
         self.seconds = Histogram(
             "msrrec_request_seconds",
-            "From the request to the whole answer, waiting included",
+            "Seconds from request to whole answer, waiting included",
             ["mode"],
             registry=registry,
             buckets=_SECONDS,
         )
         self.first_token_seconds = Histogram(
             "msrrec_first_token_seconds",
-            "From a streamed request to its first delta",
+            "Seconds from streamed request to first delta",
             registry=registry,
             buckets=_SECONDS,
         )
@@ -52,15 +52,15 @@ class Metrics:
         self.stream_errors = Counter(
             "msrrec_stream_errors", "Streams that ended in an error", ["status"], registry=registry
         )
-        ongoing = Gauge("msrrec_ongoing_requests", "Requests at work", registry=registry)
+        ongoing = Gauge("msrrec_ongoing_requests", "Requests in progress", registry=registry)
         ongoing.set_function(lambda: admission.ongoing)
-        queued = Gauge("msrrec_queued_requests", "Requests waiting for a place", registry=registry)
+        queued = Gauge("msrrec_queued_requests", "Requests waiting", registry=registry)
         queued.set_function(lambda: admission.queued)
 
     def count_answer(
         self, outputs: Mapping[Side, SideOutput], agreement: Agreement, prompt_tokens: int
     ) -> None:
-        """One request was answered."""
+        """Count an answered request."""
         self.agreement.labels(agreement).inc()
         self.tokens.labels("prompt").inc(prompt_tokens)
         for side, output in outputs.items():
@@ -69,5 +69,5 @@ class Metrics:
                 self.invalid.labels(side).inc()
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

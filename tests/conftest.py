@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.cli import Commands
+
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one is no failure
 hypothesis.settings.load_profile("any-machine")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report costs 2 s by default
@@ -19,6 +21,12 @@ def ray_local() -> Iterator[None]:
 
     with ray_session(num_cpus=4):
         yield
+
+
+@pytest.fixture
+def msrrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    """The command line, run in this process: ``msrrec("report", folder).summary``."""
+    return Commands(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

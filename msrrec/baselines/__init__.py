@@ -1,8 +1,8 @@
-"""Systems to compare with, one file each, on the same frozen examples and in the same rows.
+"""Baselines: systems to compare with, one file each, on the same frozen examples.
 
-A baseline is fitted on the training split, makes its choices of settings on validation, and then
-scores the frozen candidates, or writes which one it chooses. Those that learn item vectors live in
-``sequential/``, those that tune a language model in ``language/``; both load torch.
+A baseline is fitted on the training split and chooses its settings on validation. Then it scores
+the frozen candidates, or writes which one it chooses. Baselines that learn item vectors are in
+``sequential/``, those that fine-tune a language model in ``language/``; both import torch.
 """
 
 import importlib
@@ -19,17 +19,17 @@ from msrrec.fingerprint import fingerprint_setting
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a baseline is, and what its results follow from.
+    """Where a baseline is implemented, and what decides its results.
 
     Attributes:
         place: ``module:class`` below this package, imported only when the baseline is built.
-        options: Arguments of the class beside the settings of the run.
+        options: Arguments of the class besides the settings of the run.
         settings: Names in the config's section ``baselines`` that change its scores.
         needs_ray: Whether it is fitted on Ray.
-        tunes: The config's section by which it tunes the backbone; None where it does not.
+        tunes: The section of settings for fine-tuning the backbone; None if it does not.
         kind: Whether it is a plain baseline, or a base or a trained language model.
-        revision: Raised when its code changes what comes out of the same settings and data.
-        paper_row: The row of the paper's tables that it stands for, see ``evaluation.systems``.
+        revision: Number to raise when changed code gives other results for the same data.
+        paper_row: The row of the paper's tables that it corresponds to, see ``evaluation.systems``.
     """
 
     place: str
@@ -49,7 +49,7 @@ class Entry:
         return baseline
 
     def decisive(self, config: RunConfig) -> dict[str, Any]:
-        """The settings of a run that change its results, beside the seed; JSON values only."""
+        """The settings of a run that affect its results, besides the seed; JSON values only."""
         values = config.baselines.decisive(fingerprint_setting)
         found: dict[str, Any] = {"baselines": {name: values[name] for name in self.settings}}
         if self.tunes:
@@ -120,5 +120,5 @@ def build_baseline(name: str, config: RunConfig) -> Baseline | Writer:
         ConfigError: If there is no baseline of that name, or it lacks a setting.
     """
     if name not in BASELINES:
-        raise ConfigError(f"baseline {name!r}: unknown; expected one of {', '.join(BASELINES)}")
+        raise ConfigError(f"baseline {name!r}: is unknown; expected one of {', '.join(BASELINES)}")
     return BASELINES[name].build(config)

@@ -1,4 +1,4 @@
-"""Text similarity by BM25: the candidate whose title shares rare words with the history's titles.
+"""BM25 text similarity: prefers candidates whose titles share rare words with the history.
 
 Robertson and Zaragoza 2009, with the idf that is never negative: ln(1 + (N - n + 0.5) / (n + 0.5)).
 """
@@ -16,16 +16,16 @@ from msrrec.schema import Example
 from msrrec.titles import normalize_title
 
 K1, B = 1.5, 0.75
-"""Saturation of a word's count, and how much long titles are held against themselves."""
+"""BM25's parameters: saturation of a word's count, and penalty of long titles."""
 
 _WORD = re.compile(r"\w+")
 
 
 class Bm25:
-    """Scores are BM25 of the candidate's title for a title of the history as the query."""
+    """Scores are BM25 values of the candidate's title, with titles of the history as queries."""
 
     def __init__(self, config: RunConfig, uses: Literal["last", "mean"]) -> None:
-        """Take the last title of the history alone, or the mean over all of them."""
+        """Use the last title of the history, or the mean over all titles."""
         del config
         self._uses = uses
         self._words: dict[str, list[str]] = {}
@@ -33,7 +33,7 @@ class Bm25:
         self._mean_length = 1.0
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Split the catalogue's titles into words and weigh these."""
+        """Split the catalogue's titles into words and compute the words' weights."""
         del folder
         self._words = {i: _WORD.findall(normalize_title(x.title)) for i, x in dataset.items.items()}
         found = Counter(word for words in self._words.values() for word in set(words))
@@ -43,7 +43,7 @@ class Bm25:
         return {}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """The last title's score of each candidate, or the mean of all titles'."""
+        """Each candidate's BM25 value for the last title, or the mean over all titles."""
         return [[self._score(e.history, item) for item in e.candidates] for e in examples]
 
     def _score(self, history: Sequence[str], candidate: str) -> float:
@@ -56,4 +56,4 @@ class Bm25:
         }
         queries = [set(self._words[item_id]) for item_id in titles]
         found = (weights[word] for query in queries for word in query & weights.keys())
-        return math.fsum(found) / len(titles)  # exact: the order of a set differs between processes
+        return math.fsum(found) / len(titles)  # exact: a set's order varies by process

@@ -1,4 +1,4 @@
-"""Same category: the candidate from where the user shops most."""
+"""Same category: prefers candidates from the categories in which the user shops most."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ class SameCategory:
         return {"items_with_categories": known}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """A mean in [0, 1] a candidate: 1 where the whole history is of its narrowest category."""
+        """A mean in [0, 1] per candidate; 1 if the whole history has its narrowest category."""
         return [[self._score(e.history, item) for item in e.candidates] for e in examples]
 
     def _score(self, history: Sequence[str], candidate: str) -> float:
@@ -43,7 +43,7 @@ class SameCategory:
 
 
 def _shared(first: Sequence[str], second: Sequence[str]) -> float:
-    """The categories that two paths begin with alike, as a share of the longer path."""
+    """Length of the common start of two category paths, as a share of the longer path."""
     longest = max(len(first), len(second))
     alike = 0
     for a, b in zip(first, second, strict=False):

@@ -1,4 +1,4 @@
-"""Text similarity by sentence embeddings: the candidate whose title means what the history's do."""
+"""Text similarity by sentence embeddings: prefers candidates with titles like the history's."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,19 +12,20 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, ModelError, first_line
 from msrrec.schema import Example
 from msrrec.titles import clean_title
+from msrrec.weights import check_place
 
 BATCH = 256
-"""Titles encoded at once."""
+"""Number of titles encoded at once."""
 
 
 class Embedding:
     """Scores are cosines between the vectors of titles."""
 
     def __init__(self, config: RunConfig, uses: Literal["last", "mean"]) -> None:
-        """Take the last title of the history alone, or the mean over all of them.
+        """Use the last title of the history, or the mean over all titles.
 
         Raises:
-            ConfigError: If no model is named.
+            ConfigError: If ``baselines.embedding_model`` is not set.
         """
         if config.baselines.embedding_model is None:
             raise ConfigError(
@@ -35,7 +36,7 @@ class Embedding:
         self._vectors: dict[str, NDArray[np.float32]] = {}
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Encode the catalogue.
+        """Encode the titles of the catalogue.
 
         Raises:
             ModelError: If the model can't be loaded.
@@ -58,7 +59,7 @@ class Embedding:
 
 
 def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
-    """Vectors of length 1: the mean over a title's tokens of the model's last layer.
+    """Vectors of length 1: the mean over a title's tokens in the model's last layer.
 
     Returns:
         Shape (number of titles, size of the model).
@@ -69,9 +70,10 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     import torch
     from transformers import AutoModel, AutoTokenizer  # seconds to import
 
+    check_place(model_name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_name)
-        # not in the type of the stored weights: few processors multiply in bfloat16
+        # float32 whatever the stored type, as few CPUs multiply in bfloat16
         model: Any = AutoModel.from_pretrained(model_name, dtype=torch.float32).eval()
         model = model.get_encoder() if model.config.is_encoder_decoder else model
     except (OSError, ValueError) as error:

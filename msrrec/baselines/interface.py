@@ -1,4 +1,4 @@
-"""What every baseline takes and gives, and how scores become a choice."""
+"""The interface of baselines, and how scores become a choice."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from msrrec.metrics.ranking import reciprocal_ranks, target_rank
 from msrrec.schema import Example
 
 Facts = dict[str, object]
-"""What a report shows of the fit: chosen settings, trials, counts; JSON values only."""
+"""Facts about the fit for reports: chosen settings, trials, counts; JSON values only."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class WrittenChoice:
     """The text that a system wrote for an example, and the candidate that it names.
 
     Attributes:
-        index: The 0-based candidate that it names; None where it names none or several.
+        index: The 0-based candidate that it names; None if it names none or several.
     """
 
     text: str
@@ -27,29 +27,29 @@ class WrittenChoice:
 
 
 class Fittable(Protocol):
-    """One system, made from the settings of a run."""
+    """A system that is fitted on a dataset."""
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Learn from the training split, choose settings on validation; test is not looked at.
+        """Learn from the training split and choose settings on validation.
 
         Args:
             dataset: Its test split must not be read here.
-            folder: Where work in progress may be kept, so that a killed run goes on.
+            folder: Folder for work in progress, so that a killed run can be resumed.
         """
         ...
 
 
 class Baseline(Fittable, Protocol):
-    """A system that scores."""
+    """A system that scores every candidate."""
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """One number a candidate of each example, in the frozen order; higher is better."""
+        """One score per candidate of each example, in the frozen order; higher is better."""
         ...
 
 
 @runtime_checkable
 class Writer(Fittable, Protocol):
-    """A system that writes its choice, which may be no candidate."""
+    """A system that writes its choice as text, which may name no candidate."""
 
     def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
         """The text and choice for each example."""
@@ -59,7 +59,7 @@ class Writer(Fittable, Protocol):
 def choose(examples: Sequence[Example], scores: Sequence[Sequence[float]], seed: int) -> list[str]:
     """The candidate with the highest score of each example.
 
-    Ties fall to a fixed random order of the items, so that neither ids nor slots decide.
+    Ties are broken by a fixed random order of the items, so neither ids nor positions decide.
     """
 
     def tie_key(item_id: str) -> float:
@@ -72,9 +72,9 @@ def choose(examples: Sequence[Example], scores: Sequence[Sequence[float]], seed:
 
 
 def mean_reciprocal_rank(examples: Sequence[Example], scores: Sequence[Sequence[float]]) -> float:
-    """MRR among the frozen candidates, by which settings are chosen on validation; 0 without any.
+    """MRR among the frozen candidates, for choosing settings on validation; 0 without examples.
 
-    Less noisy than HitRatio@1 where users are few; ties count against the target.
+    It is less noisy than HitRatio@1 for few users. Ties count against the target.
     """
     ranks = [target_rank(e, found) for e, found in zip(examples, scores, strict=True)]
     return sum(reciprocal_ranks(ranks)) / max(len(ranks), 1)

@@ -1,7 +1,7 @@
-"""Item-kNN: candidates that were bought by the same users as the items of the history.
+"""Item-kNN: prefers candidates bought by the same users as the items of the history.
 
 Cosine between the items' columns of the users × items matrix (Sarwar et al. 2001), shrunk towards 0
-where few users bought both.
+if few users bought both.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.schema import Example
 
 SHRINKAGES = (0.0, 3.0, 10.0, 30.0)
-"""Added to the cosine's denominator; validation chooses."""
+"""Values tried for the term added to the cosine's denominator; validation picks one."""
 
 
 class ItemKnn:
@@ -28,7 +28,7 @@ class ItemKnn:
         self._similarity = csr_array((0, 0))
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Count who bought what together, and choose the shrinkage."""
+        """Count which items were bought by the same users, and choose the shrinkage."""
         del folder
         self._codes = {item_id: n for n, item_id in enumerate(dataset.items)}
         together = self._count_together(list(training_purchases(dataset).values()))
@@ -42,7 +42,7 @@ class ItemKnn:
         return {"trials": len(found), "shrinkage": best, "validation_mrr": found[best]}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """Similarity of each candidate to the history, summed."""
+        """Sum of each candidate's similarities to the items of the history."""
         return [self._score(example) for example in examples]
 
     def _score(self, example: Example) -> list[float]:
@@ -52,7 +52,7 @@ class ItemKnn:
         return [float(value) for value in block.sum(axis=0)]
 
     def _count_together(self, purchases: Sequence[Sequence[str]]) -> csr_array:
-        """Shape (I, I). Users that bought both items; the diagonal has each item's buyers."""
+        """Shape (I, I). Users who bought both items; the diagonal has each item's buyers."""
         users = np.repeat(np.arange(len(purchases)), [len(set(items)) for items in purchases])
         items = [self._codes[item_id] for bought in purchases for item_id in sorted(set(bought))]
         shape = (len(purchases), len(self._codes))
@@ -61,7 +61,7 @@ class ItemKnn:
 
 
 def _shrink(together: csr_array, shrinkage: float) -> csr_array:
-    """The cosine of each pair with ``shrinkage`` in its denominator; 0 of an item with itself."""
+    """The cosine of each pair, with ``shrinkage`` in its denominator; 0 on the diagonal."""
     buyers = np.sqrt(together.diagonal())
     pairs = together.tocoo()
     values = pairs.data / (buyers[pairs.row] * buyers[pairs.col] + shrinkage)

@@ -1,4 +1,4 @@
-"""The candidate that most training users bought."""
+"""Popularity: prefers the candidate that most training users bought."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from msrrec.schema import Example
 
 
 class Popularity:
-    """Scores are the buyers of the training split."""
+    """Scores are numbers of buyers in the training split."""
 
     def __init__(self, config: RunConfig) -> None:
         del config
         self._buyers: Counter[str] = Counter()
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Count."""
+        """Count the buyers of every item."""
         del folder
         self._buyers = count_buyers(training_purchases(dataset))
         return {}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """Buyers of each candidate."""
+        """Number of buyers of each candidate."""
         return [[float(self._buyers[item]) for item in e.candidates] for e in examples]
 
 
 def count_buyers(purchases: Mapping[str, Sequence[str]]) -> Counter[str]:
-    """Users an item: who buys twice counts once."""
+    """Number of users who bought each item; repeated purchases count once."""
     return Counter(item_id for items in purchases.values() for item_id in set(items))

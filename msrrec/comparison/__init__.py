@@ -1,1 +1,1 @@
-"""Any systems on the same frozen examples, one registry of all of them."""
+"""Comparing any systems on the same frozen examples, with one registry of all systems."""

@@ -1,8 +1,7 @@
-"""Any list of systems on one dataset: each evaluated once, then one table of all.
+"""Evaluating a list of systems on one dataset, each once, with one table of all.
 
-A system's folder is named after the hash of all that decides its result, so an unchanged system is
-never run again and a changed one runs alone. A system that fails is told in the table and leaves
-the rest.
+A system's folder is named after a hash of everything that decides its result, so unchanged systems
+are not run again. If a system fails, the table shows it and the others continue.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ SYSTEMS = "systems"
 
 @dataclass
 class Comparison:
-    """What came of the systems so far: folders of results, and sentences of failures, by name."""
+    """The progress so far: folders of results and reasons of failures, by system."""
 
     results: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -46,15 +45,15 @@ def compare(
     """Evaluate what is not evaluated yet, and write page, JSON and Markdown table of all.
 
     Args:
-        names: Systems in the order of the table. The others are held against the last fused one,
-            or else the last.
-        run: What they all share.
-        session: Opens Ray; entered only for a system that needs it and has no result.
-        overwrite: Evaluate again what is finished.
+        names: Systems in the order of the table. The reference row is the last fused one, or else
+            the last.
+        run: What all systems share.
+        session: Opens Ray; used only if a system without a result needs it.
+        overwrite: Whether to evaluate finished systems again.
 
     Raises:
-        ConfigError: If a name is unknown, doubled, or there is none.
-        MsrRecError: If no system gives a result: the first one's failure.
+        ConfigError: If a name is unknown or repeated, or there are no names.
+        MsrRecError: If no system gives a result; it has the first one's reason.
     """
     out = run.out
     run = replace(run, overwrite=overwrite)
@@ -83,7 +82,7 @@ def compare(
 
 
 def _folder(out: str, system: System) -> str:
-    """Where a system's result lies: its name, and the hash of what the result follows from."""
+    """Folder of a system's result: its name, and a hash of what decides the result."""
     parts = json.dumps(asdict(system.identity), sort_keys=True)
     digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
     slug = "".join(c if c.isalnum() or c in "-._" else "-" for c in system.name.lower())
@@ -91,11 +90,17 @@ def _folder(out: str, system: System) -> str:
 
 
 def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) -> None:
-    """Run one system, or take what it found before; its failure is kept and not raised."""
+    """Run one system or reuse its result; a failure is recorded and not raised."""
     logger.info("compare: %s", system.name)
     try:
-        run_once(folder, system.identity, lambda: system.evaluate(folder), overwrite=overwrite)
-    except Exception as error:  # whatever one system meets, the others go on
+        run_once(
+            folder,
+            system.identity,
+            lambda: system.evaluate(folder),
+            overwrite=overwrite,
+            keeps=True,
+        )
+    except Exception as error:  # the other systems continue after any error
         unforeseen = not isinstance(error, MsrRecError)
         logger.error("compare: %s failed: %s", system.name, first_line(error), exc_info=unforeseen)
         done.failures[system.name] = first_line(error)
@@ -104,7 +109,7 @@ def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) ->
 
 
 def read_records(results: Mapping[str, str]) -> dict[str, RunFacts]:
-    """What each system's folder says of its run."""
+    """The run records of systems, by name."""
     records = {
         name: storage.read_json(storage.join(folder, storage.RECORD))
         for name, folder in results.items()
@@ -116,7 +121,7 @@ def read_records(results: Mapping[str, str]) -> dict[str, RunFacts]:
 
 
 def _commands(names: Sequence[str], run: Run) -> list[str]:
-    """The command lines that made dataset, reasoning and table."""
+    """The commands that made dataset, reasoning and table."""
     manifest, defaults = run.dataset.manifest, RunConfig()
     prepare = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", "DATASET"]
     if manifest.get("inputs"):

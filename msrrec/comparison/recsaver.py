@@ -1,8 +1,8 @@
-"""RecSAVER's verification (Tsai et al. 2024) as a system: of several rationales, one that holds.
+"""RecSAVER's verification (Tsai et al. 2024): of several rationales, keep a verified one.
 
-The teacher gives several rationales a user, each with a choice. In every rationale the candidates
-are masked, and the teacher, without the history, names the candidate that the rest speaks for. The
-choice that is recovered most often is the answer. What the user did buy is in none of this.
+The teacher writes several rationales per user, each with a choice. In every rationale the
+candidates are masked, and the teacher, without the history, names the candidate that the rest
+recommends. The answer is the choice that is recovered most often. The target is not used.
 """
 
 import re
@@ -22,7 +22,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.evaluation.results import ApiFacts, Details
 from msrrec.evaluation.systems import SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
-from msrrec.reasoning.parsing import split_output, strip_thinking
+from msrrec.reasoning.parsing import split_completion
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry, hash_prompt
@@ -33,12 +33,12 @@ from msrrec.titles import mask_titles
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer that names a candidate.
+    """A completion that names a candidate.
 
     Attributes:
         choice: 0-based.
-        check: The question which candidate the masked rationale speaks for, the same one for equal
-            rationales of a user; None where the rationale says nothing.
+        check: The request to name the candidate that the masked rationale recommends, shared by
+            equal rationales of a user; None if the rationale is empty.
     """
 
     record: JournalEntry
@@ -46,17 +46,17 @@ class Sample:
     check: TeacherRequest | None
 
     def recovered_choice(self, recovered: Mapping[str, int | None]) -> int | None:
-        """The candidate that the rationale alone led to; None for no candidate."""
+        """The candidate recovered from the rationale alone; None for no candidate."""
         return None if self.check is None else recovered.get(self.check.example_id)
 
 
 def evaluate_verified(
     dataset: Dataset, out: str, answers: str, config: RunConfig, keys: Mapping[str, str]
 ) -> Summary:
-    """Evaluate RecSAVER with verification: sample, verify, and write what was kept.
+    """Evaluate RecSAVER with verification: sample, verify, and write the kept completions.
 
-    ``evaluate.recsaver_samples`` rationales a user are asked for; each one that says something is
-    verified by one more call, equal ones by the same. Arguments and errors are those of
+    ``evaluate.recsaver_samples`` rationales are requested per user. Each rationale that is not
+    empty is verified by one more call; equal ones share the call. Arguments and errors are those of
     ``evaluate_teacher``.
     """
     check_frozen(config)
@@ -90,7 +90,7 @@ def evaluate_verified(
 
 
 def identify_verified(model: str) -> SystemId:
-    """RecSAVER with verification, which the paper's RecSAVER does not name."""
+    """The identity of RecSAVER with verification, which has no row in the paper."""
     label = f"RecSAVER verified ({model})"
     return SystemId(id="recsaver-verified", kind="api", label=label, paper_row=None)
 
@@ -98,14 +98,14 @@ def identify_verified(model: str) -> SystemId:
 def read_sample(
     dataset: Dataset, question: TeacherRequest, record: JournalEntry, config: RunConfig
 ) -> Sample | None:
-    """An answer, and the question which candidate its rationale speaks for.
+    """A completion with its choice, and the request that verifies its rationale.
 
-    None for an answer that names no candidate.
+    None for a completion that names no candidate.
     """
     choice = read_choice(record, question.candidates)
     if choice is None:
         return None
-    written = split_output(strip_thinking(record.text)).reasoning
+    written = split_completion(record.text).reasoning
     for text in (written, record.reasoning_content or ""):
         rationale = mask_titles(text, question.candidates)
         if re.search(r"\w", rationale.replace("[item]", "")):
@@ -123,7 +123,7 @@ def read_sample(
 def keep_best(
     samples: Iterable[Sample], recovered: Mapping[str, int | None]
 ) -> dict[str, JournalEntry]:
-    """The answer that is kept of each user, by example id; see ``choose``."""
+    """The kept completion of each user, by example id; see ``choose``."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.record.example_id, []).append(sample)
@@ -134,13 +134,13 @@ def keep_best(
 
 
 def choose(samples: Sequence[tuple[int, int | None]]) -> int:
-    """Which of a user's samples is kept.
+    """Index of the sample of a user that is kept.
 
-    One of the choice that was recovered most often; between equals, of the choice that was made
-    more often, then of the one made first. Of its samples the first that was recovered, if any.
+    The choice recovered most often wins, then the choice made more often, then the one made first.
+    Of its samples the first recovered one is kept, or else the first.
 
     Args:
-        samples: What each chose, and what its rationale alone led to; None for no candidate.
+        samples: The choice of each sample, and the candidate recovered from its rationale or None.
     """
     made = [choice for choice, _ in samples]
     held = Counter(choice for choice, recovered in samples if choice == recovered)

@@ -1,7 +1,6 @@
-"""What ``msrrec compare`` can run, by name: baselines, models, their ablations, and teachers.
+"""All systems that ``msrrec compare`` can run, by name: baselines, models, ablations, teachers.
 
-Each system says what decides its result and how it is evaluated into a folder; the rest is
-``compare``'s.
+Each system defines what decides its result and how it is evaluated into a folder.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,27 +15,29 @@ from msrrec.config import RunConfig, did_you_mean, without_reasoning
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
-from msrrec.fingerprint import fingerprint_model
+from msrrec.fingerprint import identify_dataset, identify_model
 from msrrec.inference.recommender import Mode
-from msrrec.models import read_settings
+from msrrec.models import locate_base, locate_model, read_settings
 from msrrec.stage import TRAIN, Call, Identity, Summary, decisive_settings
+from msrrec.weights import check_source
 
 if TYPE_CHECKING:
     from msrrec.comparison.teacher import Prompt
 
 MODELS, ANSWERS = "models", "teacher"
-"""Folders of what is trained on the spot, and of the teacher's answers, which are paid for once."""
+"""Folders of models trained in the comparison, and of the teacher's completions, which are paid for
+once."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table that is to be.
+    """One row of the table to be made.
 
     Attributes:
-        name: What the table calls it.
-        identity: What its result follows from.
-        evaluate: Evaluates it into a folder.
-        needs_ray: Whether Ray must be running for that.
+        name: Name of the system in the table.
+        identity: What decides its result.
+        evaluate: Function that evaluates it into a folder.
+        needs_ray: Whether Ray must be running for the evaluation.
     """
 
     name: str
@@ -50,10 +51,11 @@ class Run:
     """What all systems of a comparison share.
 
     Attributes:
-        out: Folder of everything.
-        reasoning: Folder of ``msrrec synthesize``, for systems that learn from it on the spot.
+        out: Output folder of the comparison.
+        reasoning: Folder made by ``msrrec synthesize``, for systems that are trained in the
+            comparison.
         keys: API keys by the names of their environment variables.
-        overwrite: Train again what is trained.
+        overwrite: Whether to train finished models again.
     """
 
     dataset: Dataset
@@ -70,39 +72,39 @@ class Run:
         inputs: Mapping[str, str | None] | None = None,
         revision: int = 1,
     ) -> Identity:
-        """What a system's result follows from.
+        """What decides a system's result.
 
         Args:
-            system: Its name.
-            settings: What decides it beside the evaluated users and their candidates.
-            inputs: Fingerprints of what it reads beside the dataset.
-            revision: Of its code.
+            system: Name of the system.
+            settings: Settings that decide it, besides the evaluated users and their candidates.
+            inputs: Fingerprints of its inputs besides the dataset.
+            revision: Revision of its code.
         """
         users = self.config.evaluate.model_dump(include=_USERS)
-        found = {"dataset": self.dataset.fingerprint, **(inputs or {})}
+        found = {"dataset": identify_dataset(self.dataset), **(inputs or {})}
         return Identity(
             "compare", found, {"system": system, "evaluate": users, **settings}, revision
         )
 
     def sections(self, *names: str) -> dict[str, Any]:
-        """What some sections of the settings decide."""
+        """The settings of some sections that decide a result."""
         return {name: decisive_settings(self.config, name) for name in names}
 
 
 _USERS = {"split", "num_users", "permutation", "negatives", "num_negatives"}
-"""Settings that say who is evaluated, and on which candidates."""
+"""Settings that define the evaluated users and their candidates."""
 
 
 def system_names() -> tuple[str, ...]:
-    """Every name that ``--systems`` takes, in the order of the table."""
+    """All names that ``--systems`` takes, in the order of the table."""
     return (*BASELINES, *MAKERS)
 
 
 def find_systems(names: Sequence[str], run: Run) -> list[System]:
-    """The systems of some names.
+    """The systems with the given names.
 
     Raises:
-        ConfigError: If a name is unknown, doubled, lacks what it needs, or there is none.
+        ConfigError: If a name is unknown, repeated or lacks what it needs, or there are no names.
     """
     systems = [_find(name, run) for name in names]
     found = [system.name for system in systems]
@@ -143,8 +145,10 @@ def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
 def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = None) -> System:
     """A trained model's folder in the modes that it was trained for, or a base model zero-shot."""
     chosen = modes or _modes(folder)
-    inputs = {"model": fingerprint_model(folder, run.config)}
-    settings = {"modes": list(chosen), **run.sections("inference")}
+    source = locate_model(folder, run.config.model)
+    check_source(source)
+    inputs = {"model": identify_model(source)}
+    settings = {"modes": list(chosen), **run.sections("inference", "evaluate.gate")}
     work = partial(_evaluate_model, label, folder, run, chosen)
     return System(label, run.identity("model", settings, inputs), work, needs_ray=True)
 
@@ -172,18 +176,19 @@ def _constrained(run: Run) -> System:
 
 
 def _trained(label: str, run: Run, config: RunConfig) -> System:
-    """MSR-Rec, trained on the spot where no folder of these settings is."""
+    """MSR-Rec, trained unless there is a model with these settings."""
     inputs = {"dataset": run.dataset.path}
     if config.train.reasoning:
         if run.reasoning is None:
             raise ConfigError(
-                "--systems: msrrec is trained on the spot and needs --reasoning, the folder made "
+                "--systems: msrrec is trained here and needs --reasoning, the folder made "
                 "by `msrrec synthesize`; or name a trained model as NAME=FOLDER"
             )
         inputs["reasoning"] = run.reasoning
+    check_source(locate_base(config.model))
     training = Call("", config, inputs)
     learned = TRAIN.identity(training)
-    settings = {**learned.settings, **run.sections("inference")}
+    settings = {**learned.settings, **run.sections("inference", "evaluate.gate")}
     work = partial(_train_and_evaluate, label, run, training)
     return System(label, run.identity(label, settings, learned.inputs), work, needs_ray=True)
 
@@ -217,7 +222,7 @@ def _verified(run: Run) -> System:
     identity = replace(system.identity, settings={**system.identity.settings, **samples})
 
     def work(out: str) -> Summary:
-        answers = storage.join(run.out, ANSWERS, "plain")  # whose answers are the first samples
+        answers = storage.join(run.out, ANSWERS, "plain")  # its completions are the first samples
         from msrrec.comparison.recsaver import evaluate_verified
 
         return evaluate_verified(run.dataset, out, answers, run.config, run.keys)

@@ -1,9 +1,8 @@
-"""A teacher as a system of its own, over the API: the five-step chain zero-shot, or RecSAVER.
+"""A teacher as a system: the five-step chain zero-shot, or RecSAVER.
 
 As a baseline, RecSAVER (Tsai et al. 2024) is the same model with a plain request to reason.
-
-``synthesize`` sends the prompts of the evaluated split, so completions are journaled, resumed and
-counted as there, and none is paid for twice.
+``synthesize`` sends the prompts of the evaluated split, so completions are journaled and never paid
+for twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
-from msrrec.reasoning.parsing import split_output, strip_thinking
+from msrrec.reasoning.parsing import split_completion
 from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
 from msrrec.stage import Summary
@@ -35,12 +34,12 @@ def evaluate_teacher(
     keys: Mapping[str, str],
     prompt: Prompt = "chain",
 ) -> Summary:
-    """Ask for every evaluated user once, and write what was answered as predictions.
+    """Request one completion per evaluated user, and write them as predictions.
 
     Args:
-        dataset: From ``msrrec prepare``.
+        dataset: Dataset made by ``msrrec prepare``.
         out: Folder of the evaluation.
-        answers: Folder that ``synthesize`` writes; its journal is kept between runs.
+        answers: Output folder of ``synthesize``; its journal is kept between runs.
         config: Sections ``teacher``, ``evaluate`` and ``model.answer_format``.
         keys: API keys by the names of their environment variables.
         prompt: chain for the five steps, plain for RecSAVER.
@@ -62,14 +61,14 @@ def evaluate_teacher(
 
 
 def identify_teacher(prompt: Prompt, model: str) -> SystemId:
-    """The system that a prompt makes of a model."""
+    """The identity of a model with a kind of prompt."""
     if prompt == "plain":
         return SystemId(id="recsaver", kind="api", label=f"RecSAVER ({model})", paper_row=RECSAVER)
     return SystemId(id="teacher", kind="api", label=f"{model} zero-shot", paper_row=TEACHER)
 
 
 def check_frozen(config: RunConfig) -> None:
-    """Refuse to ask about other candidates.
+    """Refuse other candidates than the dataset's own.
 
     Raises:
         ConfigError: If other candidates or another order than the dataset's are asked for.
@@ -83,7 +82,7 @@ def check_frozen(config: RunConfig) -> None:
 
 
 def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:
-    """What is asked of every evaluated user: one answer to a prompt of this kind."""
+    """The settings for one completion per evaluated user to a prompt of this kind."""
     asked = for_references(config)
     limits = {"tau_per_user": None, "tau_per_category": None}
     update = {"attempts": 1, "prompt": prompt, **limits}
@@ -91,21 +90,21 @@ def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:
 
 
 def name_model(found: Mapping[str, JournalEntry], config: RunConfig) -> str:
-    """The model that answered."""
+    """Name of the model that answered."""
     return next((record.sampling.model for record in found.values()), config.teacher.model)
 
 
 def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | None) -> Prediction:
-    """A completion as a prediction; invalid and empty where an example has none."""
+    """A completion as a prediction; invalid and empty if an example has none."""
     if record is None:
         return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
     index = read_choice(record, dataset.titles(example.candidates))
-    reasoning = split_output(strip_thinking(record.text)).reasoning
+    reasoning = split_completion(record.text).reasoning
     num_tokens = int(record.usage.get("completion_tokens", 0))
     output = SideOutput("full", record.text, reasoning, index, None, num_tokens)
     return Prediction(example.example_id, output, 0)
 
 
 def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
-    """The 0-based candidate that an answer names, by the rule for all systems."""
+    """The 0-based candidate that a completion names, by the reading rule for all systems."""
     return read_strict(record.text, candidates)

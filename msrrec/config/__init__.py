@@ -1,7 +1,8 @@
-"""Every setting and its default, a file a section; nothing else in the project repeats one."""
+"""All settings and their defaults, one file per section; no default is repeated elsewhere."""
 
 from msrrec.config.base import Config
 from msrrec.config.baselines import BaselinesConfig, LlaraConfig, TallrecConfig
+from msrrec.config.chat import ChatConfig
 from msrrec.config.data import DataConfig
 from msrrec.config.derived import for_references, without_reasoning
 from msrrec.config.evaluate import EvaluateConfig
@@ -29,6 +30,7 @@ __all__ = [
     "PRESETS",
     "AnswerFormat",
     "BaselinesConfig",
+    "ChatConfig",
     "Config",
     "DataConfig",
     "EndpointConfig",

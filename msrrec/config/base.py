@@ -1,4 +1,4 @@
-"""What all sections share."""
+"""The base class of all sections of settings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -7,20 +7,20 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Config(BaseModel):
-    """Base of every config: immutable, no unknown keys, field docs under the field."""
+    """Base of every section of settings: immutable, refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     runtime: ClassVar[frozenset[str]] = frozenset()
-    """Settings of speed, place and patience, which leave the result as it is."""
+    """Names of settings that change speed, placement or retries, but never the result."""
     folders: ClassVar[frozenset[str]] = frozenset()
-    """Settings that may name a folder, so that their result follows from what it holds."""
+    """Names of settings that may be a path; what the folder holds then counts, not its name."""
 
     def decisive(self, fingerprint: Callable[[str], str]) -> dict[str, Any]:
-        """The settings that decide a result; JSON values only.
+        """The settings that decide a result, as JSON values.
 
         Args:
-            fingerprint: Of a setting that may name a folder.
+            fingerprint: Turns a setting that may name a folder into a fingerprint of its files.
         """
         found: dict[str, Any] = {}
         values = self.model_dump(mode="json")
@@ -39,7 +39,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _keep_nested_defaults(cls, values: Any) -> Any:
-        """Settings of a nested section that are not given keep the defaults of the outer one."""
+        """Fill settings of a nested section that are not given with this section's defaults."""
         if not isinstance(values, Mapping):
             return values
         merged = dict(values)

@@ -1,4 +1,4 @@
-"""The systems to compare with."""
+"""Settings of the baselines."""
 
 from typing import ClassVar
 
@@ -9,74 +9,74 @@ from msrrec.config.lora import LoraConfig
 
 
 class BaselinesConfig(Config):
-    """The systems to compare with that learn or need a model."""
+    """Settings of the baselines that are trained or need an embedding model."""
 
     runtime: ClassVar[frozenset[str]] = frozenset({"num_workers"})
     folders: ClassVar[frozenset[str]] = frozenset({"embedding_model"})
 
     trials: int = Field(default=4, ge=1)
-    """Settings tried by each sequential system, its usual ones first; validation chooses."""
+    """Combinations of settings that each sequential baseline tries, its usual ones first;
+    validation picks one."""
     max_epochs: int = Field(default=200, ge=1)
-    """Passes over the training events, at most."""
+    """Maximum number of passes over the training interactions."""
     patience: int = Field(default=10, ge=1)
-    """Epochs without a better validation figure after which a trial ends."""
+    """A trial stops after this many epochs without a better validation result."""
     batch_size: int = Field(default=1024, ge=1)
-    """Supervised events of one step, about."""
+    """Approximate number of supervised interactions per training step."""
     history_length: int = Field(default=10, ge=1)
-    """Latest events that a sequential system sees."""
+    """Number of latest interactions that a sequential baseline sees."""
     num_workers: int = Field(default=1, ge=1)
-    """Ray Train workers; they share the trials among them."""
+    """Number of Ray Train workers that share the trials."""
     embedding_model: str | None = None
-    """Sentence-embedding model of the embedding systems: a folder or a hub name."""
+    """Sentence-embedding model of the embedding baselines: a folder or a Hugging Face hub name.
+    Unset: these baselines can't run."""
 
 
 class ListConfig(Config):
-    """Settings of systems whose prompts list history and candidates."""
+    """Settings of baselines whose prompts list the history and the candidates."""
 
     candidates_first: bool = False
-    """List the candidates before the history, unlike the authors.
-
-    A model of few layers compares each purchase with candidates that it has read, and the answer
-    sums up the purchases; the other way round it must compare, then choose, which takes more layers
-    or far more training.
-    """
+    """List the candidates before the history; the authors list them after it. Small models learn
+    better so: with the candidates already read, each purchase in the history can be compared with
+    them directly."""
 
 
 class TallrecConfig(ListConfig):
-    """TALLRec as a system to compare with; what is not here is as in ``train``.
+    """Settings of TALLRec; what is not listed here is taken from ``train``.
 
-    LoRA as in its authors' code; they tune on 16 to 256 examples, this on the training split.
+    The LoRA defaults are those of the authors' code. They tune on 16 to 256 examples; here the
+    whole training split is used.
     """
 
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate of AdamW."""
     num_epochs: int = Field(default=5, ge=1)
-    """Passes over the examples."""
+    """Number of passes over the training examples."""
     global_batch_size: int = Field(default=128, ge=1)
-    """Prompts per optimizer step."""
+    """Prompts per optimizer step, over all workers."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    """Share of steps with a rising learning rate."""
+    """Share of the steps during which the learning rate rises."""
     lora: LoraConfig = LoraConfig(alpha=16, dropout=0.05, targets=("q_proj", "v_proj"))
-    """The matrices that are trained."""
+    """Settings of the LoRA matrices."""
     train_on_inputs: bool = False
-    """Learn to write the prompts as well, as the authors' code does."""
+    """Also compute the loss on the prompt's tokens, as the authors' code does."""
 
 
 class LlaraConfig(ListConfig):
-    """LLaRA as a system to compare with; what is not here is as in ``train``.
+    """Settings of LLaRA; what is not listed here is taken from ``train``.
 
-    Its SASRec has the settings of ``baselines``.
+    The SASRec inside it uses the settings of ``baselines``.
     """
 
     learning_rate: float = Field(default=8e-4, gt=0)
-    """Peak learning rate of AdamW, for LoRA matrices and projector."""
+    """Peak learning rate of AdamW, for the LoRA matrices and the projector."""
     num_epochs: int = Field(default=5, ge=1)
-    """Passes over the examples."""
+    """Number of passes over the training examples."""
     global_batch_size: int = Field(default=128, ge=1)
-    """Prompts per optimizer step."""
+    """Prompts per optimizer step, over all workers."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    """Share of steps with a rising learning rate."""
+    """Share of the steps during which the learning rate rises."""
     lora: LoraConfig = LoraConfig(dropout=0.1)
-    """The matrices that are trained."""
+    """Settings of the LoRA matrices."""
     projector_weight_decay: float = Field(default=1e-5, ge=0)
-    """Weight decay of the projector."""
+    """Weight decay of the projector, which maps SASRec's item vectors to token embeddings."""

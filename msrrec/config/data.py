@@ -1,4 +1,4 @@
-"""How raw purchases become a dataset."""
+"""Settings for preparing a dataset."""
 
 import codecs
 from typing import Annotated, Any, Literal
@@ -9,12 +9,12 @@ from msrrec.config.base import Config
 
 
 def _as_text(value: Any) -> Any:
-    """A column may be called 0; YAML reads that as a number."""
+    """Column names as text: YAML reads a column called 0 as a number."""
     return str(value) if isinstance(value, int | float) else value
 
 
 def _as_separator(value: Any) -> Any:
-    """A tab is hard to type in a shell."""
+    """The separator, where the word ``tab`` stands for a tab, which is hard to type in a shell."""
     return "\t" if value in ("tab", "\\t") else value
 
 
@@ -23,7 +23,9 @@ def _check_encoding(value: str | None) -> str | None:
         try:
             codecs.lookup(value)
         except LookupError as error:
-            raise ValueError("Python knows no such encoding, unlike utf-8 or cp1252") from error
+            raise ValueError(
+                "Python knows no such encoding; expected one such as utf-8 or cp1252"
+            ) from error
     return value
 
 
@@ -33,78 +35,83 @@ Encoding = Annotated[str | None, AfterValidator(_check_encoding)]
 
 
 class ColumnsConfig(Config):
-    """What a table of interactions calls its columns; unset, each is looked for by its own name."""
+    """Column names in a table of interactions; unset, a column must have the setting's own name."""
 
     user_id: ColumnName = None
-    """Who bought, such as Email."""
+    """Column with the user who bought, such as Email."""
     item_id: ColumnName = None
-    """What was bought, such as "Lineitem sku"."""
+    """Column with the item that was bought, such as "Lineitem sku"."""
     timestamp: ColumnName = None
-    """When, such as "Created at"."""
+    """Column with the time of the purchase, such as "Created at"."""
     order_id: ColumnName = None
-    """Which order a row belongs to, such as Name in a shop's export; unset: rows stand alone. Rows
-    of one order that lack the user or the time take it from the order's first row that has it."""
+    """Column with the order that a row belongs to, such as Name in a shop's export. Rows that lack
+    the user or time take them from the first row of their order that has them. Unset: rows are
+    independent."""
 
 
 class ItemColumnsConfig(Config):
-    """What a table of items calls its columns; unset, each is looked for by its own name."""
+    """Column names in a table of items; unset, a column must have the setting's own name."""
 
     item_id: ColumnName = None
-    """The id that the interactions name, such as "Variant SKU"."""
+    """Column with the item id that the interactions use, such as "Variant SKU"."""
     title: ColumnName = None
-    """What prompts show, such as Title."""
+    """Column with the title that prompts show, such as Title."""
     categories: ColumnName = None
-    """Widest first, such as "Product Category"; also looked for as category."""
+    """Column with the categories from wide to narrow, such as "Product Category". Unset: a column
+    called categories or category."""
     brand: ColumnName = None
-    """Such as Vendor."""
+    """Column with the brand, such as Vendor."""
     description: ColumnName = None
-    """Text or HTML, such as "Body (HTML)"."""
+    """Column with the description, text or HTML, such as "Body (HTML)"."""
 
 
 class DataConfig(Config):
-    """How raw purchases become a dataset."""
+    """Settings for preparing a dataset from raw purchases."""
 
     columns: ColumnsConfig = ColumnsConfig()
     item_columns: ItemColumnsConfig = ItemColumnsConfig()
     timestamp_format: str | None = None
-    """How times are written, as Python's strptime takes it, such as "%d.%m.%Y %H:%M"; unset: found
-    out from numbers since 1970 and ISO 8601."""
+    """Format of the times for Python's strptime, such as "%d.%m.%Y %H:%M". Unset: numbers since
+    1970 and ISO 8601 are recognised."""
     separator: Separator = Field(default=None, min_length=1, max_length=1)
-    """Between the fields of a CSV file, such as ; or tab; unset: found in its header."""
+    """Character between the fields of a CSV file, such as ; or tab. Unset: detected from the
+    header."""
     encoding: Encoding = None
-    """What text files are written in, such as cp1252; unset: by its mark, else UTF-8, else
+    """Encoding of text files, such as cp1252. Unset: by byte order mark, else UTF-8, else
     Windows-1252."""
     missing_fields: Literal["error", "drop"] = "error"
-    """What happens to rows without a user, an item or a time: an error that names the first, as a
-    wrong column looks like that too, or dropped and counted."""
+    """What to do with rows that lack the user, item or time: error names the first such row; drop
+    leaves them out and counts them."""
     fold_users: bool = False
-    """Take user ids that differ only by case or outer spaces for one user, as e-mail addresses
-    do."""
+    """Treat user ids that differ only in case or surrounding spaces as one user, as for e-mail
+    addresses."""
     k_core: int = Field(default=5, ge=1)
-    """Least events of every user and item, to the fixed point, on the whole category; 1 keeps
-    all."""
+    """Minimum number of interactions per user and per item, applied repeatedly until both hold; 1
+    keeps all."""
     num_users: int = Field(default=1500, ge=0)
-    """Users sampled after the k-core; 0 keeps all."""
+    """Number of users sampled after the k-core; 0 keeps all."""
     min_user_events: int | None = Field(default=None, ge=3)
-    """Leave out users with fewer events before sampling; unset, a user with fewer than 3 is an
-    error."""
+    """Leave out users with fewer interactions before sampling. Unset: a user with fewer than 3 is
+    an error."""
     max_user_events: int | None = Field(default=None, ge=3)
-    """Leave out users with more events before sampling."""
+    """Leave out users with more interactions before sampling. Unset: no limit."""
     history_length: int = Field(default=10, ge=1)
-    """Latest events that a prompt shows."""
+    """Number of latest interactions that a prompt shows."""
     train_examples_per_user: int = Field(default=1, ge=0)
-    """Latest training events of a user that become examples; 0 takes all with a history."""
+    """Number of latest training interactions per user that become examples; 0 takes all that have a
+    history."""
     num_negatives: int = Field(default=5, ge=1)
-    """Items beside the target in each candidate set, never touched by the user in any split."""
+    """Number of negatives per example: items that the user never bought in any split."""
     missing_items: Literal["error", "drop"] | None = None
-    """What happens to events whose item has no title; unset: dropped and counted for amazon, an
-    error for the other sources."""
+    """What to do with interactions whose item has no title. Unset: drop for amazon, error for other
+    sources."""
     domain: str | None = None
-    """What prompts call the shop, such as Electronics; unset: the name of the interactions file."""
+    """What prompts call the shop, such as Electronics. Unset: the name of the interactions file."""
     seed: int = Field(default=0, ge=0)
-    """Decides users and candidates, whatever the number of workers."""
+    """Seed for sampling users and candidates; the result does not depend on the number of
+    workers."""
     demo_users: int = Field(default=1500, ge=20)
-    """Users of the embedded world (``--source demo``)."""
+    """Number of users in the embedded world (``--source demo``)."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":

@@ -1,4 +1,4 @@
-"""What is measured."""
+"""Settings of the evaluation."""
 
 from typing import ClassVar, Literal
 
@@ -8,35 +8,37 @@ from msrrec.config.base import Config
 
 
 class EvaluateConfig(Config):
-    """What is measured."""
+    """Settings of the evaluation."""
 
     folders: ClassVar[frozenset[str]] = frozenset({"gate", "bertscore_model", "gptscore_model"})
 
     split: Literal["validation", "test"] = "test"
-    """Choose settings on validation; report test."""
+    """Split to evaluate: choose settings on validation, report results on test."""
     num_users: int = Field(default=0, ge=0)
-    """Users evaluated, the first of the split; 0 takes all."""
+    """Number of users to evaluate, the first of the split; 0 takes all."""
     permutation: int = Field(default=0, ge=0)
-    """Another number than 0 shuffles every candidate list by it: how often the choices then change
-    shows what they owe to positions."""
+    """Seed that shuffles every candidate list, to measure how much choices depend on positions; 0
+    keeps the frozen order."""
     negatives: Literal["frozen", "uniform", "popular", "category"] = "frozen"
-    """Candidates beside the target: those of the dataset; or drawn anew, always the same ones:
-    uniformly, by training purchases, or from the target's narrowest category with enough items."""
+    """Where negatives come from: frozen takes the dataset's; uniform, popular (by training
+    purchases) and category (the target's narrowest category with enough items) draw new ones,
+    always the same for one dataset."""
     num_negatives: int | None = Field(default=None, ge=1)
-    """Size of candidate sets that are drawn anew, target left out; unset: the dataset's own."""
+    """Number of negatives when new ones are drawn. Unset: as many as the dataset has."""
     gate: str | None = None
-    """Folder of the same model's evaluation on validation: the study of fusion rules then has a
-    gate fitted there."""
+    """Folder of the same model's evaluation on validation; a gate fitted there is added to the
+    study of fusion rules. Unset: no gate."""
     recsaver_samples: int = Field(default=3, ge=2)
-    """Rationales that recsaver-verified takes of each user, each of them verified."""
+    """Number of rationales that recsaver-verified generates and verifies per user."""
     bertscore_model: str | None = None
-    """A name that bert-score knows, such as microsoft/deberta-xlarge-mnli, or a folder; unset: no
-    BERTScore."""
+    """Model for BERTScore: a name that bert-score knows, such as microsoft/deberta-xlarge-mnli, or
+    a folder. Unset: no BERTScore."""
     bertscore_layers: int | None = Field(default=None, ge=1)
-    """Layer whose output BERTScore compares; a folder needs it."""
+    """Number of the layer whose output BERTScore compares; required if bertscore_model is a
+    folder."""
     gptscore_model: str | None = None
-    """Causal language model of gptscore_logprob: a folder, a hub name or ``embedded``; unset: no
-    such score."""
+    """Causal language model for gptscore_logprob: a folder, a hub name or ``embedded``. Unset: not
+    computed."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":

@@ -1,4 +1,4 @@
-"""How recommendations are generated."""
+"""Settings for generating recommendations."""
 
 from typing import Any, ClassVar
 
@@ -8,40 +8,41 @@ from msrrec.config.base import Config
 
 
 class InferenceConfig(Config):
-    """How recommendations are generated."""
+    """Settings for generating recommendations."""
 
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "num_engines"})
 
     temperature: float = Field(default=0.7, ge=0, le=2)
-    """Sampling temperature; perplexity is always taken at 1."""
+    """Sampling temperature; perplexity is always measured at temperature 1."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus sampling."""
+    """Probability mass that nucleus sampling keeps; 1 keeps all tokens."""
     max_new_tokens: int = Field(default=1024, ge=8)
-    """Longest output in tokens."""
+    """Maximum number of generated tokens per output."""
     constrained: bool = False
-    """Whether the title after the reasoning can only be one of the candidates; false decodes freely
-    as the paper does, and titles that are no candidate count as misses."""
+    """Restrict the title after the reasoning to the candidates. False decodes freely, as the paper
+    does, and counts other titles as misses."""
     num_samples: int = Field(default=1, ge=1)
-    """Samples of each side in batch inference; the first is the recommendation, all of them vote in
-    the study of fusion rules."""
+    """Samples per side in batch inference. The first is the recommendation; the study of fusion
+    rules uses all as votes."""
     candidate_logprobs: bool = False
-    """Also the log-likelihood of every candidate after the reasoning, which ranks them all; costs
-    as many more tokens as all titles have. Not in the service."""
+    """Also compute the log-likelihood of every candidate after the reasoning, which ranks them all.
+    Costs as many extra tokens as all titles have; not available in the service."""
     unconditional_perplexity: bool = False
-    """Also the perplexity of the reasoning without its prompt; costs as many tokens as the
-    reasoning has. Not in the service."""
+    """Also compute the perplexity of the reasoning without its prompt. Costs as many extra tokens
+    as the reasoning has; not available in the service."""
     max_model_len: int | None = Field(default=None, ge=64)
-    """Prompt and output together; unset: what the model allows, at most 4,096."""
+    """Maximum number of tokens of prompt and output together. Unset: the model's own limit, at most
+    4,096."""
     seed: int = Field(default=0, ge=0)
-    """Each request's own seed follows from this one and its example."""
+    """Base seed; each request's seed is derived from it and the example."""
     batch_size: int = Field(default=256, ge=1)
-    """Examples handed to an engine at once in batch inference."""
+    """Number of examples handed to an engine at once in batch inference."""
     num_engines: int = Field(default=1, ge=1)
-    """vLLM replicas in batch inference."""
+    """Number of vLLM engines in batch inference."""
     vllm_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to vLLM under its own names."""
+    """Further arguments for vLLM, under vLLM's own names."""
 
     @property
     def binds_outputs(self) -> bool:
-        """Whether any output is kept to given answers."""
+        """Whether any output is constrained to given texts."""
         return self.constrained or self.candidate_logprobs or self.unconditional_perplexity

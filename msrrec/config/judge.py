@@ -1,41 +1,42 @@
-"""The language model that marks reasonings."""
+"""Settings of the judge, a language model that marks reasonings."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from msrrec.config.base import Config
+from msrrec.config.chat import ChatConfig
 
 
-class JudgeConfig(Config):
+class JudgeConfig(ChatConfig):
     """The language model that marks reasonings, behind an OpenAI-compatible API.
 
-    Not the teacher where it can be helped: models prefer their own words.
+    Choose another model than the teacher if you can: models prefer their own wording.
     """
 
     runtime: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "concurrency", "timeout_s", "max_retries"}
+        {"api_key_env", "concurrency", "timeout_s", "max_retries", "rename"}
     )
 
     base_url: str | None = None
-    """Such as https://api.openai.com/v1; unset: nothing is marked."""
+    """Base URL of the API, such as https://api.openai.com/v1. Unset: nothing is marked."""
     model: str = "gpt-4o-mini"
-    """The model's name at that API."""
+    """Name of the model at that API."""
     api_key_env: str = "JUDGE_API_KEY"
-    """The environment variable that holds the key."""
+    """Name of the environment variable that holds the API key."""
     votes: int = Field(default=3, ge=1)
-    """Answers a reasoning, each with its own seed; their median is its mark."""
+    """Number of marks requested per reasoning, each with its own seed; the median counts."""
     response_format: Literal["json_schema", "json_object"] = "json_schema"
-    """json_object where the API knows no schemas."""
+    """How the API is asked for JSON; use json_object if it does not support schemas."""
     max_tokens: int = Field(default=1024, ge=16)
-    """Most tokens of one answer, thinking of the model's own included."""
+    """Maximum number of tokens per completion, including the judge's own reasoning."""
     concurrency: int = Field(default=32, ge=1)
-    """Calls in flight."""
+    """Maximum number of calls in flight."""
     timeout_s: float = Field(default=120.0, gt=0)
-    """One try of one call."""
+    """Seconds until one try of a call is given up."""
     max_retries: int = Field(default=5, ge=0)
-    """Tries after the first, with exponential backoff."""
+    """Maximum number of retries per call, with exponential backoff."""
     prompt_price: float | None = Field(default=None, ge=0)
-    """Price of a million prompt tokens, in any currency; both prices give a cost."""
+    """Price per million prompt tokens, in any currency. A cost is reported if both prices are
+    set."""
     completion_price: float | None = Field(default=None, ge=0)
-    """Price of a million completion tokens, in the same currency."""
+    """Price per million completion tokens, in the same currency."""

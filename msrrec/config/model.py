@@ -1,28 +1,29 @@
-"""The student: which weights, and how its answers are written."""
+"""Settings of the student: which weights to use and how its answers name an item."""
 
 from typing import ClassVar, Literal
 
 from msrrec.config.base import Config
 
 EMBEDDED = "embedded"
-"""The name of the backbone that ships with the package."""
+"""Name of the small backbone that ships with the package."""
 
 AnswerFormat = Literal["title", "number_title"]
-"""How an answer names its item: the paper's title alone, or number and title."""
+"""How an answer names its item: by title alone, as in the paper, or by number and title."""
 
 
 class ModelConfig(Config):
-    """The student."""
+    """Settings of the student model."""
 
     folders: ClassVar[frozenset[str]] = frozenset({"name_or_path"})
 
     name_or_path: str = EMBEDDED
-    """``embedded``, a folder, or a hub name such as meta-llama/Meta-Llama-3-8B-Instruct."""
+    """Weights of the student: ``embedded``, a folder, or a hub name such as
+    meta-llama/Meta-Llama-3-8B-Instruct."""
     revision: str | None = None
-    """The hub's commit."""
+    """Commit, branch or tag of the model on the hub. Unset: the latest."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Type of the frozen weights; auto: bfloat16 on GPUs, else float32 that is multiplied in
-    bfloat16 where the processor can."""
+    """Data type of the frozen weights. auto: bfloat16 on GPUs; on CPUs float32, multiplied in
+    bfloat16 where the CPU supports it."""
     answer_format: AnswerFormat = "number_title"
-    """How an answer names its item: the paper's title alone, or number and title, which helps small
+    """How an answer names its item: title as in the paper, or number_title, which helps small
     models."""

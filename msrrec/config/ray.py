@@ -1,4 +1,4 @@
-"""The cluster."""
+"""Settings of the Ray cluster."""
 
 from pydantic import Field
 
@@ -6,9 +6,10 @@ from msrrec.config.base import Config
 
 
 class RayConfig(Config):
-    """The cluster."""
+    """Settings of the Ray cluster."""
 
     address: str | None = None
-    """Unset: the cluster of the job, or else a Ray of our own on this machine."""
+    """Address of a Ray cluster to use. Unset: the cluster of the submitted job, else a local Ray is
+    started."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """Cores of our own Ray."""
+    """Number of CPU cores for a local Ray. Unset: all."""

@@ -1,8 +1,9 @@
-"""All sections together, and how a run's settings come about.
+"""All sections of settings together, and how a run's settings are resolved.
 
-Order of precedence: the defaults, then the YAML file, then ``section.key=value`` overrides.
+Later sources win: the defaults, then the YAML file, then ``section.key=value`` overrides.
 """
 
+import contextlib
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,11 +29,11 @@ from msrrec.config.train import TrainConfig
 from msrrec.errors import ConfigError, first_line
 
 PRESETS = Path(__file__).parents[2] / "jobs" / "configs"
-"""YAML files of settings that ship beside the package."""
+"""Folder of the presets, YAML files that ship beside the package."""
 
 
 class RunConfig(Config):
-    """Everything that a command may be told."""
+    """All settings, by section."""
 
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -55,10 +56,12 @@ def load_config(config: str | Path | None = None, overrides: Sequence[str] = ())
 
     Args:
         config: A YAML file, or the name of a preset such as ``demo``.
-        overrides: Such as ``data.k_core=5``; deeper settings have more dots.
+        overrides: Settings such as ``data.k_core=5``; nested settings have more dots, such as
+            ``train.lora.rank=16``.
 
     Raises:
-        ConfigError: If there is no such file, it is no YAML mapping, or a setting is not allowed.
+        ConfigError: If the file does not exist or is not a YAML mapping, or a setting is not
+            allowed.
     """
     path = find_config(config) if config is not None else None
     settings: dict[str, Any] = _read_yaml(path) if path is not None else {}
@@ -72,7 +75,7 @@ def load_config(config: str | Path | None = None, overrides: Sequence[str] = ())
 
 
 def find_config(config: str | Path) -> Path:
-    """The file that a path or a preset's name stands for.
+    """The YAML file for a path or a preset's name.
 
     Raises:
         ConfigError: If it is neither.
@@ -91,7 +94,7 @@ def find_config(config: str | Path) -> Path:
 
 
 def changed_settings(config: RunConfig, base: RunConfig, sections: Iterable[str]) -> list[str]:
-    """The settings in which a config differs from another, as the command line takes them."""
+    """The settings that differ from those of another config, as ``section.key=value``."""
     return [
         f"{name}={json.dumps(value, ensure_ascii=False)}"
         for section in sections
@@ -110,13 +113,13 @@ def _differing(name: str, config: Config, base: Config) -> Iterator[tuple[str, A
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error that names the nearest of the known words; empty where none is near."""
+    """A suffix for error messages that suggests the nearest known word; empty if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _explain(error: ValidationError) -> str:
-    """What the first wrong setting is, and what it should be."""
+    """A sentence about the first invalid setting and what was expected."""
     first = error.errors()[0]
     places = [str(part) for part in first["loc"]]
     key = ".".join(places) or "config"
@@ -144,7 +147,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if settings is not None and not isinstance(settings, dict):
         found = type(settings).__name__
         raise ConfigError(f"{path}: found a {found}; expected sections of settings")
-    return settings or {}
+    return {name: section for name, section in (settings or {}).items() if section is not None}
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
@@ -152,13 +155,36 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
         raise ConfigError(f"{override!r}: expected section.key=value, such as data.k_core=5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not YAML ({first_line(error)})") from error
+    value = text if _is_plain_text(parts, text) else _parse_value(override, text)
     section = settings
     for n, part in enumerate(parts[:-1], 1):
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ConfigError(f"{override!r}: {'.'.join(parts[:n])!r} is not a section")
     section[parts[-1]] = value
+
+
+def _is_plain_text(parts: Sequence[str], text: str) -> bool:
+    """Whether a value is taken as it is: a setting of text, neither null nor in quotes.
+
+    YAML would read a column called ``No`` as false and a separator ``#`` as nothing.
+    """
+    config: Config = RunConfig()
+    for part in parts[:-1]:
+        found = getattr(config, part, None)
+        if not isinstance(found, Config):
+            return False
+        config = found
+    field = type(config).model_fields.get(parts[-1])
+    is_text = field is not None and field.annotation in (str, str | None)
+    return is_text and text != "null" and text[:1] not in ("'", '"')
+
+
+def _parse_value(override: str, text: str) -> Any:
+    """A value as JSON, which the command lines that are printed hold, or else as YAML."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML ({first_line(error)})") from error

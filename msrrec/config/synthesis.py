@@ -1,4 +1,4 @@
-"""How many paths to make, and for how much."""
+"""Settings for synthesising reasoning paths: how many, and at what cost."""
 
 from typing import ClassVar, Literal
 
@@ -8,30 +8,34 @@ from msrrec.config.base import Config
 
 
 class SynthesisConfig(Config):
-    """How many paths to make, and for how much."""
+    """Settings for synthesising reasoning paths: how many, and at what cost."""
 
     runtime: ClassVar[frozenset[str]] = frozenset({"num_actors"})
 
     tau: int | None = Field(default=None, ge=1)
-    """Stop when so many valid paths exist (the paper's threshold); unset: one pass over all."""
+    """Stop when this many valid paths exist (the paper's threshold). Unset: ask about every example
+    once."""
     tau_per_user: int | None = Field(default=None, ge=1)
-    """Most valid paths of one user."""
+    """Maximum number of valid paths per user. Unset: no limit."""
     tau_per_category: int | None = Field(default=None, ge=1)
-    """Most valid paths whose bought item is of one category, the narrowest that it has."""
+    """Maximum number of valid paths per category, the narrowest category of the target. Unset: no
+    limit."""
     attempts: int = Field(default=1, ge=1)
-    """Answers asked for per example while none can be read; one that names another candidate is
-    not asked again, so what the user bought decides no retry."""
+    """Maximum number of completions per example. Only an unreadable one is asked for again; one
+    that names another candidate is final, so that retries do not leak the target."""
     max_calls: int | None = Field(default=None, ge=1)
-    """Most answers paid for in this output folder, by all runs together."""
+    """Maximum number of paid completions in this output folder, over all runs. Unset: no limit."""
     max_total_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens in this output folder, prompts and answers."""
+    """Maximum number of tokens in this output folder, prompts and completions. Unset: no limit."""
     max_cost: float | None = Field(default=None, gt=0)
-    """Most money spent in this output folder, in the currency of the prices."""
+    """Maximum cost in this output folder, in the currency of the prices. Unset: no limit."""
     num_actors: int = Field(default=1, ge=1)
-    """Ray actors that call the teacher."""
+    """Number of Ray actors that call the teacher."""
     num_examples: int = Field(default=0, ge=0)
-    """Examples to ask about, in order; 0 takes all."""
+    """Number of examples to ask about, the first of the split; 0 takes all."""
     split: Literal["train", "validation", "test"] = "train"
-    """train to teach from; test for the references that reasonings are scored against."""
+    """Split to ask about: train for training data; test for the references that ``msrrec score``
+    compares with."""
     prompt: Literal["chain", "plain"] = "chain"
-    """chain: the five steps; plain: reasoning without named steps, from which no path is kept."""
+    """chain asks for the five steps; plain asks for reasoning without named steps, from which no
+    path is kept."""

@@ -1,14 +1,14 @@
-"""The large models that write reasoning paths."""
+"""Settings of the teachers, large models that write reasoning paths."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from msrrec.config.base import Config
+from msrrec.config.chat import ChatConfig
 
 
-class EndpointConfig(Config):
-    """One large model that writes reasoning paths: where it is, how it samples, what it costs."""
+class EndpointConfig(ChatConfig):
+    """One teacher: where it runs, how it samples, what it costs."""
 
     runtime: ClassVar[frozenset[str]] = frozenset(
         {
@@ -18,32 +18,35 @@ class EndpointConfig(Config):
             "concurrency",
             "timeout_s",
             "max_retries",
+            "rename",
         }
     )
     folders: ClassVar[frozenset[str]] = frozenset({"model"})
 
     engine: Literal["api", "vllm"] = "api"
-    """api: an OpenAI-compatible API; vllm: the weights ``model`` names, loaded by every actor."""
+    """api: an OpenAI-compatible API; vllm: weights that every actor loads itself."""
     base_url: str | None = None
-    """Such as https://api.deepseek.com/v1; unset: the offline teacher, started on loopback."""
+    """Base URL of the API, such as https://api.deepseek.com/v1. Unset: the offline teacher, started
+    on this machine."""
     model: str = "deepseek-reasoner"
-    """The model's name at that API; for vllm a folder, a hub name or ``embedded``."""
+    """Name of the model at the API; for vllm a folder, a hub name or ``embedded``."""
     api_key_env: str = "TEACHER_API_KEY"
-    """The environment variable that holds the key."""
+    """Name of the environment variable that holds the API key."""
     weight: float = Field(default=1.0, gt=0)
-    """Share of the calls, beside the other teachers' weights, while all of them have room."""
+    """Relative share of the calls that this teacher gets while all teachers have room."""
     temperature: float = Field(default=0.6, ge=0, le=2)
     """Sampling temperature."""
     max_tokens: int = Field(default=4096, ge=16)
-    """Most tokens of one answer, reasoning of the model's own included."""
+    """Maximum number of tokens per completion, including the teacher's hidden reasoning."""
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """Calls begun per minute by all actors together."""
+    """Maximum number of calls started per minute, over all actors. Unset: no limit."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Tokens per minute of all actors together, prompts and answers."""
+    """Maximum number of tokens per minute, prompts and completions, over all actors. Unset: no
+    limit."""
     prompt_price: float | None = Field(default=None, ge=0)
-    """Price of a million prompt tokens, in any currency."""
+    """Price per million prompt tokens, in any currency. Unset: no cost is computed."""
     completion_price: float | None = Field(default=None, ge=0)
-    """Price of a million completion tokens, in the same currency."""
+    """Price per million completion tokens, in the same currency."""
 
     @model_validator(mode="after")
     def _check_prices(self) -> "EndpointConfig":
@@ -51,24 +54,31 @@ class EndpointConfig(Config):
             raise ValueError("prompt_price and completion_price go together; found only one")
         return self
 
+    @model_validator(mode="after")
+    def _check_engine(self) -> "EndpointConfig":
+        if self.engine == "vllm" and (self.rename or self.variation):
+            raise ValueError("rename, omit and extra_body are for engine=api; found engine=vllm")
+        return self
+
 
 class TeacherConfig(EndpointConfig):
-    """The teacher, or several, and how calls to them are made."""
+    """The teachers and how they are called."""
 
     others: tuple[EndpointConfig, ...] = ()
-    """More teachers, each with the settings above: they share the calls by weight, and where one
-    fails the next is asked."""
+    """Further teachers, each with the settings above. All share the calls by weight, and if one
+    fails another is asked."""
     concurrency: int = Field(default=64, ge=1)
-    """Most calls in flight per actor and teacher; fewer while the teacher throttles."""
+    """Maximum number of calls in flight per actor and teacher; lowered while the teacher
+    throttles."""
     timeout_s: float = Field(default=300.0, gt=0)
-    """One try of one call."""
+    """Seconds until one try of a call is given up."""
     max_retries: int = Field(default=5, ge=0)
-    """Tries after the first, with exponential backoff, on transport errors and 5xx; a teacher that
-    throttles (429) is waited for."""
+    """Maximum number of retries per call after transport errors and 5xx, with exponential backoff;
+    throttling (429) is waited out."""
 
     @property
     def endpoints(self) -> tuple[EndpointConfig, ...]:
-        """All teachers, this one first."""
+        """All teachers, the first one being this section's own."""
         own = {name: getattr(self, name) for name in EndpointConfig.model_fields}
         return (EndpointConfig(**own), *self.others)
 

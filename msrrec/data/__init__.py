@@ -1,1 +1,1 @@
-"""From raw purchases to a frozen dataset."""
+"""Preparing a frozen dataset from raw purchases."""

@@ -1,4 +1,4 @@
-"""Numbers between numpy and Arrow, without the conversions that load pandas (half a second)."""
+"""Conversions between numpy and Arrow that avoid importing pandas (half a second)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +18,13 @@ _DTYPES = {
 
 
 def integers(values: NDArray[Any]) -> pa.Array:
-    """Whole numbers as int64; the bytes are shared where they are int64 already."""
+    """Whole numbers as int64, without a copy if they already are int64."""
     values = np.ascontiguousarray(values, dtype=np.int64)
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 def pick(ids: Any, places: NDArray[Any]) -> Any:
-    """The entries of an Arrow array or table at some places."""
+    """The entries of an Arrow array or table at some positions."""
     return ids.take(integers(places))
 
 
@@ -34,7 +34,7 @@ def lists(starts: NDArray[Any], values: pa.Array) -> pa.ListArray:
 
 
 def numbers(column: Any) -> NDArray[Any]:
-    """An Arrow column of whole numbers or flags, without nulls, as numpy has it."""
+    """An Arrow column of whole numbers or flags, without nulls, as a numpy array."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if array.type == pa.bool_():
         return numbers(array.cast(pa.uint8())).astype(bool)
@@ -47,6 +47,6 @@ def texts(values: Sequence[str]) -> pa.Array:
 
 
 def table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
-    """Rows of values in the order of a schema's fields."""
+    """A table from rows of values, which are in the order of the schema's fields."""
     dtypes = {field.name: _DTYPES[field.type] for field in schema}
     return pl.DataFrame(rows, schema=dtypes, orient="row").to_arrow().cast(schema)

@@ -1,6 +1,6 @@
-"""Work over files and parts of tables, as Ray Data tasks where there is much, else right here.
+"""Map functions over files or slices of tables: with Ray Data for large inputs, else directly.
 
-The order is kept, and an error of the user's input is told in its own words.
+The order is kept, and an error in the user's input is raised with its own message.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ _ERROR = "__error__"
 def map_files(
     read: Callable[[str], pa.Table], paths: Sequence[str], name: str, on_ray: bool
 ) -> list[pa.Table]:
-    """The tables that ``read`` makes of files, one task a file, in the order of ``paths``.
+    """The tables that ``read`` makes of files, one task per file, in the order of ``paths``.
 
     Raises:
         DataError: The first file's error, as ``read`` raised it.
@@ -64,7 +64,7 @@ def _collect(
     unit: str,
 ) -> list[pa.Table]:
     dataset.context.execution_options.preserve_order = True
-    dataset.context.op_resource_reservation_enabled = False  # on, half of the cores stay idle
+    dataset.context.op_resource_reservation_enabled = False  # if on, half of the cores stay idle
     dataset.context.enable_progress_bars = False
     mapped = dataset.map_batches(
         task, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
@@ -85,8 +85,8 @@ def _read_block(read: Callable[[str], pa.Table], block: pa.Table) -> pa.Table:
 
 
 def _guard(function: Callable[[Any], pa.Table], argument: Any) -> pa.Table:
-    """An error of the user's input travels as data: Ray would wrap it in its own trace."""
-    log.setup()  # a worker is a process of its own
+    """Return an error in the user's input as data, as Ray would wrap it in its own traceback."""
+    log.setup()  # each worker is a separate process
     try:
         return function(argument)
     except DataError as error:

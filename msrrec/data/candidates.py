@@ -1,7 +1,7 @@
-"""Candidate sets: the target and negatives that its user never touched in any split.
+"""Candidate sets: the target, and negatives that the user never bought in any split.
 
-Two items whose titles count as equal are one thing to a reader, so a negative also differs in title
-from everything the user touched and from the other candidates.
+To a reader two items with equal titles are the same. So the title of a negative also differs from
+all titles that the user bought and from the other candidates'.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from msrrec.errors import DataError
 IntArray = NDArray[np.int64]
 
 Propose = Callable[[IntArray, np.random.Generator], IntArray]
-"""A way to draw: one item for each target, in an array of the same shape."""
+"""A way to draw negatives: one item for each target, in an array of the same shape."""
 
 _MAX_PROPOSALS = 64
-"""Redraws by another way than uniformly; a small category may have too few items, so what is still
-open after them is drawn uniformly."""
+"""Number of redraws with a non-uniform ``Propose``. A small category may have too few items, so
+what is missing after them is drawn uniformly."""
 
 
 class CandidateSampler:
-    """Draws negatives from the catalogue, uniformly where nothing else is asked for."""
+    """Draws negatives from the catalogue, uniformly by default."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class CandidateSampler:
         num_negatives: int,
         propose: Propose | None = None,
     ) -> None:
-        """Index what each user touched.
+        """Index which items each user bought.
 
         Args:
             sequences: All events of the users.
-            titles: Shape (I,). Code of each item's title, the same for titles that count as equal.
-            num_negatives: Of each candidate set.
-            propose: Another way to draw than uniformly.
+            titles: Shape (I,). Code of each item's title, equal for equal titles.
+            num_negatives: Number of negatives per candidate set.
+            propose: How to draw instead of uniformly.
         """
         self._propose = propose or self._uniformly
         self._titles, self._num_negatives = titles, num_negatives
@@ -48,14 +48,14 @@ class CandidateSampler:
         self._items = sequences.items
 
     def check(self, user_ids: list[str], setting: str = "data.num_negatives") -> None:
-        """See that every user leaves enough items to draw from.
+        """Check that enough items are left for the negatives of every user.
 
         Args:
-            user_ids: In the order of the sequences.
-            setting: What decides the number of negatives.
+            user_ids: Ids of the users, in the order of the sequences.
+            setting: Name of the setting for the number of negatives.
 
         Raises:
-            DataError: If one does not; names the user.
+            DataError: If a user has bought too many of the items; names the user.
         """
         owners = self._touched // self._num_titles
         left = self._num_titles - np.bincount(owners, minlength=len(user_ids))
@@ -63,12 +63,12 @@ class CandidateSampler:
             user = int(left.argmin())
             raise DataError(
                 f"user {user_ids[user]!r}: leaves {left[user]} of {self._num_titles} items with "
-                f"titles of their own to draw from; expected at least {self._num_negatives}, so "
+                f"different titles as negatives; expected at least {self._num_negatives}, so "
                 f"lower {setting} or raise data.num_users"
             )
 
     def draw(self, cuts: Cuts, rng: np.random.Generator) -> IntArray:
-        """Candidates of each example as item codes, the target's slots balanced to within one.
+        """Candidates of each example as item codes; targets are spread evenly over positions.
 
         Returns:
             Shape (N, num_negatives + 1).
@@ -86,7 +86,7 @@ class CandidateSampler:
     def _draw_negatives(
         self, users: IntArray, targets: IntArray, rng: np.random.Generator
     ) -> IntArray:
-        """Draw all, and again those touched or equal to an earlier column, until there are none."""
+        """Draw all negatives; redraw those that the user bought or that repeat another."""
         targets = np.repeat(targets[:, None], self._num_negatives, axis=1)
         negatives = self._propose(targets, rng)
         open_rows = np.arange(len(users))
@@ -118,5 +118,5 @@ class CandidateSampler:
         return np.asarray(self._touched[places] == keys)
 
     def _key(self, users: IntArray, items: IntArray) -> IntArray:
-        """One number for a user and a title."""
+        """One number for a pair of user and title."""
         return np.asarray(users * self._num_titles + self._titles[items])

@@ -1,6 +1,6 @@
-"""The columns that a table of interactions or items has, and how those of a file are found.
+"""The columns of tables of interactions and items, and how they are found in a file.
 
-The help of ``msrrec prepare``, the documentation and the readers take them from here.
+The help of ``msrrec prepare``, the documentation and the readers all use these definitions.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from msrrec.errors import DataError
 logger = logging.getLogger(__name__)
 
 ORDER_ID = "order_id"
-"""Column of interactions beside those of ``schema``: rows that belong together."""
+"""A column of interactions that is not in ``schema``: the order that a row belongs to."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Column:
     """One column that a source reads.
 
     Attributes:
-        name: What it is called where no setting says otherwise.
-        meaning: One sentence for people.
+        name: Name of the column unless a setting gives another.
+        meaning: One sentence for users.
         required: Whether a file without it is refused.
-        aliases: Other names that are taken as well.
-        hints: Parts of names that often mean this column; for suggestions alone.
+        aliases: Other accepted names.
+        hints: Parts of names that often mean this column; used only for suggestions.
     """
 
     name: str
@@ -59,8 +59,8 @@ EVENT_COLUMNS = (
     ),
     Column(
         ORDER_ID,
-        "read only where data.columns.order_id names it: rows of one order share the user and the "
-        "time that only some of them have",
+        "read only if data.columns.order_id names it: rows of one order share the user and the "
+        "time, which may be missing in some rows",
         required=False,
     ),
 )
@@ -74,18 +74,18 @@ ITEM_COLUMNS = (
         aliases=("category",),
     ),
     Column(schema.BRAND, "one name", required=False),
-    Column(schema.DESCRIPTION, "text or HTML, of which the text is kept", required=False),
+    Column(schema.DESCRIPTION, "text or HTML; HTML tags are removed", required=False),
 )
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Which columns of a file are read, and under which settings their names stand.
+    """The columns to read from a file, and the settings that give their names.
 
     Attributes:
-        columns: What is looked for.
-        names: The file's own name by column, where a setting gives it.
-        setting: Where such names are set, such as ``data.columns``; empty: nowhere.
+        columns: Columns to find.
+        names: Names in the file by column, where a setting gives them.
+        setting: Section of the settings with these names, such as ``data.columns``; empty for none.
     """
 
     columns: tuple[Column, ...]
@@ -93,7 +93,7 @@ class ColumnChoice:
     setting: str
 
     def possible_names(self, found: Sequence[str]) -> list[str]:
-        """The names that may turn out to be read, given some that a file has."""
+        """The column names that may be read from a file, given its columns."""
         known = [*self.names.values()]
         for column in self.columns:
             known += [column.name, *column.aliases]
@@ -103,12 +103,12 @@ class ColumnChoice:
     def match(
         self, path: str, found: Sequence[str], shown: Sequence[str] | None = None
     ) -> dict[str, str]:
-        """The file's name of each column that it has, in the order of the columns.
+        """The name in the file of each column that it has, in the order of the columns.
 
         Args:
-            path: For errors.
+            path: Path for error messages.
             found: The columns of the file, repeated ones included.
-            shown: What an error lists as its columns; None: those found.
+            shown: Columns that error messages list; None for those found.
 
         Raises:
             DataError: If a required column is missing, or two columns mean one thing.
@@ -164,12 +164,12 @@ class ColumnChoice:
         )
 
     def _advise(self, column: Column, name: str) -> str:
-        """The override that would help, where there is one."""
+        """The setting to change, as a suggestion for an error message; empty if there is none."""
         return f"; set {self.setting}.{column.name}={shlex.quote(name)}" if self.setting else ""
 
 
 def _guess(wanted: str, column: Column, found: Sequence[str]) -> str | None:
-    """The column that was most likely meant."""
+    """The column that the user most likely meant, or None."""
     plain = {_letters(name): name for name in reversed(found) if name}
     close = difflib.get_close_matches(_letters(wanted), plain, n=1, cutoff=0.75)
     if close:
@@ -183,7 +183,7 @@ def _letters(name: str) -> str:
 
 
 def describe_columns() -> str:
-    """What a table of interactions and one of items hold, one line a column."""
+    """Description of the columns of both tables, one line per column."""
     lines = []
     for title, setting, columns in (
         ("interactions", "data.columns", EVENT_COLUMNS),

@@ -1,4 +1,4 @@
-"""A prepared dataset: catalogue, frozen examples and manifest."""
+"""Reading a prepared dataset: catalogue, frozen examples and manifest."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -17,11 +17,11 @@ USERS_FILE = "users.parquet"
 
 @dataclass(frozen=True)
 class Dataset:
-    """What ``msrrec prepare`` wrote.
+    """A dataset that ``msrrec prepare`` wrote.
 
     Attributes:
-        path: The folder.
-        manifest: Counts, config, seed, source and the sha256 of every file.
+        path: Folder of the dataset.
+        manifest: Counts, settings, seed, source and the sha256 of every file.
         items: Catalogue by item id.
     """
 
@@ -34,13 +34,13 @@ class Dataset:
         """Read manifest and catalogue.
 
         Raises:
-            DataError: If the folder is not a dataset, or of another schema version.
+            DataError: If the folder is not a dataset, or has another schema version.
         """
         if not storage.exists(storage.join(path, MANIFEST)):
             raise DataError(
                 f"{path}: holds no {MANIFEST}; expected a folder made by `msrrec prepare`"
             )
-        manifest = storage.read_json(storage.join(path, MANIFEST))
+        manifest = storage.read_object(storage.join(path, MANIFEST))
         if manifest.get("schema_version") != schema.SCHEMA_VERSION:
             raise DataError(
                 f"{path}: schema version {manifest.get('schema_version')!r}; expected "
@@ -65,12 +65,12 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash that changes with any file of the dataset, as the files are now."""
+        """A hash over the current contents of all files of the dataset."""
         recorded = self.manifest.get("sha256")
         if not recorded:
             return str(self.manifest["fingerprint"])
         files = {name: storage.read_bytes(storage.join(self.path, name)) for name in recorded}
-        return str(fingerprint_files(files)["fingerprint"])
+        return str(hash_files(files)["fingerprint"])
 
     def examples(self, split: Split, limit: int = 0) -> list[Example]:
         """The examples of a split in their frozen order, the first ``limit`` of them (0: all).
@@ -109,8 +109,8 @@ class Dataset:
         path = storage.join(self.path, USERS_FILE)
         if not storage.exists(path):
             raise DataError(
-                f"{path}: missing, so nobody knows what users bought before the history that is "
-                "shown; run `msrrec prepare` again"
+                f"{path}: missing, so purchases before the history that examples show are "
+                "unknown; run `msrrec prepare` again"
             )
         table = storage.read_table(path, schema.USERS)
         return dict(zip(*table.to_pydict().values(), strict=True))
@@ -120,7 +120,7 @@ class Dataset:
         return [self.items[item_id].title for item_id in item_ids]
 
 
-def fingerprint_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+def hash_files(files: Mapping[str, bytes]) -> dict[str, Any]:
     """``sha256`` of each file's content by name, and one ``fingerprint`` over all of them."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())

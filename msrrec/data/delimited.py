@@ -1,9 +1,8 @@
-"""Delimited text read as Python's ``csv`` reads it, at a column reader's speed where that is safe.
+"""Delimited text parsed like Python's ``csv``, with a fast parser for standard files.
 
-A column reader may take the quotes of a sloppy file otherwise than the writer meant them, and then
-rows vanish inside a text. So the records are counted here by the quotes alone, and where a quote
-stands in an odd place or the counts differ, ``csv`` itself reads the file. What it can't read
-either is refused with the line.
+A fast parser may misread the quotes of a non-standard file and silently merge rows. Records are
+therefore counted here by quotes alone; if a quote is in an unexpected place or the counts differ,
+``csv`` reads the file. If ``csv`` fails too, the file is refused with the line.
 """
 
 import codecs
@@ -31,18 +30,19 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _ESCAPED = '\\"'
-"""A backslash that may take the meaning of the quote after it, or may not."""
+"""A backslash before a quote, which some programs use to escape it."""
 _END = "\0"
-"""A last row of ours; where it is not the last, a quoted text swallowed it."""
+"""A marker row appended at the end; if it is not parsed as the last row, a quoted text swallowed
+it."""
 
 
 def decode(path: str, content: bytes, encoding: str | None) -> bytes:
-    """Text of a file in UTF-8 without a byte order mark.
+    """The text of a file in UTF-8 without a byte order mark.
 
     Args:
-        path: For messages.
-        content: As it lies there.
-        encoding: What it is written in; None: as its mark says, else UTF-8, else Windows-1252.
+        path: Path for messages.
+        content: Bytes of the file.
+        encoding: Encoding of the file; None: by byte order mark, else UTF-8, else Windows-1252.
 
     Raises:
         DataError: If the text is not in that encoding.
@@ -64,8 +64,8 @@ def decode(path: str, content: bytes, encoding: str | None) -> bytes:
 
 
 def _decode_legacy(path: str, content: bytes) -> bytes:
-    """Windows-1252; its five unused bytes as Latin-1 has them."""
-    logger.info("%s: not UTF-8, so read as Windows-1252; data.encoding says otherwise", path)
+    """Decode Windows-1252; its five undefined bytes are read as Latin-1."""
+    logger.info("%s: not UTF-8, so read as Windows-1252; set data.encoding to change that", path)
     try:
         return content.decode("cp1252").encode()
     except UnicodeDecodeError:
@@ -75,15 +75,15 @@ def _decode_legacy(path: str, content: bytes) -> bytes:
 def parse_delimited(
     path: str, content: bytes, separator: str | None = None, has_header: bool = True
 ) -> pl.DataFrame:
-    """The rows as columns of text, null where a row has no such field or an empty one.
+    """The rows as columns of text; missing and empty fields are null.
 
-    Columns of a file without a header are named by their places from 0. A name that occurs again is
-    followed by a null character and its place, so that every column of the header can be told.
+    Columns of a file without a header are named by their 0-based position. A repeated name is
+    followed by a null character and the position, so that all columns differ.
 
     Args:
-        path: For errors.
+        path: Path for error messages.
         content: UTF-8 without a byte order mark.
-        separator: Between fields; None: found in the header.
+        separator: Separator between fields; None: detected from the header.
         has_header: Whether the first row holds names.
 
     Raises:
@@ -111,14 +111,14 @@ def parse_delimited(
 
 
 def _find_separator(content: bytes) -> str:
-    """The separator that the first record has most of, outside of quotes."""
+    """The separator that occurs most often in the first record, outside of quotes."""
     unquoted = content.partition(b"\n")[0].split(b'"')[::2]
     header = b"".join(unquoted).decode(errors="replace")
     return max(SEPARATORS, key=header.count)
 
 
 def _read_fast(content: bytes, separator: str) -> pl.DataFrame | None:
-    """A standard file by the column reader; None where it is not standard or rows are missing."""
+    """A standard file read by the fast parser; None if it is not standard or rows are missing."""
     num_records = count_records(content, separator)
     if num_records is None or _ESCAPED.encode() in content:
         return None
@@ -140,11 +140,11 @@ def _read_fast(content: bytes, separator: str) -> pl.DataFrame | None:
 
 
 def count_records(content: bytes, separator: str) -> int | None:
-    """How many rows a standard file has, blank lines left out; None where it is not standard.
+    """Number of rows of a standard file without blank lines; None if it is not standard.
 
-    Standard (RFC 4180): a quoted text begins after a separator or line end and ends before one, a
-    quote inside is doubled, lines end in LF or CRLF. Then a line end between two quotes belongs to
-    a text, and every other one ends a row.
+    In the standard (RFC 4180) a quoted text begins after a separator or line end and ends before
+    one, quotes inside are doubled, and lines end in LF or CRLF. So a line end between two quotes
+    belongs to a text, and every other one ends a row.
     """
     data = np.frombuffer(content, dtype=np.uint8)
     if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
@@ -163,7 +163,7 @@ def count_records(content: bytes, separator: str) -> int | None:
 
 
 def _stand_at_edges(data: Bytes, quotes: NDArray[np.int64], separator: int) -> bool:
-    """Whether every quote opens or closes a field, or is one of two inside one."""
+    """Whether every quote opens or closes a field, or is one of two doubled quotes."""
     opens, closes = quotes[::2], quotes[1::2]
     before = opens[1:] if opens[0] == 0 else opens
     after = closes[:-1] if closes[-1] == len(data) - 1 else closes
@@ -174,7 +174,7 @@ def _stand_at_edges(data: Bytes, quotes: NDArray[np.int64], separator: int) -> b
 
 
 def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:
-    """The rows by Python's ``csv``: strictly, with backslashes as escapes, or leniently."""
+    """The rows by Python's ``csv``: first strictly, then with backslash escapes, then leniently."""
     csv.field_size_limit(sys.maxsize)
     rows, line = _read_rows(text, separator, strict=True)
     if _ESCAPED in text:
@@ -205,7 +205,7 @@ def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:
 def _read_rows(
     text: str, separator: str, strict: bool, **options: Any
 ) -> tuple[list[list[str]], int]:
-    """The rows that are not blank, and the line of the first that can't be trusted (0: none)."""
+    """The rows that are not blank, and the line of the first unreliable one (0: none)."""
     lines = list(io.StringIO(f"{text}\n{_END}", newline=""))
     reader = csv.reader(lines, delimiter=separator, strict=strict, **options)
     rows: list[list[str]] = []
@@ -224,16 +224,16 @@ def _read_rows(
 
 
 def _find_doubtful(text: str, separator: str, rows: list[list[str]]) -> int:
-    """The line of the first row over several lines, where backslashes might part it; 0 for none."""
+    """The line of the first multi-line row that backslash escapes might split; 0 for none."""
     escaped, _ = _read_rows(text, separator, strict=False, escapechar="\\")
     several = (n for n, row in enumerate(rows) if "\n" in "".join(row))
     return _locate(text, separator, next(several, 0)) if len(escaped) != len(rows) else 0
 
 
 def _is_sound(lines: list[str], separator: str) -> bool:
-    """Whether a row over several lines is one by the strict rules as well.
+    """Whether a multi-line row is one row by the strict rules too.
 
-    A lenient reader goes on after the quote that ended a text, so it may take two rows for one.
+    The lenient parser continues after the closing quote of a text, so it may merge two rows.
     """
     try:
         return len(list(csv.reader(lines, delimiter=separator, strict=True))) == 1
@@ -242,13 +242,13 @@ def _is_sound(lines: list[str], separator: str) -> bool:
 
 
 def _find_wide(rows: list[list[str]]) -> int | None:
-    """The first row with more fields than the first one, empty ones at the end not counted."""
+    """The first row with more fields than the header, ignoring empty fields at its end."""
     width = len(rows[0])
     return next((n for n, row in enumerate(rows) if any(row[width:])), None)
 
 
 def _locate(text: str, separator: str, place: int) -> int:
-    """The line on which a row ends, rows counted from 0 without blank ones."""
+    """The line on which a row ends; rows are counted from 0 without blank ones."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     for row in reader:
         place -= bool(row)

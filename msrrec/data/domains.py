@@ -1,4 +1,4 @@
-"""What prompts call a shop, from the name of its interactions, such as Electronics."""
+"""The name of the shop in prompts, such as Electronics, derived from the name of a file."""
 
 import re
 
@@ -7,13 +7,13 @@ _EXTENSIONS = re.compile(r"(?:\.(?:csv|json|jsonl|ndjson|parquet|dat|data))?(?:\
 
 
 def name_after_file(interactions: str | None, affixes: re.Pattern[str] | None = None) -> str:
-    """The name of the file, or of its folder where the file's is as general as ``ratings.csv``.
+    """The name of a file, or of its folder if the file has a generic name like ``ratings.csv``.
 
-    With spaces for underscores.
+    Underscores become spaces.
 
     Args:
-        interactions: The path that the command line was given.
-        affixes: What a source's releases put around the name.
+        interactions: The path given on the command line.
+        affixes: Prefixes and suffixes to remove, which a source's releases add to names.
     """
     parts = [part for part in (interactions or "").split("/") if part not in ("", ".", "..")]
     names = [_EXTENSIONS.sub("", part) for part in reversed(parts)]

@@ -1,4 +1,4 @@
-"""Interactions of files as columns of codes: every row is kept, or dropped for a named reason."""
+"""Interactions from files as columns of codes; each row is kept or dropped for a named reason."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ MISSING_REASONS = {
 """Why a row without such a field is dropped."""
 
 _FACTS = b"facts"
-"""Where a file's table keeps what else is known of it."""
+"""Metadata key under which a file's table stores further facts about the file."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Events:
     """Interactions as columns of codes, in the order of the input.
 
     Attributes:
-        users: Shape (E,). Places in ``user_ids``.
-        items: Shape (E,). Places in ``item_ids``.
-        timestamps: Shape (E,). Ticks since 1970, as fine as the input has them.
+        users: Shape (E,). Index of each event's user in ``user_ids``.
+        items: Shape (E,). Index of each event's item in ``item_ids``.
+        timestamps: Shape (E,). Ticks since 1970, in the resolution of the input.
     """
 
     users: IntArray
@@ -55,19 +55,19 @@ class Events:
         return len(self.users)
 
     def take(self, rows: NDArray[Any]) -> "Events":
-        """Some events, by place or by flag; ids keep their codes."""
+        """Some of the events, by index or by flag; ids keep their codes."""
         return Events(
             self.users[rows], self.items[rows], self.timestamps[rows], self.user_ids, self.item_ids
         )
 
     def fold_users(self) -> "Events":
-        """The same with ids that differ only by case or outer spaces as one user."""
+        """The events with user ids merged that differ only in case or outer spaces."""
         folded = _fold(self.user_ids).dictionary_encode()
         codes = arrow.numbers(folded.indices)[self.users]
         return Events(codes, self.items, self.timestamps, folded.dictionary, self.item_ids)
 
     def count_folded(self) -> int:
-        """How many user ids would vanish by ``fold_users``."""
+        """Number of user ids that ``fold_users`` would merge into others."""
         return len(self.user_ids) - int(pc.count_distinct(_fold(self.user_ids)).as_py())
 
 
@@ -77,14 +77,14 @@ def _fold(ids: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All interactions of a source.
+    """All interactions read from a source.
 
     Attributes:
-        events: What was kept.
+        events: The events that were kept.
         num_rows: Rows that were read.
         dropped: Rows that were not kept, by reason; reasons that do not occur are left out.
-        ways: How times are written: units of numbers, told by their size, or ISO 8601.
-        ticks_per_s: Ticks of the timestamps in a second.
+        ways: Formats of the times: units of numbers, recognised by their size, or ISO 8601.
+        ticks_per_s: Number of ticks per second.
     """
 
     events: Events
@@ -94,7 +94,7 @@ class Loaded:
     ticks_per_s: int
 
     def describe_times(self) -> dict[str, str]:
-        """How times were read, and the first and the last of them."""
+        """The format of the times, and the first and last time."""
         first, last = int(self.events.timestamps.min()), int(self.events.timestamps.max())
         return {
             "read_as": " and ".join(self.ways) or "seconds",
@@ -107,9 +107,9 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
     """One file's events: ids as dictionaries, int64 ticks, and facts for ``combine``.
 
     Args:
-        path: For errors.
+        path: Path for error messages.
         found: What ``Source.read_events`` returns.
-        config: Of the data.
+        config: The section ``data`` of the settings.
 
     Raises:
         DataError: If a row lacks a field and such rows are not dropped, or a time can't be read.
@@ -133,7 +133,7 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
 
 
 def _blank_missing(frame: pl.DataFrame) -> pl.DataFrame:
-    """Null where a field holds nothing; rows of one order share the user and the time."""
+    """Replace empty fields by null, and fill user and time within each order."""
     words = ["", *MISSING_WORDS]
     columns = [
         pl.when(pl.col(name).str.strip_chars().is_in(words)).then(None).otherwise(pl.col(name))
@@ -154,7 +154,7 @@ def _blank_missing(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _find_kept(path: str, frame: pl.DataFrame, drop: bool) -> tuple[IntArray, dict[str, int]]:
-    """The rows that have user, item and time, and how many lack which."""
+    """The rows that have user, item and time, and the number of rows that lack each."""
     kept, dropped = np.ones(frame.height, dtype=bool), {}
     for name in EVENT_COLUMNS:
         lacks = frame[name].is_null().to_numpy() & kept
@@ -197,9 +197,9 @@ def _encode(
     num_rows: int,
     dropped: Mapping[str, int],
 ) -> pa.Table:
-    """Ids as int32 codes into a dictionary: few bytes to move, and the form to count.
+    """Ids as int32 codes into a dictionary, which is compact and ready for counting.
 
-    In one chunk, as each chunk of a column would carry the dictionary again.
+    The result is one chunk, as each chunk would repeat the dictionary.
     """
     firsts = {way: (int(rows[n]), str(texts[n])) for way, n in read.firsts.items()}
     _check_units({unit: (path, *firsts[unit]) for unit in read.units})
@@ -221,7 +221,7 @@ def _encode_ids(ids: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _check_units(firsts: Mapping[str, tuple[str, int, str]]) -> None:
-    """Refuse two units in one input: one of them is read a thousand times too large or small."""
+    """Refuse two time units in one input, as one of them would be misread a thousandfold."""
     if len(firsts) < 2:
         return
     (unit, first), (other, second) = list(firsts.items())[:2]
@@ -232,7 +232,7 @@ def _check_units(firsts: Mapping[str, tuple[str, int, str]]) -> None:
 
 
 def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
-    """The files' events one after the other, times in the finest ticks of any of them.
+    """The files' events in sequence, with times in the finest resolution of all files.
 
     Raises:
         DataError: If files differ in the unit of their times.

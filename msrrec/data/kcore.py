@@ -1,4 +1,4 @@
-"""The k-core: the largest part of the events where every user and every item has at least k."""
+"""The k-core: the largest subset of events in which every user and every item has at least k."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,15 +7,15 @@ IntArray = NDArray[np.integer]
 
 
 def k_core(users: IntArray, items: IntArray, k: int) -> NDArray[np.int64]:
-    """Rows of the k-core, ascending, at its fixed point.
+    """Row numbers of the k-core, ascending.
 
     Args:
         users: Shape (E,). Code of each event's user, from 0.
         items: Shape (E,). Code of each event's item, from 0.
-        k: Least events of each user and item. A repeated purchase counts as one more event.
+        k: Minimum number of events per user and item. A repeated purchase counts again.
     """
     rows = np.arange(len(users))
-    users, items = users.astype(np.intp), items.astype(np.intp)  # what bincount would cast to
+    users, items = users.astype(np.intp), items.astype(np.intp)  # the type that bincount casts to
     while True:
         is_core_user, is_core_item = np.bincount(users) >= k, np.bincount(items) >= k
         stays = is_core_user[users] & is_core_item[items]
@@ -25,7 +25,7 @@ def k_core(users: IntArray, items: IntArray, k: int) -> NDArray[np.int64]:
 
 
 def distinct_rows(users: IntArray, items: IntArray, timestamps: IntArray) -> NDArray[np.int64]:
-    """Rows ascending, without those that repeat an earlier row's user, item and time.
+    """Row numbers, ascending, without rows that repeat an earlier user, item and time.
 
     The same item bought again at another time is another event and stays.
     """
@@ -43,7 +43,7 @@ def distinct_rows(users: IntArray, items: IntArray, timestamps: IntArray) -> NDA
 
 
 def _mix(*columns: IntArray) -> NDArray[np.uint64]:
-    """One number for each row: equal for equal rows, and hardly ever for others."""
+    """A hash of each row: equal for equal rows, and almost surely different otherwise."""
     mixed = np.zeros(len(columns[0]), dtype=np.uint64)
     for column in columns:
         mixed = (mixed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,7 +1,7 @@
-"""What a prompt or a path must not know: the user's later purchases, and the answer itself.
+"""Detects knowledge that a prompt or path must not have: later purchases and the answer.
 
-The teacher is never told the answer, so a path that speaks of it as known made that up, and would
-teach the student to look for what it won't be given.
+The teacher is never told the answer. A path that claims to know it made that up, and would teach
+the student to rely on information that it will not get.
 """
 
 import re
@@ -33,7 +33,7 @@ _RATED = re.compile(
 )
 """Prompts show no ratings, so whoever knows one speaks of the candidate as already had."""
 _TARGET = "\1"
-"""Stands for the target's title and for its list number while a path is read."""
+"""Placeholder for the target's title and its list number while a path is read."""
 _AS_BOUGHT = re.compile(
     r"(?:\b(?:bought|purchased|ordered|owns|owned|acquired|already has)"
     r"|\buser (?:has |had )?(?:already )?(?:chosen|chose|selected|rated|reviewed)) "
@@ -44,7 +44,7 @@ _AS_BOUGHT = re.compile(
 
 
 def later_titles(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Each user's validation and test items by their titles; a split that is not there has none."""
+    """The titles of each user's validation and test items, by user id; a missing split has none."""
     later: dict[str, tuple[str, ...]] = {}
     for split in HELD_OUT:
         if storage.exists(storage.join(dataset.path, f"{split}.parquet")):
@@ -55,7 +55,7 @@ def later_titles(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 
 
 def shows_later(shown: Iterable[str], later: Iterable[str]) -> bool:
-    """Whether a prompt's titles hold a held-out one, or one that counts as equal."""
+    """Whether the titles of a prompt include a held-out title or one that equals it."""
     held_out = {normalize_title(title) for title in later}
     return any(normalize_title(title) in held_out for title in shown)
 
@@ -67,12 +67,12 @@ def find_leak(
     history: Sequence[str] = (),
     later: Sequence[str] = (),
 ) -> str | None:
-    """What a path says that it can't know, or None.
+    """What a path claims to know but can't, or None.
 
     Args:
-        steps: Of the path.
+        steps: The steps of the path.
         candidates: Titles in the frozen order.
-        target: 0-based index of what the user did buy.
+        target: 0-based index of the target.
         history: Titles that the prompt shows.
         later: Titles of the user's held-out items.
     """
@@ -89,11 +89,11 @@ def find_leak(
 
 
 def _tells_target(plain: str, target: str, number: int, history: Sequence[str]) -> bool:
-    """Whether folded text says that the user bought the target, as far as the history does not."""
+    """Whether folded text says that the user bought the target, and the history does not."""
     title = normalize_title(target)
     for form in sorted(map(normalize_title, history), key=len, reverse=True):
         if form == title:
-            return False  # it was bought before, and may be said so
+            return False  # it was bought before, so the path may say so
         if title in form:
             plain, _ = replace_mentions(plain, form, "\0")
     plain, _ = replace_mentions(plain.replace(f"({number})", _TARGET), title, _TARGET)

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 HeldOut = Literal["validation", "test"]
 HELD_OUT: Final[tuple[HeldOut, ...]] = ("validation", "test")
-"""The splits that hold one event of each user out, in the order of the events."""
+"""The splits that hold out one event per user, in the order of the events."""
 
 NUM_HELD_OUT = len(HELD_OUT)
 
 MIN_EVENTS = NUM_HELD_OUT + 1
-"""The held-out targets, and one event of history for the first of them."""
+"""Minimum number of events per user: the held-out targets and one event of history."""
 
 T = TypeVar("T")
 IntArray = NDArray[np.int64]
 
 
 def places_from_end(split: HeldOut) -> int:
-    """How far from the end of a user's events a split's target stands: 1 is the last event."""
+    """Position of a split's target counted from the end of a user's events; 1 is the last."""
     return NUM_HELD_OUT - HELD_OUT.index(split)
 
 
@@ -34,15 +34,15 @@ def training_part(events: Sequence[T]) -> Sequence[T]:
 
 
 def training_ends(ends: IntArray) -> IntArray:
-    """Where each user's training events end, given where all their events end."""
+    """Where each user's training events end, from where all of the user's events end."""
     return ends - NUM_HELD_OUT
 
 
 def target_places(ends: IntArray, split: HeldOut) -> IntArray:
-    """Where each user's target of a held-out split stands.
+    """Position of each user's target of a held-out split.
 
     Args:
         ends: Shape (U,). One past the place of each user's last event.
-        split: Whose target.
+        split: The held-out split.
     """
     return ends - places_from_end(split)

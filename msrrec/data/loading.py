@@ -1,7 +1,6 @@
-"""All files of a source read: interactions, item records, and items parsed.
+"""Reading all files of a source: interactions, item records, and parsed items.
 
-Interactions come in the order of the files, files by name: that order breaks ties between equal
-times.
+Interactions keep the order of the files, sorted by name. That order decides between equal times.
 """
 
 from functools import partial
@@ -14,7 +13,8 @@ from msrrec.data.events import Loaded
 from msrrec.data.records import PARSED, RECORD, clean_item
 from msrrec.data.sources.base import Inputs, Source
 
-_RECORDS_PER_TASK = 1024
+RECORDS_PER_TASK = 1024
+"""Rows of a source that one Ray task parses; the dataset is the same for any number."""
 
 
 def load_events(source: Source, inputs: Inputs) -> Loaded:
@@ -29,10 +29,10 @@ def load_events(source: Source, inputs: Inputs) -> Loaded:
 
 
 def load_records(source: Source, inputs: Inputs, wanted: pa.Array | None) -> pa.Table:
-    """Records of the wanted items (None: of all), repeated ids included; see ``RECORDS``.
+    """Item records of the wanted items (None: all), repeated ids included; see ``RECORDS``.
 
     Raises:
-        DataError: If a file is not one of items.
+        DataError: If a file does not contain items.
     """
     read = partial(source.read_records, wanted=wanted)
     return pa.concat_tables(
@@ -41,21 +41,21 @@ def load_records(source: Source, inputs: Inputs, wanted: pa.Array | None) -> pa.
 
 
 def parse_records(source: Source, inputs: Inputs, records: pa.Table) -> pa.Table:
-    """Records as ``records.PARSED``, in order."""
+    """Item records parsed into ``records.PARSED``, in order."""
     parse = partial(parse_part, source)
-    rows = _RECORDS_PER_TASK
+    rows = RECORDS_PER_TASK
     return pa.concat_tables(
         blocks.map_rows(parse, records, rows, "parse items", inputs.needs_ray)
     ).combine_chunks()
 
 
 def read_file(source: Source, path: str) -> pa.Table:
-    """One file's events, as ``events.combine`` takes them."""
+    """The events of one file, in the form that ``events.combine`` takes."""
     return events.encode_file(path, source.read_events(path), source.config)
 
 
 def parse_part(source: Source, records: pa.Table) -> pa.Table:
-    """``parse_records`` for some of them."""
+    """``parse_records`` for a slice of the records."""
     columns = (records[schema.ITEM_ID].to_pylist(), records[RECORD].to_pylist())
     items = [
         clean_item(item_id, source.parse_record(item_id, record))

@@ -1,6 +1,6 @@
-"""Other candidate sets for the examples of a dataset: more negatives, or harder ones.
+"""New candidate sets for the examples of a dataset: with more negatives, or harder ones.
 
-The same exclusions as in the frozen sets hold, and the same dataset always gives the same sets.
+The same items are excluded as in the frozen sets, and the same dataset always gives the same sets.
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ IntArray = NDArray[np.int64]
 def draw_candidates(
     dataset: Dataset, split: Literal["validation", "test"], kind: Kind, num_negatives: int | None
 ) -> list[Example]:
-    """The examples of a split with candidate sets drawn anew, target slots balanced.
+    """The examples of a split with new candidate sets; targets are spread evenly over positions.
 
     Args:
-        dataset: With the events of its users.
-        split: Which examples.
-        kind: How negatives are drawn: all alike, by training purchases, or from the narrowest
-            category of the target that has three items a negative, where there is one.
-        num_negatives: Of each set; None: as many as the frozen sets have.
+        dataset: A dataset that includes the events of its users.
+        split: Split of the examples.
+        kind: How negatives are drawn: uniformly, by training purchases, or from the target's
+            narrowest category that has at least three items per negative, else from all items.
+        num_negatives: Number per set; None: as many as in the frozen sets.
 
     Raises:
-        DataError: If the dataset has no events, or a user leaves too few items.
+        DataError: If the dataset has no events, or too few items are left for a user.
     """
     examples = dataset.examples(split)
     if num_negatives is None:
@@ -68,7 +68,7 @@ def draw_candidates(
 
 
 def _by_purchases(sequences: Sequences, num_items: int) -> Propose:
-    """By how many training events an item has."""
+    """Draw items in proportion to their number of training events."""
     is_training = np.ones(len(sequences.items), dtype=bool)
     for split in HELD_OUT:
         is_training[target_places(sequences.starts[1:], split)] = False
@@ -82,7 +82,7 @@ def _by_purchases(sequences: Sequences, num_items: int) -> Propose:
 
 
 def _by_category(dataset: Dataset, least: int) -> Propose:
-    """From the narrowest category of the target that has ``least`` items; else from all items."""
+    """Draw from the target's narrowest category with ``least`` items, else from all items."""
     members: dict[str, list[int]] = {}
     for code, item in enumerate(dataset.items.values()):
         for category in dict.fromkeys(item.categories):
@@ -108,6 +108,6 @@ def _narrowest(
     numbers: dict[str, int],
     least: int,
 ) -> int:
-    """The pool of an item: 0, which holds all items, where no category is large enough."""
+    """The pool that each item's negatives come from; pool 0 holds all items."""
     fitting = (numbers[c] for c in reversed(categories) if len(members[c]) >= least)
     return next(fitting, 0)

@@ -1,12 +1,11 @@
-"""From purchases to a frozen dataset: the order of the steps, and the files.
+"""Preparing a frozen dataset from purchases: the order of the steps, and the files.
 
-Identical events are collapsed, items without a title dropped, the k-core taken on the whole
-category, users filtered by length and sampled, their last two events held out, candidates frozen.
-Dropping untitled items after a first k-core and taking the core again ends in the same events as
-dropping them first, so only items of the first core need their metadata read.
+Identical events are merged, items without a title dropped, the k-core taken on the whole category,
+users filtered by length and sampled, their last two events held out, and candidates frozen.
+Untitled items are dropped after a first k-core, followed by a second k-core. That gives the same
+events as dropping them first, but only needs the metadata of items in the first core.
 """
 
-import hashlib
 import logging
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from msrrec.config import DataConfig
 from msrrec.data import loading, sequences
 from msrrec.data.arrow import lists, numbers, pick, texts
 from msrrec.data.candidates import CandidateSampler
-from msrrec.data.dataset import ITEMS_FILE, USERS_FILE
+from msrrec.data.dataset import ITEMS_FILE, USERS_FILE, hash_files
 from msrrec.data.events import Events, Loaded
 from msrrec.data.kcore import distinct_rows, k_core
 from msrrec.data.leave_one_out import MIN_EVENTS
@@ -34,19 +33,22 @@ from msrrec.storage import MANIFEST
 
 logger = logging.getLogger(__name__)
 
+_DATASET_NAMES = (MANIFEST, storage.RECORD, "*.parquet")
+"""Names in a dataset's folder."""
+
 IntArray = NDArray[np.int64]
 
 
 def check(
     source: str, interactions: str | None, items: str | None, out: str, config: DataConfig
 ) -> Inputs:
-    """The files that ``prepare`` would read, seen to be there, and its folder to be writable.
+    """The files that ``prepare`` would read, once they exist and ``out`` is writable.
 
-    Reads no file, so what is wrong is said at once.
+    No file is read, so errors are reported at once.
 
     Raises:
         ConfigError: If the source is unknown, a path is missing or a setting is not for the source.
-        DataError: If a path leads to no file, or ``out`` can't be written.
+        DataError: If no file exists at a path, or ``out`` can't be written.
     """
     inputs = make_source(source, config).find(interactions, items)
     storage.check_writable(out)
@@ -56,21 +58,21 @@ def check(
 def prepare(
     source: str, interactions: str | None, items: str | None, out: str, config: DataConfig
 ) -> dict[str, Any]:
-    """Make a dataset folder; Ray must be initialised where ``check(…).needs_ray``.
+    """Make a dataset folder; Ray must be running if ``check(…).needs_ray``.
 
     Args:
         source: A name in ``sources.SOURCES``.
         interactions: A file, folder or pattern of files; for movielens its folder.
-        items: The same for items; unused by movielens and demo.
-        out: The folder to make; what is there is replaced when all is done.
-        config: Its defaults are the paper's.
+        items: Likewise for items; unused by movielens and demo.
+        out: The folder to make; an existing dataset is replaced at the end.
+        config: The section ``data`` of the settings.
 
     Returns:
         The manifest, as written beside the data.
 
     Raises:
         ConfigError: If a path is missing.
-        DataError: If an input is not what it should be, or too small.
+        DataError: If an input is invalid or too small.
     """
     chosen = make_source(source, config)
     inputs = check(source, interactions, items, out, config)
@@ -86,16 +88,17 @@ def prepare(
     manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
     manifest |= _count(seqs, catalogue, tables, dropped)
     _account(manifest)
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, _DATASET_NAMES) as folder:
         for name, table in tables.items():
             storage.write_table(storage.join(folder, name), table.combine_chunks())
-        manifest |= _hash_files(folder, sorted(tables))
+        paths = {name: storage.join(folder, name) for name in sorted(tables)}
+        manifest |= hash_files({name: storage.read_bytes(path) for name, path in paths.items()})
         storage.write_json(storage.join(folder, MANIFEST), manifest)
     return manifest
 
 
 def _load_events(source: Source, inputs: Inputs, config: DataConfig) -> Loaded:
-    """All events, and lines that say what was assumed of times and of user ids."""
+    """All events; logs what was assumed about times and user ids."""
     loaded = loading.load_events(source, inputs)
     found = loaded.describe_times()
     logger.info("prepare: times are %s: %s to %s", *found.values())
@@ -114,7 +117,7 @@ def _load_events(source: Source, inputs: Inputs, config: DataConfig) -> Loaded:
 def _reduce(
     source: Source, inputs: Inputs, loaded: Events, config: DataConfig
 ) -> tuple[Events, pa.Table, dict[str, int]]:
-    """The k-core of events on titled items, the records of its items, and what was dropped."""
+    """The k-core of events on titled items, their item records, and counts of dropped events."""
     events = loaded.take(distinct_rows(loaded.users, loaded.items, loaded.timestamps))
     dropped = {"identical_event": len(loaded) - len(events)}
     if _drops_untitled(source, config):
@@ -161,10 +164,10 @@ def _is_titled(events: Events, records: pa.Table) -> NDArray[np.bool_]:
 
 
 def _check_any_titled(source: Source, inputs: Inputs, events: Events, records: pa.Table) -> None:
-    """See that some item bought has a title.
+    """Check that at least one item that was bought has a title.
 
     Raises:
-        DataError: If none has, as where the items are those of another shop.
+        DataError: If none has, for example because the items belong to another shop.
     """
     bought = np.unique(events.items)
     if _is_titled(events, records)[bought].any():
@@ -182,10 +185,10 @@ def _check_any_titled(source: Source, inputs: Inputs, events: Events, records: p
 
 
 def _check_all_titled(events: Events, records: pa.Table) -> None:
-    """See that every item bought has a title.
+    """Check that every item that was bought has a title.
 
     Raises:
-        DataError: If one has none; names it and a user who bought it.
+        DataError: If one has no title; names it and a user who bought it.
     """
     untitled = np.flatnonzero(~_is_titled(events, records)[events.items])
     if not len(untitled):
@@ -206,7 +209,7 @@ def _check_all_titled(events: Events, records: pa.Table) -> None:
 def _sample(
     events: Events, config: DataConfig, dropped: dict[str, int]
 ) -> tuple[Sequences, list[str], IntArray]:
-    """Sequences of the users drawn, their ids, and the codes of the items they touched, by id."""
+    """Sequences of the sampled users, their ids, and the codes of their items sorted by item id."""
     codes = _codes_by_id(events.users, events.user_ids)
     lengths = np.bincount(events.users)
     _check_lengths(lengths[codes], codes, events.user_ids, config)
@@ -243,14 +246,14 @@ def _check_lengths(
 
 
 def _codes_by_id(codes: IntArray, ids: pa.Array) -> IntArray:
-    """The codes that occur, in the order of their ids, which no split of the input changes."""
+    """The codes that occur, sorted by their ids, so that the order of the input has no effect."""
     occurring = np.flatnonzero(np.bincount(codes))
     order = numbers(pc.sort_indices(pick(ids, occurring)))
     return np.asarray(occurring[order])
 
 
 def _positions(codes: IntArray, size: int) -> IntArray:
-    """Where each code stands in ``codes``; -1 for those that don't."""
+    """Position of each code in ``codes``; -1 for codes that are not in it."""
     positions = np.full(size, -1)
     positions[codes] = np.arange(len(codes))
     return positions
@@ -259,11 +262,11 @@ def _positions(codes: IntArray, size: int) -> IntArray:
 def _load_catalogue(
     source: Source, inputs: Inputs, item_ids: pa.Array, records: pa.Table
 ) -> pa.Table:
-    """The items of the sample in the order of their ids, each by its first record with a title."""
+    """The items of the sampled users sorted by id, each from its first record with a title."""
     titled = np.flatnonzero(numbers(records[TITLED]))
     places = pc.index_in(item_ids, pick(records[schema.ITEM_ID], titled).combine_chunks())
     catalogue = loading.parse_records(source, inputs, pick(records, titled[numbers(places)]))
-    assert "" not in set(catalogue[schema.TITLE].to_pylist())  # only titled items come here
+    assert "" not in set(catalogue[schema.TITLE].to_pylist())  # untitled items were dropped before
     return catalogue
 
 
@@ -298,7 +301,7 @@ def _build_examples(
 def _example_ids(
     split: Split, seqs: Sequences, cut: sequences.Cuts, user_ids: list[str]
 ) -> list[str]:
-    """``user:split``; of training examples also the 0-based place of the target in the sequence."""
+    """``user:split``; for training examples also the 0-based position of the target."""
     if split != "train":
         return [f"{user_ids[u]}:{split}" for u in cut.users]
     places = cut.targets - seqs.starts[cut.users]
@@ -336,19 +339,9 @@ def _count(
 
 
 def _account(manifest: dict[str, Any]) -> None:
-    """See that every row is kept or dropped for a reason, and say so in one line."""
+    """Check that every row is either kept or dropped for a reason, and log the counts."""
     read, kept = manifest["num_rows"], manifest["num_interactions"]
     dropped = manifest["dropped_events"]
     assert read == kept + sum(dropped.values()), (read, kept, dropped)
     reasons = "".join(f" + {count:,} {reason}" for reason, count in dropped.items() if count)
     logger.info("prepare: %s rows read = %s kept%s", f"{read:,}", f"{kept:,}", reasons)
-
-
-def _hash_files(folder: str, names: list[str]) -> dict[str, Any]:
-    """The sha256 of each file, and one fingerprint over all of them."""
-    hashes = {
-        name: hashlib.sha256(storage.read_bytes(storage.join(folder, name))).hexdigest()
-        for name in names
-    }
-    lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
-    return {"sha256": hashes, "fingerprint": hashlib.sha256(lines.encode()).hexdigest()}

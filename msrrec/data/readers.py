@@ -1,7 +1,7 @@
-"""Bytes of a file as columns of text, as fast as a column reader goes, and errors with their place.
+"""Reads files into columns of text, fast, and with the place of every error.
 
-Files are local or remote, plain or gzip (told by their first bytes). JSON lines are parsed in
-pieces of whole lines while a thread decompresses the next piece with ISA-L.
+Files are local or remote, plain or gzip (recognised by their first bytes). JSON lines are parsed in
+pieces of whole lines, while a thread decompresses the next piece with ISA-L.
 """
 
 import codecs
@@ -28,23 +28,23 @@ from msrrec.errors import DataError, first_line
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 _DELIMITED = (".csv", ".tsv")
 PIECE_BYTES = 2 << 20
-"""Decompressed bytes parsed at once; larger pieces fall out of the processor's cache."""
+"""Number of decompressed bytes parsed at once; larger pieces exceed the CPU's cache."""
 _LINES_FOR_KEYS = 1000
-"""Lines of a JSON lines file whose keys are looked at before it is read."""
+"""Number of lines of a JSON lines file whose keys are collected before it is read."""
 
 
 def find_files(path: str) -> list[str]:
-    """The files that a file name, a folder or a pattern (``part-*.csv``) stands for, by name.
+    """The files matching a file name, a folder or a pattern (``part-*.csv``), sorted by name.
 
     Raises:
         DataError: If there are none.
     """
     filesystem, inner = storage.resolve(path)
     folder, name = path.rstrip("/").rpartition("/")[::2]
-    if any(sign in name for sign in "*?["):
+    kind = filesystem.get_file_info(inner).type
+    if kind == fs.FileType.NotFound and any(sign in name for sign in "*?["):
         found = fnmatch.filter(storage.list_files(folder or "."), name)
     else:
-        kind = filesystem.get_file_info(inner).type
         if kind == fs.FileType.File:
             return [path]
         if kind == fs.FileType.NotFound:
@@ -57,7 +57,7 @@ def find_files(path: str) -> list[str]:
 
 
 def file_size(path: str) -> int:
-    """Bytes of a file as it lies there; 0 for none."""
+    """Size of a file in bytes as stored; 0 if it does not exist."""
     if not path:
         return 0
     filesystem, inner = storage.resolve(path)
@@ -67,16 +67,16 @@ def file_size(path: str) -> int:
 def read_columns(
     path: str, choice: ColumnChoice, separator: str | None = None, encoding: str | None = None
 ) -> pl.DataFrame:
-    """The columns of a CSV, JSON lines or Parquet file that are chosen, as text.
+    """The chosen columns of a CSV, JSON lines or Parquet file, as text.
 
-    Null where a row has none. They are named as the choice names them, and an optional one that the
-    file lacks is left out; a JSON key counts as lacking when no line has it.
+    Missing values are null. Columns are named as in the choice. An optional column that the file
+    lacks is left out; a JSON key counts as lacking if no line has it.
 
     Args:
         path: The file.
-        choice: What is looked for.
-        separator: Between the fields of a CSV file; None: found in its header.
-        encoding: Of a text file; None: found out.
+        choice: The columns to find.
+        separator: Separator of the fields of a CSV file; None: detected from the header.
+        encoding: Encoding of a text file; None: detected.
 
     Raises:
         DataError: If the file can't be read, lacks a column or holds no rows.
@@ -102,7 +102,7 @@ def read_columns(
 def select_columns(
     path: str, frame: pl.DataFrame, names: Sequence[str], required: Sequence[str]
 ) -> pl.DataFrame:
-    """The columns of a frame that are named, in that order.
+    """The named columns of a frame, in that order.
 
     Raises:
         DataError: If a required one is missing, or there are no rows.
@@ -128,7 +128,7 @@ def read_csv(
 
 
 def is_csv(path: str) -> bool:
-    """Whether the name says so."""
+    """Whether a file's name says that it is CSV."""
     return _suffix(path) in _DELIMITED
 
 
@@ -149,7 +149,7 @@ def read_json_lines(path: str, names: Sequence[str], encoding: str | None = None
 
 
 def _parse_json(path: str, piece: bytes, line: int, names: Sequence[str]) -> pl.DataFrame:
-    """Whole lines; by Python's parser where the fast one fails or does not give a row a line."""
+    """Parse whole lines; by Python's parser if the fast one fails or merges lines."""
     schema = dict.fromkeys(names, pl.String)
     try:
         frame = pl.read_ndjson(piece, schema=schema)
@@ -176,17 +176,17 @@ def _parse_object(where: str, text: bytes) -> dict[str, Any]:
 
 
 def _as_json_text(value: Any) -> str | None:
-    if value is None or value != value:  # NaN is how Python writes a missing number
+    if value is None or value != value:  # Python writes a missing number as NaN
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _list_keys(path: str, encoding: str | None) -> list[str]:
-    """The keys of the first lines of a JSON lines file, in the order in which they come."""
+    """The keys in the first lines of a JSON lines file, in order of appearance."""
     keys: dict[str, None] = {}
     lines = (line for piece in _iter_text(path, encoding) for line in piece.split(b"\n"))
     for text in islice(lines, _LINES_FOR_KEYS):
-        with contextlib.suppress(ValueError):  # told with its line when all are read
+        with contextlib.suppress(ValueError):  # reported later, with its line
             record = json.loads(text)
             if isinstance(record, dict):
                 keys |= dict.fromkeys(record)
@@ -194,7 +194,7 @@ def _list_keys(path: str, encoding: str | None) -> list[str]:
 
 
 def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
-    """Pieces of whole lines in UTF-8; the whole file at once where it is written otherwise."""
+    """Pieces of whole lines in UTF-8; the whole file at once for other encodings."""
     pieces = iter_pieces(path)
     first = next(pieces, b"")
     if encoding is not None or first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -205,7 +205,7 @@ def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
 
 
 def locate_row(path: str, row: int) -> str:
-    """Where the 0-based data row of a file stands: ``file:line`` for JSON lines, else its row."""
+    """The place of a 0-based data row: ``file:line`` for JSON lines, else file and row."""
     if _suffix(path) in (*_DELIMITED, ".parquet"):
         return f"{path}: row {row + 1}"
     for line, text in iter_lines(path):
@@ -269,7 +269,7 @@ def _open(raw: pa.NativeFile) -> IO[bytes]:
 
 
 def _read_ahead(stream: IO[bytes]) -> Iterator[bytes]:
-    """Blocks of a stream, the next one being read while the caller works on this one."""
+    """Blocks of a stream; the next one is read while the current one is used."""
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(stream.read, PIECE_BYTES)
         while block := ahead.result():
@@ -278,7 +278,7 @@ def _read_ahead(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 class _Rewound(io.RawIOBase):
-    """A stream whose first bytes were already read; object stores can't seek back."""
+    """A stream that repeats the bytes already read from it, as object stores can't seek back."""
 
     def __init__(self, head: bytes, raw: pa.NativeFile) -> None:
         self._head, self._raw = head, raw
@@ -294,7 +294,7 @@ class _Rewound(io.RawIOBase):
 
 
 def _read_parquet(path: str, choice: ColumnChoice) -> tuple[list[str], pl.DataFrame]:
-    """The names of all columns, and the columns that may be read."""
+    """The names of all columns, and the columns that may be chosen."""
     filesystem, inner = storage.resolve(path)
     try:
         file = pq.ParquetFile(inner, filesystem=filesystem)
@@ -309,7 +309,7 @@ def _read_parquet(path: str, choice: ColumnChoice) -> tuple[list[str], pl.DataFr
 
 
 def _as_text(column: pl.Series) -> pl.Series:
-    """Text of a Parquet column: lists as JSON, moments as ISO 8601 in UTC."""
+    """A Parquet column as text: lists as JSON, times as ISO 8601 in UTC."""
     if column.dtype.is_nested():
         return pl.Series(column.name, [v and json.dumps(v) for v in column.to_list()], pl.String)
     if column.dtype == pl.Datetime:

@@ -1,7 +1,7 @@
 """Item records: the items of a source before and after they are parsed.
 
-A record is kept as its source's own line and parsed in full only once its item is known to be in
-the catalogue, as a category may hold fifty times as many items.
+A record keeps its source's own line. It is parsed in full only once its item is known to be in the
+catalogue, as a category may hold fifty times as many items.
 """
 
 import json
@@ -29,24 +29,24 @@ RECORDS = pa.schema(
 """Items before they are parsed: id, whether there is a visible title, and the source's own line."""
 
 TITLE_KEY = "title_key"
-"""Column beside those of ``schema.ITEMS``: equal for titles that count as equal."""
+"""A column beside those of ``schema.ITEMS``; its values are equal for equal titles."""
 PARSED = schema.ITEMS.append(pa.field(TITLE_KEY, pa.string()))
 
 
 def records_of_frame(frame: pl.DataFrame) -> pa.Table:
-    """Rows of item columns as ``RECORDS``, each line a JSON object."""
+    """Rows of item columns as ``RECORDS``; each line is a JSON object."""
     titled = [not is_missing(t) and bool(clean_title(t)) for t in frame[schema.TITLE]]
     lines = [json.dumps(row).encode() for row in frame.drop(schema.ITEM_ID).iter_rows(named=True)]
     return records_of_rows(list(zip(frame[schema.ITEM_ID], titled, lines, strict=True)))
 
 
 def records_of_rows(rows: Sequence[tuple[str, bool, bytes]]) -> pa.Table:
-    """Item id, whether there is a title, and line of each item as ``RECORDS``."""
+    """``RECORDS`` from item id, whether it has a title, and line of each item."""
     return arrow.table(rows, RECORDS)
 
 
 def clean_item(item_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A row of ``PARSED``: title as prompts show it, path of categories, texts on one line."""
+    """A row of ``PARSED``: title as in prompts, category path, and texts on one line."""
     title = visible_title(fields[schema.TITLE])
     brand = fields.get(schema.BRAND)
     categories = category_path(fields.get(schema.CATEGORIES))
@@ -62,5 +62,5 @@ def clean_item(item_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @lru_cache(100_000)
 def _clean_name(name: str) -> str:
-    """A brand or category on one line; the same few occur again and again."""
+    """A brand or category on one line; cached, as the same few recur."""
     return clean_title(name)

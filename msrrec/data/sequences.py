@@ -1,4 +1,4 @@
-"""Users' events in time, and their cut into examples by ``leave_one_out``.
+"""Users' events sorted by time, and their division into examples by ``leave_one_out``.
 
 Events with equal timestamps keep the order of the input.
 """
@@ -39,18 +39,18 @@ class Sequences:
 
     @property
     def users(self) -> IntArray:
-        """Shape (E,). Whose event each is."""
+        """Shape (E,). The user of each event."""
         return np.repeat(np.arange(self.num_users), self.lengths)
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Examples as places in ``Sequences.items``.
+    """Examples as positions in ``Sequences.items``.
 
     Attributes:
-        users: Shape (N,). Whose example each is.
-        begins: Shape (N,). Where the history begins; it ends just before the target.
-        targets: Shape (N,). Where the target stands.
+        users: Shape (N,). The user of each example.
+        begins: Shape (N,). Position where the history begins; it ends just before the target.
+        targets: Shape (N,). Position of the target.
     """
 
     users: IntArray
@@ -59,16 +59,16 @@ class Cuts:
 
 
 def draw_users(num_users: int, wanted: int, seed: int) -> IntArray:
-    """Codes of the users drawn, in the order of the draw; all of them when ``wanted`` is 0.
+    """Codes of the sampled users, in the order of the draw; all users if ``wanted`` is 0.
 
-    The codes must follow the order of the ids, so that the draw depends on nothing but the seed.
+    Codes must be in the order of the ids, so that the draw depends only on the seed.
     """
     drawn = np.random.default_rng([seed, 0]).permutation(num_users)
     return drawn[:wanted] if wanted else drawn
 
 
 def build_sequences(users: IntArray, items: IntArray, timestamps: IntArray) -> Sequences:
-    """Events sorted by user and time, ties in the order given.
+    """Events sorted by user and time; equal times keep the given order.
 
     Args:
         users: Shape (E,). Codes from 0 without a gap.
@@ -86,10 +86,10 @@ def cut_sequences(
     """The examples of each split, user by user.
 
     Args:
-        sequences: Each user with at least ``MIN_EVENTS`` events.
-        history_length: Latest events kept of each history.
-        train_examples_per_user: Latest training events with a history that become targets; 0 takes
-            all.
+        sequences: Sequences of users with at least ``MIN_EVENTS`` events each.
+        history_length: Maximum number of latest events in a history.
+        train_examples_per_user: Maximum number of latest training events per user that become
+            targets; 0 takes all.
     """
     assert sequences.lengths.min(initial=MIN_EVENTS) >= MIN_EVENTS
     every_user, ends = np.arange(sequences.num_users), sequences.starts[1:]
@@ -108,7 +108,7 @@ def cut_sequences(
 
 
 def spans(begins: IntArray, lengths: IntArray) -> IntArray:
-    """``begin, begin + 1, …`` of each span, one after the other."""
+    """The numbers ``begin, begin + 1, …`` of each span, concatenated."""
     ends = np.cumsum(lengths)
     return np.repeat(begins - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
 

@@ -1,4 +1,4 @@
-"""Texts of items as shops and programs write them: HTML, lists in Python's spelling, no value."""
+"""Cleans item texts from shops: HTML, lists in Python syntax, placeholders for missing values."""
 
 import ast
 import html
@@ -9,7 +9,7 @@ from typing import Any
 from msrrec.titles import clean_title
 
 MISSING_WORDS = frozenset({"nan", "NaN", "None", "NULL", "null", "<NA>", "NaT"})
-"""What programs write where there is no value."""
+"""Words that programs write for a missing value."""
 
 _MAX_DESCRIPTION_CHARS = 2_000
 _MAX_RAW_TITLE_CHARS = 4_096
@@ -28,12 +28,12 @@ _CUT_TAG = re.compile(r"<[a-zA-Z/][^<>]*\Z")
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: empty, blank, or a program's word for it."""
+    """Whether a value means none: empty, blank, or a word such as NaN."""
     return value is None or value != value or str(value).strip() in {"", *MISSING_WORDS}
 
 
 def strip_tags(text: str) -> str:
-    """The text without HTML tags, comments and scripts, also where entities hide their brackets."""
+    """The text without HTML tags, comments and scripts, even if entities hide the brackets."""
     if "<" not in text and "&lt;" not in text and "&#" not in text:
         return text
     stripped = _strip_once(text)
@@ -46,12 +46,12 @@ def _strip_once(text: str) -> str:
 
 
 def visible_title(title: str) -> str:
-    """A title as prompts show it, without HTML; one of nothing but tags keeps them."""
+    """A title without HTML, as prompts show it; a title of nothing but tags keeps them."""
     return clean_title(strip_tags(title[:_MAX_RAW_TITLE_CHARS])) or clean_title(title)
 
 
 def plain_description(value: Any) -> str | None:
-    """A description of text or of a list of texts, on one line without HTML; None for none."""
+    """A description, text or list of texts, as one line without HTML; None if there is none."""
     parsed = parse_list(value)
     value = value if parsed is None else parsed
     if isinstance(value, list | tuple):
@@ -63,7 +63,7 @@ def plain_description(value: Any) -> str | None:
 
 
 def category_path(value: Any) -> list[str]:
-    """One path of categories, widest first: of a list, of the first of several, of ``A|B``."""
+    """One category path, widest first: from a list, the first of several lists, or ``A|B``."""
     if isinstance(value, str):
         parsed = parse_list(value)
         value = re.split(r"\||\s>\s", value) if parsed is None else parsed
@@ -75,7 +75,7 @@ def category_path(value: Any) -> list[str]:
 
 
 def parse_list(value: Any) -> list[Any] | None:
-    """A list written as JSON or as Python writes lists and tuples; None for anything else."""
+    """A list in JSON or in Python's syntax for lists and tuples; None for anything else."""
     text = value.strip() if isinstance(value, str) else ""
     if text[:1] + text[-1:] not in ("[]", "()"):
         return None

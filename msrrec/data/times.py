@@ -1,7 +1,8 @@
-"""Times as strangers write them, read to integers that keep their order.
+"""Parses times in many formats to integers that keep their order.
 
-A whole number is seconds, milliseconds, microseconds or nanoseconds since 1970, told by its size:
-below 10^11 it is seconds (until the year 5138), and each unit reaches a thousand times further.
+A whole number is seconds, milliseconds, microseconds or nanoseconds since 1970, recognised by its
+size: below 10^11 it is seconds (until the year 5138), and each further unit covers a thousand times
+more.
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-"""Ticks in a second."""
+"""Number of ticks per second of each unit."""
 _UNIT_ENDS = (10**11, 10**14, 10**17)
-"""Where, in absolute value, one unit ends and the next begins."""
+"""Absolute values at which one unit ends and the next begins."""
 _LEAST_DECIMAL = 1e8
-"""A number with a fraction below this, which is before 1973, is no time but something else."""
+"""Smallest decimal number that is read as a time, which is in 1973."""
 _NS = 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMAL = r"^[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?$"
@@ -37,10 +38,10 @@ class Times:
     """The times of one file.
 
     Attributes:
-        ticks: Shape (E,). Ticks since 1970; 0 where ``bad`` says that there is no time.
-        bad: Shape (E,). Whether a text is no time.
+        ticks: Shape (E,). Ticks since 1970; 0 where ``bad`` is true.
+        bad: Shape (E,). Whether a text can't be read as a time.
         ticks_per_s: Ticks in a second.
-        firsts: The first row of each way of writing that occurs: a unit of ``UNITS``, or ISO.
+        firsts: The first row of each format that occurs: a unit of ``UNITS``, or ISO 8601.
     """
 
     ticks: IntArray
@@ -50,12 +51,12 @@ class Times:
 
     @property
     def units(self) -> list[str]:
-        """Units of whole numbers that occur."""
+        """The units of whole numbers that occur."""
         return [name for name in self.firsts if name in UNITS]
 
 
 def read_integers(numbers: IntArray) -> Times:
-    """Times that are whole numbers already."""
+    """Times that are whole numbers."""
     firsts = _first_of_units(np.abs(numbers.astype(np.float64)))
     unit = next(iter(firsts), "seconds")
     return Times(numbers, np.zeros(len(numbers), dtype=bool), UNITS[unit], firsts)
@@ -66,7 +67,7 @@ def read_times(texts: pl.Series, pattern: str | None = None) -> Times:
 
     Args:
         texts: No nulls, no outer spaces.
-        pattern: How they are written, as ``datetime.strptime`` takes it; None: found out.
+        pattern: Their format for ``datetime.strptime``; None: recognised.
     """
     if pattern is not None:
         return _read_pattern(texts, pattern)
@@ -77,7 +78,7 @@ def read_times(texts: pl.Series, pattern: str | None = None) -> Times:
 
 
 def _read_pattern(texts: pl.Series, pattern: str) -> Times:
-    """Each distinct text by Python's own ``strptime``; without a zone it is UTC."""
+    """Times parsed by Python's ``strptime``, each distinct text once; without a zone it is UTC."""
     distinct = texts.unique()
     ticks = [_ticks_of_pattern(text, pattern) for text in distinct]
     read = texts.replace_strict(distinct, pl.Series(ticks, dtype=pl.Int64))
@@ -95,7 +96,7 @@ def _ticks_of_pattern(text: str, pattern: str) -> int | None:
 
 
 def _read_mixed(texts: pl.Series, whole: pl.Series) -> Times:
-    """Whole numbers, decimal numbers and ISO 8601, each text as what it looks like."""
+    """Whole numbers, decimal numbers and ISO 8601, each text in the format that it has."""
     decimal = texts.str.contains(_DECIMAL) & whole.is_null()
     values = texts.set(~(decimal | whole.is_not_null()), None).cast(pl.Float64, strict=False)
     numbers = values.fill_null(0.0).fill_nan(0.0).to_numpy()
@@ -124,9 +125,9 @@ def _read_mixed(texts: pl.Series, whole: pl.Series) -> Times:
 
 
 def _first_of_units(sizes: NDArray[np.float64]) -> dict[str, int]:
-    """The first row of each unit, seconds first; zero is the same moment in all of them."""
+    """The first row of each unit, seconds first; zero fits all units and is skipped."""
     ends = np.digitize([sizes.min(initial=np.inf), sizes.max(initial=0)], _UNIT_ENDS)
-    if ends[0] == ends[1] and sizes.all():  # nearly always, and soon seen
+    if ends[0] == ends[1] and sizes.all():  # fast path: all values have the same unit
         return {list(UNITS)[ends[0]]: 0}
     units = np.digitize(sizes, _UNIT_ENDS)
     units[sizes == 0] = -1
@@ -142,7 +143,7 @@ def _read_iso(texts: pl.Series) -> tuple[IntArray, NDArray[np.bool_], NDArray[np
     """Nanoseconds since 1970, whether a text is ISO 8601, and whether it has a zone."""
     parts = texts.str.extract_groups(_ISO).struct.unnest()
     day = parts["date"].str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
-    valid = day.is_not_null() & (day.abs() < 106_751)  # what nanoseconds in 64 bits reach
+    valid = day.is_not_null() & (day.abs() < 106_751)  # the range of nanoseconds in 64 bits
     seconds = day.fill_null(0) * 86_400
     for name, limit, size in (("hour", 23, 3600), ("minute", 59, 60), ("second", 60, 1)):
         part = parts[name].cast(pl.Int64).fill_null(0)

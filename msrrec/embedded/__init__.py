@@ -1,1 +1,1 @@
-"""Stand-ins that ship with the package: a world, a teacher without a model, a backbone."""
+"""Stand-ins that ship with the package: a marketplace, an offline teacher, a small backbone."""

@@ -1,7 +1,7 @@
 """The words of the embedded world: product types by category, and the parts of titles.
 
-The backbone's pretraining draws its titles from the same words, as any language model knows the
-products that it recommends; it never sees a user, a purchase or a preference.
+The backbone's pretraining uses the same words for its titles, as real language models also know the
+products that they recommend. It never sees a user, a purchase or a preference.
 """
 
 import random

@@ -1,11 +1,11 @@
-"""A teacher without a language model: a program that reads titles and categories and writes chains.
+"""The offline teacher: a program that reads titles and categories and writes reasoning chains.
 
 It is served on loopback as OpenAI chat completions, so the real client code runs. It knows the
-catalogue and the training histories, reads everything else from its prompt, and is often wrong: the
-answer is in neither. Everything that it writes is marked as its own by ``MODEL_NAME``.
+catalogue and the training histories, and reads the rest from its prompt. It does not know the
+target and is often wrong. Its completions carry the model name ``MODEL_NAME``.
 
-Its style is terse and its numbers are list numbers, as very small students learn from it. Where
-the catalogue has no categories, the strongest word that history and candidate share stands in.
+Its style is terse and refers to candidates by list number, which very small students can learn. If
+the catalogue has no categories, it uses the rarest word that history and candidate share.
 """
 
 import contextlib
@@ -33,26 +33,26 @@ from msrrec.titles import clean_title, normalize_title
 MODEL_NAME = "offline-teacher"
 
 _INCOMPLETE, _MALFORMED = 0.03, 0.03
-"""Shares of answers that lack a step, and that are no chain at all."""
+"""Shares of completions that lack a step, and that are no chain at all."""
 _OTHER = "other"
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
 _BESIDE_WEIGHT = 20.0
-"""Weight of having been bought together, on the scale of words: about that of one word which a
-hundredth of all titles hold."""
+"""Weight of having been bought together, on the scale of words: about that of a word that occurs in
+one of a hundred titles."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """The offline teacher's analysis of one prompt, from which it writes the steps of its chain.
+    """The analysis of one prompt, from which the steps of a chain are written.
 
     Attributes:
-        preferences: At most two labels, the stronger first.
-        brand: One that the history holds at least twice, or None.
-        labels: One a candidate: its category, or its strongest shared word.
-        ranking: 0-based candidates in tiers of equals, best first.
-        reasons: Why each candidate, one sentence.
-        bought: The categories of the history in order; empty where there are none.
+        preferences: At most two category labels, the stronger first.
+        brand: A brand that the history holds at least twice, or None.
+        labels: One label per candidate: its category, or its rarest shared word.
+        ranking: 0-based candidates in groups of equal score, best first.
+        reasons: One sentence per candidate that argues for it.
+        bought: The categories of the history in order; empty if there are none.
     """
 
     preferences: tuple[str, ...]
@@ -68,7 +68,7 @@ class OfflineTeacher:
 
     Args:
         items: The catalogue.
-        examples: The training split; what was bought together stands in for missing categories.
+        examples: The training split; items bought together replace missing categories.
     """
 
     def __init__(self, items: Iterable[Item], examples: Iterable[Example] = ()) -> None:
@@ -84,13 +84,13 @@ class OfflineTeacher:
             self._learn_together(examples)
 
     def answer(self, prompt: str, seed: int = 0) -> tuple[str, str] | None:
-        """The text and its finish reason, always the same for the same prompt and seed.
+        """The completion and its finish reason; the same for the same prompt and seed.
 
-        Another seed picks another of the candidates that are equally good, and other mistakes.
+        Another seed picks another of the equally good candidates, and makes other mistakes.
 
         Returns:
-            None for a text that is no prompt of the full chain, no plain one, and no question
-            which candidate a rationale recommends.
+            None if the text is none of the known prompts: full chain, plain, or recovery of a
+            rationale's item.
         """
         if (asked := parse_recovery_prompt(prompt)) is not None:
             return self._recover(asked, seed), "stop"
@@ -118,7 +118,7 @@ class OfflineTeacher:
         return render_output(reasoning, answer), "stop"
 
     def _recover(self, prompt: ParsedPrompt, seed: int) -> str:
-        """A candidate whose category, or whose words, a rationale mentions most; then brands."""
+        """The candidate whose category or words a rationale mentions most; brands break ties."""
         rationale, scores = " ".join(prompt.history), []
         for title in prompt.candidates:
             item = self._find(title)
@@ -130,11 +130,11 @@ class OfflineTeacher:
         return render_answer(prompt.candidates[choice], choice, prompt.answer_format)
 
     def _find(self, title: str) -> Item:
-        """The catalogue's item of a title; one without any attribute where there is none."""
+        """The catalogue's item with a title; an item without attributes if there is none."""
         return self._items.get(normalize_title(title)) or Item(title, title)
 
     def _by_category(self, prompt: ParsedPrompt) -> Opinion:
-        """Candidates of the categories bought most, a repeated brand between equals."""
+        """An opinion by category: categories bought most first, a repeated brand breaks ties."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
         labels = tuple(map(_label, candidates))
@@ -144,7 +144,7 @@ class OfflineTeacher:
         for item, label in zip(candidates, labels, strict=True):
             has_brand = brand is not None and _brand(item) == brand
             place = liked.index(label) if label in liked else len(liked)
-            # the two preferences, then the brand, then what was bought at all
+            # order: the two preferred categories, the brand, any category of the history
             scores.append((-place if place < 2 else -2, has_brand, -place))
             reasons.append(_reason(label, place < len(liked), brand if has_brand else None))
         return Opinion(
@@ -157,7 +157,7 @@ class OfflineTeacher:
         )
 
     def _by_words(self, prompt: ParsedPrompt) -> Opinion:
-        """Candidates that share rare words with the history, or were bought beside it."""
+        """An opinion by words: candidates that share rare words with the history, or go with it."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
         counts = Counter(word for item in history for word in self._words_of(item))
@@ -184,7 +184,7 @@ class OfflineTeacher:
         )
 
     def _learn_words(self) -> None:
-        """How rare each word of the titles is: squared logarithm of items over items with it."""
+        """Weight of each title word: squared logarithm of all items over items with the word."""
         documents: Counter[str] = Counter()
         for key, item in self._items.items():
             words = _WORD.findall(clean_title(item.title).lower())
@@ -193,9 +193,10 @@ class OfflineTeacher:
         self._rarity = {w: math.log(len(self._items) / n) ** 2 for w, n in documents.items()}
 
     def _learn_together(self, examples: Iterable[Example]) -> None:
-        """Pairs of items in one training history.
+        """Count pairs of items in one training history.
 
-        Only the first history of a user counts: a later one may hold what an earlier example asks.
+        Only the first history of a user counts, as a later one may contain the target of an earlier
+        example.
         """
         histories: dict[str, tuple[str, ...]] = {}
         for example in sorted(examples, key=lambda e: len(e.history)):
@@ -240,7 +241,7 @@ def _label(item: Item) -> str:
 
 
 def _most_frequent(labels: Iterable[str]) -> list[str]:
-    """Labels by count, the later bought first between equals."""
+    """Labels by count; the one bought later comes first if counts are equal."""
     listed = list(labels)
     latest = {label: n for n, label in enumerate(listed)}
     counts = Counter(listed)
@@ -259,7 +260,7 @@ def _brand(item: Item) -> str:
 
 
 def _tiers(scores: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
-    """Candidates in groups of equal score, the highest first."""
+    """Candidates in groups of equal score, highest first."""
     return tuple(
         tuple(n for n, score in enumerate(scores) if score == level)
         for level in sorted(set(scores), reverse=True)
@@ -286,7 +287,7 @@ def _malformed(reasoning: str, rng: random.Random) -> tuple[str, str]:
 
 def build_app(teacher: OfflineTeacher) -> Any:
     """The HTTP application: ``/v1/chat/completions`` and ``/v1/models``."""
-    from fastapi import FastAPI, Request  # a web framework, for this function alone
+    from fastapi import FastAPI, Request  # a web framework that only this function needs
     from fastapi.responses import JSONResponse
 
     app = FastAPI()
@@ -306,7 +307,7 @@ def build_app(teacher: OfflineTeacher) -> Any:
 
 
 def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dict[str, object]]:
-    """HTTP status and body of one chat completion."""
+    """HTTP status and body of a chat completion."""
     prompt = "".join(str(m.get("content")) for m in body.get("messages", []))
     answer = teacher.answer(prompt, int(body.get("seed") or 0))
     if body.get("model") != MODEL_NAME or answer is None or body.get("stream"):
@@ -321,7 +322,7 @@ def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dic
         "created": 0,
         "model": MODEL_NAME,
         "choices": [{"index": 0, "message": message_row, "finish_reason": finish_reason}],
-        "usage": {  # words stand for tokens: the program has none
+        "usage": {  # words are counted, as the program has no tokens
             "prompt_tokens": asked,
             "completion_tokens": written,
             "total_tokens": asked + written,
@@ -331,9 +332,9 @@ def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dic
 
 @contextlib.contextmanager
 def serve_offline_teacher(teacher: OfflineTeacher) -> Iterator[str]:
-    """The offline teacher on a free loopback port, as long as the block; its base URL.
+    """Serve the offline teacher on a free loopback port within the block; yields its base URL.
 
-    It lives in a thread of this process, so it can't outlive it.
+    It runs in a thread of this process and ends with it.
     """
     with serve_on_loopback(build_app(teacher)) as url:
         yield f"{url}/v1"

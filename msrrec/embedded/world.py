@@ -1,8 +1,7 @@
-"""The embedded world: a small marketplace whose users' next purchase follows a noisy preference.
+"""The embedded world: a small marketplace in which purchases follow noisy preferences.
 
-Each user prefers one category, a second one less, and a brand; most purchases follow, some don't.
-The preference is recoverable from the history, but no rule finds every purchase: about a sixth of
-them is drawn at random.
+Each user prefers one category, less strongly a second one, and a brand. Preferences can be
+recovered from the history, but no rule predicts every purchase: about a sixth of them is random.
 """
 
 import random
@@ -23,7 +22,7 @@ DAY_S = 86_400
 
 
 def make_catalogue(seed: int) -> list[schema.Item]:
-    """Items with category, brand and a title that names both kind and brand; titles differ."""
+    """Items with category and brand; titles name kind and brand, and all differ."""
     rng = random.Random(seed)
     brands = sorted({make_brand(rng) for _ in range(NUM_BRANDS)})
     items: list[schema.Item] = []
@@ -39,7 +38,7 @@ def make_catalogue(seed: int) -> list[schema.Item]:
 
 
 class Shopper:
-    """A user's tastes, and what they buy next."""
+    """A user with preferences who makes purchases."""
 
     def __init__(self, items: list[schema.Item], rng: random.Random) -> None:
         self.rng = rng

@@ -1,1 +1,1 @@
-"""What generates text: vLLM, an OpenAI-compatible client, and the offline teacher."""
+"""Text generators: vLLM, a client for OpenAI-compatible APIs, and constrained answers."""

@@ -1,8 +1,8 @@
-"""Keeps vLLM's outputs to the answers of their requests; vLLM loads the class by its name.
+"""A logits processor that constrains vLLM's outputs to given answers; vLLM imports it by name.
 
-The masks of structured outputs would do it too, at the price of compiling a grammar for every
-request's titles, and of log-probabilities that are the masked ones: these are the model's own,
-because vLLM takes them before any logits processor.
+vLLM's structured outputs could do the same, but they compile a grammar for every request's titles
+and return log-probabilities after masking. Here they are the model's own, as vLLM records them
+before any logits processor.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
 
 
 class Answers(TypedDict):
-    """An ``AnswerChoice`` as vLLM carries it to its own process."""
+    """The fields of an ``AnswerChoice``, as vLLM carries them to its own process."""
 
     closing: Sequence[int]
     answers: Sequence[Sequence[int]]
 
 
 class _Row:
-    """One request of the batch."""
+    """The state of one request of the batch."""
 
     def __init__(self, ending: Ending, output_ids: list[int], stop_ids: tuple[int, ...]) -> None:
         self.ending, self.stop_ids = ending, stop_ids
         self.is_ending: torch.Tensor | None = None
-        """Whether the model would rather have ended than begun the marker at its latest token."""
-        self._output_ids = output_ids  # vLLM's own list, which grows
+        """Whether at its latest token the model preferred the end token to the marker's first
+        token."""
+        self._output_ids = output_ids  # vLLM's own list, which it extends
         self._num_fed = 0
 
     def catch_up(self) -> None:
-        """Follow the tokens that were sampled since the last call."""
+        """Process the tokens sampled since the last call."""
         for token_id in self._output_ids[self._num_fed :]:
             if token_id < 0:  # not yet known
                 return
@@ -50,7 +51,7 @@ class _Row:
 
 
 class AnswerProcessor(LogitsProcessor):  # type: ignore[misc]
-    """Free reasoning, then one of the request's answers, then the end token."""
+    """Enforces free reasoning, then one of the request's answers, then the end token."""
 
     def __init__(self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool):
         """Called by vLLM, in the process of its engine."""
@@ -59,7 +60,7 @@ class AnswerProcessor(LogitsProcessor):  # type: ignore[misc]
         self._rows: dict[int, _Row] = {}
 
     def is_argmax_invariant(self) -> bool:
-        """Called by vLLM: a greedy choice is kept to the answers too."""
+        """Called by vLLM: False, as a greedy choice is constrained too."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
@@ -101,14 +102,14 @@ class AnswerProcessor(LogitsProcessor):  # type: ignore[misc]
         return logits
 
     def _keep(self, logits: torch.Tensor, bound: list[tuple[int, int]]) -> None:
-        """Forbid all but some tokens of some rows."""
+        """Forbid all tokens but some, in some rows."""
         rows, tokens = torch.tensor(bound, device=self._device).T
         kept = logits[rows, tokens]
         logits[rows] = -torch.inf
         logits[rows, tokens] = kept
 
     def _divert_ends(self, logits: torch.Tensor, free: list[int]) -> None:
-        """Where the model would end without an answer, it begins the end marker instead."""
+        """Begin the end marker where the model would end without an answer."""
         first = self._rows[free[0]]
         rows = torch.tensor(free, device=self._device)
         stops = torch.tensor(first.stop_ids, device=self._device)

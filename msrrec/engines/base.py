@@ -1,4 +1,4 @@
-"""What every text generator takes and gives."""
+"""The interface of text generators: requests, generations and engines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class GenerationRequest:
 
     Attributes:
         prompt_ids: Token ids of the prompt, output prefix included.
-        seed: The sample's own seed, so that it does not depend on its batch.
-        max_new_tokens: Longest output.
-        temperature: Of sampling; 0 is greedy.
-        top_p: Nucleus.
-        choice: What the output must end in; None leaves it free.
+        seed: Seed of this sample, so that it does not depend on its batch.
+        max_new_tokens: Maximum number of tokens to generate.
+        temperature: Sampling temperature; 0 is greedy.
+        top_p: Probability mass of nucleus sampling.
+        choice: The answers one of which must end the output; None for no constraint.
     """
 
     prompt_ids: tuple[int, ...]
@@ -33,11 +33,11 @@ class Generation:
     """One sampled output.
 
     Attributes:
-        token_ids: Generated tokens, the end token left out.
-        token_logprobs: Natural log-probability of each at temperature 1, same length; the model's
-            own, whatever it was kept to.
+        token_ids: Generated tokens without the end token.
+        token_logprobs: Natural log-probability of each token at temperature 1, without any
+            constraint; same length.
         finish_reason: ``stop`` when the model ended, ``length`` when it was cut.
-        end_logprob: Log-probability of the end token; None where the output was cut before it.
+        end_logprob: Log-probability of the end token; None if the output was cut before it.
     """
 
     token_ids: tuple[int, ...]
@@ -53,11 +53,11 @@ class Engine(Protocol):
     """The Hugging Face tokenizer of the model."""
 
     model_name: str
-    """What results call the model."""
+    """Name of the model in results."""
 
     max_model_len: int
-    """Prompt and output together, in tokens."""
+    """Maximum number of tokens of prompt and output together."""
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """One output a request, in order; an empty list for none."""
+        """One output per request, in order."""
         ...

@@ -1,8 +1,7 @@
-"""An output that ends in one of a few answers, followed token by token.
+"""Follows an output token by token so that it ends in one of a few answers.
 
-Reasoning is free. From its end marker on, however the model spells that in tokens, only tokens of
-the answers may follow. Where the marker does not come in time it is written for the model, so every
-output has an answer.
+Reasoning is free. After its end marker, in any tokenisation, only tokens of the answers may follow.
+If the marker does not come in time it is inserted, so every output has an answer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ _LINE_BREAK = "\n"
 
 
 class Marker:
-    """How a tokenizer spells the end marker and the line break behind it."""
+    """The tokenisations of the end marker and the line break after it."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -28,10 +27,10 @@ class Marker:
         }
 
     def find_rest(self, ids: Sequence[int]) -> tuple[int, ...] | None:
-        """What is still to be written of a marker that ``ids`` end in; None where there is none.
+        """Token ids that complete the marker at the end of ``ids``; None if there is none.
 
-        The last character is already written for the model, as some vocabularies have tokens that
-        hold it and what must not follow.
+        The last character of the marker is inserted, as some vocabularies have tokens that join it
+        with text that must not follow.
         """
         if not self._can_complete(ids[-1]):
             return None
@@ -55,7 +54,7 @@ class Marker:
 
 
 class Ending:
-    """Follows one output token by token and says which tokens may come next."""
+    """Follows one output token by token and tells which tokens may come next."""
 
     def __init__(
         self,
@@ -65,15 +64,15 @@ class Ending:
         end_id: int,
         max_tokens: int,
     ) -> None:
-        """An output that has not begun.
+        """Start with an empty output.
 
         Args:
             marker: The end marker as the model's tokenizer spells it.
-            closing: The end marker and its line break, as they are written for the model; none
-                where the prompt ends in them.
-            answers: Token ids of each, all different, at least one.
+            closing: Token ids of the end marker and its line break, which are inserted if needed;
+                empty if the prompt ends in them.
+            answers: Token ids of each answer, all different, at least one.
             end_id: The end token, which follows every answer.
-            max_tokens: Longest output; closing and answer have their room within it.
+            max_tokens: Maximum number of tokens, including closing and answer.
         """
         self.closing = tuple(closing)
         self._marker = marker
@@ -86,15 +85,15 @@ class Ending:
 
     @property
     def allowed(self) -> tuple[int, ...] | None:
-        """The tokens of which the next must be one; None while the model may write anything."""
+        """The tokens that may come next; None if any may."""
         return None if self._node is None else tuple(self._node)
 
     def close(self, written: int = 0) -> None:
-        """End the reasoning, of whose closing so many tokens are written."""
+        """End the reasoning; ``written`` tokens of the closing are already there."""
         self._node = _tree(self.closing[written:], self._answers)
 
     def feed(self, token_id: int) -> None:
-        """Follow one token of the output."""
+        """Process one token of the output."""
         if self._node is not None:
             self._node = self._node.get(token_id, {})
             return
@@ -107,7 +106,7 @@ class Ending:
 
 
 def _tree(before: Sequence[int], answers: Iterable[Sequence[int]]) -> Node:
-    """The prefix tree of the answers, behind tokens that come before each."""
+    """The prefix tree of the answers, each preceded by the tokens ``before``."""
     root: Node = {}
     for answer in answers:
         node = root

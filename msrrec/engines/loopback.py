@@ -1,4 +1,4 @@
-"""A web application on a free loopback port of this process, for stand-ins and tests."""
+"""Serving a web application on a free loopback port, for stand-ins and tests."""
 
 import contextlib
 import socket
@@ -14,10 +14,10 @@ _START_TIMEOUT_S = 20.0
 
 @contextlib.contextmanager
 def serve_on_loopback(app: Any) -> Iterator[str]:
-    """An ASGI application on a free loopback port, as long as the block; its URL.
+    """Serve an ASGI application on a free loopback port within the block; yields its URL.
 
     Raises:
-        EngineError: If it does not start.
+        EngineError: If the server does not start.
     """
     import uvicorn  # a web server, for this function alone
 

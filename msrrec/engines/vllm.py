@@ -1,7 +1,7 @@
-"""vLLM in batch (``VllmEngine``) and online (``AsyncVllmEngine``), with one set of options.
+"""vLLM for batches (``VllmEngine``) and online (``AsyncVllmEngine``), with the same options.
 
-vLLM reads its settings from the environment when it is imported, so it is imported only inside the
-constructors, after ``ENVIRONMENT`` has filled in what the user left open.
+vLLM reads its settings from the environment when it is imported. So it is imported only in the
+constructors, after ``ENVIRONMENT`` has set what the user left unset.
 """
 
 import json
@@ -16,25 +16,26 @@ from typing import Any
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError, ModelError, first_line
+from msrrec.loading import check_end_token, load_config, load_tokenizer
 from msrrec.models import ModelSource
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # an engine in our own process starts in half the time
     "OMP_NUM_THREADS": "1",  # without it the in-process engine on CPUs slows down by 2 to 10 times
-    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anyone
-    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about settings that are made here on purpose
+    "VLLM_NO_USAGE_STATS": "1",  # no usage statistics are sent
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings concern settings that are intended here
 }
 
 MAX_MODEL_LEN = 4096
-"""Longest prompt and output together where the config does not say."""
+"""Maximum tokens of prompt and output together, if the settings do not say."""
 
 CPU_MAX_NUM_SEQS = 128
 CPU_MAX_BATCHED_TOKENS = 4096
 CPU_KV_CACHE_BYTES = 1 << 30
-"""At most, unless one request of the longest kind needs more."""
+"""Maximum size of the KV cache on CPUs, unless a single longest request needs more."""
 
 CPU_BLOCK_SIZE = 32
-"""Tokens a block of the prefix cache; vLLM's 128 on CPUs would miss most shared prefixes."""
+"""Tokens per block of the prefix cache; with vLLM's 128 on CPUs most shared prefixes are missed."""
 
 _ANSWER_PROCESSOR = "msrrec.engines.answer_processor:AnswerProcessor"
 ANSWERS = "msrrec_answers"
@@ -47,7 +48,11 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class VllmEngine:
-    """vLLM for batches, in the caller's own process."""
+    """vLLM for batches, in this process.
+
+    Attributes:
+        llm: vLLM's own object, for what this class leaves out, such as weights loaded anew.
+    """
 
     def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
         """Load the weights.
@@ -65,10 +70,10 @@ class VllmEngine:
         self.max_model_len = int(options["max_model_len"])
         self._lora = _lora_request(source)
         with _starting(source):
-            self._llm = LLM(**options)
+            self.llm = LLM(**options)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """One output a request, in order, whatever the batch they are sampled in.
+        """One output per request, in order; it does not depend on the batch.
 
         Raises:
             EngineError: If vLLM refuses a request or fails.
@@ -78,7 +83,7 @@ class VllmEngine:
         from vllm.exceptions import VLLMError
 
         try:
-            outputs = self._llm.generate(
+            outputs = self.llm.generate(
                 [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
                 [_sampling_params(request) for request in requests],
                 lora_request=self._lora,
@@ -90,10 +95,10 @@ class VllmEngine:
 
 
 class AsyncVllmEngine:
-    """vLLM for requests that come one by one; the engine runs in a process of its own."""
+    """vLLM for single requests; the engine runs in a separate process."""
 
     def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
-        """Load the weights; raises what ``VllmEngine`` raises."""
+        """Load the weights; raises the same errors as ``VllmEngine``."""
         on_gpu = _import_vllm()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -106,11 +111,11 @@ class AsyncVllmEngine:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces as they are sampled, then the whole output.
+        """Pieces of the output as they are sampled, then the whole output.
 
-        A piece holds the tokens since the one before it and the finish reason ``""``; the last
+        A piece holds the tokens since the previous one, with the finish reason ``""``; the last
         item is the whole output with finish reason ``stop`` or ``length``. Leaving the loop early
-        ends the request in the engine.
+        cancels the request.
 
         Raises:
             EngineError: If vLLM refuses the request, or the engine is dead.
@@ -136,10 +141,10 @@ class AsyncVllmEngine:
             raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
 
     async def check_health(self) -> None:
-        """Do nothing while the engine lives.
+        """Return if the engine is alive.
 
         Raises:
-            EngineError: If it is dead; it does not come back, so the process should be replaced.
+            EngineError: If the engine is dead. It can't recover, so its process should be replaced.
         """
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -156,13 +161,13 @@ class AsyncVllmEngine:
 def engine_options(
     source: ModelSource, config: InferenceConfig, model_config: Any, on_gpu: bool
 ) -> VllmOptions:
-    """The options of vLLM for a model; ``config.vllm_kwargs`` has the last word.
+    """Options of vLLM for a model; ``config.vllm_kwargs`` overrides them.
 
     Args:
         source: The weights.
-        config: What the user set.
+        config: The section ``inference`` of the settings.
         model_config: The transformers config of the weights.
-        on_gpu: Whether vLLM runs on an accelerator; the rest is its own default there.
+        on_gpu: Whether vLLM runs on a GPU, where other options keep vLLM's defaults.
 
     Raises:
         ConfigError: If ``max_model_len`` exceeds what the model allows.
@@ -199,16 +204,16 @@ def engine_options(
 def engine_resources(
     config: InferenceConfig, count: int, setting: str, cluster: Mapping[str, float]
 ) -> dict[str, float]:
-    """What each of so many engines reserves: its GPUs where the cluster has any, else one core.
+    """The Ray resources of each engine: its GPUs if the cluster has any, else one core.
 
     Args:
-        config: Its ``vllm_kwargs`` say how many GPUs one engine spans.
-        count: Engines at once.
-        setting: The setting that says so.
+        config: The section ``inference``; ``vllm_kwargs`` gives the GPUs per engine.
+        count: Number of engines that run at once.
+        setting: Name of the setting for that number.
         cluster: Ray's resources.
 
     Raises:
-        ConfigError: If the cluster can't hold all engines; Ray would wait for ever.
+        ConfigError: If the cluster can't hold all engines, for which Ray would wait for ever.
     """
     gpus = int(config.vllm_kwargs.get("tensor_parallel_size", 1))
     kind, each = ("GPU", gpus) if cluster.get("GPU") else ("CPU", 1)
@@ -223,8 +228,8 @@ def engine_resources(
 
 def _cpu_options(model_config: Any, max_model_len: int) -> VllmOptions:
     return {
-        "enforce_eager": True,  # compiling costs 20 to 50 s a start and gains little here
-        "enable_chunked_prefill": False,  # CPU generators can't rewind, so with a seed it ends vLLM
+        "enforce_eager": True,  # compiling takes 20 to 50 s per start and gains little here
+        "enable_chunked_prefill": False,  # crashes with a seed: CPU generators can't rewind
         "block_size": CPU_BLOCK_SIZE,
         "max_num_seqs": CPU_MAX_NUM_SEQS,
         "max_num_batched_tokens": max(max_model_len, CPU_MAX_BATCHED_TOKENS),
@@ -233,7 +238,7 @@ def _cpu_options(model_config: Any, max_model_len: int) -> VllmOptions:
 
 
 def _kv_cache_bytes(model_config: Any, max_model_len: int) -> int:
-    """Room for every sequence at its longest, at most 1 GiB, at least one sequence's."""
+    """Room for all sequences at full length, at most 1 GiB, but at least for one sequence."""
     heads = int(model_config.num_attention_heads)
     kv_heads = int(getattr(model_config, "num_key_value_heads", None) or heads)
     head_dim = int(
@@ -241,12 +246,12 @@ def _kv_cache_bytes(model_config: Any, max_model_len: int) -> int:
     )
     float32_bytes = 4
     token_bytes = 2 * int(model_config.num_hidden_layers) * kv_heads * head_dim * float32_bytes
-    one = token_bytes * (max_model_len + 2 * CPU_BLOCK_SIZE)  # vLLM keeps a block to itself
+    one = token_bytes * (max_model_len + 2 * CPU_BLOCK_SIZE)  # vLLM reserves a block
     return max(one, min(CPU_MAX_NUM_SEQS * one, CPU_KV_CACHE_BYTES))
 
 
 def _adapter_rank(adapter: str) -> int:
-    """The smallest rank that vLLM offers and the adapter fits in."""
+    """The smallest rank supported by vLLM that fits the adapter."""
     path = Path(adapter) / "adapter_config.json"
     try:
         rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
@@ -267,7 +272,7 @@ def _lora_request(source: ModelSource) -> Any:
 
 
 def _import_vllm() -> bool:
-    """Import vLLM with our environment; whether it found an accelerator."""
+    """Import vLLM with our environment; whether it runs on a GPU."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -282,34 +287,22 @@ def _import_vllm() -> bool:
 
 def _prepare(source: ModelSource, config: InferenceConfig, on_gpu: bool) -> tuple[Any, VllmOptions]:
     """The tokenizer of the weights, and vLLM's options for them."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        model_config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source.path}: no readable model ({first_line(error)}); expected config, tokenizer "
-            "and weights in the Hugging Face format"
-        ) from error
-    if config.binds_outputs and tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{source.path}: its tokenizer has no end token, which must follow every answer; "
-            "expected one, or inference.constrained=false and no likelihoods"
-        )
+    model_config, tokenizer = load_config(source), load_tokenizer(source)
+    if config.binds_outputs:
+        check_end_token(tokenizer, source.path)
     return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
 
 
 @contextmanager
 def _starting(source: ModelSource) -> Iterator[None]:
-    """Turns what vLLM raises while it starts into errors of ours."""
+    """Turn vLLM's start-up errors into this project's errors."""
     try:
         yield
     except TypeError as error:
         raise ConfigError(
             f"inference.vllm_kwargs: {first_line(error)}; expected names of vLLM's options"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError) as error:  # a KeyError names a tensor
         raise EngineError(f"{source.path}: vLLM can't load it ({first_line(error)})") from error
 
 
@@ -323,15 +316,15 @@ def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any
         top_p=request.top_p,
         seed=request.seed,
         max_tokens=request.max_new_tokens,
-        logprobs=0,  # of the sampled token alone, raw: before temperature and top-p
-        detokenize=False,  # done once, with the answer in view, by read_generation
+        logprobs=0,  # of the sampled token only, before temperature and top-p
+        detokenize=False,  # read_generation decodes the output once
         output_kind=RequestOutputKind.DELTA if as_deltas else RequestOutputKind.FINAL_ONLY,
         extra_args={ANSWERS: asdict(choice)} if choice else None,
     )
 
 
 def _generation(output: Any) -> Generation:
-    """A vLLM output without its end token, which is always the last one when it stopped."""
+    """A vLLM output without its end token, which is the last one if it stopped."""
     ids = tuple(output.token_ids)
     logprobs = tuple(
         float(entry[token_id].logprob) for token_id, entry in zip(ids, output.logprobs, strict=True)

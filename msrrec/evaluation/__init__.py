@@ -1,1 +1,1 @@
-"""What the recommendations are worth: metrics, their intervals, and the report."""
+"""Evaluation: running systems on frozen examples, their metrics, checks and results."""

@@ -1,4 +1,4 @@
-"""What fusion does: how often the sides agree, who wins, what it adds, at which perplexities."""
+"""Figures of fusion: how often the sides agree, which wins, the gain, and the perplexities."""
 
 from collections.abc import Mapping, Sequence
 from typing import get_args
@@ -19,12 +19,12 @@ Sides = Mapping[Side, SideOutput]
 def fusion_table(
     examples: Sequence[Example], sides: Sequence[Sides], fused: Sequence[Recommendation]
 ) -> FusionResult:
-    """Fusion in figures, by agreement and in all, without the study of other rules.
+    """Fusion in figures, by agreement and in total, without the study of other rules.
 
     Args:
-        examples: One a user.
-        sides: The ``user`` and ``item`` outputs of each.
-        fused: What fusion made of them.
+        examples: One example per user.
+        sides: The ``user`` and ``item`` outputs of each example.
+        fused: The fused recommendation of each example.
     """
     targets = [e.candidates.index(e.target) for e in examples]
     by_agreement: dict[Agreement, FusionCount] = {}
@@ -61,7 +61,7 @@ def _count(
 
 
 def _perplexities(sides: Sequence[Sides], fused: Sequence[Recommendation]) -> Histogram:
-    """Counts of all sides' perplexities in bins of equal width on a log scale."""
+    """Histogram of all sides' perplexities, in bins of equal width on a log scale."""
     values = {
         kind: [
             output.perplexity

@@ -1,7 +1,7 @@
-"""Checks for what would make figures worthless: leakage, duplicates, models mixed up.
+"""Checks for errors that would invalidate figures: leakage, duplicates, mixed-up models.
 
-A check says what it looked at whether it passed or not, so that a reader knows what was looked for.
-A failed one does not stop an evaluation; it is shown before anything else in the report.
+Every check states what it examined, whether it passed or not. A failed check does not stop an
+evaluation, but it is shown first in the report.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from msrrec.titles import normalize_title
 logger = logging.getLogger(__name__)
 
 VALID_BAR = 0.95
-"""A lower ValidRatio is remarked on."""
+"""A lower ValidRatio fails the check."""
 UNLIKELY = 0.001
-"""Slots more uneven than this are no accident."""
+"""A p-value below this means that positions are not used evenly."""
 
 
 def check(name: str, text: str, failures: Sequence[object] = ()) -> Check:
-    """One check: what was looked at, and the first of what was found against it."""
+    """One check: what was examined, and the first violations."""
     if not failures:
         return Check(name=name, ok=True, text=text)
     shown = ", ".join(str(failure) for failure in failures[:3])
@@ -38,7 +38,7 @@ def check(name: str, text: str, failures: Sequence[object] = ()) -> Check:
 
 
 def audit_examples(dataset: Dataset, examples: Sequence[Example]) -> list[Check]:
-    """Leakage, duplicates and slots of the examples that were evaluated."""
+    """Checks of the examples: leakage, duplicates and positions of targets."""
     touched, trained = _touched(dataset)
     unsound = [e for e in examples if not _is_sound(dataset, e)]
     bought = [e for e in examples if (set(e.candidates) - {e.target}) & touched[e.user_id]]
@@ -47,7 +47,7 @@ def audit_examples(dataset: Dataset, examples: Sequence[Example]) -> list[Check]
         _check_examples(
             "Candidates", "every candidate list holds its target once and no title twice", unsound
         ),
-        _check_examples("Negatives", "no user has touched a negative in any split", bought),
+        _check_examples("Negatives", "no user has bought a negative in any split", bought),
         _check_examples(
             "Leakage", "no target is in its user's history or training examples", leaked
         ),
@@ -60,7 +60,7 @@ def _check_examples(name: str, text: str, wrong: Sequence[Example]) -> Check:
 
 
 def _touched(dataset: Dataset) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
-    """The items of every user in all splits, and in the training examples alone."""
+    """The items of every user in all splits, and those in the training examples."""
     touched: defaultdict[str, set[str]] = defaultdict(set)
     trained: defaultdict[str, set[str]] = defaultdict(set)
     for split in SPLITS:
@@ -83,18 +83,18 @@ def _check_slots(examples: Sequence[Example]) -> Check:
     p_value = uniform_p_value(counts)
     is_uneven = p_value is not None and p_value < UNLIKELY
     uneven = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
-    return check("Slots", "targets stand equally often at each position", uneven)
+    return check("Slots", "targets are equally often at each position", uneven)
 
 
 def audit_variants(
     chance: float, variants: Mapping[str, RankMetrics], hashes: Mapping[str, str]
 ) -> list[Check]:
-    """Whether each variant beats chance, answers, favours no position, and is unlike the others.
+    """Checks of variants: above chance, valid answers, no preferred position, different outputs.
 
     Args:
         chance: The expected HitRatio@1 of a random choice.
-        variants: The metrics of each.
-        hashes: What ``hash_predictions`` makes of each.
+        variants: Metrics of each variant.
+        hashes: ``hash_predictions`` of each variant.
     """
     weak = [name for name, found in variants.items() if found.hit_ratio.low <= chance]
     invalid = [
@@ -115,7 +115,7 @@ def audit_variants(
 
 
 def hash_predictions(examples: Sequence[Example], predictions: Sequence[Prediction]) -> str:
-    """16 hexadecimal digits of what a variant wrote and chose, whatever it is called."""
+    """A hash (16 hexadecimal digits) of a variant's outputs and choices."""
     digest = hashlib.sha256()
     for example, prediction in zip(examples, predictions, strict=True):
         item_id = prediction.item_id(example.candidates)
@@ -125,7 +125,7 @@ def hash_predictions(examples: Sequence[Example], predictions: Sequence[Predicti
 
 
 def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
-    """What only shows between evaluations: controls that are missing, and mix-ups of models."""
+    """Checks across evaluations: missing controls, and mixed-up models."""
     pairs = [
         (a, b) for a, b in combinations(results, 2) if _same_users(a, b) and a.config == b.config
     ]
@@ -150,7 +150,7 @@ def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
     return [
         check("Weights", "systems of different names loaded different weights", weights),
         check("Outputs", "no two systems gave the same outputs for every user", outputs),
-        check("Control", "the controls are evaluated beside the trained", missing),
+        check("Control", "control systems are evaluated beside trained ones", missing),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Case studies: the first user of each kind, right and wrong, so that nobody picked them."""
+"""Case studies: the first user of each kind, right and wrong, so none is hand-picked."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ def pick_cases(
     outputs: Sequence[Mapping[Side, SideOutput]],
     decisions: Mapping[Mode, Sequence[Recommendation]],
 ) -> list[Case]:
-    """One case for each agreement and outcome, under fusion or else the first variant."""
+    """One case for each agreement and outcome, for fusion or else the first variant."""
     variant: Mode = "fused" if "fused" in decisions else next(iter(decisions))
     cases: dict[tuple[str, bool], Case] = {}
     for example, sides, decision in zip(examples, outputs, decisions[variant], strict=True):

@@ -1,6 +1,6 @@
-"""How often a choice changes when nothing but the order of the candidates does.
+"""How often choices change when only the order of the candidates changes.
 
-Sampling alone changes choices too: the same share between two seeds is what to hold it against.
+Sampling alone also changes choices, so compare with the same share between two seeds.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ Difference = Literal["order", "seed"]
 
 
 class ChangedChoices(Result):
-    """Two evaluations of one system that differ in one thing."""
+    """Two evaluations of one system that differ in one setting."""
 
     system: str
-    """Its label."""
+    """Label of the system."""
     variant: str
     differs: Difference
     changed: Share | None
-    """Users with another choice."""
+    """Share of users with another choice."""
     hit_ratios: tuple[float, float]
-    """HitRatio@1 of both."""
+    """HitRatio@1 of both evaluations."""
 
 
 def changed_choices(
     evaluations: Sequence[tuple[str, EvaluationResult]],
 ) -> list[ChangedChoices]:
-    """For each two evaluations of one system on the same users: how often its variants differ.
+    """How often choices differ, for each pair of evaluations of one system on the same users.
 
     Args:
-        evaluations: Folder and result of each. Two are compared where they differ in permutation or
-            seed and in nothing else.
+        evaluations: Folder and result of each. Two are compared if they differ only in permutation
+            or seed.
     """
     rows = [
         _compare((path, one), (other_path, other), variant, what)
@@ -68,7 +68,7 @@ def _compare(
 
 
 def _difference(one: EvaluationResult, other: EvaluationResult) -> Difference | None:
-    """What two evaluations differ in where that is all, else None."""
+    """The one setting in which two evaluations differ, else None."""
     if _identity(one) != _identity(other) or one.system.kind == "baseline":
         return None
     is_same_order = one.config.evaluate.permutation == other.config.evaluate.permutation
@@ -83,6 +83,6 @@ def _identity(result: EvaluationResult) -> tuple[object, ...]:
 
 
 def _choices(path: str, variant: str) -> list[str | None]:
-    """The item ids, by example id."""
+    """The chosen item ids, by example id."""
     choices = read_choices(storage.join(path, "predictions", f"{variant}.parquet"))
     return [choices[example_id] for example_id in sorted(choices)]

@@ -1,4 +1,4 @@
-"""JSON files of results with a type, read only where they are of this schema version."""
+"""Typed JSON files of results, which are read only in the current schema version."""
 
 from typing import Any, ClassVar, Self
 
@@ -9,7 +9,7 @@ from msrrec.errors import DataError
 
 
 class Result(BaseModel):
-    """Base of every part of a result: immutable, no unknown keys, field docs under the field."""
+    """Base of every part of a result: immutable, refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -17,8 +17,8 @@ class Result(BaseModel):
 class Document(Result):
     """Base of a result that is a file of its own.
 
-    A class names its ``FILE`` within a folder, its ``KIND`` and its ``VERSION``, which changes with
-    any field, and for messages ``WHAT`` it is and the command ``MADE_BY`` that writes it.
+    A subclass defines its ``FILE`` name, its ``KIND``, its ``VERSION`` (raised when a field
+    changes), and for messages ``WHAT`` it is and the command it is ``MADE_BY``.
     """
 
     FILE: ClassVar[str]
@@ -29,10 +29,10 @@ class Document(Result):
 
     @classmethod
     def load(cls, folder: str) -> Self:
-        """The result that a folder holds.
+        """The result in a folder.
 
         Raises:
-            DataError: If the file is missing, of another kind or schema version, or not whole.
+            DataError: If the file is missing or incomplete, or has another kind or schema version.
         """
         path = storage.join(folder, cls.FILE)
         found = storage.read_json(path)
@@ -44,7 +44,7 @@ class Document(Result):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise DataError(
-                f"{path}: {place}: {first['msg']}; expected what `{cls.MADE_BY}` writes; run it "
+                f"{path}: {place}: {first['msg']}; expected a file of `{cls.MADE_BY}`; run it "
                 "again with --overwrite"
             ) from error
 
@@ -63,6 +63,6 @@ class Document(Result):
             )
 
     def save(self, folder: str) -> None:
-        """Write the file, kind and schema version first."""
+        """Write the file, with kind and schema version first."""
         head = {"kind": self.KIND, "schema_version": self.VERSION}
         storage.write_json(storage.join(folder, self.FILE), head | self.model_dump(mode="json"))

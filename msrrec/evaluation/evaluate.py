@@ -29,7 +29,7 @@ from msrrec.evaluation.results import (
 )
 from msrrec.evaluation.systems import identify_baseline, identify_model
 from msrrec.evaluation.write import DEAD_LETTERS, Evaluation, write_evaluation
-from msrrec.fingerprint import hash_weights
+from msrrec.fingerprint import hash_weights, identify_dataset
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
 from msrrec.inference.fusion import Gate, Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
@@ -44,7 +44,7 @@ from msrrec.stage import Summary
 logger = logging.getLogger(__name__)
 
 NO_SIDE = "none"
-"""The ``side`` of a fused prediction where neither side was valid."""
+"""The ``side`` of a fused prediction if neither side was valid."""
 
 _MAX_ERRORS = 20
 _DECIDES_EXAMPLES = {"split", "permutation", "negatives", "num_negatives"}
@@ -52,18 +52,18 @@ _DECIDES_EXAMPLES = {"split", "permutation", "negatives", "num_negatives"}
 _NOBODY = SideOutput(NO_SIDE, "", "", None, None, 0)
 
 Outputs = dict[Side, SideOutput]
-"""What the sides of one example wrote."""
+"""The outputs of one example, by side."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a model wrote for all examples.
+    """The outputs of a model for all examples.
 
     Attributes:
-        predictions: Of every example, sample and side, in this order.
-        outputs: The first sample of every side, one entry an example.
-        decisions: What each variant makes of them.
-        seconds: What it took, engine start included.
+        predictions: Predictions ordered by example, sample and side.
+        outputs: The first sample of every side, one entry per example.
+        decisions: The recommendations of each variant.
+        seconds: Duration in seconds, engine start included.
     """
 
     examples: list[Example]
@@ -85,9 +85,9 @@ def evaluate(
 ) -> Summary:
     """Generate the sides that the variants need, in one engine start, and score each variant.
 
-    Returns the summary; ``metrics.json`` has the rest. ``name`` is what tables call the system;
+    Returns the summary; ``metrics.json`` has all figures. ``name`` is the system's name in tables;
     ``build`` makes each actor's recommender. Outputs are kept in ``<out>.journal`` until the end,
-    so a killed run goes on where it ended.
+    so a killed run can be resumed.
 
     Raises:
         ConfigError: If there are no variants.
@@ -119,7 +119,7 @@ def evaluate(
 
 
 def _with_sides(variants: Sequence[Mode]) -> tuple[Mode, ...]:
-    """The variants, and the sides that fused ones bring at no further cost."""
+    """The variants, plus the sides that fused ones need anyway."""
     parts = [side for variant in variants for side in (*sides_of(variant), variant)]
     if not parts:
         raise ConfigError("variants: found none; expected some of fused, user, item, full, direct")
@@ -133,13 +133,13 @@ def _sides(variants: Sequence[Mode]) -> tuple[Side, ...]:
 def _journal(
     out: str, dataset: Dataset, model: ModelFacts, variants: Sequence[Mode], config: RunConfig
 ) -> OutputJournal:
-    """The journal of outputs, known by what decides them beside the settings of inference.
+    """The journal of outputs, which is also valid for a run with more users.
 
     More users leave it as it is, and so does a model's folder that was moved.
     """
     places = {"model_dir", "weights", "adapter"} if model.weights_hash else set()
     identity = {
-        "dataset_fingerprint": dataset.fingerprint,
+        "dataset_fingerprint": identify_dataset(dataset),
         "model": model.model_dump(mode="json", exclude=places),
         "sides": list(_sides(variants)),
         "evaluate": config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES),
@@ -166,7 +166,7 @@ def _generate(
 
 
 def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outputs]:
-    """The sides of each example, from predictions in which they stand together."""
+    """The sides of each example, from predictions ordered by example."""
     outputs = [prediction.output for prediction in predictions]
     return [
         {output.side: output for output in outputs[n : n + num_sides]}  # type: ignore[misc]
@@ -175,7 +175,7 @@ def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outpu
 
 
 def _chosen(variant: Mode, run: _Run) -> list[Prediction]:
-    """One prediction a user: the chosen side's, or that there is none."""
+    """One prediction per user: the chosen side's, or an invalid one."""
     seeds = {(p.example_id, p.output.side): p.seed for p in run.predictions if p.sample == 0}
     chosen = []
     for example, both, decision in zip(
@@ -223,7 +223,7 @@ def _fusion(run: _Run, gate: Gate | None) -> FusionResult:
 
 
 def _with_samples(run: _Run) -> list[Sides]:
-    """The sides of each example, and further samples under names of their own, which can vote."""
+    """The sides of each example, and further samples under their own names, which can vote."""
     voters: dict[str, dict[str, SideOutput]] = defaultdict(dict)
     for p in run.predictions:
         name = f"{p.output.side}#{p.sample}" if p.sample else p.output.side
@@ -328,7 +328,7 @@ def _scored(
 def _answered(
     name: str, examples: Sequence[Example], answers: Sequence[WrittenChoice], seed: int
 ) -> list[Prediction]:
-    """The candidate that each answer names."""
+    """The candidate that each written answer names."""
     return [
         Prediction(
             example.example_id,
@@ -340,7 +340,7 @@ def _answered(
 
 
 def read_fit(facts: Facts, wall_s: float) -> FitResult:
-    """What a baseline tells of its fit, with a type where it was fitted by trials."""
+    """Facts about a baseline's fit, typed if it was fitted by trials."""
     if not facts.get("sequential"):
         return FitResult(wall_s=wall_s, facts=facts)
     known = {name: facts[name] for name in SequentialFit.model_fields}
@@ -348,5 +348,5 @@ def read_fit(facts: Facts, wall_s: float) -> FitResult:
 
 
 def fit_folder(out: str) -> str:
-    """Where a baseline keeps its work, beside the evaluation, whose folder is replaced whole."""
+    """Folder for a baseline's fit; it is beside the evaluation, whose folder is replaced."""
     return f"{out.rstrip('/')}.fit"

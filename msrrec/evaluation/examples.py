@@ -1,4 +1,4 @@
-"""The examples of an evaluation, as its settings show them to a system."""
+"""The examples of an evaluation, as its settings define them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from msrrec.schema import Example
 
 
 def evaluated_examples(dataset: Dataset, settings: EvaluateConfig) -> list[Example]:
-    """The first users of the split, with the candidates that are asked for, in that order.
+    """The first users of the split, with the candidates and order that the settings define.
 
     Raises:
         DataError: If the split has no examples.

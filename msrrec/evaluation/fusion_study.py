@@ -1,7 +1,7 @@
-"""Which rule should choose between the two sides: every rule on the same outputs, side by side.
+"""A study of fusion rules: every rule on the same outputs, side by side.
 
-A study, not a setting: recommendations always follow Eq. 3. A rule can only matter for users whose
-sides differ, so the table says how many those are.
+Recommendations always follow Eq. 3. A rule matters only for users whose sides differ, so the table
+gives their number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,22 +31,21 @@ from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 
 MIN_GATE_USERS = 20
-"""Fewer users on whom just one side is right fit no gate."""
+"""Minimum number of users with exactly one right side to fit a gate."""
 
 _RIDGE = 1e-3
 
 Sides = Mapping[str, SideOutput]
-"""The outputs for one example: of its sides, and further samples under names of their own, which
-can vote."""
+"""The outputs for one example, by side; further samples under their own names can vote."""
 
 
 def fusion_study(
     examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None = None
 ) -> tuple[RuleResult, ...]:
-    """One row a rule: hits with interval, and the paired test against Eq. 3.
+    """One row per rule: hits with interval, and the paired test against Eq. 3.
 
-    The sides alone stand first and the oracle, which is right where either side is, last. Rules
-    whose figures were not measured are left out.
+    Both sides alone come first, and last the oracle, which is right if either side is. Rules whose
+    inputs were not measured are left out.
     """
     targets = [example.candidates.index(example.target) for example in examples]
     names = [name for name, is_measured in _measured(sides).items() if is_measured]
@@ -82,7 +81,7 @@ def _vote(both: Sides) -> int | None:
 
 
 def _eq3_on(field: str) -> Callable[[Sides], int | None]:
-    """Eq. 3 on another perplexity than that of the reasoning given the prompt."""
+    """Eq. 3 on another perplexity than that of the reasoning."""
 
     def choose(both: Sides) -> int | None:
         user, item = (
@@ -107,7 +106,7 @@ _RULES: dict[str, Callable[[Sides], int | None]] = {
 
 
 def _measured(sides: Sequence[Sides]) -> dict[str, bool]:
-    """Which rules have what they decide by, for at least one user."""
+    """Which rules have their inputs for at least one user."""
     both = [output for pair in sides for output in (pair["user"], pair["item"])]
     needs = {
         "margin": any(output.candidate_logprobs for output in both),
@@ -128,10 +127,10 @@ def _share(is_hit: Sequence[bool]) -> Share | None:
 
 
 def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None:
-    """Logistic regression of which side is right on both perplexities.
+    """A logistic regression on both perplexities that predicts which side is right.
 
-    Only users count whose sides are both valid with a perplexity, differ, and are not both wrong.
-    None where they are fewer than ``MIN_GATE_USERS``.
+    It uses only users whose sides are both valid with a perplexity, differ, and are not both wrong.
+    None if these are fewer than ``MIN_GATE_USERS``.
     """
     from scipy.optimize import minimize  # a second to import
 
@@ -157,10 +156,10 @@ def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None
 
 
 def load_gate(folder: str, dataset: Dataset) -> Gate | None:
-    """A gate fitted on an evaluation of the same model on the validation split, see ``fit_gate``.
+    """A gate fitted on the same model's evaluation on validation, see ``fit_gate``.
 
     Raises:
-        DataError: If the folder is no such evaluation, or of another dataset.
+        DataError: If the folder is not such an evaluation, or has another dataset.
     """
     found = EvaluationResult.load(folder)
     if found.split != "validation" or found.dataset.fingerprint != dataset.fingerprint:
@@ -176,7 +175,7 @@ def load_gate(folder: str, dataset: Dataset) -> Gate | None:
 def read_sides(
     folder: str, examples: Sequence[Example], sides: Sequence[Side]
 ) -> list[dict[str, SideOutput]]:
-    """The outputs of an evaluation's sides, as they were before they were written.
+    """The outputs of an evaluation's sides, read from its files.
 
     Raises:
         DataError: If a side was not evaluated, or on other examples.

@@ -1,4 +1,4 @@
-"""What an evaluation found, with types: ``report/metrics.json`` and ``report/reasoning.json``."""
+"""Typed results of an evaluation: ``report/metrics.json`` and ``report/reasoning.json``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,15 +22,15 @@ from msrrec.titles import Rung
 
 
 class DatasetId(Result):
-    """What was evaluated on; two evaluations are comparable where this is the same."""
+    """The examples of an evaluation; two evaluations are comparable if these are equal."""
 
     path: str
     domain: str
     fingerprint: str
     negatives: str
-    """How the candidates beside the target were found; ``frozen`` ones are the dataset's own."""
+    """How negatives were found; ``frozen`` ones are the dataset's own."""
     num_negatives: int | None
-    """How many were drawn anew; None: as many as the dataset's."""
+    """Number of negatives if drawn anew; None for the dataset's own."""
 
 
 class Check(Result):
@@ -39,7 +39,7 @@ class Check(Result):
     name: str
     ok: bool
     text: str
-    """What was looked at, and what was found against it."""
+    """What was examined, and the violations found."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class VariantResult(RankMetrics):
     """One variant of a system.
 
     Attributes:
-        reasoning: Of the outputs that have a chain; None where none has.
-        outputs_hash: Changes with anything that was written or chosen.
-        lenient: The same outputs as ``read_lenient`` reads them; None of a system that scores.
-        rungs: Users by how their answer names a candidate, see ``read_title``; empty of a system
-            that scores. A fused answer is the chosen side's.
+        reasoning: Figures of the outputs that have a chain; None if none has.
+        outputs_hash: Hash of all outputs and choices.
+        lenient: Metrics of the same outputs under ``read_lenient``; None of a system that scores.
+        rungs: Number of users by how their answer names a candidate, see ``read_title``; empty of a
+            system that scores. The text of a fused answer is the chosen side's.
     """
 
     reasoning: ReasoningMetrics | None
@@ -76,7 +76,7 @@ class ModelFacts(Result):
     adapter: str | None
     revision: str | None
     weights_hash: str | None
-    """Changes with any byte of a weight file; None where they are not on this machine."""
+    """Hash of all weight files; None if they are not on this machine."""
     answer_format: str
 
 
@@ -96,7 +96,7 @@ class Errors(Result):
 
 
 class Speed(Result):
-    """How fast this run was; what an earlier one had finished is counted apart."""
+    """How fast this run was; outputs finished by an earlier run are counted separately."""
 
     num_resumed: int
     wall_s: float
@@ -105,7 +105,7 @@ class Speed(Result):
 
 
 class SideMetrics(Result):
-    """Length and perplexity of what a side wrote."""
+    """Length and perplexity of one side's outputs."""
 
     num_outputs: int
     mean_tokens: float
@@ -113,7 +113,7 @@ class SideMetrics(Result):
 
 
 class CaseSide(Result):
-    """What one side wrote for a case."""
+    """One side's output in a case study."""
 
     reasoning: str
     text: str
@@ -123,7 +123,7 @@ class CaseSide(Result):
 
 
 class Case(Result):
-    """One user in full: titles, what every side wrote, and which candidate was chosen."""
+    """One user in full: titles, every side's output, and the choice."""
 
     example_id: str
     agreement: Agreement
@@ -131,7 +131,7 @@ class Case(Result):
     history: tuple[str, ...]
     candidates: tuple[str, ...]
     target: int
-    """The 0-based candidate that came next."""
+    """The 0-based candidate that is the target."""
     index: int | None
     """The 0-based candidate that was chosen."""
     side: str | None
@@ -140,7 +140,7 @@ class Case(Result):
 
 
 class FusionCount(Result):
-    """Users, and who won and was right for them."""
+    """Number of users, and which sides won and were right."""
 
     num_users: int
     user_wins: int
@@ -154,28 +154,28 @@ class Histogram(Result):
     """Counts of perplexities in bins of equal width on a log scale, by agreement of the sides."""
 
     edges: tuple[float, ...]
-    """One more than bins; empty where no perplexity was measured."""
+    """Edges of the bins, one more than bins; empty if no perplexity was measured."""
     agree: tuple[int, ...]
     differ: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class AgainstSide(Paired):
-    """The paired test of fusion, the first, against the better side alone, the second."""
+    """The paired test of fusion (first) against the better side alone (second)."""
 
     side: Side
 
 
 class RuleResult(Result):
-    """What one rule of fusion would have chosen."""
+    """What one fusion rule would have chosen."""
 
     rule: str
     num_hits: int
     hit_ratio: Share | None
     hit_ratio_differ: Share | None
-    """Over the users whose sides differ; None where there are none."""
+    """HitRatio@1 of the users whose sides differ; None if there are none."""
     against_eq3: Paired | None
-    """The rule, the first, against Eq. 3; None for Eq. 3 itself."""
+    """The rule (first) against Eq. 3 (second); None for Eq. 3 itself."""
 
 
 class FusionResult(Result):
@@ -184,7 +184,7 @@ class FusionResult(Result):
     total: FusionCount
     by_agreement: dict[Agreement, FusionCount]
     gain: int
-    """Users that fusion got right more than the better side alone."""
+    """Hits of fusion minus hits of the better side alone."""
     against_better: AgainstSide
     perplexity: Histogram
     study: tuple[RuleResult, ...] = ()
@@ -218,13 +218,13 @@ class FitResult(Result):
 
     wall_s: float
     sequential: SequentialFit | None = None
-    """Only of systems that are fitted by trials."""
+    """Only for baselines that are fitted by trials."""
     facts: dict[str, JsonValue] = Field(default_factory=dict)
-    """What any other system tells of its fit."""
+    """Facts about the fit of any other baseline."""
 
 
 class ApiFacts(Result):
-    """What was asked of a model behind an API."""
+    """Counts of the requests to a model behind an API."""
 
     calls: int
     unanswered: int
@@ -234,7 +234,7 @@ class ApiFacts(Result):
     verified: int | None = None
     """Samples whose rationale was verified."""
     recovered: int | None = None
-    """Samples whose rationale alone led to the same candidate."""
+    """Samples from whose rationale alone the same candidate was recovered."""
 
 
 class EvaluationConfig(Result):
@@ -246,7 +246,7 @@ class EvaluationConfig(Result):
 
 
 class Details(Result):
-    """What only some kinds of systems tell; the rest is as it is here."""
+    """Parts of a result that only some kinds of systems have."""
 
     model: ModelFacts | None = None
     errors: Errors | None = None
@@ -259,7 +259,7 @@ class Details(Result):
 
 
 class EvaluationResult(Document, Details):
-    """All that one evaluation found; its predictions lie beside it."""
+    """All figures of one evaluation; its predictions are in files beside it."""
 
     FILE: ClassVar[str] = "report/metrics.json"
     KIND: ClassVar[str] = "msrrec-evaluation"
@@ -272,13 +272,13 @@ class EvaluationResult(Document, Details):
     split: Literal["validation", "test"]
     num_users: int
     num_candidates: dict[int, int]
-    """Users by the length of their candidate list."""
+    """Number of users by length of the candidate list."""
     chance: float
     """The expected HitRatio@1 of a random choice."""
     variants: dict[str, VariantResult]
     audit: tuple[Check, ...]
     paired: tuple[VariantPair, ...]
-    """Fusion against each other variant."""
+    """Paired tests of fusion against each other variant."""
     config: EvaluationConfig
 
     @property
@@ -288,18 +288,18 @@ class EvaluationResult(Document, Details):
 
 
 Metric = Literal["meteor", "bertscore_f1", "gptscore_logprob", "judge_0_100"]
-"""How a reasoning is held against its reference."""
+"""The metrics that compare a reasoning with its reference."""
 
 
 class MetricScore(Result):
     """One metric of one variant."""
 
     all: Share | None
-    """Over all users with a reference."""
+    """Mean over all users with a reference."""
     correct: Share | None
-    """Over those whose target the variant chose."""
+    """Mean over users whose target the variant chose."""
     num_users: int
-    """Users with a reference."""
+    """Number of users with a reference."""
 
 
 class ReasoningScores(Document):
@@ -312,16 +312,16 @@ class ReasoningScores(Document):
     MADE_BY: ClassVar[str] = "msrrec score"
 
     references: str
-    """The folder of the paths."""
+    """Folder of the reference paths."""
     num_references: int
     num_users: int
     notes: dict[Metric, str]
-    """With what each metric was measured, which decides how high it is."""
+    """The model or library behind each metric, which affects its scale."""
     judge: JudgeFacts | None
     variants: dict[str, dict[Metric, MetricScore]]
     cases: dict[str, str | None]
-    """The references of the case studies, by example."""
+    """The references of the case studies, by example id."""
 
     def summary(self) -> Summary:
-        """What the command prints: all but the texts."""
+        """The figures that the command prints, without texts."""
         return dict(self.model_dump(mode="json", exclude={"cases"}))

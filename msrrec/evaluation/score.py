@@ -1,6 +1,6 @@
-"""The reasoning of a finished evaluation against the teacher's correct paths for the same users.
+"""Scores the reasoning of an evaluation against the teacher's correct paths for the same users.
 
-Apart from the evaluation, because it needs no engine and may cost money: it reads the
+This is separate from the evaluation, as it needs no engine and may cost money. It reads the
 predictions and writes ``report/reasoning.json`` beside ``report/metrics.json``.
 """
 
@@ -23,24 +23,25 @@ from msrrec.stage import Summary
 from msrrec.titles import REASONING_END, REASONING_START
 
 _VOTES = "judge"
-"""Below the references' folder: evaluations against the same ones share the anchors' votes."""
+"""Folder of the judge's votes, inside the references' folder, so that evaluations share the votes
+on anchors."""
 
 Figures = dict[Metric, dict[Pair, float | None]]
-"""One figure a pair; None where it could not be measured."""
+"""One value per pair for each metric; None if it could not be measured."""
 
 
 def score_evaluation(
     dataset: Dataset, evaluation: str, references: str, config: RunConfig, api_key: str | None
 ) -> Summary:
-    """Score every variant of an evaluation whose users have a reference, and write the figures.
+    """Score all variants of an evaluation on users with a reference, and write the scores.
 
     Args:
-        dataset: The evaluated one.
+        dataset: The dataset of the evaluation.
         evaluation: Folder made by ``msrrec evaluate``.
         references: Folder made by ``msrrec synthesize`` for the evaluated split; its kept paths are
             the references, so users whom the teacher got wrong have none.
         config: Sections ``evaluate`` and ``judge``.
-        api_key: The judge's.
+        api_key: API key of the judge.
 
     Raises:
         DataError: If no evaluated user has a reference.
@@ -73,13 +74,13 @@ def score_evaluation(
 
 
 def scored_text(output: SideOutput) -> str:
-    """What is scored of an output: its reasoning, or where it has none its whole text."""
+    """The text that is scored: the reasoning, or the whole output if there is none."""
     whole = output.text.replace(REASONING_START, "").replace(REASONING_END, "")
     return (output.reasoning or whole).strip()
 
 
 def _references(folder: str, targets: Mapping[str, str]) -> dict[str, str]:
-    """The kept paths of evaluated users whose item is the target, by example."""
+    """The kept paths of evaluated users that recommend the target, by example id."""
     file = storage.join(folder, "paths.parquet")
     table = storage.read_table(file, schema.PATHS)
     found = {
@@ -98,7 +99,7 @@ def _references(folder: str, targets: Mapping[str, str]) -> dict[str, str]:
 def _scored(
     evaluation: str, variant: str, examples: Sequence[Example], paths: Mapping[str, str]
 ) -> list[tuple[Pair, bool]]:
-    """Text and reference of each user who has one, and whether the variant chose the target."""
+    """Text and reference of each user with one, and whether the variant chose the target."""
     file = storage.join(evaluation, "predictions", f"{variant}.parquet")
     return [
         (
@@ -117,7 +118,7 @@ def _is_hit(prediction: Prediction, example: Example) -> bool:
 def _measure(
     pairs: Sequence[Pair], config: RunConfig, votes: str, api_key: str | None
 ) -> tuple[Figures, dict[Metric, str], JudgeFacts | None]:
-    """Each metric that is asked for, a figure a pair, and with what it was measured."""
+    """The values of each requested metric, and what it was measured with."""
     evaluate = config.evaluate
     found: dict[Metric, Scores] = {"meteor": meteor(pairs)}
     if evaluate.bertscore_model:
@@ -137,7 +138,7 @@ def _measure(
 
 
 def _variant(scored: Sequence[tuple[Pair, bool]], figures: Figures) -> dict[Metric, MetricScore]:
-    """Every metric over all users with a reference, and over those that the variant got right."""
+    """Means of every metric over all users with a reference, and over the correct ones."""
     pairs = [pair for pair, _ in scored]
     right = [pair for pair, is_hit in scored if is_hit]
     return {

@@ -1,6 +1,6 @@
-"""Who a system is: a lasting id, its kind, its label, and the row of the paper that it stands for.
+"""The identity of a system: a stable id, its kind, its label, and its row in the paper.
 
-Labels are for readers and may be anything; ids and rows are what code compares. The paper's figures
+Labels are for readers and may be anything; code compares only ids and rows. The paper's figures
 stand beside a system only where ``paper_row`` says so:
 
 - MSR-Rec and its backbone decode freely in the paper, so constrained ones stand for no row.
@@ -37,13 +37,13 @@ class SystemId(Result):
     kind: SystemKind
     """A baseline, a model behind an API, a base model, or one that was trained."""
     label: str
-    """What tables call it."""
+    """Name of the system in tables."""
     paper_row: str | None
-    """The row of the paper's tables that it stands for; None for no row."""
+    """The row of the paper's tables that it corresponds to; None for no row."""
 
 
 def identify_baseline(name: str) -> SystemId:
-    """A baseline by its name."""
+    """The identity of a baseline."""
     entry = BASELINES[name]
     return SystemId(id=name, kind=entry.kind, label=name, paper_row=entry.paper_row)
 
@@ -51,13 +51,13 @@ def identify_baseline(name: str) -> SystemId:
 def identify_model(
     source: ModelSource, model_dir: str, label: str | None, *, constrained: bool
 ) -> SystemId:
-    """A base model, or one that ``msrrec train`` wrote.
+    """The identity of a base model, or of one that ``msrrec train`` wrote.
 
     Args:
-        source: Its weights; only a trained model has a domain.
-        model_dir: Its folder or hub name.
-        label: What tables call it; None takes the model's name.
-        constrained: Whether its answers could only be candidates.
+        source: The weights; only a trained model has a domain.
+        model_dir: Folder or hub name of the model.
+        label: Name of the system in tables; None for the model's own name.
+        constrained: Whether its answers are constrained to candidates.
     """
     kind: SystemKind = "base" if source.domain is None else "trained"
     name, row = ("backbone", BACKBONE) if kind == "base" else _name_trained(model_dir)

@@ -1,6 +1,6 @@
-"""The files that every evaluation ends in, whatever the system was.
+"""Writing the files of an evaluation, which are the same for every system.
 
-``predictions/<variant>.parquet`` has one row a user, ``report/metrics.json`` the figures.
+``predictions/<variant>.parquet`` has one row per user, ``report/metrics.json`` the figures.
 """
 
 import json
@@ -34,28 +34,31 @@ from msrrec.metrics.reasoning import reasoning_metrics
 from msrrec.metrics.statistics import Share, mcnemar
 from msrrec.reasoning.reading import read_lenient, read_rung
 from msrrec.schema import Example
-from msrrec.stage import Summary
+from msrrec.stage import SCORE, Summary
 from msrrec.titles import Rung
 
+_NAMES = ("predictions", "report", SCORE.place, storage.RECORD)
+"""Names in an evaluation's folder."""
+
 SAMPLES = "predictions/samples.parquet"
-"""Samples beyond the first of a side, columns as in a variant's file; where there are any."""
+"""File of samples beyond the first of a side, if there are any; columns as in a variant's file."""
 DEAD_LETTERS = "predictions/dead_letters.jsonl"
-"""The samples that were refused, and why; where there are any."""
+"""File of refused samples with reasons, if there are any."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one run over a split found, before it is written.
+    """The results of one run over a split, before they are written.
 
     Attributes:
-        system: Whose predictions they are.
-        examples: As they were shown.
-        predictions: One an example and variant, in the order of the examples.
+        system: The evaluated system.
+        examples: Examples as the system saw them.
+        predictions: One per example and variant, in the order of the examples.
         refused: Every sample that was refused.
         samples: Predictions beyond the first of a side.
-        details: What only some kinds of systems tell.
-        lenient: The 0-based candidates of variants whose lenient reading takes more than the text
-            of their predictions, one an example.
+        details: Parts that only some kinds of systems have.
+        lenient: 0-based candidates of variants whose lenient reading needs more than the text of
+            their predictions, one per example.
     """
 
     system: SystemId
@@ -70,10 +73,10 @@ class Evaluation:
 def write_evaluation(
     evaluation: Evaluation, dataset: Dataset, out: str, config: RunConfig
 ) -> Summary:
-    """Write all files at once, or none, and return the figures that the command prints."""
+    """Write all files at once or none, and return the summary."""
     result = summarize(evaluation, dataset, config)
     candidates = {e.example_id: e.candidates for e in evaluation.examples}
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, _NAMES) as folder:
         for variant, predictions in evaluation.predictions.items():
             path = storage.join(folder, "predictions", f"{variant}.parquet")
             write_predictions(path, predictions, candidates)
@@ -120,7 +123,7 @@ def _audit(
 
 
 def _paired(variants: Mapping[str, VariantResult]) -> tuple[VariantPair, ...]:
-    """Fusion against each other variant; nothing where it is not among them."""
+    """Paired tests of fusion against each other variant; empty without fusion."""
     if "fused" not in variants:
         return ()
     fused = variants["fused"].hits

@@ -1,1 +1,1 @@
-"""Generating both sides, scoring them and fusing them into one recommendation."""
+"""Generating both sides, measuring their perplexity, and fusing them into a recommendation."""

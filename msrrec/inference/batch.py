@@ -1,9 +1,8 @@
-"""Batch inference through Ray Data: one dataset, and so one engine start, for all sides.
+"""Batch inference through Ray Data: one dataset and one engine start for all sides.
 
-Only row numbers travel through the pipeline: titles are read in place from two Arrow tables, and
-outputs are kept batch by batch in a journal where there is one, so a killed run goes on where it
-ended. The stage is a plain class that Ray Data runs in actors; Ray itself is imported where it is
-used.
+Only row numbers pass through the pipeline; workers read titles in place from two Arrow tables. With
+a journal, outputs are saved batch by batch, so a killed run can be resumed. The stage is a plain
+class that Ray Data runs in actors, and Ray is imported only where it is used.
 """
 
 import logging
@@ -40,8 +39,8 @@ logger = logging.getLogger(__name__)
 BuildRecommender = Callable[[ModelSource, InferenceConfig], Recommender]
 
 _MAX_ACTOR_RESTARTS = 1
-"""Restarts of each engine actor: one replaces a lost machine; a batch that crashes its engine again
-ends the run, so that it can't restart engines for ever."""
+"""Restarts of each engine actor: one, to replace a lost machine. A batch that crashes its engine
+twice ends the run."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class QueryTable:
     """The queries of a run in two Arrow tables, which workers read in place.
 
     Attributes:
-        rows: ``example_id``, ``history`` and ``candidates``, items as places in ``titles``.
+        rows: Columns ``example_id``, ``history`` and ``candidates``; items are indices into
+            ``titles``.
         titles: Titles of all items.
     """
 
@@ -59,7 +59,7 @@ class QueryTable:
 
     @classmethod
     def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "QueryTable":
-        """The queries of examples."""
+        """The queries of some examples."""
         places = {item_id: n for n, item_id in enumerate(dataset.items)}
         items = pa.list_(pa.int32())
         rows = {
@@ -91,9 +91,9 @@ _Key = tuple[str, int, str]
 
 
 class RecommendStage:
-    """A Ray Data stage: row numbers of queries in, one row a sample and side out.
+    """A Ray Data stage from row numbers of queries to one row per sample and side.
 
-    An engine that can't start or fails is reported in a row too: Ray would wrap an exception in its
+    An engine that can't start or fails is reported in a row, as Ray would wrap an exception in its
     own and print both.
     """
 
@@ -105,7 +105,7 @@ class RecommendStage:
         queries: "QueryTable | ray.ObjectRef[QueryTable]",
         build: BuildRecommender = Recommender.from_source,
     ) -> None:
-        """Start the engine, once an actor."""
+        """Start the engine, once per actor."""
         setup()
         self._sides, self._seed = tuple(sides), config.seed
         self._num_samples = config.num_samples
@@ -118,7 +118,7 @@ class RecommendStage:
             self._failure = str(error)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The outputs of a batch; a refused example becomes rows that say why."""
+        """The outputs of a batch; a refused example becomes rows with the reason."""
         if self._recommender is None:
             return _failure(self._failure)
         samples = [
@@ -145,12 +145,12 @@ class RecommendStage:
 
 
 def _suffix(sample: int) -> str:
-    """What the key of a further sample ends in, so that its seed differs."""
+    """Suffix of the key of a further sample, so that its seed differs."""
     return f"#{sample}" if sample else ""
 
 
 def _fetch(queries: "QueryTable | ray.ObjectRef[QueryTable]") -> QueryTable:
-    """The queries, from Ray's object store where they are there."""
+    """The queries, fetched from Ray's object store if they are a reference."""
     if isinstance(queries, QueryTable):
         return queries
     import ray
@@ -165,8 +165,8 @@ def open_journal(
     """A journal for ``predict``.
 
     Args:
-        folder: Where.
-        identity: What decides the outputs beside the config: weights, examples, sides.
+        folder: Folder of the journal.
+        identity: What decides the outputs besides the settings: weights, examples, sides.
         config: Settings of inference.
     """
     settings = config.model_dump(mode="json", exclude={"batch_size", "num_engines"})
@@ -182,19 +182,18 @@ def predict(
     build: BuildRecommender = Recommender.from_source,
     journal: OutputJournal | None = None,
 ) -> list[Prediction]:
-    """Every side of every example, in the order of the examples, then the samples, then the sides.
+    """Every side of every example, ordered by example, then sample, then side.
 
-    The result does not depend on batches, engines or their order: each sample has its own seed.
+    Each sample has its own seed, so the result does not depend on batches, engines or their order.
 
     Args:
-        examples: The examples to generate for; their ids differ.
-        dataset: Where their titles are.
+        examples: The examples to generate for, with different ids.
+        dataset: The dataset with their titles.
         source: The weights.
-        sides: What to generate, in one engine start.
-        config: How.
+        sides: The sides to generate, in one engine start.
+        config: The section ``inference`` of the settings.
         build: Makes the recommender of each actor.
-        journal: Keeps outputs as they are finished; examples whose outputs it already holds are
-            skipped.
+        journal: Stores finished outputs; examples whose outputs it already holds are skipped.
 
     Raises:
         ConfigError: If the cluster is too small for ``num_engines``.
@@ -234,12 +233,12 @@ def _generate(
     import ray
 
     queries = ray.put(QueryTable.collect(examples, dataset))
-    arguments = (_absolute(source), config, tuple(sides), queries, build)
+    arguments = (make_absolute(source), config, tuple(sides), queries, build)
     yield from _batches(_pipeline(len(examples), arguments, config), source)
 
 
 def num_batches(num_examples: int, config: InferenceConfig) -> int:
-    """Batches of at most ``batch_size`` examples; each engine gets at least one."""
+    """Number of batches of at most ``batch_size`` examples; at least one per engine."""
     least = min(config.num_engines, num_examples)
     return max(math.ceil(num_examples / config.batch_size), least)
 
@@ -254,12 +253,12 @@ def _pipeline(
     batches = num_batches(num_examples, config)
     num_engines = min(config.num_engines, batches)
     with warnings.catch_warnings():
-        # Restarts have no named parameter in this release, and users can't change it.
+        # This release of Ray has no named parameter for restarts.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return ray.data.range(num_examples, override_num_blocks=batches).map_batches(
             RecommendStage,
             fn_constructor_args=arguments,
-            batch_size=None,  # a block is a batch already
+            batch_size=None,  # each block is one batch
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=num_engines),
             ray_remote_args_fn=_restarts,
@@ -269,8 +268,8 @@ def _pipeline(
         )
 
 
-def _absolute(source: ModelSource) -> ModelSource:
-    """Folders as every worker finds them, whatever its working directory; hub names as they are."""
+def make_absolute(source: ModelSource) -> ModelSource:
+    """The weights with absolute folders, so that every worker finds them; hub names unchanged."""
     path, adapter = (
         str(Path(name).expanduser().absolute())
         if name and Path(name).expanduser().exists()
@@ -285,7 +284,7 @@ def _restarts() -> dict[str, int]:
 
 
 def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Table]:
-    """Tables of outputs as they are finished; Ray's errors become ours."""
+    """Tables of outputs as they are finished; Ray's errors become this project's."""
     from ray.data.exceptions import SystemException
     from ray.exceptions import RayError
 

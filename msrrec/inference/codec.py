@@ -1,6 +1,7 @@
-"""From generated tokens to a side's output: its reasoning, its candidate and its perplexities.
+"""Reading generated tokens as a side's output: reasoning, candidate and perplexities.
 
-Pure functions of a tokenizer: batch inference, the command line and the service share them.
+These are pure functions of a tokenizer. Batch inference, the command line and the service share
+them.
 """
 
 import zlib
@@ -18,7 +19,7 @@ from msrrec.titles import REASONING_END
 
 
 def request_seed(seed: int, key: str, side: Side) -> int:
-    """The seed of one sample: the same for the same run seed, example and side on any machine."""
+    """The seed of one sample; it depends only on run seed, key and side."""
     return zlib.crc32(f"{seed}\x1f{key}\x1f{side}".encode()) & 0x7FFFFFFF
 
 
@@ -32,16 +33,16 @@ def read_generation(
     """A side's output: its reasoning, the candidate that it names, and its perplexities.
 
     Args:
-        tokenizer: The model's.
-        side: Which chain.
+        tokenizer: The model's tokenizer.
+        side: The side that was generated.
         candidates: Titles in the frozen order.
         generation: What the engine returned.
-        exact_format: The format of the answers that the output was constrained to; None where it
-            was free. An answer that equals one of them is that candidate, whatever else it could be
-            read as.
+        exact_format: The format of the answers that the output was constrained to; None if it was
+            free. An answer that equals one of them is that candidate, even if it could be read
+            otherwise.
 
-    An output with a log-probability that is no number is invalid, as nothing it says can be held
-    against another's.
+    An output with a log-probability that is not a number is invalid, as its perplexity can't be
+    compared with another's.
     """
     ids = list(generation.token_ids)
     written = str(tokenizer.decode(ids, skip_special_tokens=True))
@@ -79,15 +80,15 @@ def _find_exact(
 
 
 def count_reasoning_tokens(tokenizer: Any, token_ids: Sequence[int], written: str) -> int:
-    """How many leading tokens are reasoning: those before the one that begins the end marker.
+    """Number of leading tokens before the one that begins the end marker.
 
-    All of them where the marker never comes.
+    All tokens count if there is no end marker.
     """
     end = written.find(REASONING_END)
     if end < 0:
         return len(token_ids)
     low, high = 0, len(token_ids)
-    while low < high:  # the fewest tokens whose text reaches into the marker
+    while low < high:  # find the fewest tokens whose text reaches the marker
         middle = (low + high) // 2
         text = tokenizer.decode(list(token_ids[: middle + 1]), skip_special_tokens=True)
         if len(text) > end:

@@ -1,4 +1,4 @@
-"""The choice between the user side and the item side (paper, Eq. 3), and other rules for study."""
+"""The choice between user side and item side (paper, Eq. 3), and other rules to study."""
 
 import math
 from collections import Counter
@@ -11,13 +11,13 @@ Agreement = Literal["agree", "differ", "one_valid", "none_valid"]
 
 @dataclass(frozen=True)
 class SideOutput:
-    """What one side generated.
+    """One side's generation, read.
 
     Attributes:
         text: The whole output, markers included.
         reasoning: The text between the markers.
         index: 0-based index of the recommended candidate; None when the output is invalid.
-        perplexity: Perplexity of the reasoning tokens, at temperature 1; None where there are none.
+        perplexity: Perplexity of the reasoning tokens at temperature 1; None if there are none.
         num_tokens: Generated tokens, markers and answer included.
         perplexity_output: Perplexity of reasoning and answer; None where not measured.
         perplexity_unconditional: Perplexity of the reasoning without the prompt; None where not
@@ -54,11 +54,11 @@ class Recommendation:
 
 
 ItemWins = Callable[[SideOutput, SideOutput], bool]
-"""A rule: whether the item side wins over the user side; both are valid."""
+"""A fusion rule: whether the item side wins over the user side; both are valid."""
 
 
 def by_equation_3(user_side: SideOutput, item_side: SideOutput) -> bool:
-    """Same item, the lower perplexity wins; different items, the higher one."""
+    """Eq. 3: the lower perplexity wins if both name the same item, else the higher."""
     agree = user_side.index == item_side.index
     return (by_lower if agree else by_higher)(user_side, item_side)
 
@@ -76,12 +76,12 @@ def by_higher(user_side: SideOutput, item_side: SideOutput) -> bool:
 
 
 def by_margin(user_side: SideOutput, item_side: SideOutput) -> bool:
-    """The side whose best candidate is further ahead of its second in likelihood."""
+    """The side with the larger log-likelihood margin between its best and second candidate."""
     return confidence_margin(item_side) > confidence_margin(user_side)
 
 
 def confidence_margin(side: SideOutput) -> float:
-    """Log-likelihood of a side's best candidate minus its second; 0 where it was not measured."""
+    """Log-likelihood of a side's best candidate minus its second; 0 if not measured."""
     if not side.candidate_logprobs or len(side.candidate_logprobs) < 2:
         return 0.0
     second, best = sorted(side.candidate_logprobs)[-2:]
@@ -89,7 +89,7 @@ def confidence_margin(side: SideOutput) -> float:
 
 
 def candidate_probabilities(side: SideOutput) -> tuple[float, ...]:
-    """The candidates' likelihoods as shares of their sum; empty where they were not measured."""
+    """The candidates' likelihoods normalised to sum 1; empty if not measured."""
     if not side.candidate_logprobs:
         return ()
     best = max(side.candidate_logprobs)
@@ -98,7 +98,7 @@ def candidate_probabilities(side: SideOutput) -> tuple[float, ...]:
 
 
 def by_vote(others: Iterable[SideOutput]) -> ItemWins:
-    """The item that more of all outputs name, the two sides and ``others``; a tie is Eq. 3's."""
+    """A rule: the item named by most outputs (both sides and ``others``); Eq. 3 breaks ties."""
     votes = Counter(output.index for output in others if output.is_valid)
 
     def item_wins(user_side: SideOutput, item_side: SideOutput) -> bool:
@@ -110,18 +110,18 @@ def by_vote(others: Iterable[SideOutput]) -> ItemWins:
 
 @dataclass(frozen=True)
 class Gate:
-    """A learned rule: the log-odds that the item side is right where just one of the two is.
+    """A fitted fusion rule: log-odds that the item side is right if exactly one side is.
 
     Attributes:
-        weights: The constant, and the weights of the log-perplexities of user and item side.
-        num_users: Users that it was fitted on.
+        weights: The intercept, and the weights of the log-perplexities of user and item side.
+        num_users: Number of users that it was fitted on.
     """
 
     weights: tuple[float, float, float]
     num_users: int
 
     def __call__(self, user_side: SideOutput, item_side: SideOutput) -> bool:
-        """Whether the item side is the likelier one."""
+        """Whether the item side is more likely to be right."""
         user, item = _known_perplexities(user_side, item_side)
         if not user or not item:
             return False
@@ -132,10 +132,10 @@ class Gate:
 def fuse(
     user_side: SideOutput, item_side: SideOutput, item_wins: ItemWins = by_equation_3
 ) -> Recommendation:
-    """Eq. 3, or another rule, and the invalid cases.
+    """The recommendation by Eq. 3 or another rule, including invalid sides.
 
-    Exactly one valid side wins whatever its perplexity; with none, the recommendation is invalid.
-    Equal perplexities, and a side without any, fall to the user side.
+    If exactly one side is valid it wins whatever its perplexity; if none is, the recommendation is
+    invalid. With equal perplexities, or if a side has none, the user side wins.
     """
     if not (user_side.is_valid and item_side.is_valid):
         return choose_valid(user_side, item_side)
@@ -146,7 +146,7 @@ def fuse(
 
 
 def choose_valid(*sides: SideOutput) -> Recommendation:
-    """The only valid one of some sides, if any is."""
+    """The only valid one of some sides, if there is one."""
     for side in sides:
         if side.is_valid:
             return Recommendation(side.index, side.side, "one_valid", side, sides)
@@ -154,7 +154,7 @@ def choose_valid(*sides: SideOutput) -> Recommendation:
 
 
 def _known_perplexities(user_side: SideOutput, item_side: SideOutput) -> tuple[float, float]:
-    """Both perplexities, made equal when one is unknown, so that the tie rule decides."""
+    """Both perplexities, set equal if one is unknown, so that the tie rule decides."""
     if user_side.perplexity is None or item_side.perplexity is None:
         return 0.0, 0.0
     return user_side.perplexity, item_side.perplexity

@@ -1,4 +1,4 @@
-"""Finished outputs of a run that may be killed: one Parquet file a batch, whole or not there."""
+"""Finished outputs of a run that may be killed: one Parquet file per batch, always complete."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,15 +14,15 @@ _IDENTITY = "identity.json"
 
 
 class OutputJournal:
-    """A folder of batches of outputs, all of one run and its reruns."""
+    """A folder with the batches of outputs of one run and its reruns."""
 
     def __init__(self, folder: str, identity: Mapping[str, object], schema: pa.Schema) -> None:
-        """Look into a folder; it is made with the first batch.
+        """Open a folder; it is created with the first batch.
 
         Args:
-            folder: Where; need not exist.
-            identity: What decides the outputs, JSON values only. Outputs of another run that are
-                found there are thrown away.
+            folder: Folder of the journal; it need not exist.
+            identity: What decides the outputs; JSON values only. Outputs of a run with another
+                identity are deleted.
             schema: The columns of the outputs.
         """
         self._folder, self._identity, self._schema = folder, identity, schema
@@ -30,22 +30,22 @@ class OutputJournal:
         path = storage.join(folder, _IDENTITY)
         self._is_begun = storage.exists(path)
         if self._is_begun and storage.read_json(path) != identity:
-            logger.info("%s: holds outputs of a run with other settings; starting anew", folder)
+            logger.info("%s: holds outputs of a run with other settings; starting again", folder)
             self.delete()
 
     def append(self, table: pa.Table) -> None:
-        """Keep a batch."""
+        """Save a batch."""
         if not self._is_begun:
             storage.write_json(storage.join(self._folder, _IDENTITY), self._identity)
             self._is_begun = True
         self._batches.add_file(storage.table_bytes(table))
 
     def read(self) -> Iterator[pa.Table]:
-        """All batches, in no order."""
+        """All batches, in no particular order."""
         for path in self._batches.list_files():
             yield storage.read_table(path, self._schema)
 
     def delete(self) -> None:
-        """Remove the folder."""
+        """Delete the folder."""
         storage.delete_folder(self._folder)
         self._is_begun = False

@@ -10,10 +10,10 @@ def are_numbers(token_logprobs: Sequence[float]) -> bool:
 
 
 def perplexity(token_logprobs: Sequence[float]) -> float:
-    """exp(-mean) of natural log-probabilities; at least 1 for true probabilities, lower is surer.
+    """exp(-mean) of natural log-probabilities, at least 1; lower means more certain.
 
     Args:
-        token_logprobs: One value a token, each at most 0, of the untempered distribution
+        token_logprobs: One value per token, each at most 0, of the untempered distribution
             (temperature 1) whatever the sampling temperature was.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A generated text in memory and on disk: one shape each, and the only way between them.
+"""Predictions in memory and on disk, and the conversion between them.
 
-``SideOutput`` says what was generated, ``Prediction`` for whom. The columns on disk are named after
-the fields of both; a candidate is a place in memory and an item id on disk.
+``SideOutput`` is what was generated, ``Prediction`` adds for whom. Columns on disk have the names
+of these fields. A candidate is an index in memory and an item id on disk.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,15 +18,15 @@ from msrrec.schema import Example
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one system wrote for one example.
+    """What one system chose for one example, and its output.
 
     Attributes:
-        output: What was written; invalid and empty where the example was refused.
-        seed: The sample's seed.
+        output: The output; invalid and empty if the example was refused.
+        seed: Seed of the sample.
         error: Why the example was refused, or None.
-        sample: Which of several samples of this side, from 0.
-        candidate_scores: A baseline's scores of the candidates; None for what was generated.
-        is_resumed: Whether an earlier run had finished it.
+        sample: 0-based number of the sample of this side.
+        candidate_scores: A baseline's scores of the candidates; None for generated outputs.
+        is_resumed: Whether it comes from an earlier, interrupted run.
     """
 
     example_id: str
@@ -38,7 +38,7 @@ class Prediction:
     is_resumed: bool = field(default=False, compare=False)
 
     def item_id(self, candidates: Sequence[str]) -> str | None:
-        """The item that was chosen from an example's candidates; None for an invalid output."""
+        """The id of the chosen candidate; None for an invalid output."""
         index = self.output.index
         return None if index is None else candidates[index]
 
@@ -48,11 +48,11 @@ Row = dict[str, Any]
 
 _OUTPUT = tuple(column.name for column in fields(SideOutput))
 _LISTS = ("candidate_logprobs", "candidate_scores")
-"""Columns that Arrow gives back as lists."""
+"""Columns that Arrow returns as lists."""
 
 
 def to_row(prediction: Prediction) -> Row:
-    """The fields of a prediction and its output side by side, the candidate still as ``index``."""
+    """The fields of a prediction and its output in one row; the candidate is still an ``index``."""
     return {
         **{name: getattr(prediction, name) for name in ("example_id", "seed", "error", "sample")},
         **{name: getattr(prediction.output, name) for name in _OUTPUT},
@@ -61,7 +61,7 @@ def to_row(prediction: Prediction) -> Row:
 
 
 def from_row(row: Mapping[str, Any], *, is_resumed: bool = False) -> Prediction:
-    """The inverse of ``to_row``; columns that a file does not have are as their fields' defaults.
+    """The inverse of ``to_row``; missing columns get the defaults of their fields.
 
     Raises:
         KeyError: If a column without a default is missing.
@@ -76,23 +76,23 @@ def from_row(row: Mapping[str, Any], *, is_resumed: bool = False) -> Prediction:
 def write_predictions(
     path: str, predictions: Sequence[Prediction], candidates: Mapping[str, Sequence[str]]
 ) -> None:
-    """A Parquet file of ``schema.PREDICTIONS``.
+    """Write a Parquet file with the columns ``schema.PREDICTIONS``.
 
     Args:
-        path: The file.
-        predictions: One a row.
-        candidates: Item ids in the order that was shown, by example id.
+        path: File to write.
+        predictions: One prediction per row.
+        candidates: Item ids in the order that the system saw, by example id.
     """
     rows = [{**to_row(p), schema.ITEM_ID: p.item_id(candidates[p.example_id])} for p in predictions]
     storage.write_table(path, pa.Table.from_pylist(rows, schema=schema.PREDICTIONS))
 
 
 def read_predictions(path: str, examples: Sequence[Example]) -> list[Prediction]:
-    """What was written for these examples, in their order.
+    """The predictions for these examples, in their order.
 
     Args:
         path: A file that ``write_predictions`` wrote.
-        examples: As they were shown, with the candidates in that order.
+        examples: The examples as the system saw them, with candidates in that order.
 
     Raises:
         DataError: If the file can't be read or holds other examples.

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from msrrec.models import ModelSource
 
 _Pending = tuple[int, Side, GenerationRequest]
-"""The place of a query, the side, and the request for it."""
+"""Index of a query, side, and the request for it."""
 
 Mode = Literal["fused", "user", "item", "full", "direct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 DEFAULT_DOMAIN = "Shopping"
-"""What prompts call the shop where neither the caller nor the model says."""
+"""What prompts call the shop if neither the caller nor the model says."""
 
 
 def sides_of(mode: Mode) -> tuple[Side, ...]:
@@ -36,10 +36,10 @@ def sides_of(mode: Mode) -> tuple[Side, ...]:
 
 
 class Recommender:
-    """Prompts, generation, perplexity and fusion around one engine.
+    """Builds prompts, generates, measures perplexity and fuses, around one engine.
 
-    The service has no engine of its own here: it builds requests, sends them to its deployments and
-    reads and decides with the same methods.
+    In the service it has no engine: the service builds requests with it, sends them to its engine
+    deployments, and reads and decides with the same methods.
     """
 
     def __init__(
@@ -63,14 +63,19 @@ class Recommender:
     def from_pretrained(
         cls, model_dir: str, config: InferenceConfig | None = None
     ) -> "Recommender":
-        """A recommender on vLLM from a folder that ``msrrec train`` wrote, or any base model.
+        """A recommender on vLLM, from a folder made by ``msrrec train`` or from a base model.
 
         Raises:
             ModelError: If the folder is missing or not a model.
         """
+        from msrrec.loading import probe_for_inference
         from msrrec.models import locate_model
+        from msrrec.weights import check_source
 
-        return cls.from_source(locate_model(model_dir), config or InferenceConfig())
+        source, chosen = locate_model(model_dir), config or InferenceConfig()
+        check_source(source)
+        probe_for_inference(source, chosen)
+        return cls.from_source(source, chosen)
 
     @classmethod
     def from_source(cls, source: "ModelSource", config: InferenceConfig) -> "Recommender":
@@ -92,7 +97,7 @@ class Recommender:
         )
 
     def build_request(self, query: Query, side: Side) -> GenerationRequest:
-        """The request of one side; its seed follows from the run's seed, the query and the side.
+        """The request for one side; its seed depends on run seed, query and side.
 
         Raises:
             DataError: If the query is malformed or its prompt too long.
@@ -115,13 +120,13 @@ class Recommender:
         )
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
-        """The output that a side's generation is read as."""
+        """A side's generation, read as its output."""
         exact_format = self.answer_format if self.config.constrained else None
         return read_generation(self.tokenizer, side, query.candidates, generation, exact_format)
 
     @staticmethod
     def decide(mode: Mode, outputs: Mapping[Side, SideOutput]) -> Recommendation:
-        """The recommendation of a mode from the outputs of its sides."""
+        """The recommendation of a mode, from the outputs of its sides."""
         if mode == "fused":
             return fuse(outputs["user"], outputs["item"])
         return choose_valid(outputs[mode])
@@ -129,9 +134,10 @@ class Recommender:
     def generate(
         self, queries: Sequence[Query], sides: Sequence[Side]
     ) -> list[dict[Side, SideOutput]]:
-        """Every side of every query in one engine call; the sides of a query stand together.
+        """Every side of every query in one engine call, ordered by query, then side.
 
-        Neighbours share their prefix, so the engine's cache pays for history and candidates once.
+        The sides of a query share their prefix, so the engine's cache computes history and
+        candidates once.
 
         Raises:
             DataError: If a query is malformed or too long.
@@ -147,7 +153,7 @@ class Recommender:
     def generate_each(
         self, queries: Sequence[Query], sides: Sequence[Side]
     ) -> list[dict[Side, SideOutput | DataError]]:
-        """As ``generate``, with the error in place of the output where a query is refused.
+        """Like ``generate``, but a refused query gives its error in place of the output.
 
         Raises:
             EngineError: If the engine fails.
@@ -171,7 +177,7 @@ class Recommender:
     def _read_all(
         self, queries: Sequence[Query], pending: Sequence[_Pending], generations: list[Generation]
     ) -> list[SideOutput]:
-        """The outputs of generations, with the further figures that the config wants."""
+        """The outputs of generations, with the further measurements that the settings request."""
         assert self.engine is not None
         asked = list(zip(pending, generations, strict=True))
         outputs = [self.read(queries[n], side, generation) for (n, side, _), generation in asked]
@@ -208,11 +214,11 @@ class Recommender:
         Args:
             history: Titles, oldest first, at least one.
             candidates: Titles, at least two, all different.
-            domain: What the prompt calls the shop; unset: what the model was trained on.
+            domain: What the prompt calls the shop; None: the shop that the model was trained on.
             mode: ``fused``, or one side alone.
 
         Raises:
-            DataError: If history or candidates are not as described.
+            DataError: If history or candidates are invalid.
         """
         shop = domain or self.domain or DEFAULT_DOMAIN
         query = Query("request", shop, tuple(history), tuple(candidates))

@@ -1,8 +1,8 @@
-"""Likelihoods of given texts: the candidates, and a reasoning without its prompt.
+"""Likelihoods of given texts: of the candidates, and of a reasoning without its prompt.
 
-Each text is generated as the one answer that its request allows, and its log-probabilities are
-read. The prompt is then found in the prefix cache; asking for log-probabilities of prompt tokens
-would compute it anew for every candidate.
+Each text is generated as the only answer that its request allows, and its log-probabilities are
+read. So the prompt is found in the prefix cache; log-probabilities of prompt tokens would need it
+to be computed again for every candidate.
 """
 
 import math
@@ -20,7 +20,7 @@ from msrrec.reasoning.prompts import OUTPUT_PREFIX
 
 @dataclass(frozen=True)
 class GeneratedReasoning:
-    """The reasoning that was generated for a request."""
+    """A reasoning and the request that it was generated for."""
 
     query: Query
     request: GenerationRequest
@@ -32,9 +32,9 @@ def candidate_logprobs(
 ) -> list[tuple[float, ...] | None]:
     """Log-likelihood of each candidate's answer, end token included, after each reasoning.
 
-    None for a reasoning where one of them is no number.
+    A reasoning that leaves no room for the answers is cut at its end.
 
-    Reasoning that leaves no room for the answers in the model's length is cut at its end.
+    None for a reasoning where one of them is not a number.
     """
     requests: list[GenerationRequest] = []
     for one in generated:
@@ -51,7 +51,7 @@ def candidate_logprobs(
 def unconditional_perplexities(
     engine: Engine, generated: Sequence[GeneratedReasoning]
 ) -> list[float | None]:
-    """Perplexity of each reasoning without its prompt; None without reasoning or number."""
+    """Perplexity of each reasoning without its prompt; None without a reasoning or a number."""
     beginning = _encode_beginning(engine.tokenizer)
     requests = [dictate(beginning, one.reasoning_ids) for one in generated if one.reasoning_ids]
     generations = iter(engine.generate(requests))
@@ -67,13 +67,13 @@ def _known_perplexity(generation: Generation) -> float | None:
 
 
 def _encode_beginning(tokenizer: Any) -> tuple[int, ...]:
-    """What stands before an output without a prompt: the beginning token and the start marker."""
+    """Tokens before an output without a prompt: the beginning token and the start marker."""
     text = (tokenizer.bos_token or "") + OUTPUT_PREFIX
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
 def dictate(prompt: tuple[int, ...], text: tuple[int, ...]) -> GenerationRequest:
-    """A request whose output can only be this text."""
+    """A request whose output can only be the given text."""
     return GenerationRequest(
         prompt_ids=prompt,
         seed=0,
@@ -84,5 +84,5 @@ def dictate(prompt: tuple[int, ...], text: tuple[int, ...]) -> GenerationRequest
 
 
 def _log_likelihood(generation: Generation) -> float:
-    assert generation.end_logprob is not None  # a dictated output always ends
+    assert generation.end_logprob is not None  # an output with a single allowed answer always ends
     return math.fsum((*generation.token_logprobs, generation.end_logprob))

@@ -1,1 +1,1 @@
-"""Figures of results: pure functions of rankings, texts and marks."""
+"""Metrics: pure functions of rankings, texts and marks."""

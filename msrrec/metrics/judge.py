@@ -1,8 +1,9 @@
 """``judge_0_100``: a language model's mark of how well a reasoning agrees with its reference.
 
-What papers on recommendation call GPTScore (XRec's way), made dependable: an integer bound by a
-schema, temperature 0, several votes, and anchors whose order is known. A judge that misorders them
-is stopped before the reasonings are paid for. Votes are kept as they come, so none is bought twice.
+Papers on recommendation call such a mark GPTScore (introduced by XRec). Here it is made reliable by
+an integer that a schema enforces, temperature 0, several votes, and anchors whose order is known.
+If a judge misorders the anchors, no reasoning is marked. Votes are saved as they arrive, so none is
+paid for twice.
 """
 
 import asyncio
@@ -12,15 +13,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, median
-from typing import Any, get_args
-from urllib.parse import urlsplit
+from typing import get_args
 
-import openai
-
+from msrrec.chat.client import ChatClient
+from msrrec.chat.completions import Completion
+from msrrec.chat.failures import CallFailed, TryAgain, shorten
 from msrrec.config import JudgeConfig
-from msrrec.errors import EngineError, first_line
+from msrrec.errors import EngineError
 from msrrec.journal import Journal
 from msrrec.log import Progress
+from msrrec.metrics.marks import read_score
 from msrrec.metrics.scores import Anchor, Judged, JudgeFacts, Pair
 from msrrec.prices import token_cost
 from msrrec.reasoning.prompts import render_judge_prompt
@@ -36,38 +38,34 @@ _SCHEMA = {
     },
 }
 _CODE = "def f(x):\n    return [i ** 2 for i in range(x) if i % 3]\n"
-"""No reasoning at all: the lowest anchor."""
+"""A text that is no reasoning at all, used as the lowest anchor."""
 _NUM_ANCHORS = 5
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
 
 Key = tuple[str, int]
-"""Hash of model and prompt, and the number of the vote."""
+"""Hash of model, prompt and changed parameters, and the number of the vote."""
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One completion of the judge; ``score`` is None where it could not be read."""
+    """One completion of the judge.
+
+    Attributes:
+        score: The mark from 0 to 100; None where it could not be read.
+        completion_tokens: 0 where no completion came at all.
+        text: The first characters of what could not be read; empty where there is a mark.
+    """
 
     key: str
     vote: int
     score: int | None
     prompt_tokens: int
     completion_tokens: int
-
-
-def read_score(text: str) -> int | None:
-    """The integer from 0 to 100 in ``{"score": n}``, or None for any other text."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    score = found.get("score") if isinstance(found, dict) else None
-    if not isinstance(score, int) or isinstance(score, bool):
-        return None
-    return score if 0 <= score <= 100 else None
+    text: str = ""
 
 
 def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
-    """Pairs whose order is known: a reference and itself, another user's, and a piece of code."""
+    """Pairs with a known order: a reference with itself, with another user's, and with code."""
     first = list(dict.fromkeys(references))[:_NUM_ANCHORS]
     others = [*first[1:], *first[:1]] if len(first) > 1 else []
     return {
@@ -80,32 +78,43 @@ def anchor_pairs(references: Sequence[str]) -> dict[Anchor, list[Pair]]:
 def judge_pairs(
     pairs: Sequence[Pair], config: JudgeConfig, journal: str, api_key: str | None
 ) -> Judged:
-    """The median mark of every pair, its spread over votes, and what the judge is worth.
+    """The median mark of every pair, its spread over votes, and facts about the judge.
 
     Args:
-        pairs: Hypothesis and reference each.
+        pairs: Pairs of hypothesis and reference.
         config: The judge; ``base_url`` and ``model`` are set.
-        journal: Folder of the votes so far.
-        api_key: None where the address wants none.
+        journal: Folder where votes are saved.
+        api_key: API key; None if the server needs none.
 
     Raises:
-        EngineError: If the judge can't be reached, or misorders the anchors.
+        EngineError: If the judge can't be reached, gives no mark that can be read, or misorders
+            the anchors.
+        OSError: If the votes can't be written.
     """
     panel = _Panel(config, journal, api_key)
     anchors = anchor_pairs([reference for _, reference in pairs])
     panel.ask([pair for group in anchors.values() for pair in group])
     means = {name: _mean([panel.mark(p)[0] for p in group]) for name, group in anchors.items()}
-    _check_anchors(means, config)
+    _check_anchors(means, config, panel.unread())
     panel.ask(pairs)
     marks = [panel.mark(pair) for pair in pairs]
     spread = _mean([spread for mark, spread in marks if mark is not None])
     return Judged([mark for mark, _ in marks], panel.facts(spread, means))
 
 
-def _check_anchors(means: dict[Anchor, float | None], config: JudgeConfig) -> None:
+def _check_anchors(
+    means: dict[Anchor, float | None], config: JudgeConfig, unread: Sequence[Vote]
+) -> None:
     own, other, code = (means[name] for name in get_args(Anchor))
     middle = code if other is None else other  # a single user has no other
-    if own is None or code is None or middle is None or not own > middle >= code:
+    if own is None or code is None or middle is None:
+        last = f", the last: {unread[-1].text!r}" if unread else ""
+        raise EngineError(
+            f"judge.model={config.model}: gives no mark that can be read ({len(unread)} votes"
+            f'{last}); expected {{"score": n}} with n from 0 to 100; check judge.base_url, '
+            "judge.response_format and judge.max_tokens, or choose another judge"
+        )
+    if not own > middle >= code:
         marks = ", ".join(f"{name} {mark}" for name, mark in means.items())
         raise EngineError(
             f"judge.model={config.model}: misorders texts whose order is known ({marks}); expected "
@@ -114,15 +123,17 @@ def _check_anchors(means: dict[Anchor, float | None], config: JudgeConfig) -> No
 
 
 class _Panel:
-    """The votes of one judge: those in the journal, and those still to be asked for."""
+    """The votes of one judge: saved ones, and those still to be requested."""
 
     def __init__(self, config: JudgeConfig, journal: str, api_key: str | None) -> None:
         self._config, self._journal, self._api_key = config, Journal(journal), api_key
         self._votes = {(vote.key, vote.vote): vote for vote in _iter_votes(self._journal)}
         self._asked: set[Key] = set()
+        self._unwritten: list[Vote] = []
+        self._is_begun = False  # the first file makes the folder
 
     def ask(self, pairs: Sequence[Pair]) -> None:
-        """Make the votes of these pairs that are not there yet."""
+        """Request the votes on these pairs that do not exist yet."""
         prompts = {self._key(pair): render_judge_prompt(*pair) for pair in pairs}
         wanted = [(key, n) for key in prompts for n in range(self._config.votes)]
         self._asked.update(wanted)
@@ -131,14 +142,14 @@ class _Panel:
             asyncio.run(self._ask_all(missing, prompts))
 
     def mark(self, pair: Pair) -> tuple[float | None, float]:
-        """The median of a pair's votes, and how far apart they are."""
+        """The median of a pair's votes, and the difference of the highest and lowest."""
         key = self._key(pair)
         votes = [self._votes[key, n].score for n in range(self._config.votes)]
         scores = [score for score in votes if score is not None]
         return (median(scores), max(scores) - min(scores)) if scores else (None, 0.0)
 
     def facts(self, spread: float | None, anchors: dict[Anchor, float | None]) -> JudgeFacts:
-        """Calls, unreadable answers, tokens and cost of all votes that this result rests on."""
+        """Calls, unreadable completions, tokens and cost of all votes in this result."""
         votes = [self._votes[key] for key in self._asked]
         prompt, completion = (
             sum(getattr(vote, name) for vote in votes)
@@ -159,73 +170,108 @@ class _Panel:
 
     def _key(self, pair: Pair) -> str:
         text = f"{self._config.model}\x1f{render_judge_prompt(*pair)}"
+        if self._config.variation:
+            text += "\x1f" + json.dumps(self._config.variation, sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
-    async def _ask_all(self, missing: Sequence[Key], prompts: dict[str, str]) -> None:
-        """Rounds of calls side by side, each round kept before the next begins."""
-        size = self._config.concurrency
-        async with _client(self._config, self._api_key) as client:
-            with Progress("judge", len(missing), "votes") as progress:
-                for start in range(0, len(missing), size):
-                    batch = missing[start : start + size]
-                    calls = (self._ask_one(client, prompts[key], key, n) for key, n in batch)
-                    votes = await asyncio.gather(*calls)
-                    self._keep(votes)
-                    progress.advance(len(votes))
+    def unread(self) -> list[Vote]:
+        """The votes asked for so far that hold no mark."""
+        votes = [self._votes[key] for key in sorted(self._asked)]
+        return [vote for vote in votes if vote.score is None]
 
-    async def _ask_one(
-        self, client: openai.AsyncOpenAI, prompt: str, key: str, number: int
-    ) -> Vote:
-        bound: Any = {"type": "json_object"}
+    async def _ask_all(self, missing: Sequence[Key], prompts: dict[str, str]) -> None:
+        """Calls side by side, each vote on the disk as it comes; the first error ends them.
+
+        Calls that are in flight then may still be answered, and are paid for: they are kept too.
+        """
+        room = asyncio.Semaphore(self._config.concurrency)
+        client = ChatClient(
+            "judge", self._config, self._api_key, self._config.timeout_s, kept="votes"
+        )
+        failures: list[Exception] = []
+        writing = asyncio.Lock()
+
+        async def vote(key: str, number: int) -> None:
+            async with room:
+                if failures:
+                    return
+                try:
+                    found = await self._ask_one(client, prompts[key], key, number)
+                    self._unwritten.append(found)
+                    async with writing:  # whoever held it before may have written this one already
+                        await self._write()
+                except (EngineError, OSError) as error:
+                    failures.append(error)
+                progress.advance(1)
+
+        try:
+            with Progress("judge", len(missing), "votes") as progress:
+                await asyncio.gather(*(vote(key, number) for key, number in missing))
+        finally:
+            await client.close()
+        if failures:
+            raise failures[0]
+
+    async def _ask_one(self, client: ChatClient, prompt: str, key: str, number: int) -> Vote:
+        """One vote; without a mark where the answer, after all tries, can't be read."""
+        try:
+            found = await self._complete(client, prompt, number)
+        except CallFailed as error:
+            return Vote(key, number, None, 0, 0, str(error))
+        except TryAgain as error:
+            if error.is_unreadable:
+                return Vote(key, number, None, 0, 0, shorten(str(error)))
+            raise EngineError(
+                f"judge.base_url={self._config.base_url}: no vote ({error}); check judge.base_url, "
+                f"judge.model and {self._config.api_key_env}; votes so far are kept, run again"
+            ) from error
+        score = read_score(found.text)
+        text = "" if score is not None else shorten(found.text) or found.finish_reason
+        prompt_tokens, completion_tokens = (
+            int(found.usage.get(name, 0)) for name in ("prompt_tokens", "completion_tokens")
+        )
+        return Vote(key, number, score, prompt_tokens, completion_tokens, text)
+
+    async def _complete(self, client: ChatClient, prompt: str, number: int) -> Completion:
+        """The judge's completion; tried again with exponential backoff, or after what it asks."""
+        bound: dict[str, object] = {"type": "json_object"}
         if self._config.response_format == "json_schema":
             bound = {"type": "json_schema", "json_schema": _SCHEMA}
-        try:
-            completion = await client.chat.completions.create(
-                model=self._config.model,
-                messages=[{"role": "user", "content": prompt}],
-                temperature=0,
-                seed=number,
-                max_tokens=self._config.max_tokens,
-                response_format=bound,
-            )
-        except openai.OpenAIError as error:
-            raise EngineError(
-                f"judge.base_url={self._config.base_url}: no vote ({first_line(error)}); "
-                f"check judge.base_url, judge.model and {self._config.api_key_env}; votes so far "
-                "are kept, run again"
-            ) from error
-        text = completion.choices[0].message.content if completion.choices else None
-        usage = completion.usage
-        return Vote(
-            key,
-            number,
-            read_score(text or ""),
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
-        )
+        parameters = {
+            "temperature": 0,
+            "seed": number,
+            "max_tokens": self._config.max_tokens,
+            "response_format": bound,
+        }
+        for tries in range(self._config.max_retries):
+            try:
+                return await client.complete(prompt, parameters)
+            except TryAgain as error:
+                delay_s = min(_FIRST_DELAY_S * 2**tries, _LONGEST_DELAY_S)
+                await asyncio.sleep(min(max(delay_s, error.wait_s), _LONGEST_DELAY_S))
+        return await client.complete(prompt, parameters)
 
-    def _keep(self, votes: Sequence[Vote]) -> None:
-        lines = "".join(json.dumps(asdict(vote)) + "\n" for vote in votes)
-        self._journal.add_file(lines.encode())
-        self._votes |= {(vote.key, vote.vote): vote for vote in votes}
-
-
-def _client(config: JudgeConfig, api_key: str | None) -> openai.AsyncOpenAI:
-    is_loopback = urlsplit(config.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-    return openai.AsyncOpenAI(
-        base_url=config.base_url,
-        api_key=api_key or "none",  # local servers want none, the client insists on one
-        max_retries=config.max_retries,
-        timeout=config.timeout_s,
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback else None,
-    )
+    async def _write(self) -> None:
+        """Write the votes that have come since the last write."""
+        votes, self._unwritten = self._unwritten, []
+        if votes:
+            lines = "".join(json.dumps(asdict(vote)) + "\n" for vote in votes).encode()
+            write = self._journal.append if self._is_begun else self._journal.add_file
+            await asyncio.to_thread(write, lines)
+            self._is_begun = True
+            self._votes |= {(vote.key, vote.vote): vote for vote in votes}
 
 
 def _iter_votes(journal: Journal) -> Iterator[Vote]:
-    """The votes so far; a torn or foreign line is passed over, so its vote is asked for again."""
+    """The votes so far; without those that are asked for again.
+
+    Those are torn or foreign lines, and votes for which no completion came, so that none was paid.
+    """
     for line in journal.iter_lines():
         with contextlib.suppress(ValueError, TypeError):
-            yield Vote(**json.loads(line))
+            vote = Vote(**json.loads(line))
+            if vote.score is not None or vote.completion_tokens:
+                yield vote
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

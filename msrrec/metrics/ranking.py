@@ -1,11 +1,11 @@
-"""HitRatio@1 and ValidRatio, whole and by group of users; HR@k, NDCG@k and MRR of full rankings.
+"""HitRatio@1 and ValidRatio, in total and by group; HR@k, NDCG@k and MRR of full rankings.
 
-HitRatio@1 counts invalid outputs as misses (hits over all users), as the paper does. One target per
-user, so HR@k is Recall@k, and the ideal DCG is 1.
+HitRatio@1 counts invalid outputs as misses (hits over all users), as in the paper. There is one
+target per user, so HR@k equals Recall@k, and the ideal DCG is 1.
 
-Candidates with equal scores have no order. HR@k, NDCG@k and MRR are what a random order of them is
-expected to give, so scores that are all alike are worth as much as a random ranking. HitRatio@1 is
-of the one candidate that was chosen, whatever it ties with.
+Candidates with equal scores have no order. HR@k, NDCG@k and MRR are expected values over random
+orders of ties, so equal scores for all candidates are worth a random ranking. HitRatio@1 concerns
+only the chosen candidate, whatever it ties with.
 """
 
 import math
@@ -25,22 +25,22 @@ from msrrec.metrics.statistics import (
 from msrrec.schema import Example
 
 CUTOFFS = (1, 3, 5, 10)
-"""The k of HR@k and NDCG@k."""
+"""Values of k for HR@k and NDCG@k."""
 
 Scores = Sequence[float] | None
-"""One number a candidate, in the frozen order, higher is better; None where there are none."""
+"""One score per candidate, in the frozen order, higher is better; None without scores."""
 
 
 @dataclass(frozen=True)
 class Slots:
-    """What positions in the candidate list have to do with choices and hits; one entry a position.
+    """Choices and hits by position in the candidate list; one entry per position.
 
     Attributes:
-        num_users: Users whose target stands there.
-        hit_ratio: HitRatio@1 of those users; None without any.
-        num_chosen: Choices that fall there, right or wrong.
-        uniform_p_value: That all positions are chosen alike; None without a valid choice.
-        hit_p_value: That HitRatio@1 is the same at all positions; None where that can't be tested.
+        num_users: Number of users whose target is at the position.
+        hit_ratio: HitRatio@1 of those users; None if there are none.
+        num_chosen: Number of choices at the position, right or wrong.
+        uniform_p_value: P-value of equal choice of all positions; None without a valid choice.
+        hit_p_value: P-value of equal HitRatio@1 at all positions; None if it can't be tested.
     """
 
     num_users: tuple[int, ...]
@@ -52,9 +52,9 @@ class Slots:
 
 @dataclass(frozen=True)
 class Group:
-    """HitRatio@1 of the users whose count lies between ``low`` and ``high``, both ends in.
+    """HitRatio@1 of the users whose count is between ``low`` and ``high``, both included.
 
-    ``high`` is None where the group has no upper end.
+    ``high`` is None if the group has no upper end.
     """
 
     low: int
@@ -65,7 +65,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Groups:
-    """Users grouped by a count, and the p-value that HitRatio@1 is the same in all groups."""
+    """Users grouped by a count, and the p-value of equal HitRatio@1 in all groups."""
 
     rows: tuple[Group, ...]
     p_value: float | None
@@ -73,10 +73,10 @@ class Groups:
 
 @dataclass(frozen=True)
 class FullRanking:
-    """Metrics of whole rankings over all users.
+    """Metrics of full rankings over all users.
 
     Attributes:
-        num_scored: Users with scores; the others have the last rank.
+        num_scored: Number of users with scores; the others get the last rank.
         hr: HR@k by k.
         ndcg: NDCG@k by k.
         mrr: Mean reciprocal rank.
@@ -90,22 +90,21 @@ class FullRanking:
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """What the choices of one system are worth.
+    """Metrics of the choices of one system.
 
     Attributes:
-        num_users: All users, invalid outputs included.
-        num_hits: Users whose target was chosen.
-        num_valid: Users for whom a candidate was chosen at all.
+        num_users: Number of users, invalid outputs included.
+        num_hits: Number of users whose target was chosen.
+        num_valid: Number of users with a valid choice.
         hit_ratio: Hits over all users.
         valid_ratio: Valid choices over all users.
-        hit_ratio_valid: Hits over users with a valid choice; None without any.
-        hit_ratio_fallback: What HitRatio@1 is expected to be where a random candidate takes the
-            place of an invalid choice.
-        slots: By position in the candidate list.
-        history_length: By the number of purchases before.
-        popularity: By the number of training users of the target; None where it was not asked for.
-        ranking: Of the whole ranking; None where nothing was scored.
-        hit_bits: One bit a user, see ``pack_bits``.
+        hit_ratio_valid: Hits over users with a valid choice; None if there are none.
+        hit_ratio_fallback: Expected HitRatio@1 if a random candidate replaces each invalid choice.
+        slots: Choices and hits by position in the candidate list.
+        history_length: HitRatio@1 by length of the history.
+        popularity: HitRatio@1 by number of training users of the target; None if not computed.
+        ranking: Metrics of full rankings; None without scores.
+        hit_bits: One bit per user, see ``pack_bits``.
     """
 
     num_users: int
@@ -145,10 +144,11 @@ def rank_metrics(
     """Counts, HitRatio@1 over all users and among valid ones, ValidRatio, and groups of users.
 
     Args:
-        examples: One a user, at least one.
-        choices: The chosen item id of each, None where the output is invalid.
-        buyers: Training users of every item, for the groups by popularity; None leaves them out.
-        scores: Of the candidates of each example, for the whole ranking; None leaves it out.
+        examples: One example per user, at least one.
+        choices: The chosen item id of each example; None if the output is invalid.
+        buyers: Number of training users of every item, for groups by popularity; None for no such
+            groups.
+        scores: Scores of the candidates of each example, for full rankings; None for no rankings.
     """
     is_hit = hits(examples, choices)
     num_valid = sum(choice is not None for choice in choices)
@@ -203,7 +203,7 @@ def _fallback(examples: Sequence[Example], choices: Sequence[str | None]) -> Sha
 
 
 def pack_bits(flags: Sequence[bool]) -> str:
-    """One bit a user as hexadecimal digits, so that metrics.json can be paired with another's."""
+    """One bit per user as hexadecimal digits, so that evaluations can be compared user by user."""
     return np.packbits(np.array(flags, dtype=bool)).tobytes().hex()
 
 
@@ -244,7 +244,7 @@ def _groups(
     measure: Callable[[Example], int],
     bounds: Sequence[tuple[int, int | None]],
 ) -> Groups:
-    """HitRatio@1 by ranges of a count, both ends in, and a test that it is the same in all."""
+    """HitRatio@1 by ranges of a count, both ends included, and a test of equality."""
     values = [measure(example) for example in examples]
     users, num_hits = [], []
     for low, high in bounds:
@@ -259,14 +259,14 @@ def _groups(
 
 
 def target_rank(example: Example, scores: Sequence[float]) -> int:
-    """The worst of ``target_ranks``, by which settings are chosen on validation."""
+    """The worst of ``target_ranks``, used to choose settings on validation."""
     return target_ranks(example, scores)[-1]
 
 
 def target_ranks(example: Example, scores: Sequence[float]) -> range:
-    """The 1-based ranks that the target has in the orders of the candidates that tie with it.
+    """The possible 1-based ranks of the target over all orders of ties.
 
-    A score that is not a number stands before the target.
+    A score that is NaN ranks before the target.
 
     Raises:
         ValueError: If there is not one score a candidate, or the target's is not a number.
@@ -300,8 +300,7 @@ def reciprocal_ranks(ranks: Sequence[int]) -> list[float]:
 def _full_ranking(examples: Sequence[Example], scores: Sequence[Scores]) -> FullRanking | None:
     """HR@k, NDCG@k and MRR over all users; a user without scores has the last rank.
 
-    None where no user has any. Cutoffs that take in whole candidate lists say nothing and are left
-    out.
+    None if no user has scores. Cutoffs that include whole candidate lists are left out.
     """
     if not any(scores):
         return None
@@ -322,7 +321,7 @@ def _full_ranking(examples: Sequence[Example], scores: Sequence[Scores]) -> Full
 def _expected(
     ranks: Sequence[Sequence[int]], metric: Callable[[Sequence[int]], list[float]]
 ) -> Share:
-    """The mean over users of a metric's mean over the ranks that a user's target may have."""
+    """Mean over users of a metric's expected value over the target's possible ranks."""
     return _mean([math.fsum(metric(possible)) / len(possible) for possible in ranks])
 
 

@@ -1,6 +1,6 @@
-"""What a reasoning is worth by itself: complete, grounded, free of contradiction, not formulaic.
+"""Metrics of a reasoning by itself: complete, grounded, free of contradiction, not formulaic.
 
-Nothing here needs a reference or a model; ``text`` and ``judge`` have the metrics that do.
+They need neither a reference nor a model; such metrics are in ``text`` and ``judge``.
 """
 
 import re
@@ -21,11 +21,11 @@ _HEADINGS = {normalize_title(name) for names in STEPS.values() for name in names
 
 
 class Reasoned(Protocol):
-    """What is read of an output: its side, its reasoning and the 0-based candidate it answers."""
+    """The parts of an output that are measured: side, reasoning and 0-based candidate."""
 
     @property
     def side(self) -> str:
-        """Who wrote it; outputs of others than the sides with a chain are left out."""
+        """The side that wrote it; outputs without a chain are left out."""
         ...
 
     @property
@@ -41,19 +41,18 @@ class Reasoned(Protocol):
 
 @dataclass(frozen=True)
 class ReasoningMetrics:
-    """Figures of the reasonings of one variant.
+    """Metrics of the reasonings of one variant.
 
     Attributes:
-        num_users: Outputs that a chain belongs to.
-        complete: All steps of the chain are there.
-        grounded: Of the titles that a reasoning cites, the share that is in history or candidates;
-            None where nothing is cited.
-        num_cited: Cited titles of all users.
-        contradicted: The recommending step names one candidate and the answer another, over those
-            where both name one; None where there are none.
-        unique_sentences: Of all sentences of all users, the share that is different from the
-            others; None without any sentence.
-        num_words: Words of a reasoning.
+        num_users: Number of outputs that should have a chain.
+        complete: Share of outputs with all steps of the chain.
+        grounded: Share of cited titles that are in history or candidates; None if nothing is cited.
+        num_cited: Number of cited titles over all users.
+        contradicted: Share of outputs whose recommending step and answer name different candidates,
+            of those where both name one; None if there are none.
+        unique_sentences: Share of different sentences among all sentences of all users; None
+            without sentences.
+        num_words: Number of words per reasoning.
     """
 
     num_users: int
@@ -67,7 +66,7 @@ class ReasoningMetrics:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one reasoning says; ``contradicted`` is None where chain or answer names nothing."""
+    """Measurements of one reasoning; ``contradicted`` is None if chain or answer names nothing."""
 
     is_complete: bool
     num_cited: int
@@ -80,12 +79,12 @@ class _Reading:
 def reasoning_metrics(
     items: Mapping[str, Item], examples: Sequence[Example], outputs: Sequence[Reasoned]
 ) -> ReasoningMetrics | None:
-    """All figures over the outputs that a chain belongs to; None where there are none.
+    """All metrics over the outputs that should have a chain; None if there are none.
 
     Args:
         items: The catalogue.
-        examples: One a user.
-        outputs: One an example, in their order.
+        examples: One example per user.
+        outputs: One output per example, in their order.
     """
     found = [
         _read(items, example, output, side)
@@ -127,7 +126,7 @@ def _read(items: Mapping[str, Item], example: Example, output: Reasoned, side: S
     both = isinstance(named, int) and output.index is not None
     return _Reading(
         is_complete=isinstance(chain, Chain),
-        num_cited=len(cited) + bool(last),  # a recommending step cites by its nature
+        num_cited=len(cited) + bool(last),  # a recommending step always cites a title
         num_grounded=grounded + bool(last and find_titles(last, candidates)),
         contradicted=named != output.index if both else None,
         sentences=tuple(s.strip() for s in _SENTENCE.split(reasoning) if s.strip()),
@@ -136,13 +135,13 @@ def _read(items: Mapping[str, Item], example: Example, output: Reasoned, side: S
 
 
 def cited_titles(reasoning: str) -> list[str]:
-    """What is set off as a title: two words or more in quotes or bold that name no step."""
+    """Texts that are marked as titles: two or more words in quotes or bold, and no step's name."""
     spans = (next(filter(None, groups)).strip('"“” ') for groups in _QUOTED.findall(reasoning))
     return [s for s in spans if len(s.split()) > 1 and normalize_title(s) not in _HEADINGS]
 
 
 def is_grounded(cited: str, titles: Sequence[str]) -> bool:
-    """Whether it is one of ``titles``, or words from within one, as long ones are often cut."""
+    """Whether a cited text is one of ``titles``, or a part of one, as long ones are often cut."""
     wanted = normalize_title(cited)
     pattern = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
     return bool(wanted) and any(pattern.search(normalize_title(t)) for t in titles)

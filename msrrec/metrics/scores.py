@@ -1,4 +1,4 @@
-"""What metrics of texts take and give: pairs of texts, figures, and how they were measured."""
+"""Inputs and outputs of text metrics: pairs of texts, values, and how they were measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ Pair = tuple[str, str]
 """Hypothesis and reference."""
 
 Anchor = Literal["itself", "another user's", "code"]
-"""What a reference is held against to see whether a judge can be trusted."""
+"""Text that a reference is compared with to test a judge."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One metric over pairs.
+    """The values of one metric over pairs.
 
     Attributes:
-        values: One a pair; None where the pair can't be measured.
-        note: With what it was measured, which decides how high it is.
+        values: One value per pair; None if the pair can't be measured.
+        note: The model or library of the measurement, which affects its scale.
     """
 
     values: Sequence[float | None]
@@ -26,16 +26,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class JudgeFacts:
-    """How a judge was asked and what it is worth.
+    """How a judge was asked, and how reliable it is.
 
     Attributes:
-        model: Its name.
-        votes: Votes a pair.
-        spread: Highest minus lowest vote of a pair, on average; None where no vote was readable.
-        anchors: Mean mark of each kind of anchor; None where that kind has no pair.
-        num_calls: Votes that the marks and anchors rest on, earlier runs' included.
-        failure_rate: Share of them that could not be read.
-        cost: In the currency of the prices; None where a price is not set.
+        model: Name of the judge.
+        votes: Number of votes per pair.
+        spread: Mean over pairs of the highest minus the lowest vote; None if no vote was readable.
+        anchors: Mean mark of each kind of anchor; None if that kind has no pair.
+        num_calls: Number of votes behind the marks and anchors, earlier runs included.
+        failure_rate: Share of votes that could not be read.
+        cost: Cost in the currency of the prices; None if a price is not set.
     """
 
     model: str
@@ -51,11 +51,11 @@ class JudgeFacts:
 
 @dataclass(frozen=True)
 class Judged:
-    """The marks of some pairs.
+    """The judge's marks of some pairs.
 
     Attributes:
-        values: The median of each pair's votes, from 0 to 100; None where none could be read.
-        facts: How they were made.
+        values: The median of each pair's votes, from 0 to 100; None if no vote could be read.
+        facts: How the judge was asked, and how reliable it is.
     """
 
     values: list[float | None]

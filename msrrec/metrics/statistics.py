@@ -1,7 +1,7 @@
-"""How sure a figure is: intervals of shares, and paired tests between systems.
+"""Statistical certainty: intervals of shares, and paired tests between systems.
 
-Systems are judged on the same users, so two of them are compared user by user and not by whether
-their intervals overlap.
+Systems are judged on the same users, so they are compared user by user, and not by whether their
+intervals overlap.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
-"""Below it a difference is called one, after the correction for the number of comparisons."""
+"""Corrected p-values below this level count as a difference."""
 POWER = 0.8
 
 _NUM_RESAMPLES = 9_999
@@ -20,7 +20,7 @@ _NUM_RESAMPLES = 9_999
 
 @dataclass(frozen=True)
 class Share:
-    """A share of cases with its 95% Wilson interval, all in [0, 1]."""
+    """A share with its 95% Wilson interval, all in [0, 1]."""
 
     value: float
     low: float
@@ -29,15 +29,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two systems on the same users.
+    """The comparison of two systems on the same users.
 
     Attributes:
-        first_only: Users that only the first system got right.
-        second_only: Users that only the second one got right.
-        p_value: Exact McNemar, two-sided; 1 where they never differ.
+        first_only: Number of users that only the first system got right.
+        second_only: Number of users that only the second system got right.
+        p_value: P-value of the exact two-sided McNemar test; 1 if they never differ.
         difference: First HitRatio@1 minus second.
-        low: Of the difference, 95% percentile bootstrap over users.
-        high: Of the difference.
+        low: Lower end of the difference's 95% interval, percentile bootstrap over users.
+        high: Upper end of that interval.
     """
 
     first_only: int
@@ -49,7 +49,7 @@ class Paired:
 
 
 def wilson(count: int, total: int) -> Share | None:
-    """The share ``count / total``; None where there are no cases."""
+    """The share ``count / total`` with its interval; None if ``total`` is 0."""
     from scipy.stats import binomtest  # a second to import
 
     if total == 0:
@@ -59,7 +59,7 @@ def wilson(count: int, total: int) -> Share | None:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
-    """Whether two systems' hits differ, from the users on whom they disagree.
+    """The comparison of two systems' hits, from the users on whom they disagree.
 
     Raises:
         ValueError: If the two have different lengths.
@@ -77,10 +77,10 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
 
 
 def _resampled_difference(first_only: int, second_only: int, num_users: int) -> tuple[float, float]:
-    """The interval of a paired difference of hits.
+    """The bootstrap interval of a paired difference of hits.
 
-    A resample of users is one multinomial draw of how many of them each system alone got right, so
-    nothing of the size of users times resamples is made.
+    In a resample of users, the numbers that only one system got right follow a multinomial
+    distribution. Drawing these numbers avoids arrays of users times resamples.
     """
     if not num_users:
         return 0.0, 0.0
@@ -92,12 +92,12 @@ def _resampled_difference(first_only: int, second_only: int, num_users: int) -> 
 
 
 def mean_interval(values: Sequence[float]) -> Share | None:
-    """The mean of any metric over users with its 95% percentile bootstrap; None without users."""
+    """The mean of a metric over users with its 95% percentile bootstrap; None without users."""
     from scipy.stats import bootstrap  # a second to import
 
     if not values:
         return None
-    if min(values) == max(values):  # one value, or all alike: resampling changes nothing
+    if min(values) == max(values):  # all values are equal: resampling changes nothing
         return Share(values[0], values[0], values[0])
     found = bootstrap(
         (np.asarray(values, dtype=float),),
@@ -112,7 +112,7 @@ def mean_interval(values: Sequence[float]) -> Share | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order given: each is at least the raw one, at most 1."""
+    """P-values after Holm's step-down correction, in the order given, each at most 1."""
     order = sorted(range(len(p_values)), key=lambda n: p_values[n])
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, n in enumerate(order):
@@ -122,20 +122,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_difference(num_users: int, discordant: float, num_tests: int = 1) -> float | None:
-    """The smallest difference of two HitRatios on the same users found in 4 of 5 such studies.
+    """The smallest difference of HitRatios on the same users that is found with probability 0.8.
 
     For McNemar's test at 5%, two-sided (Connor 1987), at the level of Holm's first step where there
     are several tests. Two systems on different users of equal
     HitRatio p differ like paired ones with ``discordant = 2 p (1 - p)``.
 
     Args:
-        num_users: Users of the comparison.
-        discordant: Share of them on whom just one of the two is right, in [0, 1].
-        num_tests: Tests that are corrected together, this one included.
+        num_users: Number of users of the comparison.
+        discordant: Share of users on whom exactly one system is right, in [0, 1].
+        num_tests: Number of tests corrected together, this one included.
 
     Returns:
-        A difference in [0, 1]; None without users, or where not even the largest possible one,
-        ``discordant`` itself, would be found.
+        A difference in [0, 1]; None without users, or if even the largest possible one,
+        ``discordant``, would not be found.
     """
     from scipy.stats import norm  # a second to import
 
@@ -150,16 +150,16 @@ def detectable_difference(num_users: int, discordant: float, num_tests: int = 1)
 
 
 def uniform_p_value(counts: Sequence[int]) -> float | None:
-    """Chi-square test that all slots are equally likely; None where nothing was counted."""
+    """P-value of a chi-square test that all positions are equally likely; None without counts."""
     from scipy.stats import chisquare  # a second to import
 
     return float(chisquare(counts).pvalue) if sum(counts) else None
 
 
 def independence_p_value(num_hits: Sequence[int], num_users: Sequence[int]) -> float | None:
-    """Chi-square test that groups of users have the same HitRatio; None where that can't be asked.
+    """P-value of a chi-square test of equal HitRatio in groups; None if it can't be tested.
 
-    Groups without users are left out; two groups, one hit and one miss are the least.
+    Groups without users are left out. The test needs at least two groups, one hit and one miss.
     """
     from scipy.stats import chi2_contingency  # a second to import
 

@@ -1,33 +1,35 @@
-"""Reasoning against its reference by a library or a local model: METEOR, BERTScore, GPTScore.
+"""Metrics of a reasoning against its reference: METEOR, BERTScore, GPTScore.
 
-Each scorer takes pairs of (hypothesis, reference) and gives one figure a pair, in order. None of
-them knows whether a reasoning is right: they measure likeness.
+Each function takes pairs of (hypothesis, reference) and gives one value per pair, in order. They
+measure similarity, not correctness.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from msrrec.config import ModelConfig
-from msrrec.errors import EngineError, first_line
+from msrrec.errors import EngineError, ModelError, first_line
+from msrrec.loading import load_causal, load_tokenizer
 from msrrec.metrics.scores import Pair, Scores
-from msrrec.models import locate_base
+from msrrec.models import ModelSource, locate_base
+from msrrec.weights import check_place, check_source
 
 _LINK = " In other words, "
-"""Between the two texts of GPTScore, as its authors' code has it."""
+"""Text between the two texts of GPTScore, as in its authors' code."""
 
 
 class _NoWordNet:
-    """Stands in where WordNet is not installed: no word has a synonym."""
+    """A replacement for a missing WordNet: no word has a synonym."""
 
     def synsets(self, _: str) -> list[Any]:
         return []
 
 
 def meteor(pairs: Sequence[Pair]) -> Scores:
-    """METEOR (Banerjee and Lavie 2005) through NLTK, in [0, 1], on lower-cased words.
+    """METEOR (Banerjee and Lavie 2005) from NLTK, in [0, 1], on lower-cased words.
 
-    Words are runs of letters or of punctuation. Synonyms count where NLTK finds its WordNet corpus;
-    without, only equal words and equal stems match, and the note says so.
+    Words are runs of letters or of punctuation. Synonyms count if NLTK finds its WordNet corpus;
+    otherwise only equal words and equal stems match, and the note says so.
     """
     from nltk.tokenize import wordpunct_tokenize  # NLTK takes a second to import
     from nltk.translate.meteor_score import meteor_score
@@ -45,7 +47,7 @@ def meteor(pairs: Sequence[Pair]) -> Scores:
 
 
 def _wordnet() -> tuple[Any, str | None]:
-    """NLTK's WordNet and its version, or a stand-in."""
+    """NLTK's WordNet and its version, or a replacement without synonyms."""
     from nltk.corpus import wordnet
 
     try:
@@ -59,11 +61,12 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
     """BERTScore F1 (Zhang et al. 2019), without idf weights and not rescaled to a baseline.
 
     Args:
-        pairs: An empty hypothesis has 0.
-        model: A name that bert-score knows, or a folder.
-        num_layers: Which layer's output is compared; a folder needs it.
+        pairs: Pairs; an empty hypothesis has the value 0.
+        model: A model name that bert-score knows, or a folder.
+        num_layers: Number of the layer whose output is compared; required for a folder.
 
     Raises:
+        ModelError: If it names no folder and no hub's model, or the folder's files are damaged.
         EngineError: If bert-score can't be imported or can't use the model.
     """
     try:
@@ -73,6 +76,7 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
             "evaluate.bertscore_model: bert-score can't be imported, though msrrec depends on it; "
             "install msrrec again, or bert-score by itself: pip install bert-score"
         ) from error
+    check_place(model)
     written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
     values = [0.0] * len(pairs)
     if written:
@@ -95,20 +99,21 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
 def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
     """GPTScore (Fu et al. 2023): how likely each text is after the other, at most 0.
 
-    The mean natural log-probability a token of the hypothesis after the reference, and of the
-    reference after the hypothesis, and of the two figures the mean. Not the score of 0 to 100 that
-    papers on recommendation call GPTScore: that is ``judge_0_100``.
+    It is the mean of two figures: the mean log-probability per token of the hypothesis after the
+    reference, and of the reference after the hypothesis. It is not the mark of 0 to 100 that papers
+    on recommendation call GPTScore; that is ``judge_0_100``.
 
     Args:
-        pairs: Long texts are cut to the model's positions; a pair with an empty text has no score,
-            as nothing is surer than to write nothing.
+        pairs: Pairs; long texts are cut to the model's positions. A pair with an empty text has no
+            value, as an empty text would always be the most likely one.
         model: ``embedded``, a folder or a hub name.
 
     Raises:
-        EngineError: If the model can't be loaded.
-        ModelError: If it names a folder that holds none.
+        ModelError: If it names no model, or one that can't be loaded.
     """
-    continuation = _load_continuation(locate_base(ModelConfig(name_or_path=model)).path)
+    source = locate_base(ModelConfig(name_or_path=model))
+    check_source(source)
+    continuation = _load_continuation(source)
     values = [_mean_of_both(continuation, *pair) for pair in pairs]
     return Scores(values, f"{model}, mean of both directions")
 
@@ -123,30 +128,26 @@ def _mean_of_both(
     return (after_reference + after_hypothesis) / 2
 
 
-def _load_continuation(model: str) -> Callable[[str, str], float]:
-    """The mean log-probability of a text's tokens after a prefix, under a causal model."""
+def _load_continuation(source: ModelSource) -> Callable[[str, str], float]:
+    """A function for the mean log-probability of a text after a prefix, under a causal model."""
     import torch  # seconds to import
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # A processor computes in float32 whatever type the weights are stored in: many can only imitate
     # bfloat16, slowly, and its rounding moves a score by a hundredth between two of them.
     dtype = "auto" if device == "cuda" else torch.float32
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"evaluate.gptscore_model={model}: can't be loaded ({first_line(error)}); "
-            "expected a folder or hub name of a causal language model"
-        ) from error
+        tokenizer = load_tokenizer(source)
+        network = load_causal(source, dtype=dtype).eval()
+    except ModelError as error:
+        raise ModelError(f"evaluate.gptscore_model: {error}") from error
     network.to(device)
     longest = getattr(network.config, "max_position_embeddings", 2048)
 
     def score(prefix: str, text: str) -> float:
         head = tokenizer.encode(prefix, add_special_tokens=False)
         tail = tokenizer.encode(text, add_special_tokens=False)[: longest // 2]
-        head = head[-(longest - len(tail)) :]  # the nearest words stay
+        head = head[-(longest - len(tail)) :]  # keep the words nearest to the text
         ids = torch.tensor([head + tail], device=network.device)
         with torch.inference_mode():
             logits = network(ids).logits[0, len(head) - 1 : -1].float()

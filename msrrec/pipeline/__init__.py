@@ -1,1 +1,1 @@
-"""The stages in order: the demo and the sweep."""
+"""Pipelines of several stages: the demo and the sweep."""

@@ -1,4 +1,4 @@
-"""The whole road on the embedded world or a shop's files, each stage as its own command runs it."""
+"""All stages on the embedded world or a shop's files, each run as by its own command."""
 
 import json
 import logging
@@ -45,12 +45,12 @@ SERVICE_START_S = 180.0
 
 @dataclass(frozen=True)
 class Road:
-    """One walk through all stages.
+    """One run of all stages.
 
     Attributes:
-        out: Folder of everything.
+        out: Output folder of all stages.
         config: Settings of all stages.
-        preset: What ``--config`` takes to reach those settings, but for what commands name.
+        preset: Value of ``--config`` that these settings started from.
     """
 
     out: str
@@ -58,37 +58,36 @@ class Road:
     preset: str
 
     def run(self, row: Stage, call: Call, command: Sequence[str]) -> Summary:
-        """Run a stage, and say the command that does the same by hand."""
-        sections = list(dict.fromkeys(name.partition(".")[0] for name in row.sections))
-        changed = changed_settings(call.config, load_config(self.preset), sections)
+        """Run a stage, and log the command that does the same."""
+        changed = changed_settings(call.config, load_config(self.preset), row.config_sections)
         announce([*command, "--config", self.preset, *changed])
         return row.run(call)
 
     def place(self, *parts: str) -> str:
-        """A folder of this walk."""
+        """A folder inside the output folder."""
         return storage.join(self.out, *parts)
 
     @property
     def dataset(self) -> str:
-        """Where the dataset lies."""
+        """Folder of the dataset."""
         return self.place("dataset")
 
     def prepare(self, source: str, files: Mapping[str, str | None]) -> None:
-        """Purchases to the dataset."""
+        """Prepare the dataset."""
         inputs = {name: path for name, path in files.items() if path is not None}
         call = Call(self.dataset, self.config, inputs, {"source": source})
         named = [word for name, path in inputs.items() for word in (f"--{name}", path)]
         self.run(PREPARE, call, ["prepare", "--source", source, *named, "--out", call.out])
 
     def synthesize(self, name: str, config: RunConfig) -> str:
-        """The teacher's paths, into a folder of that name."""
+        """Synthesize reasoning paths into a folder of that name."""
         call = Call(self.place(name), config, {"dataset": self.dataset})
         command = ["synthesize", "--dataset", self.dataset, "--out", call.out]
         self.run(SYNTHESIZE, call, command)
         return call.out
 
     def train(self, name: str, reasoning: str | None, config: RunConfig) -> str:
-        """A model, into a folder of that name."""
+        """Train a model into a folder of that name."""
         inputs = {"dataset": self.dataset} | ({"reasoning": reasoning} if reasoning else {})
         call = Call(self.place(name), config, inputs)
         named = ["--reasoning", reasoning] if reasoning else []
@@ -97,13 +96,13 @@ class Road:
         return call.out
 
     def evaluate_baseline(self, name: str) -> None:
-        """A baseline's figures."""
+        """Evaluate a baseline."""
         call = Call(self.evaluation(name), self.config, {"dataset": self.dataset}, {"system": name})
         command = ["evaluate", "--dataset", self.dataset, "--model", name, "--out", call.out]
         self.run(EVALUATE_BASELINE, call, command)
 
     def evaluate(self, model: str, name: str, variants: Sequence[Mode]) -> None:
-        """A model's figures under the name that tables show."""
+        """Evaluate a model; ``name`` is its name in tables."""
         inputs = {"dataset": self.dataset, "model": model}
         options = {"variants": list(variants), "name": name}
         call = Call(self.evaluation(name), self.config, inputs, options)
@@ -112,26 +111,26 @@ class Road:
         self.run(EVALUATE, call, [*command, "--name", name, *named])
 
     def score(self, name: str, references: str) -> None:
-        """The reasoning of an evaluation against the references."""
+        """Score the reasoning of an evaluation against the references."""
         out = self.evaluation(name)
         inputs = {"dataset": self.dataset, "evaluation": out, "references": references}
         command = ["score", out, "--dataset", self.dataset, "--references", references]
         self.run(SCORE, Call(out, self.config, inputs), command)
 
     def evaluation(self, name: str) -> str:
-        """Where a system's evaluation lies."""
+        """Folder of a system's evaluation."""
         return self.place("evaluations", name.lower().replace("/", "-").replace(" ", "-"))
 
 
 def run_demo(
     out: str, config: RunConfig, preset: str, source: str, files: Mapping[str, str | None]
 ) -> Summary:
-    """Prepare, synthesize, train twice, evaluate and score, report, serve, and ask once.
+    """Run all stages, serve the trained model, and request one recommendation.
 
     Args:
-        out: Folder of everything; finished stages in it are skipped.
+        out: Output folder; finished stages in it are skipped.
         config: Settings of all stages.
-        preset: The preset or file that the settings began from.
+        preset: The preset or file that the settings started from.
         source: As ``prepare`` takes it; ``demo`` is the embedded world.
         files: ``interactions`` and ``items`` of any other source.
     """
@@ -164,12 +163,12 @@ def run_demo(
 
 
 def announce(command: Sequence[str]) -> None:
-    """Say a command as a person would type it."""
+    """Log a command as a person would type it."""
     logger.info("$ msrrec %s", shlex.join(command))
 
 
 def ask_service(model: str, dataset: Dataset, config: RunConfig) -> dict[str, Any]:
-    """Start ``msrrec serve``, ask it for one test user's recommendation over HTTP, and end it."""
+    """Start ``msrrec serve``, request one test user's recommendation over HTTP, and stop it."""
     port = config.serve.port
     command = [sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", str(port)]
     command += [
@@ -221,7 +220,7 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(report: Summary, answer: dict[str, Any], domain: str) -> None:
-    """The table, the served recommendation, and where to look next, on stderr."""
+    """Print the table, the served recommendation, and the report's path on stderr."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -246,4 +245,4 @@ def _show(report: Summary, answer: dict[str, Any], domain: str) -> None:
     console.print("The service answered over HTTP:")
     shown = {key: answer[key] for key in ("item", "side", "agreement", "reasoning", "perplexity")}
     console.print_json(data=shown)
-    console.print(f"Look next: {report['page']} in a browser", markup=False)
+    console.print(f"Open {report['page']} in a browser", markup=False)

@@ -1,7 +1,7 @@
 """The paper's Figure 6: training and evaluation at several weights of the two losses.
 
-Ray Tune runs the points, each with the library's own training and evaluation. Every point's folder
-holds finished stages like any other, so a killed sweep goes on, and a wider one adds points.
+Ray Tune runs the points with the usual stages. Every point's folder holds finished stages, so a
+killed sweep can be resumed and a sweep can be extended.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ def sweep(
     """Train and evaluate at every alpha, then write ``sweep.json`` and ``index.html``.
 
     Args:
-        dataset: From ``msrrec prepare``.
-        reasoning: From ``msrrec synthesize``.
+        dataset: Dataset made by ``msrrec prepare``.
+        reasoning: Folder made by ``msrrec synthesize``.
         out: A folder that all nodes share.
         config: Sections ``sweep``, ``train``, ``model``, ``inference`` and ``evaluate``.
-        variants: What is evaluated.
+        variants: Variants to evaluate.
 
     Raises:
         MsrRecError: What a point raised.
@@ -43,6 +43,7 @@ def sweep(
     if "://" in out:
         raise DataError(f"{out}: found a URI; expected a folder that all nodes share")
     folder = Path(out).expanduser().absolute()
+    dataset, reasoning = (storage.absolute(path) for path in (dataset, reasoning))
     alphas = sorted(config.sweep.alphas)
 
     def run(alpha: float) -> None:
@@ -63,11 +64,11 @@ def sweep(
 def run_points(
     run: Callable[[float], None], alphas: Sequence[float], folder: Path, concurrency: int
 ) -> None:
-    """Run every point on Ray Tune; the first that fails ends the sweep.
+    """Run every point on Ray Tune; the first failure ends the sweep.
 
-    A point holds no resources itself, as its workers and engines ask for theirs: Ray Train and Ray
-    Data do so beside the trial's placement group, which plain tasks could not leave. Tune's records
-    are thrown away: what is finished is known by its stages.
+    A point reserves no resources itself: its workers and engines get theirs outside the trial's
+    placement group, through Ray Train and Ray Data. Tune's own records are discarded, as stages
+    record what is finished.
 
     Raises:
         MsrRecError: What a point raised.
@@ -95,7 +96,7 @@ def run_points(
         ),
     )
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # Tune names folders that won't be there
+        with contextlib.redirect_stdout(io.StringIO()):  # Tune prints deleted folders
             results = tuner.fit()
     finally:
         shutil.rmtree(folder / _TUNE, ignore_errors=True)
@@ -129,12 +130,12 @@ def run_point(
 
 
 def name_of(alpha: float) -> str:
-    """The folder of a point."""
+    """Name of a point's folder."""
     return f"alpha-{alpha:g}"
 
 
 def read_point(folder: Path, alpha: float) -> SweepPoint:
-    """What came out at one alpha."""
+    """The result at one alpha."""
     point = str(folder / name_of(alpha))
     trained = storage.read_json(storage.join(point, "model", storage.RECORD))["summary"]
     evaluated = EvaluationResult.load(storage.join(point, "predictions"))

@@ -1,6 +1,6 @@
-"""The work of each stage: from what a call names to the library's own function.
+"""The work of each stage: calls the library's functions with the contents of a ``Call``.
 
-Everything heavy is imported when its stage runs.
+Heavy modules are imported only when their stage runs.
 """
 
 from contextlib import nullcontext as no_ray
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
-from msrrec.stage import Call, Summary
+from msrrec.stage import Call, Summary, decisive_settings
 
 if TYPE_CHECKING:
     from msrrec.data.sources import Inputs
 
 
 def check_prepare(call: Call) -> None:
-    """Refuse files that are not there and settings that the source would ignore.
+    """Refuse missing files and settings that the source would ignore.
 
     Raises:
-        MsrRecError: If there are any.
+        MsrRecError: If a file is missing or a setting would be ignored.
     """
     _find_inputs(call)
 
 
 def prepare(call: Call) -> Summary:
-    """Raw purchases to a dataset; Ray is started where they are many."""
+    """Turn raw purchases into a dataset; Ray is started for large inputs."""
     from msrrec.data.prepare import prepare
 
     named = call.inputs.get("interactions"), call.inputs.get("items")
@@ -40,40 +40,94 @@ def _find_inputs(call: Call) -> "Inputs":
     return check(call.options["source"], *named, call.out, call.config.data)
 
 
+def check_synthesize(call: Call) -> None:
+    """Refuse a dataset without examples, a cap on money without prices, and damaged weights.
+
+    Raises:
+        MsrRecError: If nothing could be asked, or a teacher's weights are missing or damaged.
+    """
+    from msrrec.models import locate_model
+    from msrrec.synthesis.synthesize import estimate_run
+    from msrrec.weights import check_source
+
+    estimate_run(_dataset(call), call.out, call.config)
+    for endpoint in call.config.teacher.endpoints:
+        if endpoint.engine == "vllm":
+            check_source(locate_model(endpoint.model))
+
+
+def local_teacher_settings(call: Call) -> dict[str, object]:
+    """The settings of inference, if a teacher's weights are loaded here."""
+    is_local = any(endpoint.engine == "vllm" for endpoint in call.config.teacher.endpoints)
+    return {"inference": decisive_settings(call.config, "inference")} if is_local else {}
+
+
 def synthesize(call: Call) -> Summary:
-    """A dataset to reasoning paths."""
+    """Make reasoning paths for a dataset."""
     from msrrec.synthesis.synthesize import synthesize
 
     return synthesize(_dataset(call), call.out, call.config, call.keys)
 
 
 def check_train(call: Call) -> None:
-    """Refuse a base model or reasoning that is missing.
+    """Refuse missing reasoning, and a base model that is missing or not whole.
 
     Raises:
         ConfigError: If reasoning is to be trained on and none is named.
-        ModelError: If the settings name a folder that holds no model.
+        ModelError: If the settings name no model, or one whose files are damaged.
     """
     from msrrec.errors import ConfigError
     from msrrec.models import locate_base
+    from msrrec.weights import check_source
 
+    if "://" in call.out:
+        raise ConfigError(
+            f"--out {call.out}: found a URI; training writes to a folder that all nodes share, "
+            "such as a mounted volume"
+        )
     if call.config.train.reasoning and "reasoning" not in call.inputs:
         raise ConfigError(
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
             "or set train.reasoning=false to train without"
         )
-    locate_base(call.config.model)
+    check_source(locate_base(call.config.model))
+
+
+def probe_train(call: Call) -> None:
+    """Refuse a base model whose tensors are not all there, or places of LoRA that are tied.
+
+    Raises:
+        ConfigError: If the places are tied.
+        ModelError: If the model is not whole.
+    """
+    from msrrec.models import locate_base
+    from msrrec.training.model import probe_for_training
+
+    probe_for_training(locate_base(call.config.model), call.config.train.lora)
 
 
 def train(call: Call) -> Summary:
-    """A dataset and its paths to a model."""
+    """Train a model on a dataset and its paths."""
     from msrrec.training.loop import train
 
     return train(_dataset(call), call.inputs.get("reasoning"), call.out, call.config)
 
 
+def probe_evaluate(call: Call) -> None:
+    """Refuse a model whose tokenizer, chat template or tensors are not whole.
+
+    Raises:
+        ModelError: If they are not.
+    """
+    from msrrec.loading import probe_for_inference
+    from msrrec.models import locate_model
+
+    source = locate_model(call.inputs["model"], call.config.model)
+    probe_for_inference(source, call.config.inference)
+
+
 def evaluate(call: Call) -> Summary:
-    """A model to its figures on the frozen examples."""
+    """Evaluate a model on the frozen examples."""
     from msrrec.evaluation.evaluate import evaluate
 
     return evaluate(
@@ -86,23 +140,56 @@ def evaluate(call: Call) -> Summary:
     )
 
 
+def check_evaluate(call: Call) -> None:
+    """Refuse a missing or damaged model, or a gate's evaluation that is missing.
+
+    Raises:
+        ModelError: If the model is missing, or its files are damaged.
+        DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset.
+    """
+    from msrrec.evaluation.fusion_study import load_gate
+    from msrrec.models import locate_model
+    from msrrec.weights import check_source
+
+    check_source(locate_model(call.inputs["model"], call.config.model))
+    if call.config.evaluate.gate:
+        load_gate(call.config.evaluate.gate, _dataset(call))
+
+
+def baseline_settings(call: Call) -> dict[str, object]:
+    """The settings that decide a baseline's result."""
+    from msrrec.baselines import BASELINES
+
+    entry, seed = BASELINES[call.options["system"]], call.config.inference.seed
+    return {"seed": seed, "revision": entry.revision, **entry.decisive(call.config)}
+
+
 def evaluate_baseline(call: Call) -> Summary:
-    """A baseline to its figures on the frozen examples."""
+    """Evaluate a baseline on the frozen examples."""
     from msrrec.evaluation.evaluate import evaluate_baseline
 
     return evaluate_baseline(_dataset(call), call.options["system"], call.out, call.config)
 
 
 def score(call: Call) -> Summary:
-    """An evaluation's reasoning against the teacher's."""
+    """Score an evaluation's reasoning against the teacher's."""
     from msrrec.evaluation.score import score_evaluation
 
     key = call.keys.get(call.config.judge.api_key_env)
     return score_evaluation(_dataset(call), call.out, call.inputs["references"], call.config, key)
 
 
+def check_sweep(call: Call) -> None:
+    """Refuse what training would refuse, and an output that is no shared folder.
+
+    Raises:
+        MsrRecError: If training could not begin.
+    """
+    check_train(call)
+
+
 def sweep(call: Call) -> Summary:
-    """Training and evaluation at several weights of the losses."""
+    """Train and evaluate at several weights of the losses."""
     from msrrec.pipeline.sweep import sweep
 
     return sweep(

@@ -1,1 +1,1 @@
-"""The reasoning chain: every prompt that any model sees, and the parser of what comes back."""
+"""The reasoning chain: all prompts that models see, and the parsers of their outputs."""

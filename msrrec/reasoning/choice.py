@@ -1,7 +1,7 @@
-"""Which candidate a recommending step names, in prose as models write it.
+"""Which candidate a recommending step names, in the prose of a teacher.
 
-A student's answer is held to ``match_title`` alone; this one reads a teacher's sentences, which
-shorten titles, set them in quotes and compare them with others.
+Teachers shorten titles, put them in quotes and compare them with others, and all that is read here.
+A student's answer must satisfy ``match_title`` instead.
 """
 
 import re
@@ -40,20 +40,20 @@ _CONTRAST = re.compile(
     re.IGNORECASE,
 )
 _HEAD_CHARS = 200
-"""A label is looked for in so many characters of a line."""
+"""Number of characters of a line in which a label is searched."""
 _MAX_NAMES = _MAX_SENTENCES = 50
-"""No step needs more, and a text of thousands would take as many comparisons."""
+"""Limits on names and sentences read per step, so that a huge text does not take too long."""
 
 
 def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFailure:
-    """The 0-based index of the candidate that the recommending step names, or why not.
+    """The 0-based index of the candidate that the recommending step names, or why none.
 
-    In order: its first line or sentence is a title; it begins with one and goes on after a full
-    stop, a dash or the like; exactly one labelled, quoted or bold text is one; exactly one is in
-    the sentences that recommend; it begins with one at all; exactly one is mentioned; exactly one
-    list number such as ``(3)`` is, and no title. Titles may be shortened as in
-    ``match_short_title`` where they stand alone. A list number that is another candidate's makes
-    the step ambiguous.
+    The first rule that finds a candidate decides: 1. the first line or sentence is a title; 2. the
+    step begins with a title and continues after a full stop, a dash or the like; 3. exactly one
+    labelled, quoted or bold text is a title; 4. exactly one title is in the recommending sentences;
+    5. the step begins with a title; 6. exactly one title is mentioned; 7. exactly one list number
+    such as ``(3)`` is mentioned, and no title. Titles that stand alone may be shortened as in
+    ``match_short_title``. If a list number belongs to another candidate, the step is ambiguous.
     """
     step = step.strip()
     index = _find_choice(step, candidates)
@@ -76,7 +76,7 @@ def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
     found = find_titles(step, candidates, short=True)
     begun = [i for i in found if _begins_with(step, i, candidates)]
     ended = [i for i in begun if _begins_with(step, i, candidates, r"\W*[.:;,!?()\-\"'*]")]
-    quoted = _named_apart(step, candidates)
+    quoted = _named_alone(step, candidates)
     recommended = _recommended(step, candidates)
     for indices in (ended, quoted, recommended, begun, found):
         if len(indices) == 1:
@@ -89,8 +89,8 @@ def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
     return ParseFailure("not_a_candidate")
 
 
-def _named_apart(step: str, candidates: Sequence[str]) -> list[int]:
-    """Candidates whose title, or a short form of it, stands alone: labelled, quoted or in bold."""
+def _named_alone(step: str, candidates: Sequence[str]) -> list[int]:
+    """Candidates whose full or short title stands alone: labelled, quoted or in bold."""
     heads = [line[:_HEAD_CHARS] for line in step.splitlines()]
     labels = [(line, label) for line in heads if (label := _NAMING_LABEL.match(line))]
     forms = [(line[label.end() :], "") for line, label in labels]
@@ -120,7 +120,7 @@ def _named_by(form: str, after: str, candidates: Sequence[str]) -> set[int]:
 
 
 def _recommended(step: str, candidates: Sequence[str]) -> list[int]:
-    """Candidates in sentences that recommend, up to a word of contrast."""
+    """Candidates in recommending sentences, up to a word of contrast such as "unlike"."""
     found: set[int] = set()
     for sentence in re.split(r"(?<=[.!?])\s+|\n", step)[:_MAX_SENTENCES]:
         claim = _CONTRAST.split(sentence, maxsplit=1)[0]

@@ -1,7 +1,7 @@
 """From a query to prompt tokens, and from candidates to the tokens of an answer.
 
-Pure functions of a tokenizer: training, batch inference, the command line and the service encode
-their prompts here, so they can't drift apart.
+These are pure functions of a tokenizer. Training, batch inference, the command line and the service
+all encode prompts here, so they can't diverge.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,19 +17,18 @@ from msrrec.reasoning.prompts import (
     render_prompt,
     render_recommendation,
 )
+from msrrec.reasoning.template import split_template
 from msrrec.titles import clean_title, normalize_title
-
-_SLOT = "\N{WHITE VERTICAL RECTANGLE}prompt\N{WHITE VERTICAL RECTANGLE}"
 
 
 @dataclass(frozen=True)
 class Query:
-    """What the recommender is asked, in titles.
+    """History and candidates in titles, before they become a prompt.
 
     Attributes:
         key: Identifies this query within a run, such as the example id.
-        history: Oldest first, at least one.
-        candidates: At least two, all different after normalisation.
+        history: Titles of past purchases, oldest first, at least one.
+        candidates: Titles of the candidates, at least two, all different after normalisation.
     """
 
     key: str
@@ -40,12 +39,12 @@ class Query:
 
 @dataclass(frozen=True)
 class AnswerChoice:
-    """The answers of which an output must end in one, after free reasoning.
+    """The answers one of which must end an output, after free reasoning.
 
     Attributes:
-        closing: Token ids that end the reasoning, written for a model that does not do so itself;
-            none where the prompt ends in them.
-        answers: Token ids of each, all different, the end token left out.
+        closing: Token ids that end the reasoning, inserted if the model does not end it itself;
+            empty if the prompt already ends in them.
+        answers: Token ids of each answer without the end token, all different.
     """
 
     closing: tuple[int, ...]
@@ -53,15 +52,15 @@ class AnswerChoice:
 
     @property
     def num_tokens(self) -> int:
-        """Room for the longest ending, the end token included."""
+        """Tokens needed for the longest ending, the end token included."""
         return len(self.closing) + max(map(len, self.answers)) + 1
 
 
 def check_query(query: Query) -> None:
-    """Refuse what no model could answer.
+    """Refuse a query that no model could answer.
 
     Raises:
-        DataError: If history or candidates are too few, blank, or two candidates read the same.
+        DataError: If titles are too few or blank, or two candidates have equal titles.
     """
     if not query.history:
         raise DataError("history: found no titles; expected at least one, oldest first")
@@ -87,14 +86,11 @@ def encode_prompt(tokenizer: Any, prompt: str, prefix: str = OUTPUT_PREFIX) -> l
     Only the template's own text may become special tokens: a title that spells ``<|eot_id|>`` is
     encoded as those characters. A tokenizer without a chat template gets its BOS, the prompt and a
     line break.
+
+    Raises:
+        ModelError: If the chat template can't be used.
     """
-    if getattr(tokenizer, "chat_template", None):
-        template = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
-        before, after = template.split(_SLOT)
-    else:
-        before, after = tokenizer.bos_token or "", "\n"
+    before, after = split_template(tokenizer)
     return [
         *tokenizer.encode(before, add_special_tokens=False),
         *encode_text(tokenizer, prompt),
@@ -108,14 +104,14 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
 
 def encode_closing(tokenizer: Any) -> list[int]:
-    """Token ids of the end marker and what stands between it and the answer."""
+    """Token ids of the end marker and of the text between it and the answer."""
     return list(tokenizer.encode(render_recommendation(""), add_special_tokens=False))
 
 
 def encode_choice(
     tokenizer: Any, candidates: Sequence[str], answer_format: AnswerFormat
 ) -> AnswerChoice:
-    """What an output that names a candidate ends in, spelled as in training."""
+    """The answers that may end an output, spelled as in training."""
     answers = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
     return AnswerChoice(
         tuple(encode_closing(tokenizer)),
@@ -126,10 +122,10 @@ def encode_choice(
 def fit_prompt(
     tokenizer: Any, side: Side, query: Query, answer_format: AnswerFormat, max_tokens: int
 ) -> tuple[list[int], int]:
-    """The prompt within ``max_tokens``, the oldest history left out first; and how many were.
+    """The prompt's tokens within ``max_tokens``, and how many of the oldest titles were left out.
 
     Raises:
-        DataError: If it does not fit with the latest title alone.
+        DataError: If it does not fit even with only the latest title.
     """
 
     def encode(dropped: int) -> list[int]:
@@ -143,15 +139,15 @@ def fit_prompt(
 def shorten(
     encode: Callable[[int], list[int]], query: Query, max_tokens: int
 ) -> tuple[list[int], int]:
-    """What fits of a prompt, the oldest history left out first; and how many titles were.
+    """A prompt's tokens within a limit, and how many of the oldest titles were left out.
 
     Args:
-        encode: The prompt's token ids without so many of the oldest titles.
-        query: What it asks.
-        max_tokens: Room for it.
+        encode: Gives the prompt's token ids without a number of the oldest titles.
+        query: The query of the prompt.
+        max_tokens: Maximum number of tokens.
 
     Raises:
-        DataError: If it does not fit with the latest title alone.
+        DataError: If it does not fit even with only the latest title.
     """
     low, high = 0, len(query.history) - 1
     ids = encode(low)

@@ -1,6 +1,6 @@
-"""Reading what models write: the five steps, the answer, and why a text has none.
+"""Parsers of model outputs: the five steps, the answer, and why a text has none.
 
-Nothing here raises on any text: a bad completion is data, and its reason is counted.
+No function raises on any text: a bad completion is data, and its reason is counted.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from msrrec.reasoning.prompts import (
     render_plain_instruction,
     render_recovery_instruction,
 )
+from msrrec.reasoning.thinking import split_thinking, strip_marks
 from msrrec.titles import (
     REASONING_END,
     REASONING_START,
@@ -27,17 +28,13 @@ from msrrec.titles import (
 
 Reason = Literal["empty", "malformed", "incomplete", "not_a_candidate", "ambiguous"]
 
-_THOUGHTS = "think|thinking|thoughts?|scratchpad|reasoning"
-_THINK = re.compile(rf"<({_THOUGHTS})>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINK_END = re.compile(rf"</(?:{_THOUGHTS})>", re.IGNORECASE)  # a template may hold the first tag
-_THINK_TAG = re.compile(rf"</?(?:{_THOUGHTS})>", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*\w{0,20}[ \t]*$", re.MULTILINE)
 
 _HEAD_CHARS = 160
-"""A heading is looked for in so many characters of a line, so no text takes longer than its
-length."""
+"""Number of characters of a line in which a heading is searched, so that parsing time is linear."""
 _PREAMBLE_CHARS = 200
-"""What may stand before a bare list for it to be the chain, and not a list at the end of prose."""
+"""Maximum text before a bare numbered list for it to count as the chain, not as a list at the end
+of prose."""
 _DECORATION = r"[ \t>#*_`~|\[(\-–—•]*"
 _SEPARATOR = r"[ \t*_`~:.)\]|\-–—：、．]*"
 _END = r"[ \t*_`~|)\]]*[:.\-–—：|]+[ \t*_`~]*"
@@ -76,7 +73,7 @@ _NUMBERED_TITLE = re.compile(r"\((\d+)\) ?(.*)")
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """Why a text could not be read, and a word more (which step, how many candidates)."""
+    """Why a text could not be read, and a detail such as which step or how many candidates."""
 
     reason: Reason
     detail: str = ""
@@ -91,18 +88,17 @@ class Chain:
 
 @dataclass(frozen=True)
 class Output:
-    """An output cut at its markers: the reasoning, and what follows it."""
+    """An output split at its markers: the reasoning, and the answer after it."""
 
     reasoning: str
     answer: str | None
-    """None when the end marker never came."""
+    """None if the end marker is missing."""
 
 
 def split_output(text: str) -> Output:
-    """Cut an output at ``[reasoning_start]`` and ``[reasoning_end]``.
+    """Split an output at ``[reasoning_start]`` and ``[reasoning_end]``.
 
-    The start marker may be missing (it is given to the model, not written by it). The first end
-    marker counts.
+    The start marker may be missing, as it is part of the prompt. The first end marker counts.
     """
     reasoning, marker, answer = text.partition(REASONING_END)
     head, start, body = reasoning.partition(REASONING_START)
@@ -111,14 +107,14 @@ def split_output(text: str) -> Output:
 
 
 def parse_answer(answer: str, candidates: Sequence[str]) -> int | None:
-    """The 0-based index of the candidate that the first written line names, or None."""
+    """The 0-based index of the candidate that the first non-empty line names, or None."""
     lines = [line for line in answer.splitlines() if line.strip()]
     return match_title(lines[0], candidates) if lines else None
 
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What a prompt shows and asks, read back from its text; titles are clean ones."""
+    """What a prompt shows and asks, parsed from its text; titles are cleaned ones."""
 
     side: Side
     domain: str
@@ -168,7 +164,7 @@ def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Par
     lines = context.split("\n")[:-1]
     if len(lines) < 3 or not lines[0].startswith("Domain: ") or "Candidates:" not in lines:
         return None
-    middle = lines.index("Candidates:")  # no title is a whole line, so none can be this one
+    middle = lines.index("Candidates:")  # titles are never a whole line, so this line is not one
     numbered = [_NUMBERED_TITLE.fullmatch(line) for line in lines[middle + 1 :]]
     return ParsedPrompt(
         side,
@@ -181,48 +177,102 @@ def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> Par
 
 @dataclass(frozen=True)
 class ParsedCompletion:
-    """A teacher's text as read: its chain or why there is none, and what it names at the end.
+    """A teacher's completion, parsed: its chain or why there is none, and its answer.
 
     Attributes:
         answer: The text after the end marker; None when that never came.
+        speech: All that was said outside the thoughts.
+        is_thought: Whether the chain stands in the thoughts alone; the answer is then what was said
+            after them, which must name the chain's own choice.
+        is_silent: Whether there are thoughts and nothing was said.
+        is_open: Whether the text ends within a thought.
     """
 
     chain: Chain | ParseFailure
     answer: str | None
+    speech: str = ""
+    is_thought: bool = False
+    is_silent: bool = False
+    is_open: bool = False
 
 
 def parse_chain(text: str, side: Side = "full") -> Chain | ParseFailure:
-    """The steps of a chain, or why not; the inverse of ``render_reasoning``.
+    """The steps of a chain, or why there are none; the inverse of ``render_reasoning``.
 
     Headings may be ``Step 1.``, a Markdown heading, bold, the step's name alone or plain numbering,
-    in several languages. Everything outside the markers is left out, and so is what stands in
-    ``<think>``, unless the whole chain stands there and no step outside.
+    in several languages. Everything outside the markers is left out, and so are thoughts, unless
+    the whole chain stands in them and no step outside.
     """
+    output = split_output(text)
+    later = output.answer or ""
+    if output.reasoning == text.removeprefix(REASONING_START).partition(REASONING_END)[0].strip():
+        exact = _parse_rendered(output.reasoning, STEPS[side])
+        if exact and split_thinking(later).speech == later:
+            return Chain(exact)
     return parse_completion(text, side).chain
 
 
-def parse_completion(text: str, side: Side = "full") -> ParsedCompletion:
-    """A chain as ``parse_chain`` reads it, and the answer beside it."""
-    names = STEPS[side]
-    output = split_output(text)
-    exact = _parse_rendered(output.reasoning, names)
-    if exact:
-        return ParsedCompletion(Chain(exact), output.answer)
-    outside = strip_thinking(text)
-    output = split_output(outside)
-    chain = _read_steps(output.reasoning, names)
+def parse_completion(text: str, side: Side = "full", thinking: str = "") -> ParsedCompletion:
+    """The chain of a completion and the answer beside it.
+
+    What was said outside the thoughts decides, and of several chains in it the last. A chain in the
+    thoughts counts only where something was said and it has no steps.
+
+    Args:
+        text: The completion.
+        side: Whose steps are looked for.
+        thinking: Thoughts that arrived apart from the text.
+    """
+    parts = split_thinking(text)
+    speech, thoughts = parts.speech.strip(), f"{parts.thinking}\n{strip_marks(thinking)}".strip()
+    chain, answer = _read_last_chain(parts.speech, STEPS[side])
+    found = ParsedCompletion(chain, answer, speech, is_open=parts.is_open)
+    if not speech:
+        return replace(found, is_silent=bool(thoughts))
     if isinstance(chain, ParseFailure) and chain.reason in ("empty", "malformed"):
-        *thoughts, rest = _THINK_END.split(text)
-        inside = split_output(_THINK_TAG.sub("\n", "\n".join(thoughts) if thoughts else rest))
-        thought = _read_steps(inside.reasoning, names)
+        thought, _ = _read_last_chain(thoughts, STEPS[side])
         if isinstance(thought, Chain):
-            return ParsedCompletion(thought, inside.answer or outside.strip() or None)
-    return ParsedCompletion(chain, output.answer)
+            return replace(found, chain=thought, answer=answer or speech, is_thought=True)
+    return found
 
 
-def strip_thinking(text: str) -> str:
-    """The text without the model's own thinking."""
-    return _THINK_END.split(_THINK.sub("", text))[-1]
+def split_completion(text: str) -> Output:
+    """What a completion said outside its thoughts, cut at its markers; of two answers the last."""
+    outputs = _split_outputs(split_thinking(text).speech)
+    answered = [output for output in outputs if output.answer != ""]
+    return answered[-1] if answered else outputs[0]
+
+
+def _split_outputs(text: str) -> list[Output]:
+    """The outputs in a text, one an end marker, and one more where a chain begins after the last.
+
+    An output begins at the last start marker before its end, or where the one before ended.
+    """
+    pieces = text.split(REASONING_END)
+    bodies = [piece.rpartition(REASONING_START)[2].strip() for piece in pieces]
+    answers: list[str | None] = [p.partition(REASONING_START)[0].strip() for p in pieces[1:]]
+    is_begun = len(pieces) == 1 or REASONING_START in pieces[-1]
+    ends = [*answers, None] if is_begun else answers
+    return [Output(body, answer) for body, answer in zip(bodies, ends, strict=False)]
+
+
+def _read_last_chain(text: str, names: Sequence[str]) -> tuple[Chain | ParseFailure, str | None]:
+    """The last chain that a text begins, whole or not, and the last answer from there on."""
+    outputs = _split_outputs(text)
+    if outputs[-1].answer and _begins_chain(outputs[-1].answer, names):  # without markers
+        return _read_steps(outputs[-1].answer, names), None
+    chains = [_read_steps(output.reasoning, names) for output in outputs]
+    begun = [n for n, c in enumerate(chains) if isinstance(c, Chain) or c.reason == "incomplete"]
+    n = begun[-1] if begun else 0
+    answers = [output.answer for output in outputs[n:] if output.answer]
+    return chains[n], answers[-1] if answers else outputs[n].answer
+
+
+def _begins_chain(text: str, names: Sequence[str]) -> bool:
+    """Whether a text has headings of steps, the first step's first; a list of numbers has none."""
+    lines = list(_iter_heads(text))
+    readings = (_step_headings(lines), _named_headings(lines, names))
+    return any(len(found) > 1 and found[0].number == 1 for found in readings)
 
 
 def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
@@ -233,7 +283,7 @@ def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
     lines = list(_iter_heads(text))
     readings = [_named_headings(lines, names), _step_headings(lines), _inline_steps(text, names)]
     found = [_cut(text, headings, names) for headings in readings if len(headings) > 1]
-    if not any(found):  # numbers alone mean little: only a list of exactly as many counts
+    if not any(found):  # bare numbers count only as a list of exactly the expected length
         found.append(_cut(text, _number_run(lines, len(names)), names))
     bodies = max(found, key=lambda bodies: sum(map(bool, bodies.values())))
     if not bodies:
@@ -245,7 +295,7 @@ def _read_steps(text: str, names: Sequence[str]) -> Chain | ParseFailure:
 
 
 def _parse_rendered(reasoning: str, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The steps of a text that is exactly what ``render_reasoning`` writes, else None."""
+    """The steps of a text in exactly the form of ``render_reasoning``, else None."""
     lines = reasoning.split("\n")
     heads = [f"Step {n}. {name}: " for n, name in enumerate(names, 1)]
     if len(lines) != len(heads) or not names:
@@ -265,7 +315,7 @@ class _Heading:
 
 
 def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
-    """Where each line starts, and its first characters."""
+    """The position of each line, and its first characters."""
     start = 0
     for line in text.split("\n"):
         yield start, line[:_HEAD_CHARS]
@@ -273,7 +323,7 @@ def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _named_headings(lines: Sequence[tuple[int, str]], names: Sequence[str]) -> list[_Heading]:
-    """Lines that begin with a step's name: numbered, or set off from what follows."""
+    """Lines that begin with a step's name, numbered or set apart from the text."""
     either = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in names)
     numbering = rf"\(?(?:(?:{_STEP_WORDS})\s?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
     pattern = re.compile(
@@ -299,7 +349,7 @@ def _squeeze(name: str) -> str:
 
 
 def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
-    """Lines that begin with the word for a step and its number."""
+    """Lines that begin with the word for a step (in any language) and its number."""
     return [
         _Heading(_numeral(match), start, start + match.end())
         for start, head in lines
@@ -309,15 +359,18 @@ def _step_headings(lines: Sequence[tuple[int, str]]) -> list[_Heading]:
 
 def _inline_steps(text: str, names: Sequence[str]) -> list[_Heading]:
     """``Step 1: … Step 2: …`` within one paragraph, all in their order; else none."""
-    run: list[_Heading] = []
+    runs: list[list[_Heading]] = [[]]
     for match in _INLINE_STEP.finditer(text):
-        if int(match.group(1)) == len(run) + 1:
-            run.append(_Heading(len(run) + 1, match.start(), match.end()))
-    return run if len(run) == len(names) else []
+        number = int(match.group(1))
+        if number == 1 and len(runs[-1]) == len(names):  # the chain begins again
+            runs.append([])
+        if number == len(runs[-1]) + 1:
+            runs[-1].append(_Heading(number, match.start(), match.end()))
+    return [heading for run in runs if len(run) == len(names) for heading in run]
 
 
 def _number_run(lines: Sequence[tuple[int, str]], length: int) -> list[_Heading]:
-    """Plain numbering 1, 2, 3 … of just this length; numbers of nested lists are passed over."""
+    """Plain numbering 1, 2, 3 … of exactly this length; numbers of nested lists are skipped."""
     run: list[_Heading] = []
     for start, head in lines:
         match = _BY_NUMBER.match(head)
@@ -332,21 +385,25 @@ def _numeral(match: re.Match[str]) -> int:
 
 
 def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[int, str]:
-    """Step number to body.
+    """Step number to body, of the last whole chain or else of all headings together.
 
-    The first heading of a step counts; later ones belong to the text, but a chain that begins again
+    The first heading of a step counts; later ones belong to the text. A chain that starts again
     after its last step ends there.
     """
+    known = [heading for heading in headings if heading.number <= len(names)]
+    attempts = _split_attempts(known)
+    whole = [n for n, found in enumerate(attempts) if len({h.number for h in found}) == len(names)]
+    attempts = attempts[whole[-1] :] if whole else [known]
     starts: dict[int, _Heading] = {}
-    for heading in headings:
-        if heading.number <= len(names):
-            starts.setdefault(heading.number, heading)
+    for heading in attempts[0]:
+        starts.setdefault(heading.number, heading)
     ordered = sorted(starts.values(), key=lambda heading: heading.start)
     if not ordered:
         return {}
     again = (
         heading.start
-        for heading in headings
+        for attempt in attempts
+        for heading in attempt
         if heading.number == ordered[0].number and heading.start > ordered[-1].start
     )
     ends = [*(heading.start for heading in ordered[1:]), next(again, len(text))]
@@ -356,8 +413,18 @@ def _cut(text: str, headings: Sequence[_Heading], names: Sequence[str]) -> dict[
     }
 
 
+def _split_attempts(headings: Sequence[_Heading]) -> list[list[_Heading]]:
+    """The headings of each chain: another one begins with the heading that the first began with."""
+    attempts: list[list[_Heading]] = []
+    for heading in headings:
+        if not attempts or heading.number == headings[0].number:
+            attempts.append([])
+        attempts[-1].append(heading)
+    return attempts
+
+
 def _strip_name(body: str, name: str) -> str:
-    """The body without the step's name, or a label in words like it, in front."""
+    """The body without the step's name or a similar label at its start."""
     body = body.strip()
     pattern = rf"\A{_DECORATION}{re.escape(name)}(?:{_TAIL}|[ \t*_`~]*\n)"
     body = (
@@ -370,4 +437,4 @@ def _strip_name(body: str, name: str) -> str:
     if label and is_label and any(word[:5] in stems for word in words) and body[label.end() :]:
         body = body[label.end() :]
     body = body.strip().rstrip("|").rstrip()
-    return body.strip("*").strip() if body.count("**") % 2 else body  # the heading was all bold
+    return body.strip("*").strip() if body.count("**") % 2 else body  # bold of the heading

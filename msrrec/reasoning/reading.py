@@ -1,9 +1,10 @@
 """Which candidate an output names: one rule for every system, read strictly and leniently.
 
-The answer is what stands after the end marker. An output that opens a reasoning and never ends it
-has none. Where there are no markers at all, as in systems that write a title alone, it is the first
-written line, or else the last one. Strictly, the answer's first line must be a title, with or
-without its list number.
+What a model said outside its thoughts counts. The answer is what stands after the end marker, the
+last one where there are several. An output that opens a reasoning and never ends it has none. Where
+there are no markers at all, as in systems that write a title alone, the answer is the first written
+line, or else the last one. Strictly, the answer's first line must be a title, with or without its
+list number.
 
 The lenient reading is LLaRA's (Liao et al. 2024): just one candidate is a substring of the first
 line. Where the end marker is missing, it reads the recommending step. A title that lies inside
@@ -18,10 +19,11 @@ from msrrec.reasoning.parsing import (
     ParseFailure,
     parse_chain,
     split_output,
-    strip_thinking,
 )
 from msrrec.reasoning.prompts import Side
+from msrrec.reasoning.thinking import split_thinking
 from msrrec.titles import (
+    REASONING_END,
     REASONING_START,
     Rung,
     fold_text,
@@ -53,8 +55,8 @@ def read_lenient(text: str, candidates: Sequence[str]) -> int | None:
 
 def answer_lines(text: str) -> list[str]:
     """The lines in which an answer is looked for, in order; none in an output without one."""
-    spoken = strip_thinking(text)
-    answer = split_output(spoken).answer
+    spoken = split_thinking(text).speech
+    answer = _find_answer(spoken)
     if answer is not None:
         return _written_lines(answer)[:1]
     if REASONING_START in spoken or text.lstrip().startswith(REASONING_START):
@@ -63,19 +65,25 @@ def answer_lines(text: str) -> list[str]:
     return [*lines[:1], *lines[1:][-1:]]
 
 
+def _find_answer(spoken: str) -> str | None:
+    """What stands after an end marker, the last time that something does; None without a marker."""
+    answers = [part.partition(REASONING_START)[0] for part in spoken.split(REASONING_END)[1:]]
+    written = [answer for answer in answers if answer.strip()] or answers
+    return written[-1] if written else None
+
+
 def _lenient_lines(text: str, candidates: Sequence[str]) -> list[str]:
     """Those of the answer; without an end marker the recommending step's first line.
 
     An output without steps is read at its last line, one whose steps broke off not at all.
     """
-    spoken = strip_thinking(text)
-    output, lines = split_output(spoken), answer_lines(text)
-    if output.answer is not None or read_strict(text, candidates) is not None:
+    spoken, lines = split_thinking(text).speech, answer_lines(text)
+    if _find_answer(spoken) is not None or read_strict(text, candidates) is not None:
         return lines
     chain = _read_chain(spoken)
     if isinstance(chain, Chain):
         return _written_lines(chain.steps[-1])[:1]
-    return [] if chain else lines or _written_lines(output.reasoning)[-1:]
+    return [] if chain else lines or _written_lines(split_output(spoken).reasoning)[-1:]
 
 
 def _read_chain(text: str) -> Chain | ParseFailure | None:

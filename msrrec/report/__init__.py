@@ -1,1 +1,1 @@
-"""The pages and tables that people look at."""
+"""Reports: HTML pages and tables about evaluations."""

@@ -1,4 +1,4 @@
-"""Sentences that follow from the figures: what they allow to be said, and what they don't."""
+"""Sentences that follow from the figures of a report: what they show and what they do not."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from msrrec.report.results import AdjustedPaired, SystemRow
 from msrrec.report.rows import Row, Table
 
 _CONTROLS = ("popularity", "item-knn")
-"""Ids of what a system trained on item ids has to beat."""
+"""Ids of simple systems that a system trained on item ids should beat."""
 
 
 def find_all(table: Table) -> tuple[str, ...]:
-    """Every sentence about a table, that about its headline first."""
+    """All sentences about a table, beginning with its headline system."""
     shown = [row.shown for row in table.rows]
     return (*_compare(shown, table.headline.shown), *_limits(table))
 
 
 def check_all(results: Sequence[Evaluated]) -> list[Check]:
-    """Every check of every evaluation, failed ones first, and those between evaluations."""
+    """All checks of all evaluations, failed ones first, and checks across evaluations."""
     checks = [
         check.model_copy(update={"name": f"{check.name}, {evaluated.label}"})
         for evaluated in results
@@ -68,7 +68,7 @@ def _against_chance(hit: Share, chance: float) -> str:
 
 
 def _limits(table: Table) -> list[str]:
-    """How many targets no training user bought, and which trained baselines that holds back."""
+    """The share of cold targets, and trained baselines that are not above a control."""
     cold = _cold_share(table.headline.variant)
     if cold is None:
         return []
@@ -88,7 +88,7 @@ def _limits(table: Table) -> list[str]:
 
 
 def _against_control(trained: Row, control: Row, p_adjusted: float) -> str:
-    """How far a trained baseline is from being above a control."""
+    """How a trained baseline compares with a control."""
     ours, its = trained.variant, control.variant
     verdict = "is below" if p_adjusted < SIGNIFICANT else "is not shown to be above"
     fit = trained.evaluated.result.fit
@@ -99,7 +99,7 @@ def _against_control(trained: Row, control: Row, p_adjusted: float) -> str:
         f"({ours.hit_ratio.value:.4f} against {its.hit_ratio.value:.4f}, "
         f"{format_p(p_adjusted)}). On targets that somebody "
         f"bought in training it is {_warm(ours)} against {_warm(its)}; it learned from "
-        f"{fit.sequential.events_per_item:.1f} events an item."
+        f"{fit.sequential.events_per_item:.1f} events per item."
     )
 
 
@@ -110,7 +110,7 @@ def _cold_share(found: VariantResult) -> float | None:
 
 
 def _warm(found: VariantResult) -> str:
-    """HitRatio@1 over the users whose target was bought in training."""
+    """HitRatio@1 over users whose target was bought in training."""
     rows = found.popularity.rows if found.popularity else ()
     warm = [(row.num_users, row.hit_ratio.value) for row in rows if row.low and row.hit_ratio]
     users = sum(num_users for num_users, _ in warm)

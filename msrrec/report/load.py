@@ -1,4 +1,4 @@
-"""What a report is made of: the evaluations and sweeps below a folder."""
+"""Loading the contents of a report: evaluations and sweeps below a folder."""
 
 import json
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class Evaluated:
     Attributes:
         path: The folder of the evaluation.
         result: Its ``report/metrics.json``.
-        training: The lines of the model's metrics.jsonl, where it has one.
-        scores: Its ``report/reasoning.json``, where ``msrrec score`` has written it.
+        training: The lines of the model's metrics.jsonl, if it exists.
+        scores: Its ``report/reasoning.json``, if ``msrrec score`` wrote it.
     """
 
     path: str
@@ -32,17 +32,17 @@ class Evaluated:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """Name of the system in tables."""
         return self.result.system.label
 
     @property
     def is_permuted(self) -> bool:
-        """Whether it had another order of candidates than the frozen one."""
+        """Whether candidates had another order than the frozen one."""
         return bool(self.result.config.evaluate.permutation)
 
     @property
     def users(self) -> str:
-        """What two results must share to be compared user by user."""
+        """A key that two results must share to be compared user by user."""
         result, dataset = self.result, self.result.dataset
         shared = (dataset.fingerprint, result.split, result.num_users)
         drawn = (dataset.negatives, dataset.num_negatives or 0)
@@ -50,10 +50,10 @@ class Evaluated:
 
 
 def load_results(folder: str) -> list[Evaluated]:
-    """Every evaluation below a folder but a sweep's: baselines, base models, trained ones.
+    """All evaluations below a folder, except a sweep's.
 
     Raises:
-        DataError: If there is none, or one can't be read.
+        DataError: If there are none, or one can't be read.
     """
     sweeps = tuple(path + "/" for path in _find(folder, SweepResult.FILE))
     paths = _find(folder, EvaluationResult.FILE)
@@ -67,12 +67,12 @@ def load_results(folder: str) -> list[Evaluated]:
 
 
 def load_sweeps(folder: str) -> list[SweepResult]:
-    """What every sweep below a folder found."""
+    """The results of all sweeps below a folder."""
     return [SweepResult.load(path) for path in _find(folder, SweepResult.FILE)]
 
 
 def load_result(path: str) -> Evaluated:
-    """One evaluation, with its model's training curve where that is still there.
+    """One evaluation, with its model's training curve if that still exists.
 
     Raises:
         DataError: If a file is missing, of another kind or another schema version.
@@ -96,7 +96,7 @@ def _find(folder: str, file: str) -> list[str]:
 
 
 def _place(evaluated: Evaluated) -> tuple[int, int, bool, str]:
-    """Baselines first, random before all, then base models, then those with more variants last."""
+    """Sort key: baselines (random first), base models, then models with more variants."""
     system, variants = evaluated.result.system, evaluated.result.variants
     return KINDS.index(system.kind), len(variants), system.id != "random", system.label
 

@@ -1,6 +1,6 @@
-"""One self-contained HTML page, and JSON, from any number of evaluations.
+"""A report on any number of evaluations: one self-contained HTML page, and JSON.
 
-How pages are made, and why nothing in them can run, is in ``msrrec.page``.
+``msrrec.page`` explains how pages are made and why nothing in them can run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,11 +37,11 @@ _SUMMARY = {
     "lenient",
     "paired",
 }
-"""What the command prints of each row; results.json has all of it."""
+"""Fields of each row that the command prints; results.json has all of them."""
 
 
 def report_folder(folder: str) -> Summary:
-    """Page and JSON in ``DIR/report`` from every evaluation and every sweep below a folder.
+    """Write page and JSON into ``DIR/report`` about all evaluations and sweeps below a folder.
 
     Raises:
         DataError: If there is no evaluation.
@@ -56,13 +56,13 @@ def write_report(
     failures: Mapping[str, str] | None = None,
     sweeps: Sequence[SweepResult] = (),
 ) -> ReportResult:
-    """Page and JSON in ``DIR/report`` from some evaluations.
+    """Write page and JSON into ``DIR/report`` about given evaluations.
 
     Args:
         results: In the order of the table.
-        folder: Where to write.
-        failures: Systems without a result, and why.
-        sweeps: For Figure 6, as ``load_sweeps`` gives them.
+        folder: Folder to write into.
+        failures: Reasons why systems have no result, by name.
+        sweeps: Sweeps for Figure 6, from ``load_sweeps``.
     """
     report = build_report(results, storage.join(folder, PAGE), failures, sweeps)
     report.save(folder)
@@ -70,7 +70,7 @@ def write_report(
 
 
 def summarize_report(report: ReportResult, folder: str) -> Summary:
-    """What the command prints of a report that was written into ``DIR/report``."""
+    """The summary that the command prints about a report in ``DIR/report``."""
     return {
         "page": storage.join(folder, PAGE),
         "systems": [
@@ -88,7 +88,7 @@ def build_report(
     failures: Mapping[str, str] | None = None,
     sweeps: Sequence[SweepResult] = (),
 ) -> ReportResult:
-    """Write the page of some results, in their order, and return its figures.
+    """Write the page about results, in their order, and return its figures.
 
     Raises:
         DataError: If there are no results.

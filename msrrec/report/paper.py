@@ -1,8 +1,7 @@
-"""The paper's tables beside ours: its printed figures, and which of our rows stands for which.
+"""The paper's tables with its printed figures, beside this project's rows.
 
-Which row a system stands for is decided in ``evaluation.systems``. The paper's data, backbone and
-judge are not ours: equal names say that the part is the same, not that the figures can be
-subtracted.
+``evaluation.systems`` decides which row a system corresponds to. The paper's data, backbone and
+judge differ from ours: equal names mean the same method, not that figures can be subtracted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +51,7 @@ TABLE_4: dict[str, tuple[tuple[float, float, float], ...]] = {
 """HitRatio@1, METEOR and the mark of 0 to 100."""
 
 Printed = tuple[tuple[float, ...], ...]
-"""The paper's figures of one row: a dataset after the other, a metric after the other."""
+"""The paper's figures of one row: for each dataset, one figure per metric."""
 Column = Metric | Literal["hit_ratio", "valid_ratio"]
 
 
@@ -72,10 +71,10 @@ class Line:
     """One line of a table.
 
     Attributes:
-        name: The paper's name of the row, or our own where it has none.
-        labels: What our tables call the rows in this line, where that is something else.
-        ours: Our figures by dataset, None where not measured.
-        paper: The printed figures; None for a row of ours alone.
+        name: The paper's name of the row, or our own if the paper has no such row.
+        labels: Names of our rows in this line, if they differ.
+        ours: Our figures by dataset; None if not measured.
+        paper: The printed figures; None for a row that only we have.
     """
 
     name: str
@@ -89,10 +88,10 @@ class PaperTable:
     """A table of the paper beside ours.
 
     Attributes:
-        datasets: Ours: whom rows were evaluated on, and the domain.
-        lines: The paper's in its order, then ours that stand for none of them.
-        gains: By dataset how much higher MSR-Rec's HitRatio@1 is than the best other's, as a share
-            of it; None where that can't be said. Only of Table 2.
+        datasets: Our datasets: key of the evaluated users, and domain.
+        lines: The paper's rows in its order, then our further rows.
+        gains: By dataset, the relative gain of MSR-Rec's HitRatio@1 over the best other system;
+            None if unknown. Only for Table 2.
     """
 
     shape: Shape
@@ -121,7 +120,7 @@ SHAPES = (
 
 
 def build_tables(rows: Sequence[SystemRow]) -> list[PaperTable]:
-    """Tables 2, 3 and 4: the paper's rows in its order, ours beside them, and ours alone last."""
+    """Tables 2, 3 and 4: the paper's rows in its order with ours, then our further rows."""
     return [_table(shape, rows) for shape in SHAPES]
 
 
@@ -133,7 +132,7 @@ def _table(shape: Shape, rows: Sequence[SystemRow]) -> PaperTable:
         if name is None or (shape.number == 3 and not any(cells)):
             continue
         if row.users in lines.get(name, Line(name)).ours:
-            name = row.label  # another system stands there already
+            name = row.label  # the line already holds another system
         lines[name] = _put(lines.get(name, Line(name)), row, cells)
     datasets = {row.users: row.domain for row in rows}
     gains = {users: _gain(rows, users) for users in datasets} if shape.number == 2 else {}
@@ -150,7 +149,7 @@ def _cells(row: SystemRow, shape: Shape) -> tuple[Share | None, ...]:
 
 
 def _system_name(row: SystemRow) -> str | None:
-    """The line in Tables 2 and 3; None where the row belongs to Table 4 alone."""
+    """The row's line in Tables 2 and 3; None if it belongs only to Table 4."""
     if row.system.paper_row in TABLE_4:
         return None
     if row.system.paper_row == MSR_REC:
@@ -168,18 +167,17 @@ _VARIANTS = {
 
 
 def _ablation_name(row: SystemRow) -> str | None:
-    """The line in Table 4; None for other systems than MSR-Rec."""
+    """The row's line in Table 4; None for systems other than MSR-Rec."""
     if row.system.paper_row == MSR_REC:
         return _VARIANTS.get(row.variant)
     return row.system.paper_row if row.system.paper_row in TABLE_4 else None
 
 
 def _gain(rows: Iterable[SystemRow], users: str) -> float | None:
-    """How much higher MSR-Rec's HitRatio@1 is than the best other's, as a share of it.
+    """The relative gain of MSR-Rec's HitRatio@1 over the best other system.
 
-    The others are those that the paper compares with: rows that stand for one of Table 2, and
-    trained ones. None without MSR-Rec, or where no other is trained: to be above a random choice or
-    an untrained model is no improvement.
+    The others are trained rows, and rows that correspond to one of Table 2. None without MSR-Rec,
+    or if no other is trained: beating a random choice or an untrained model is no improvement.
     """
     same = [row for row in rows if row.users == users]
     own = [row for row in same if _system_name(row) == MSR_REC]

@@ -1,4 +1,4 @@
-"""The geometry of the report's figures: points on planes of 600 by 200, for inline SVG."""
+"""Geometry of the report's plots: points in an area of 600 by 200, for inline SVG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from msrrec.page import svg_points
 from msrrec.report.results import SweepPoint
 
 CURVES = ("loss", "loss_rea", "loss_rec")
-"""The losses of a training run that are drawn."""
+"""The losses of a training run that are plotted."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrainingPoint:
 
 @dataclass(frozen=True)
 class Curves:
-    """Losses by step.
+    """Training losses by step, as plotted.
 
     Attributes:
         lines: Points of a polyline, by loss.
@@ -40,12 +40,12 @@ class Curves:
 
 @dataclass(frozen=True)
 class Bins:
-    """Two step curves, by agreement of the sides.
+    """Histograms of perplexity as two step curves, by agreement of the sides.
 
     Attributes:
-        ticks: Places on the x axis and their labels.
+        ticks: Positions on the x axis and their labels.
         lines: Points of a polyline.
-        counts: Outputs of each.
+        counts: Number of outputs of each curve.
     """
 
     ticks: tuple[tuple[float, str], ...]
@@ -55,7 +55,7 @@ class Bins:
 
 @dataclass(frozen=True)
 class SweepCurve:
-    """One variant: points of a polyline, and whiskers as (x, low, high)."""
+    """The curve of one variant: points of a polyline, and whiskers as (x, low, high)."""
 
     line: str
     whiskers: tuple[tuple[float, float, float], ...]
@@ -63,19 +63,19 @@ class SweepCurve:
 
 @dataclass(frozen=True)
 class SweepFigure:
-    """Figure 6: a curve a variant on a plane from 0 to ``top``."""
+    """Figure 6: one curve per variant, on an axis from 0 to ``top``."""
 
     top: float
     curves: Mapping[str, SweepCurve]
 
 
 def axis_top(values: Sequence[float]) -> float:
-    """The end of an axis from 0: the next tenth, at most 1."""
+    """Upper end of an axis from 0: the next multiple of 0.1, at most 1."""
     return min(1.0, math.ceil(10 * max(values) + 0.01) / 10)
 
 
 def histogram(perplexity: Histogram) -> Bins | None:
-    """The share of outputs in each bin; None where there are no bins."""
+    """The share of outputs in each bin; None if there are no bins."""
     edges = perplexity.edges
     if not edges:
         return None
@@ -105,7 +105,7 @@ def _steps(xs: Sequence[float], values: Sequence[float], top: float) -> str:
 
 
 def training_curves(training: Sequence[TrainingPoint]) -> Curves | None:
-    """The losses of a training run from 0 to the highest of them; None without two of a kind."""
+    """The losses of a training run, on an axis from 0; None with less than two points."""
     found = {
         name: [(point.step, point.losses[name]) for point in training if name in point.losses]
         for name in CURVES
@@ -126,7 +126,7 @@ def sweep_figure(points: Sequence[SweepPoint]) -> SweepFigure:
     """HitRatio@1 and its interval over alpha.
 
     Args:
-        points: At least one, by rising alpha.
+        points: At least one point, by rising alpha.
     """
     curves = {
         name: [(point.alpha, point.variants[name].hit_ratio) for point in points]

@@ -1,4 +1,4 @@
-"""What reports and sweeps find, with types: ``report/results.json`` and ``sweep.json``."""
+"""Typed results of reports and sweeps: ``report/results.json`` and ``sweep.json``."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -14,14 +14,14 @@ from msrrec.metrics.statistics import Paired, Share
 
 @dataclass(frozen=True)
 class AdjustedPaired(Paired):
-    """A paired test among several.
+    """A paired test that is one of several.
 
     Attributes:
         p_adjusted: After Holm's correction over all rows of the table.
-        detectable: The smallest difference that these users show in 4 of 5 studies, at the level of
-            Holm's first step; None where not even the largest possible one would be found.
+        detectable: The smallest difference found with probability 0.8 on these users, at the level
+            of Holm's first step; None if even the largest possible one would not be.
 
-    ``low`` and ``high`` are of this difference alone, without a correction.
+    ``low`` and ``high`` are the uncorrected interval of this difference.
     """
 
     p_adjusted: float
@@ -34,10 +34,10 @@ class SystemRow(Result):
     system: SystemId
     variant: str
     label: str
-    """What the table calls it: the system's label, and the variant where there are several."""
+    """Name of the row: the system's label, and the variant if there are several."""
     domain: str
     users: str
-    """Whom it was evaluated on; rows are compared user by user where this is the same."""
+    """Key of the evaluated users; rows with equal keys are compared user by user."""
     seed: int
     is_trained: bool
     """Whether its weights were fitted on the training split."""
@@ -56,8 +56,8 @@ class SystemRow(Result):
     gptscore_logprob: Share | None = None
     judge_0_100: Share | None = None
     paired: AdjustedPaired | None = None
-    """The row that others are held against, the first, against this one; None for itself and for
-    other users."""
+    """The test of the reference row (first) against this one; None for the reference row itself and
+    for other users."""
 
 
 class SeedSpread(Result):
@@ -67,19 +67,19 @@ class SeedSpread(Result):
     mean: float
     sd: float
     values: dict[int, float]
-    """By seed."""
+    """HitRatio@1 by seed."""
 
 
 class StudyRow(RuleResult):
-    """One rule of fusion, as the page shows it."""
+    """One fusion rule, as the page shows it."""
 
     label: str
     p_adjusted: float | None = None
-    """After Holm's correction over the rules that choose; None for Eq. 3 and the oracle."""
+    """After Holm's correction over the rules; None for Eq. 3 and the oracle."""
 
 
 class ReportResult(Document):
-    """All figures of a page."""
+    """All figures of a report."""
 
     FILE: ClassVar[str] = "report/results.json"
     KIND: ClassVar[str] = "msrrec-report"
@@ -89,7 +89,7 @@ class ReportResult(Document):
 
     systems: tuple[SystemRow, ...]
     failures: dict[str, str]
-    """Systems without a result, and why."""
+    """Reasons why systems have no result, by name."""
     findings: tuple[str, ...]
     warnings: tuple[str, ...]
     seeds: tuple[SeedSpread, ...]
@@ -105,13 +105,13 @@ class PointVariant(Result):
 
 
 class SweepPoint(Result):
-    """What came out at one alpha."""
+    """The result at one alpha."""
 
     alpha: float
     beta: float
     folder: str
     loss_rea: float | None
-    """Averaged over the last training steps; None without reasoning."""
+    """Mean over the last training steps; None without reasoning."""
     loss_rec: float
     num_users: int
     chance: float
@@ -119,7 +119,7 @@ class SweepPoint(Result):
 
 
 class SweepResult(Document):
-    """What a sweep found; its points' models and evaluations lie below it."""
+    """The result of a sweep; the models and evaluations of its points are in folders below it."""
 
     FILE: ClassVar[str] = "sweep.json"
     KIND: ClassVar[str] = "msrrec-sweep"
@@ -129,6 +129,6 @@ class SweepResult(Document):
 
     split: Literal["validation", "test"]
     points: tuple[SweepPoint, ...]
-    """By rising alpha."""
+    """The points by rising alpha."""
     best_alpha: dict[str, float]
-    """By variant."""
+    """The best alpha by variant."""

@@ -12,7 +12,7 @@ from msrrec.report.results import AdjustedPaired, SeedSpread, SystemRow
 
 @dataclass(frozen=True)
 class Row:
-    """One system in one variant: what it was read from, and what is shown of it."""
+    """One system in one variant: its evaluation and its shown figures."""
 
     evaluated: Evaluated
     shown: SystemRow
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows in their order, the one that others are held against, and the spread of seeds."""
+    """The rows in their order, the reference row, and the spread over seeds."""
 
     rows: tuple[Row, ...]
     headline: Row
@@ -39,10 +39,10 @@ class Table:
 
 
 def build_table(results: Sequence[Evaluated]) -> Table:
-    """The rows of some results, in their order, each compared with the headline.
+    """The rows of results, in their order, each compared with the reference row.
 
-    That is the last ``fused`` row, or else the last row. Several seeds of one system on the same
-    users make one row, the first's, and a spread.
+    The reference is the last ``fused`` row, or else the last row. Several seeds of one system on
+    the same users form one row, that of the first seed, and a spread.
     """
     every = [_row(result, name) for result in results for name in result.result.variants]
     rows = _first_seeds(every)
@@ -88,7 +88,7 @@ def _score(evaluated: Evaluated, variant: str, metric: Metric) -> Share | None:
 
 
 def _first_seeds(rows: Sequence[Row]) -> list[Row]:
-    """One row of each system and variant on the same users; further seeds only show the spread."""
+    """One row per system, variant and users; other seeds appear only in the spread."""
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
         first.setdefault((row.shown.users, row.shown.label), row)
@@ -96,7 +96,7 @@ def _first_seeds(rows: Sequence[Row]) -> list[Row]:
 
 
 def _compare(rows: Sequence[Row], headline: Row) -> list[Row]:
-    """The rows with the paired test of the headline against each other row of the same users."""
+    """The rows with a paired test of the reference row against each row of the same users."""
     ours, users = headline.variant.hits, headline.shown.users
     others = [row for row in rows if row is not headline and row.shown.users == users]
     tests = [mcnemar(ours, row.variant.hits) for row in others]

@@ -1,4 +1,4 @@
-"""The table of systems as Markdown, with what reproduces it: commands, seeds and versions."""
+"""The table of systems as Markdown, with commands, seeds and versions to reproduce it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class RunFacts:
     """How one system was run.
 
     Attributes:
-        seconds: Training and evaluation together, of the run that finished it.
-        cores: Of the machine; None where that was not kept.
-        versions: Of Python and the packages that decide results, and the commit.
+        seconds: Seconds of training and evaluation together, in the run that finished it.
+        cores: Number of the machine's cores; None if unknown.
+        versions: Versions of Python and of packages that affect results, and the commit.
     """
 
     seconds: float
@@ -27,7 +27,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a table was made from: data, seed, and the command lines that make it again."""
+    """Where a table comes from: data, seed, and the commands that reproduce it."""
 
     dataset: Dataset
     seed: int
@@ -48,9 +48,9 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
     """The table as Markdown.
 
     Args:
-        report: Its rows, findings and warnings.
-        origin: What all systems shared.
-        runs: Of each system, by name.
+        report: Report with rows, findings and warnings.
+        origin: What all systems share.
+        runs: Facts about each system's run, by name.
     """
     dataset = origin.dataset
     lines = [
@@ -62,10 +62,10 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
         *(_line(row) for row in report.systems),
         *(_failed(name, s, dataset.path) for name, s in report.failures.items()),
         "",
-        "95% intervals in brackets, each by itself. MRR is what a random order of ties is expected "
-        "to give. Difference: the row that the others are held against, minus this one, on the "
-        "same users; exact McNemar tests, corrected over all rows, which alone decide what is "
-        "called a difference.",
+        "95% intervals in brackets, not corrected. MRR is the expected value over random orders of "
+        "ties. Difference: HitRatio@1 of the reference row (–) minus that of this row, on the "
+        "same users; exact McNemar tests, corrected over all rows, alone decide whether a "
+        "difference is reported.",
         "",
         READINGS,
         "",
@@ -94,14 +94,14 @@ def _foot(origin: Origin, runs: Mapping[str, RunFacts]) -> list[str]:
 
 
 def _versions(runs: Iterable[RunFacts]) -> str:
-    """Every version that a system was run with; several where they were run at different times."""
+    """All versions that systems were run with; several per package if runs differ."""
     found = [run.versions for run in runs]
     names = dict.fromkeys(chain(*found))
     return ", ".join(f"{name} {_join(versions.get(name) for versions in found)}" for name in names)
 
 
 def _join(values: Iterable[object]) -> str:
-    """The different values, in the order found; ``unknown`` for None."""
+    """The different values in order of appearance; ``unknown`` for None."""
     texts = ("unknown" if value is None else str(value) for value in values)
     return " and ".join(dict.fromkeys(texts))
 
@@ -131,6 +131,6 @@ def _interval(share: Share | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text in one cell: one line, no bars, no markup."""
+    """Text for one cell: a single line, without bars and markup."""
     cleaned = " ".join(text.split()).replace("|", "/")
     return cleaned.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""What the page shows beside the table of systems: positions, groups, curves, rules, cases."""
+"""Further views of the page: positions, groups, curves, fusion rules, case studies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from msrrec.report.results import StudyRow
 
 @dataclass(frozen=True)
 class SlotRow:
-    """One position, counted from 1, and the share of all choices that fall there."""
+    """One position (from 1) in the candidate list, with its hits and its share of choices."""
 
     slot: int
     num_users: int
@@ -34,7 +34,7 @@ class SlotTable:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """HitRatio@1 by one count; each row with its label."""
+    """HitRatio@1 grouped by a count; each row has a label."""
 
     title: str
     rows: tuple[tuple[str, Group], ...]
@@ -51,7 +51,7 @@ class ModelCurves:
 
 @dataclass(frozen=True)
 class BackboneText:
-    """What the backbone wrote for the same user, and the item that it named, if any."""
+    """The untrained backbone's output for the same user, and the item that it names."""
 
     label: str
     text: str
@@ -60,7 +60,7 @@ class BackboneText:
 
 @dataclass(frozen=True)
 class ShownCase:
-    """A case study beside the reference and the backbone's text, where there are any."""
+    """A case study, with its reference and the backbone's output if they exist."""
 
     case: Case
     reference: str | None
@@ -93,7 +93,7 @@ def _label(title: str, groups: Groups) -> GroupTable:
 
 
 def _name_range(low: int, high: int | None) -> str:
-    """Such as ``3 to 4``; nobody trained on the targets of group 0."""
+    """A range such as ``3 to 4``; group 0 has targets that nobody bought in training."""
     if high is None:
         return f"{low} or more"
     if high == 0:
@@ -102,7 +102,7 @@ def _name_range(low: int, high: int | None) -> str:
 
 
 def show_curves(results: Sequence[Evaluated]) -> list[ModelCurves]:
-    """One training curve a model, however often it was evaluated."""
+    """One training curve per model, even if it was evaluated several times."""
     found: dict[str, ModelCurves] = {}
     for evaluated in results:
         curves = training_curves(evaluated.training)
@@ -128,7 +128,7 @@ _RULES = {
 
 
 def build_study(result: EvaluationResult) -> tuple[StudyRow, ...]:
-    """The rules of fusion, p-values corrected over those that choose; empty without fusion."""
+    """The fusion rules with corrected p-values; empty without fusion."""
     study = result.fusion.study if result.fusion else ()
     tests = {row.rule: row.against_eq3 for row in study if row.rule != "oracle"}
     p_values = {rule: test.p_value for rule, test in tests.items() if test}
@@ -140,7 +140,7 @@ def build_study(result: EvaluationResult) -> tuple[StudyRow, ...]:
 
 
 def show_cases(main: Evaluated, results: Sequence[Evaluated]) -> list[ShownCase]:
-    """The case studies with the reference, and with what the backbone wrote for the same user."""
+    """The case studies, with references and the backbone's output for the same user."""
     references = main.scores.cases if main.scores else {}
     base = next((r for r in results if r.result.system.id == "backbone"), None)
     texts = _backbone_texts(base) if base and base.users == main.users else {}

@@ -1,1 +1,1 @@
-"""Teacher calls, the journal of every answer, and pruning."""
+"""Synthesis of reasoning paths: calls to teachers, the journal of completions, and pruning."""

@@ -1,9 +1,9 @@
-"""The Ray actors of one run, and the loop that hands them calls.
+"""The Ray actors of one run, and the loop that gives them calls.
 
-Each actor keeps its calls in flight in an event loop of its own; the driver only tops it up and
-hears what was valid. Ray Data would do the same in fewer lines, but its blocks are barriers to
-calls whose latencies differ widely, and its ``limit`` lets whole blocks run on after enough paths
-exist; it takes over where the answers are judged (see ``verdicts``).
+Each actor keeps its calls in flight in its own event loop; the driver only adds calls and learns
+which completions were valid. Ray Data would need less code, but its blocks wait for their slowest
+call, and its ``limit`` lets whole blocks finish after enough paths exist. It is used for judging
+completions instead (see ``verdicts``).
 """
 
 import contextlib
@@ -27,9 +27,10 @@ _MAX_FAILED_IN_A_ROW = 20
 _MAX_LOST_ACTORS = 5
 _GRACE_S = 5.0
 _NOT_STARTED_SHARE = 8
-"""An actor holds one waiting call for so many in flight, to fill a free slot without asking."""
+"""An actor holds one waiting call per this many in flight, so that a free slot is filled at
+once."""
 _OVERDUE = 3.0
-"""A call that takes so many times the mean is not waited for near a threshold."""
+"""Near a threshold, a call that takes this many times the mean latency is not waited for."""
 
 
 class ActorPool:
@@ -56,7 +57,7 @@ class ActorPool:
         self._held[n] = {}
 
     def top_up(self, plan: Plan) -> None:
-        """Give every actor that is not being waited for what the plan allows."""
+        """Give calls to every actor that has reported, as far as the plan allows."""
         busy = set(self._waiting.values())
         overdue, now = self._num_overdue(), time.monotonic()
         for n, actor in self._actors.items():
@@ -69,7 +70,7 @@ class ActorPool:
                 self._waiting[actor.exchange.remote(work)] = n
 
     def _num_overdue(self) -> int:
-        """Calls held for so long that others have come and gone meanwhile."""
+        """Number of calls that take far longer than the mean."""
         if not self._num_outcomes:
             return 0
         latest_s = time.monotonic() - _OVERDUE * self._held_s / self._num_outcomes
@@ -109,7 +110,7 @@ class ActorPool:
         self._num_outcomes += len(outcomes)
 
     def stop(self, grace_s: float) -> int:
-        """End all actors that live, see ``TeacherActor.stop``; the number of calls given up."""
+        """End all living actors, see ``TeacherActor.stop``; the number of calls given up."""
         import ray
 
         given_up = 0
@@ -126,23 +127,23 @@ class ActorPool:
             ray.kill(actor)
 
     def _replace(self, n: int, plan: Plan, error: Exception) -> list[CallOutcome]:
-        """Another actor for a dead one: what it wrote counts, its other calls are made again."""
+        """Replace a dead actor: its journaled completions count, its other calls are repeated."""
         if self._num_started - len(self._actors) >= _MAX_LOST_ACTORS:
             raise EngineError(
                 f"synthesize: {_MAX_LOST_ACTORS} actors died ({first_line(error)}); check "
-                "their memory, then run again, answers so far are kept"
+                "their memory and run again; completions so far are kept"
             ) from error
         held = set(self._held.pop(n))
         del self._actors[n]
         outcomes = self._find_journaled(held)
         for call_id in sorted(held - {outcome.call_id for outcome in outcomes}):
             plan.give_back(call_id)
-        logger.warning("an actor died; %d of its calls are made again", len(held) - len(outcomes))
+        logger.warning("an actor died; repeating %d of its calls", len(held) - len(outcomes))
         self.add_actor()
         return outcomes
 
     def _find_journaled(self, call_ids: set[CallId]) -> list[CallOutcome]:
-        """Outcomes of calls whose answer the journal holds."""
+        """Outcomes of calls whose completion is in the journal."""
         found: dict[CallId, CallOutcome] = {}
         for path in list_journal_files(self._settings.journal):
             for entry in filter(None, iter_entries(path)):
@@ -154,7 +155,7 @@ class ActorPool:
 
 
 def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
-    """Where an actor runs and what it reserves."""
+    """Where an actor runs and which resources it reserves."""
     import ray
 
     if any(endpoint.engine == "vllm" for endpoint in settings.teacher.endpoints):
@@ -162,8 +163,8 @@ def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
         return engine_resources(
             settings.inference, settings.num_actors, "synthesis.num_actors", cluster
         )
-    # Calls wait, they don't compute: no core is reserved, so any number of actors can start.
-    # The offline teacher listens on loopback, so its callers stay on this machine.
+    # Actors mostly wait: they reserve no core, so any number of them can start.
+    # The offline teacher listens on loopback, so its actors run on this machine.
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
@@ -171,7 +172,7 @@ def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
 
 
 def run_calls(plan: Plan, pool: ActorPool, num_actors: int) -> int:
-    """Make the plan's calls; the number of calls given up when there were enough paths.
+    """Make the plan's calls; the number of calls given up once there were enough paths.
 
     Raises:
         EngineError: If the teacher refuses, can't be reached, or fails call after call.
@@ -187,7 +188,7 @@ def run_calls(plan: Plan, pool: ActorPool, num_actors: int) -> int:
                 _stop_on_failures(plan, outcomes)
         return pool.stop(grace_s=0)
     except MsrRecError:
-        pool.stop(_GRACE_S)  # what is in flight may still be answered, and is paid for
+        pool.stop(_GRACE_S)  # calls in flight are paid for, so wait a little for their completions
         raise
     finally:
         pool.kill()
@@ -199,12 +200,12 @@ def _stop_on_failures(plan: Plan, outcomes: Sequence[CallOutcome]) -> None:
     if details and (plan.failed_in_a_row >= _MAX_FAILED_IN_A_ROW or nothing_came):
         raise EngineError(
             f"teacher: {plan.failed_in_a_row} calls in a row failed (the last: {details[-1]}); "
-            "mend the cause and run again, answers so far are kept"
+            "fix the cause and run again; completions so far are kept"
         )
 
 
 def _unwrap(error: Any, journal: str) -> Exception:
-    """What an actor raised, without the remote traceback."""
+    """The error that an actor raised, without the remote traceback."""
     cause = error.cause
     if isinstance(cause, MsrRecError):
         return cause

@@ -1,7 +1,7 @@
-"""The data card: what was asked, what was kept, why the rest was not, and what it cost.
+"""The data card: what was asked and kept, why the rest was not kept, and the cost.
 
-A kept path is one that the teacher got right, so the easy users are over-represented; the kept
-rates by category, popularity and history length say by how much.
+A path is kept only if the teacher found the target, so easy users are over-represented. The shares
+of kept examples by category, popularity and history length show by how much.
 """
 
 from collections import Counter, defaultdict
@@ -32,7 +32,7 @@ _TEXT_CHARS = 2000
 
 
 class Share(TypedDict):
-    """How many of some examples have a kept path; ``share`` with its interval, None of none."""
+    """How many examples have a kept path; ``share`` with interval, None without examples."""
 
     examples: int
     kept: int
@@ -55,7 +55,7 @@ class VerdictCount(TypedDict):
 
 
 class StepWords(TypedDict):
-    """The length of one step of the kept paths in words: deciles of it."""
+    """The length of a step of the kept paths in words: first decile, median, last decile."""
 
     step: str
     p10: float
@@ -64,7 +64,7 @@ class StepWords(TypedDict):
 
 
 class Tokens(TypedDict):
-    """Tokens in all, of a mean answer, and paid for one kept path, those in vain included."""
+    """Tokens in total, per completion, and per kept path (all tokens paid for counted)."""
 
     prompt: int
     completion: int
@@ -73,7 +73,7 @@ class Tokens(TypedDict):
 
 
 class ExampleAnswer(TypedDict):
-    """An answer in full, with what it was asked about."""
+    """A completion in full, with its request."""
 
     verdict: str
     detail: str
@@ -88,7 +88,7 @@ class ExampleAnswer(TypedDict):
 
 
 class Card(TypedDict):
-    """``card.json``."""
+    """The contents of ``card.json``."""
 
     kind: str
     dataset: dict[str, str]
@@ -116,12 +116,12 @@ def write_card(
     """Write ``card.json`` and ``card.html``.
 
     Args:
-        out: The folder of the stage.
+        out: Output folder of the stage.
         dataset: For titles, categories and popularity.
-        examples: The examples of the split that was asked about.
-        requests: By example id.
-        entries: The answers, judged.
-        journal: The folder of the answers.
+        examples: Examples of the split.
+        requests: Requests by example id.
+        entries: The judged completions.
+        journal: Folder of the journal.
         summary: The figures of ``summary.json``.
     """
     asked = {entry.example_id for entry in entries}
@@ -140,7 +140,7 @@ def build_card(
     journal: str,
     summary: Summary,
 ) -> Card:
-    """The figures of the card; arguments as of ``write_card``, examples those with an answer."""
+    """The figures of the card; arguments as for ``write_card``, examples with a completion only."""
     kept = {entry.example_id for entry in entries if entry.verdict == "kept"}
     return {
         "kind": "msrrec data card",
@@ -170,7 +170,7 @@ def _share(hits: Sequence[bool]) -> Share:
 def _slices(
     dataset: Dataset, examples: Sequence[Example], kept: set[str]
 ) -> dict[str, list[LabelledShare]]:
-    """Kept rates by the target's category and popularity, and by the history's length."""
+    """Shares of kept examples by target category, target popularity and history length."""
     users_of: dict[str, set[str]] = defaultdict(set)
     for example in dataset.examples("train"):
         for item_id in (*example.history, example.target):
@@ -197,7 +197,7 @@ def _slices(
 def _slice(
     examples: Sequence[Example], kept: set[str], place: Callable[[Example], tuple[int, str]]
 ) -> list[LabelledShare]:
-    """Shares by the label of each example, in the order of the labels' places."""
+    """Shares of kept examples by label, in the order of the labels."""
     hits: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for example in examples:
         hits[place(example)].append(example.example_id in kept)
@@ -211,7 +211,7 @@ def _doubling_bin(count: int) -> tuple[int, str]:
 
 
 def _category_of(dataset: Dataset, examples: Sequence[Example]) -> dict[str, str]:
-    """Each target's category at the widest level where they differ; empty where there are none."""
+    """Each target's category at the widest level that differs; empty if there are none."""
     paths = {e.example_id: dataset.items[e.target].categories for e in examples}
     for level in range(max(map(len, paths.values()), default=0)):
         labels = {
@@ -224,7 +224,7 @@ def _category_of(dataset: Dataset, examples: Sequence[Example]) -> dict[str, str
 
 
 def _count_verdicts(entries: Sequence[JudgedEntry]) -> list[VerdictCount]:
-    """How often each verdict came, the kept first, and its details."""
+    """Count of each verdict, ``kept`` first, with its most common details."""
     counts = Counter(str(entry.verdict) for entry in entries)
     details: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in entries:
@@ -243,7 +243,7 @@ def _count_verdicts(entries: Sequence[JudgedEntry]) -> list[VerdictCount]:
 
 
 def _step_words(entries: Sequence[JudgedEntry]) -> list[StepWords]:
-    """The length of each step of the kept paths in words: its first decile, median and last."""
+    """The length of each step of the kept paths in words: first decile, median, last decile."""
     kept = [entry.steps for entry in entries if entry.verdict == "kept"]
     if len(kept) < 2:
         return []
@@ -266,7 +266,7 @@ def _tokens(entries: Sequence[JudgedEntry], num_kept: int) -> Tokens:
 
 
 def _progress(entries: Sequence[JudgedEntry]) -> list[list[int]]:
-    """Valid paths after so many answers, in the order of their arrival."""
+    """Number of valid paths after a number of completions, in order of arrival."""
     valid: set[str] = set()
     curve = [[0, 0]]
     for n, entry in enumerate(sorted(entries, key=lambda entry: entry.answered_at_s), 1):
@@ -278,7 +278,7 @@ def _progress(entries: Sequence[JudgedEntry]) -> list[list[int]]:
 
 
 def _plot(progress: Sequence[Sequence[int]]) -> dict[str, str | int]:
-    """The curve as points of an SVG of 600 by 200, and where it ends."""
+    """The curve as points of an SVG of 600 by 200, and its end values."""
     calls, valid = progress[-1]
     points = [(600 * x / max(calls, 1), 200 - 190 * y / max(calls, 1)) for x, y in progress]
     return {"points": svg_points(points), "calls": calls, "valid": valid}
@@ -287,7 +287,7 @@ def _plot(progress: Sequence[Sequence[int]]) -> dict[str, str | int]:
 def _pick_examples(
     requests: Requests, entries: Sequence[JudgedEntry], journal: str
 ) -> list[ExampleAnswer]:
-    """The first answers of each verdict, so that nobody picked them."""
+    """The first completions with each verdict, so that the choice is not hand-picked."""
     picked: dict[str, list[JudgedEntry]] = defaultdict(list)
     for entry in entries:
         if len(picked[str(entry.verdict)]) < _EXAMPLES_EACH:
@@ -303,7 +303,7 @@ def _pick_examples(
 def _read_entries(
     journal: str, places: set[tuple[int, int]]
 ) -> dict[tuple[int, int], JournalEntry]:
-    """The entries at some lines of some files of the journal."""
+    """The journal entries at some lines of some files."""
     found: dict[tuple[int, int], JournalEntry] = {}
     files = list_journal_files(journal)
     for file in sorted({file for file, _ in places}):

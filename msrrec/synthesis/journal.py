@@ -1,21 +1,25 @@
-"""The journal: every answer of the teacher on durable storage before anything else happens to it.
+"""The journal: every completion of a teacher is stored durably before it is used.
 
-One file of JSON lines per writer, so writers never share a file; a writer's last line may be torn
-when it is killed. Answers are found again by what was asked (example, attempt, prompt, model and
-sampling), so a rerun pays only for what it has not asked yet.
+Each writer has its own file of JSON lines; its last line may be incomplete if it was killed.
+Completions are found again by request (example, attempt, prompt, model and sampling), so a rerun
+pays only for requests that have none.
 """
 
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from msrrec import storage
+from msrrec.chat.completions import Usage
+from msrrec.config import EndpointConfig
 from msrrec.data.dataset import Dataset
-from msrrec.engines.openai import Usage
-from msrrec.errors import DataError
+from msrrec.fingerprint import identify_dataset
 from msrrec.journal import Journal, read_lines
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "journal"
 _MARK = "dataset.json"
@@ -23,30 +27,42 @@ _MARK = "dataset.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides a completion beside its prompt."""
+    """What decides a completion besides its prompt.
+
+    Attributes:
+        variation: Parameters left out and added, as JSON; empty if there are none.
+    """
 
     model: str
     temperature: float
     max_tokens: int
+    variation: str = ""
+
+
+def sampling_of(endpoint: EndpointConfig) -> Sampling:
+    """How a teacher samples."""
+    varied = json.dumps(endpoint.variation, sort_keys=True) if endpoint.variation else ""
+    return Sampling(endpoint.model, endpoint.temperature, endpoint.max_tokens, varied)
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One answer as it arrived.
+    """One completion as it arrived.
 
     Attributes:
         attempt: 0-based number of the sample of this example.
         prompt_hash: Hash of the prompt's text, see ``hash_prompt``.
-        sampling: Model asked for, and how it sampled.
-        served_model: The model that the API says has answered.
-        reasoning_content: What a reasoning model thought apart from its answer.
-        usage: Token counts as the API gave them, and its price where it names one.
-        latency_s: Seconds that the answering try took.
-        tries: Calls made for it, failed ones included.
-        answered_at_s: Unix seconds.
-        teacher: Model and address that was asked.
-        cost: In the currency of the price table; None where no price is known.
-        run: The run that paid for it; to later ones it costs nothing.
+        sampling: Requested model, and how it sampled.
+        served_model: The model that the API reports.
+        reasoning_content: A reasoning model's hidden reasoning, which is separate from the
+            completion.
+        usage: Token counts reported by the API, and the price if it reports one.
+        latency_s: Seconds that the successful try took.
+        tries: Number of tries, failed ones included.
+        answered_at_s: Time of arrival in Unix seconds.
+        teacher: Name of the teacher: model and address.
+        cost: Cost in the currency of the prices; None if no price is known.
+        run: Id of the run that paid for it; later runs reuse it for free.
     """
 
     example_id: str
@@ -67,11 +83,11 @@ class JournalEntry:
 
     @property
     def call_id(self) -> tuple[str, int]:
-        """The call that it answers: example and attempt."""
+        """The call that led to it: example id and attempt."""
         return self.example_id, self.attempt
 
     def to_line(self) -> bytes:
-        """One line of JSON; line breaks of the text are escaped in it."""
+        """One line of JSON; line breaks in the text are escaped."""
         row = asdict(self)
         row |= row.pop("sampling")
         return json.dumps(row, ensure_ascii=True).encode() + b"\n"
@@ -81,7 +97,9 @@ class JournalEntry:
         """The inverse of ``to_line``; None for a torn or foreign line."""
         try:
             row = json.loads(line)
-            row["sampling"] = Sampling(**{f.name: row[f.name] for f in fields(Sampling)})
+            row["sampling"] = Sampling(
+                **{f.name: row[f.name] for f in fields(Sampling) if f.name in row}
+            )
             known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
             return cls(**known)
         except (ValueError, KeyError, TypeError):
@@ -89,27 +107,28 @@ class JournalEntry:
 
 
 def hash_prompt(prompt: str) -> str:
-    """16 hexadecimal digits that change with any character."""
+    """A hash of a prompt (16 hexadecimal digits)."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
 def claim_journal(out: str, dataset: Dataset) -> str:
-    """The journal's folder of an output folder, marked as this dataset's.
+    """The journal folder of an output folder, marked with the dataset that it is asked about.
 
-    Raises:
-        DataError: If it holds answers about another dataset.
+    Another dataset, or the same one changed, finds its own prompts among the completions, which are
+    known by the hash of their prompt; all others stay in the journal and are only counted.
     """
     folder = storage.join(out, FOLDER)
     mark = storage.join(folder, _MARK)
-    if not storage.exists(mark):
-        storage.write_json(mark, {"fingerprint": dataset.fingerprint, "path": dataset.path})
-        return folder
-    found = storage.read_json(mark)
-    if found.get("fingerprint") != dataset.fingerprint:
-        raise DataError(
-            f"{folder}: holds answers about another dataset ({found.get('path')}); expected "
-            f"{dataset.path} as it is now; choose another --out"
+    identity = identify_dataset(dataset)
+    found = storage.read_object(mark) if storage.exists(mark) else None
+    if found and found.get("fingerprint") != identity:
+        logger.warning(
+            "%s: holds completions about %s; those of unchanged prompts count, the others stay",
+            folder,
+            found.get("path"),
         )
+    if not found or found.get("fingerprint") != identity:
+        storage.write_json(mark, {"fingerprint": identity, "path": dataset.path})
     return folder
 
 
@@ -124,9 +143,9 @@ def iter_entries(path: str) -> Iterator[JournalEntry | None]:
 
 
 class JournalWriter:
-    """Appends answers to a file of its own; ``append`` returns when they are on the disk.
+    """Appends completions to its own file; ``append`` returns once they are on disk.
 
-    Answers that arrive during a write are written together by the next one, so the cost of
+    Completions that arrive during a write are written together by the next one. So the cost of
     ``fsync`` is shared and never blocks the event loop.
     """
 
@@ -136,13 +155,13 @@ class JournalWriter:
         self._lock = asyncio.Lock()
 
     async def append(self, entry: JournalEntry) -> None:
-        """Write one answer durably.
+        """Write one completion durably.
 
         Raises:
             OSError: If the storage refuses, a full disk for example.
         """
         self._lines.append(entry.to_line())
-        async with self._lock:  # whoever held it before may have written this line already
+        async with self._lock:  # the previous holder may already have written this line
             if self._lines:
                 batch, self._lines = b"".join(self._lines), []
                 await asyncio.to_thread(self._journal.append, batch)

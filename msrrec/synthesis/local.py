@@ -1,25 +1,27 @@
-"""A teacher whose weights are loaded here: vLLM in the actor, with the interface of an API."""
+"""A teacher whose weights are loaded by the actor: vLLM with the interface of an API client."""
 
 import asyncio
 import time
 import zlib
 from typing import TYPE_CHECKING
 
+from msrrec.chat.completions import Completion
+from msrrec.chat.failures import CallFailed
 from msrrec.config import EndpointConfig, InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.engines.openai import CallFailed, Completion
 from msrrec.errors import EngineError
 from msrrec.models import locate_model
 from msrrec.reasoning.encoding import encode_prompt
+from msrrec.weights import check_source
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import AsyncVllmEngine
 
 
 class LocalClient:
-    """Calls to weights in this process; vLLM batches those in flight.
+    """Calls to a model in this process; vLLM batches those in flight.
 
-    The model starts with the first call, so that what is wrong with it is that call's error.
+    The model is loaded by the first call, so that a loading error is an error of that call.
     """
 
     def __init__(self, endpoint: EndpointConfig, inference: InferenceConfig) -> None:
@@ -28,12 +30,12 @@ class LocalClient:
         self._starting = asyncio.Lock()
 
     async def complete(self, prompt: str, attempt: int) -> Completion:
-        """The model's answer to one prompt; the same attempt gives the same answer.
+        """The completion of one prompt; the same attempt gives the same completion.
 
         Raises:
             EngineError: If the model can't start, or its engine died.
             ModelError: If the weights can't be read.
-            CallFailed: If the prompt does not fit.
+            CallFailed: If the prompt is too long.
         """
         engine = await self._start()
         ids = encode_prompt(engine.tokenizer, prompt, prefix="")
@@ -44,7 +46,7 @@ class LocalClient:
             temperature=self._endpoint.temperature,
         )
         if request.max_new_tokens < 1:
-            raise CallFailed(f"the prompt has {len(ids)} tokens, all that the model can read")
+            raise CallFailed(f"the prompt has {len(ids)} tokens, so no room is left")
         begin = time.monotonic()
         generation = await self._generate(engine, request)
         written = engine.tokenizer.decode(list(generation.token_ids), skip_special_tokens=True)
@@ -68,6 +70,7 @@ class LocalClient:
                 from msrrec.engines.vllm import AsyncVllmEngine  # seconds to import
 
                 source = locate_model(self._endpoint.model)
+                check_source(source)
                 self._engine = AsyncVllmEngine(source, self._inference)
         return self._engine
 
@@ -76,6 +79,6 @@ class LocalClient:
             async for piece in engine.stream(request):
                 last = piece
         except EngineError as error:
-            await engine.check_health()  # a dead engine fails every call, a refused prompt one
+            await engine.check_health()  # raises if dead; else only this prompt failed
             raise CallFailed(str(error)) from error
         return last

@@ -1,16 +1,16 @@
-"""What a run costs: before the first call, while it runs, and at its caps.
+"""The cost of a run: estimated before the first call, counted during the run, and capped.
 
-Estimates rest on the journal's answers where there are enough, so a small first run
-(``synthesis.num_examples=50``) prices a large one; where there are none, on plain assumptions that
-the estimate names.
+Estimates use the journal's completions if there are enough, so a small first run
+(``synthesis.num_examples=50``) prices a large one. Otherwise they use fixed assumptions, which the
+estimate names.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msrrec.chat.completions import estimate_tokens
 from msrrec.config import EndpointConfig, RunConfig, TeacherConfig
-from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import ConfigError
 from msrrec.prices import token_cost
 from msrrec.synthesis.plan import Budget, Plan, Spending
@@ -18,23 +18,23 @@ from msrrec.synthesis.verdicts import JudgedEntry
 
 _ENOUGH_ANSWERS = 20
 _ASSUMED_ACCEPTANCE_RATE = 0.3
-"""Teachers name the bought item for 27 to 39 users of 100."""
+"""Assumed share of valid paths; teachers name the target for 27 to 39 of 100 users."""
 _ASSUMED_UNREADABLE_RATE = 0.05
 _ASSUMED_COMPLETION_TOKENS = 1500.0
-"""Five steps and the thoughts of a reasoning model."""
+"""Assumed tokens per completion: five steps and the hidden reasoning of a reasoning model."""
 _ASSUMED_TOKENS_PER_S = 50.0
 _WORST_PER_ESTIMATE = 2
-"""A prompt has at most so many times the tokens that its bytes suggest."""
+"""Upper bound of a prompt's true tokens, as a multiple of the tokens estimated from its bytes."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What an estimate rests on: means over the answers at hand, or assumptions.
+    """What an estimate is based on: means over judged completions, or assumptions.
 
     Attributes:
-        acceptance_rate: Valid paths per answer.
-        unreadable_rate: Answers that can't be read, which are asked for again.
-        completion_tokens: Mean over the answers.
+        acceptance_rate: Valid paths per completion.
+        unreadable_rate: Share of unreadable completions, which are requested again.
+        completion_tokens: Mean tokens per completion.
         prompt_scale: True prompt tokens for each estimated one.
         latency_s: Mean seconds of a call.
     """
@@ -48,13 +48,13 @@ class Basis:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take from here.
+    """What a run would still take.
 
     Attributes:
-        limited_by: What ends the calls: the examples, a threshold or a cap.
-        cost: None where a price is not known.
-        answers_at_hand: Judged answers in the journal.
-        rests_on: "the answers at hand", or "assumptions" where they are too few.
+        limited_by: What will end the run: the examples, a threshold or a cap.
+        cost: Expected cost; None if a price is unknown.
+        answers_at_hand: Number of judged completions in the journal.
+        rests_on: "the answers at hand", or "assumptions" if those are too few.
     """
 
     calls: int
@@ -71,7 +71,7 @@ class Estimate:
 
 
 def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> Budget:
-    """The caps of a run and what a call costs at worst: the longest prompt and answer.
+    """The caps of a run, and the highest possible cost of one call: longest prompt and completion.
 
     Raises:
         ConfigError: If money is capped and a price is missing.
@@ -95,12 +95,12 @@ def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> 
 def estimate(
     config: RunConfig, prompts: Sequence[str], entries: Sequence[JudgedEntry], plan: Plan
 ) -> Estimate:
-    """Calls, tokens, cost and seconds that a run would take from here.
+    """Calls, tokens, cost and seconds that a run would still take.
 
     Args:
         config: The run's settings.
         prompts: The prompts of all examples.
-        entries: The answers at hand, judged.
+        entries: The judged completions so far.
         plan: The run's calls, none of them made yet.
     """
     is_measured = len(entries) >= _ENOUGH_ANSWERS
@@ -155,7 +155,7 @@ def _assume(config: RunConfig) -> Basis:
 
 
 def _calls(config: RunConfig, plan: Plan, basis: Basis, each: Spending) -> tuple[int, str]:
-    """Calls to expect, and what ends them: the examples, a threshold or a cap."""
+    """The expected number of calls, and what ends them: the examples, a threshold or a cap."""
     tries = sum(basis.unreadable_rate**n for n in range(config.synthesis.attempts))
     bounds: dict[str, float] = {"examples": plan.num_queued * tries}
     rate = basis.acceptance_rate
@@ -170,11 +170,11 @@ def _calls(config: RunConfig, plan: Plan, basis: Basis, each: Spending) -> tuple
 
 
 CAPS = {"calls": "max_calls", "tokens": "max_total_tokens", "cost": "max_cost"}
-"""The setting of each cap."""
+"""Name of the setting of each cap."""
 
 
 def _seconds(config: RunConfig, calls: int, tokens: float, latency_s: float) -> int:
-    """The slowest of latency and the rates allowed."""
+    """Expected seconds: the longest of what latency and the allowed rates need."""
     teacher = config.teacher
     in_flight = teacher.concurrency * config.synthesis.num_actors * len(teacher.endpoints)
     bounds = [math.ceil(calls / in_flight) * latency_s]
@@ -186,13 +186,13 @@ def _seconds(config: RunConfig, calls: int, tokens: float, latency_s: float) -> 
 
 
 def _mean_price(teacher: TeacherConfig, prompt_tokens: float, completion_tokens: float) -> float:
-    """The mean price of one call, over the teachers by weight."""
+    """The mean price of one call over the teachers, by weight."""
     weights = [endpoint.weight for endpoint in teacher.endpoints]
     prices = [_price(e, prompt_tokens, completion_tokens) for e in teacher.endpoints]
     return sum(w * p for w, p in zip(weights, prices, strict=True)) / sum(weights)
 
 
 def _price(endpoint: EndpointConfig, prompt_tokens: float, completion_tokens: float) -> float:
-    """The price of one call; 0 where none is known."""
+    """The price of one call; 0 if unknown."""
     prices = endpoint.prompt_price, endpoint.completion_price
     return token_cost(prompt_tokens, completion_tokens, *prices) or 0.0

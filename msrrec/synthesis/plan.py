@@ -1,7 +1,7 @@
-"""Which call comes next, and when enough are made; knows nothing of Ray, HTTP or time.
+"""Which call to make next, and when to stop; independent of Ray, HTTP and time.
 
-Near a threshold no more calls are launched than the acceptance rate so far makes likely to be
-needed, so few answers are paid for in vain; near a cap no more than it surely leaves room for.
+Near a threshold, only as many calls are started as the acceptance rate so far makes likely to be
+needed, so few completions are paid for in vain. Near a cap, only as many as certainly fit.
 """
 
 import math
@@ -14,7 +14,7 @@ CallId = tuple[str, int]
 """A call to a teacher: example id and 0-based attempt."""
 
 CompletionStatus = Literal["valid", "unreadable", "settled"]
-"""What an answer means for the plan.
+"""What a completion means for the plan.
 
 ``valid`` gives a path. ``unreadable`` could not be read, so another sample is drawn. ``settled``
 was read and gives no path; it is final, because drawing samples until one names the target would
@@ -23,7 +23,7 @@ leak the target into the reasoning."""
 
 @dataclass(frozen=True)
 class Spending:
-    """Calls, tokens and money, spent or allowed."""
+    """Calls, tokens and money, either spent or allowed."""
 
     calls: float = 0
     tokens: float = 0
@@ -36,24 +36,24 @@ class Spending:
 
 
 class Budget:
-    """What may be spent, what has been spent, and what a call costs at worst.
+    """The caps, what has been spent, and the highest possible cost of one call.
 
     Attributes:
-        spent: So far, earlier runs included.
+        spent: Spent so far, earlier runs included.
     """
 
     def __init__(self, caps: Spending, spent: Spending, worst: Spending) -> None:
-        """Caps that don't hold are infinite; ``worst`` is of one call."""
+        """Missing caps are infinite; ``worst`` is the highest possible cost of one call."""
         self.spent = spent
         self._caps, self._worst = caps, worst
 
     def room(self, in_flight: int) -> float:
-        """Calls that surely fit beside those in flight; infinite without caps."""
+        """Number of calls that certainly fit besides those in flight; infinite without caps."""
         return self._tightest()[0] - in_flight
 
     @property
     def left(self) -> Spending:
-        """What the caps leave."""
+        """What is left below the caps."""
         caps, spent = self._caps, self.spent
         return Spending(
             caps.calls - spent.calls, caps.tokens - spent.tokens, caps.cost - spent.cost
@@ -61,7 +61,7 @@ class Budget:
 
     @property
     def reached(self) -> str | None:
-        """The cap that leaves no room for a call; None while there is room."""
+        """The cap that leaves no room for a call; None if there is room."""
         room, name = self._tightest()
         return name if room < 1 else None
 
@@ -81,12 +81,12 @@ def unlimited() -> Budget:
 
 @dataclass(frozen=True)
 class Quota:
-    """A threshold for each group of examples: one user's, or one category's.
+    """A threshold for each group of examples, for example each user or each category.
 
     Attributes:
         name: Name of the setting.
-        tau: Valid paths wanted of each group.
-        group_of: Example id to group.
+        tau: Maximum number of valid paths per group.
+        group_of: The group of each example id.
     """
 
     name: str
@@ -95,13 +95,13 @@ class Quota:
 
 
 class Plan:
-    """The calls of one run: every open example once, those with unread answers again.
+    """The calls of one run: one for every open example, and retries of unreadable completions.
 
     Attributes:
-        num_valid: Examples with a valid path.
-        num_answers: Answers judged, earlier runs included.
-        num_failed: Calls without an answer in this run.
-        failed_in_a_row: Failed calls since the latest answer.
+        num_valid: Number of examples with a valid path.
+        num_answers: Number of judged completions, earlier runs included.
+        num_failed: Number of calls without a completion in this run.
+        failed_in_a_row: Number of failed calls since the latest completion.
     """
 
     def __init__(
@@ -115,16 +115,16 @@ class Plan:
         *,
         repeats: bool = False,
     ) -> None:
-        """Plan around the answers at hand.
+        """Plan the remaining calls, given the completions so far.
 
         Args:
-            example_ids: In the order to ask.
-            attempts: Answers asked for per example while none can be read.
-            tau: Valid paths to stop at; None for one pass over all.
-            answered: Example to attempt to what that answer is.
-            quotas: Thresholds by group beside it.
-            budget: Caps; None for none.
-            repeats: Make all attempts at every example, whatever the answers are.
+            example_ids: Example ids in the order of the calls.
+            attempts: Maximum number of completions per example; only unreadable ones are retried.
+            tau: Number of valid paths at which to stop; None for one call per example.
+            answered: By example id and attempt, the status of the completion.
+            quotas: Thresholds by group.
+            budget: Caps; None for no caps.
+            repeats: Whether to make all attempts for every example, whatever the completions are.
         """
         self.tau, self.attempts = tau, attempts
         self.budget = budget or unlimited()
@@ -153,22 +153,22 @@ class Plan:
 
     @property
     def in_flight(self) -> int:
-        """Calls taken and not yet reported."""
+        """Number of calls taken and not yet reported."""
         return len(self._flying)
 
     @property
     def num_queued(self) -> int:
-        """Calls that are certain to be wanted if no threshold or cap comes."""
+        """Number of calls that will be made unless a threshold or cap stops them."""
         return len(self._queue) + sum(map(len, self._held_back.values()))
 
     @property
     def acceptance_rate(self) -> float:
-        """Valid paths per answer so far, never 0."""
+        """Valid paths per completion so far, never 0."""
         return min(1.0, (self.num_valid + 1) / (self.num_answers + 1))
 
     @property
     def is_finished(self) -> bool:
-        """Whether enough paths exist, or nothing is left to ask or worth waiting for."""
+        """Whether enough paths exist, or no call is left to make or to wait for."""
         if self.tau is not None and self.num_valid >= self.tau:
             return True
         if self._queue or self._held_back:
@@ -177,12 +177,12 @@ class Plan:
 
     @property
     def stopped_by(self) -> str | None:
-        """The cap that left calls unmade; None where none did."""
+        """The cap that prevented calls; None if no cap did."""
         is_enough = self.tau is not None and self.num_valid >= self.tau
         return self.budget.reached if self.num_queued and not is_enough else None
 
     def needed(self) -> dict[str, int]:
-        """Valid paths missing to each threshold, and to the sum of each quota's."""
+        """Number of valid paths missing to each threshold; for quotas the sum over the groups."""
         missing = {} if self.tau is None else {"tau": max(0, self.tau - self.num_valid)}
         for n, quota in enumerate(self._quotas):
             open_of = Counter(quota.group_of[example_id] for example_id, _ in self._queue)
@@ -196,8 +196,8 @@ class Plan:
         """At most ``count`` calls to make now.
 
         Args:
-            count: Calls that there is room for.
-            overdue: Calls in flight whose answers are not to be waited for.
+            count: Maximum number of calls.
+            overdue: Number of calls in flight that should not be waited for.
         """
         if self.tau is not None:
             wanted = math.ceil((self.tau - self.num_valid) / self.acceptance_rate)
@@ -215,7 +215,7 @@ class Plan:
     def report(
         self, call_id: CallId, status: CompletionStatus | None, spending: Spending | None = None
     ) -> None:
-        """What became of a call: what its answer is and cost, or None where no answer came."""
+        """Record the result of a call: status and cost of its completion, or None if it failed."""
         example_id, attempt = call_id
         self._fly(call_id, -1)
         if status is None:
@@ -233,7 +233,7 @@ class Plan:
         self._release(example_id)
 
     def give_back(self, call_id: CallId) -> None:
-        """A call whose actor died before its answer was written: it is made again, first."""
+        """Repeat a call, before all others, whose actor died before its completion was written."""
         self._fly(call_id, -1)
         self._release(call_id[0])
         self._queue.appendleft(call_id)
@@ -244,14 +244,14 @@ class Plan:
             valid[quota.group_of[example_id]] += 1
 
     def _is_closed(self, example_id: str) -> bool:
-        """Whether a group of this example has enough."""
+        """Whether a group of this example has reached its threshold."""
         return any(
             valid[quota.group_of[example_id]] >= quota.tau
             for quota, valid in zip(self._quotas, self._valid_of, strict=True)
         )
 
     def _admits(self, call_id: CallId) -> bool:
-        """Whether to make this call now; if not, it is held back or, with enough, dropped."""
+        """Whether to make this call now; otherwise it is held back or, if not needed, dropped."""
         if self._is_closed(call_id[0]):
             return False
         for n, quota in enumerate(self._quotas):
@@ -262,18 +262,18 @@ class Plan:
         return True
 
     def _room_of(self, n: int, group: str) -> int:
-        """Calls that a group is likely to need beside those in flight."""
+        """Number of calls that a group probably needs besides those in flight."""
         wanted = (self._quotas[n].tau - self._valid_of[n][group]) / self.acceptance_rate
         return math.ceil(wanted) - self._flying_of[n][group]
 
     def _fly(self, call_id: CallId, change: int) -> None:
-        """A call begins (1) or ends (-1)."""
+        """Count the start (1) or end (-1) of a call in each of its groups."""
         (self._flying.add if change > 0 else self._flying.discard)(call_id)
         for quota, flying in zip(self._quotas, self._flying_of, strict=True):
             flying[quota.group_of[call_id[0]]] += change
 
     def _release(self, example_id: str) -> None:
-        """After a call of these groups: those held back come first, as far as they are needed."""
+        """Queue the calls that were held back for this example's groups, as far as needed."""
         for n, quota in enumerate(self._quotas):
             key = (n, quota.group_of[example_id])
             waiting = self._held_back.get(key, deque())

@@ -1,7 +1,7 @@
-"""Which answers become training data (paper, Reasoning Data Pruning), and why the others don't.
+"""Which completions become training data, and why others do not (paper, Reasoning Data Pruning).
 
-A pure function of an answer and its example, so changing a rule here judges an old journal anew
-without any call.
+The verdict is a pure function of a completion and its example, so a changed rule applies to an old
+journal without any call.
 """
 
 import re
@@ -12,22 +12,29 @@ from typing import Literal
 from msrrec.data.leakage import find_leak
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import (
-    Chain,
     ParsedCompletion,
     ParseFailure,
     Reason,
     parse_answer,
     parse_completion,
-    strip_thinking,
 )
 from msrrec.reasoning.prompts import sanitize_step
 from msrrec.synthesis.journal import JournalEntry
-from msrrec.titles import REASONING_END, fold_text, match_title
+from msrrec.titles import fold_text, match_title
 
 Verdict = Literal["kept", "inconsistent", "truncated", "refused", "leaked"] | Reason
 
 _MAX_TITLES = 2
-"""Steps that may be nothing but a title; more of them are a list, not reasoning."""
+"""Maximum number of steps that may consist of a title only; with more, the text is a list and not
+reasoning."""
+
+_ENDED = ("", "stop", "eos", "eos_token", "end_turn")
+"""Finish reasons of a text that the model ended itself; any other means that it was cut."""
+_FILTERED = (
+    *("content_filter", "safety", "prohibited_content", "recitation", "blocklist", "spii"),
+    *("sensitive", "refusal"),
+)
+"""Finish reasons of a text that a filter withheld."""
 
 _OPENING_CHARS = 200
 _REFUSAL = re.compile(
@@ -39,13 +46,13 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of one answer.
+    """The verdict on one completion.
 
     Attributes:
-        verdict: ``kept``, or the one reason why not.
-        detail: A word more: which step is missing, how many candidates are named.
-        steps: The five steps, one line each, where they could be read.
-        index: 0-based candidate of step 5, where one is named.
+        verdict: ``kept``, or the reason why not.
+        detail: Further detail, such as which step is missing or how many candidates are named.
+        steps: The five steps, one line each, if they could be read.
+        index: 0-based candidate that step 5 names, if any.
     """
 
     verdict: Verdict
@@ -55,10 +62,10 @@ class Judgement:
 
     @property
     def is_retryable(self) -> bool:
-        """Whether another sample may be asked for.
+        """Whether another sample may be requested.
 
-        Only where the answer could not be read. One that was read is never asked again: whether it
-        is kept depends on what the user bought, and drawing samples until one is would leak that.
+        Only if the completion could not be read. A readable completion is final: whether it is kept
+        depends on the target, and drawing samples until one is kept would leak the target.
         """
         return self.verdict not in ("kept", "inconsistent", "leaked")
 
@@ -70,29 +77,24 @@ def judge(
     history: Sequence[str] = (),
     later: Sequence[str] = (),
 ) -> Judgement:
-    """The verdict on an answer: is it complete, is it consistent, does it leak a later purchase?
+    """The verdict on a completion: is it complete and consistent, and free of leaks?
 
-    The chain is read from the answer. Where that has no steps at all, it is looked for in the
-    reasoning content, as some servers put the whole output there; what a reasoning model merely
-    thought has no such steps and is never training data.
+    What was said outside the model's thoughts decides, and of two answers the last. A chain that
+    stands in the thoughts alone counts only where the answer said after them names its choice.
+    Thoughts after which nothing was said are truncated, and so is a text that ends before its
+    reasoning does for another reason than that the model ended it.
 
     Args:
-        entry: The answer.
+        entry: The completion.
         candidates: Titles in the frozen order.
-        target: 0-based index of what the user did buy.
+        target: 0-based index of the target.
         history: Titles that the prompt shows.
         later: Titles of the user's held-out items.
     """
-    text, read = _read(entry)
-    if entry.finish_reason == "content_filter":
-        return Judgement("refused", "content filter")
-    if entry.finish_reason == "length" and REASONING_END not in text:
-        return Judgement("truncated", f"{entry.sampling.max_tokens} tokens")
-    if isinstance(read.chain, ParseFailure):
-        opening = fold_text(strip_thinking(text)[:_OPENING_CHARS])
-        if read.chain.reason == "malformed" and _REFUSAL.match(opening):
-            return Judgement("refused")
-        return Judgement(read.chain.reason, read.chain.detail)
+    read = parse_completion(entry.text, thinking=entry.reasoning_content or "")
+    unread = _find_flaw(entry, read)
+    if unread is not None or isinstance(read.chain, ParseFailure):
+        return unread or Judgement("malformed")
     steps = tuple(sanitize_step(step) for step in read.chain.steps)
     shown = (*candidates, *history)
     if sum(match_title(step, shown) is not None for step in steps[:-1]) > _MAX_TITLES:
@@ -100,7 +102,9 @@ def judge(
     choice = parse_recommendation(read.chain.steps[-1], candidates)
     if isinstance(choice, ParseFailure):
         return Judgement(choice.reason, choice.detail, steps)
-    named = parse_answer(read.answer, candidates) if read.answer else None
+    named = _read_named(read, candidates)
+    if read.is_thought and named is None:
+        return Judgement("malformed", "the steps were only thought", steps)
     if named is not None and named != choice:
         return Judgement("inconsistent", "step 5 and answer differ", steps, choice)
     if choice != target:
@@ -111,12 +115,36 @@ def judge(
     )
 
 
-def _read(entry: JournalEntry) -> tuple[str, ParsedCompletion]:
-    """The text that counts, as it arrived and as read."""
-    read = parse_completion(entry.text)
-    if isinstance(read.chain, ParseFailure) and read.chain.reason in ("empty", "malformed"):
-        thought = entry.reasoning_content or ""
-        inside = parse_completion(thought)
-        if isinstance(inside.chain, Chain):
-            return thought, ParsedCompletion(inside.chain, inside.answer or entry.text or None)
-    return entry.text, read
+def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:
+    """Why a completion holds no whole chain; None where it does."""
+    reason = entry.finish_reason.casefold()
+    is_cut = reason not in _ENDED
+    if reason in _FILTERED:
+        return Judgement("refused", "content filter")
+    if is_cut and (read.is_open or read.answer is None or not read.speech):
+        is_long = reason in ("length", "max_tokens")
+        return Judgement(
+            "truncated", f"{entry.sampling.max_tokens} tokens" if is_long else entry.finish_reason
+        )
+    if read.is_silent:
+        return Judgement("truncated", "thoughts alone")
+    if not isinstance(read.chain, ParseFailure):
+        return None
+    opening = fold_text(read.speech[:_OPENING_CHARS])
+    if read.chain.reason == "malformed" and _REFUSAL.match(opening):
+        return Judgement("refused")
+    return Judgement(read.chain.reason, read.chain.detail)
+
+
+def _read_named(read: ParsedCompletion, candidates: Sequence[str]) -> int | None:
+    """The candidate that the answer beside the chain names.
+
+    Beside a chain that was only thought, the answer is all that was said, and is read as prose.
+    """
+    if not read.answer:
+        return None
+    named = parse_answer(read.answer, candidates)
+    if named is not None or not read.is_thought:
+        return named
+    found = parse_recommendation(read.answer, candidates)
+    return None if isinstance(found, ParseFailure) else found

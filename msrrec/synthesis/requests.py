@@ -1,4 +1,4 @@
-"""What a teacher is asked about each example, and what pruning needs beside to judge the answer."""
+"""Requests to the teacher about each example, with what pruning needs to judge completions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from msrrec.synthesis.pruning import Judgement, judge
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """One example as the teacher sees it, and what pruning needs beside.
+    """One example's prompt for the teacher, and what pruning needs besides.
 
     Attributes:
         candidates: Titles in the frozen order.
-        target: 0-based index of what the user did buy; never part of the prompt.
-        history: Titles that the prompt shows beside them.
-        later: Titles that the user bought in validation and test; in no prompt and no path.
+        target: 0-based index of the target; never marked in the prompt.
+        history: Titles of the history in the prompt.
+        later: Titles that the user bought in validation and test; they must be in no prompt or
+            path.
     """
 
     example_id: str
@@ -34,16 +35,16 @@ class TeacherRequest:
     later: tuple[str, ...] = ()
 
     def is_answered_by(self, entry: JournalEntry) -> bool:
-        """Whether a journal entry of this example holds an answer to this very prompt."""
+        """Whether a journal entry of this example is a completion of exactly this prompt."""
         return entry.prompt_hash == self.prompt_hash
 
     def judge(self, entry: JournalEntry) -> Judgement:
-        """Whether an answer to it is kept, or why not."""
+        """The verdict on a completion of this request."""
         return judge(entry, self.candidates, self.target, self.history, self.later)
 
 
 Requests = dict[str, TeacherRequest]
-"""By example id, in the order of the examples."""
+"""Requests by example id, in the order of the examples."""
 
 _RENDER: dict[str, Callable[..., str]] = {
     "chain": partial(render_prompt, "full"),
@@ -53,11 +54,10 @@ _RENDER: dict[str, Callable[..., str]] = {
 
 
 def build_requests(dataset: Dataset, config: RunConfig) -> Requests:
-    """The requests for the split's examples by example id, in their order.
+    """The requests for a split's examples by example id, in their order.
 
-    Only its own examples: what a user bought later is in no prompt. Of training examples those are
-    left out whose history or candidates show what the user bought in validation or test, as after a
-    repeated purchase.
+    Training examples are left out if their history or candidates show what the user bought in
+    validation or test, for example after a repeated purchase.
 
     Raises:
         DataError: If the split has no examples, or all of them are left out.
@@ -83,7 +83,7 @@ def build_requests(dataset: Dataset, config: RunConfig) -> Requests:
 def _build(
     dataset: Dataset, example: Example, config: RunConfig, later: tuple[str, ...]
 ) -> TeacherRequest | None:
-    """The request for one example; None where its prompt would show a later purchase."""
+    """The request for one example; None if its prompt would show a later purchase."""
     history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
     if shows_later((*history, *candidates), later):
         return None

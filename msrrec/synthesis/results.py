@@ -1,4 +1,4 @@
-"""The files of a finished run: kept paths, verdicts, the data card and, last, the summary."""
+"""Writes the results of a run: kept paths, verdicts, the data card and, last, the summary."""
 
 import logging
 from collections import Counter
@@ -26,16 +26,16 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class RunFigures:
-    """What one run did, beside what the journal says of all runs.
+    """Figures of one run, besides those of the journal.
 
     Attributes:
-        calls_this_run: Answers that it added.
-        cost_this_run: None where no price is known.
-        given_up: Calls in flight that were ended when there were enough paths.
-        failed_calls: Calls without an answer.
-        stopped_by: The setting whose cap left calls unmade; None where none did.
-        in_flight: Most calls at once.
-        spent: By all runs.
+        calls_this_run: Number of completions that it added.
+        cost_this_run: Cost of this run; None if no price is known.
+        given_up: Number of calls in flight cancelled once there were enough paths.
+        failed_calls: Number of calls without a completion.
+        stopped_by: Name of the cap that prevented calls; None if no cap did.
+        in_flight: Maximum number of calls at once.
+        spent: Spent by all runs together.
     """
 
     calls_this_run: int
@@ -50,14 +50,14 @@ class RunFigures:
 
 @dataclass(frozen=True)
 class JournalFigures:
-    """What the answers at hand say, whichever run asked for them.
+    """Figures of all judged completions, whichever run requested them.
 
     Attributes:
-        teachers: Answers by the teacher that gave them.
-        examples: Those asked about.
+        teachers: Number of completions by teacher.
+        examples: Number of examples that were asked about.
         left_out: Examples whose prompt would show a later purchase.
-        pruned: Answers that were not kept, by their verdict.
-        retries: Tries beyond the first of each call.
+        pruned: Number of completions that were not kept, by verdict.
+        retries: Number of tries beyond the first of each call.
     """
 
     model: str
@@ -103,7 +103,7 @@ def write_results(
     valid = _first_valid(entries)
     kept = _within(valid, config.synthesis.tau, build_quotas(dataset, config))
     if not kept:
-        logger.warning("synthesize: no valid path; training would see purchases alone")
+        logger.warning("synthesize: there is no valid path; training would only see purchases")
     examples = dataset.examples(config.synthesis.split, config.synthesis.num_examples)
     storage.write_table(storage.join(out, schema.PATHS_FILE), _paths(kept, examples))
     storage.write_table(storage.join(out, "verdicts.parquet"), _verdicts(entries))
@@ -143,13 +143,13 @@ def _count(
 
 
 def total_cost(entries: Iterable[JudgedEntry]) -> float | None:
-    """What answers cost together; None where no price is known."""
+    """The total cost of completions; None if no price is known."""
     costs = [entry.cost for entry in entries if entry.cost is not None]
     return round(sum(costs), 6) if costs else None
 
 
 def _first_valid(entries: Sequence[JudgedEntry]) -> list[JudgedEntry]:
-    """The first valid answer of each example that has one, in the order of the examples."""
+    """The first valid completion of each example that has one, in the order of the examples."""
     valid: dict[str, JudgedEntry] = {}
     for entry in entries:
         if entry.verdict == "kept":

@@ -1,7 +1,7 @@
-"""The stage: requests from the training examples, calls, judgement, and the kept paths.
+"""The stage ``synthesize``: requests from examples, calls, verdicts, and the kept paths.
 
-The journal in the output folder is the only state. Whatever happens, a rerun reads it, asks for
-what is missing and judges all of it again; ``summary.json`` is written last.
+The journal in the output folder is the only state. A rerun reads it, requests what is missing and
+judges everything again; ``summary.json`` is written last.
 """
 
 import logging
@@ -46,10 +46,10 @@ logger = logging.getLogger(__name__)
 def synthesize(
     dataset: Dataset, out: str, config: RunConfig, keys: Mapping[str, str] | None = None
 ) -> Summary:
-    """Ask the teachers until enough valid paths exist, and write them; Ray must be running.
+    """Call the teachers until there are enough valid paths, and write them; Ray must be running.
 
     Args:
-        dataset: Its training examples are asked about, or another split's.
+        dataset: The dataset whose examples the teacher is asked about.
         out: Folder for ``journal/``, ``paths.parquet``, ``verdicts.parquet``, ``card.html``,
             ``card.json`` and ``summary.json``.
         config: Sections ``teacher``, ``synthesis``, ``inference`` and ``model.answer_format`` are
@@ -60,8 +60,8 @@ def synthesize(
         The summary.
 
     Raises:
-        DataError: If ``out`` holds answers about another dataset or can't be written, or there are
-            no examples.
+        DataError: If ``out`` holds completions about another dataset or can't be written, or there
+            are no examples.
         EngineError: If every teacher refuses, can't be reached, or fails call after call.
         ConfigError: If money is capped and a price is missing.
     """
@@ -77,10 +77,8 @@ def synthesize(
         entries, spent = _judge(journal, requests, config)
         _check_shared(journal, plan, len(entries))
     else:
-        logger.info("synthesize: nothing to ask, %d answers are in the journal", len(entries))
-    _warn_of_cap(
-        plan, f"{plan.num_valid} valid paths; with a larger one and --overwrite the run goes on"
-    )
+        logger.info("synthesize: no calls to make, %d completions are in the journal", len(entries))
+    _warn_of_cap(plan, f"{plan.num_valid} valid paths; raise it and use --overwrite to continue")
     figures = RunFigures(
         calls_this_run=len(entries) - num_before,
         cost_this_run=total_cost(entry for entry in entries if entry.run == run),
@@ -95,20 +93,20 @@ def synthesize(
         return write_results(out, dataset, requests, entries, config, figures)
     except OSError as error:
         raise DataError(
-            f"{out}: can't be written ({error}); free space there and run again, answers so far "
-            "are kept"
+            f"{out}: can't be written ({error}); free space there and run again; "
+            "completions so far are kept"
         ) from error
 
 
 def _judge(
     journal: str, requests: Requests, config: RunConfig
 ) -> tuple[list[JudgedEntry], Spending]:
-    """The answers in the journal that count for this run, and what all of them cost."""
+    """The completions in the journal that count for this run, and the cost of all of them."""
     return sort_entries(requests, judge_journal(journal, requests, samplings_of(config)))
 
 
 def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> Summary:
-    """What ``synthesize`` would take from here, without a call, a write, or Ray.
+    """What ``synthesize`` would still take, without a call, a write, or Ray.
 
     Raises:
         DataError: If there are no examples.
@@ -127,7 +125,7 @@ def _prompts(requests: Requests) -> list[str]:
 
 
 def _with_named_teachers(config: RunConfig) -> RunConfig:
-    """The teachers by the names that their answers carry, folders as every worker finds them."""
+    """The settings with teacher names as in the journal, and folders as absolute paths."""
     teacher = config.teacher
     if teacher.engine == "api" and teacher.base_url is None:
         teacher = teacher.model_copy(update={"model": MODEL_NAME})
@@ -142,12 +140,13 @@ def _most_in_flight(config: RunConfig) -> int:
 
 
 def first_answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, JournalEntry]:
-    """The first answer to every request of a run that has one, by example id.
+    """The first completion of each request of a run that has one, by example id.
 
     Args:
         dataset: As ``synthesize`` had it.
-        out: The folder that ``synthesize`` wrote.
-        config: As ``synthesize`` had it; answers to other prompts or samplings don't count.
+        out: The output folder of ``synthesize``.
+        config: The settings given to ``synthesize``; completions of other prompts or samplings are
+            ignored.
     """
     found = _read_answers(build_requests(dataset, config), out, config, attempts=1)
     return {example_id: entry for (example_id, _), entry in found.items()}
@@ -161,20 +160,20 @@ def collect(
     keys: Mapping[str, str],
     attempts: int = 1,
 ) -> dict[CallId, JournalEntry]:
-    """So many answers to every request, whatever they say; Ray must be running.
+    """A fixed number of completions of every request, whatever they say; Ray must be running.
 
     Args:
-        requests: By ids of the caller's choice.
-        dataset: What they are about.
-        out: Folder of the journal; what it answers is not asked again.
-        config: As of ``synthesize``; its caps hold, its thresholds don't.
-        keys: As of ``synthesize``.
-        attempts: Answers to each request.
+        requests: Requests by any ids.
+        dataset: The dataset that they are about.
+        out: Folder of the journal; its completions are not requested again.
+        config: As for ``synthesize``; its caps apply, its thresholds do not.
+        keys: As for ``synthesize``.
+        attempts: Number of completions per request.
 
     Raises:
-        DataError: As of ``synthesize``.
-        EngineError: As of ``synthesize``.
-        ConfigError: As of ``synthesize``.
+        DataError: As in ``synthesize``.
+        EngineError: As in ``synthesize``.
+        ConfigError: As in ``synthesize``.
     """
     if not requests:
         return {}
@@ -188,7 +187,7 @@ def collect(
     plan = Plan(requests, attempts, None, answered, budget=budget, repeats=True)
     if not plan.is_finished:
         _make_calls(plan, requests, dataset, journal, config, uuid.uuid4().hex[:8], keys)
-    _warn_of_cap(plan, f"{plan.num_queued} calls left to make; a larger one makes them")
+    _warn_of_cap(plan, f"{plan.num_queued} calls left to make; raise it to make them")
     found = _read_answers(requests, out, config, attempts)
     _check_shared(journal, plan, len(found))
     return found
@@ -197,7 +196,7 @@ def collect(
 def _read_answers(
     requests: Requests, out: str, config: RunConfig, attempts: int
 ) -> dict[CallId, JournalEntry]:
-    """The first answer in the journal to each of so many calls a request, sampled as now."""
+    """The first completion in the journal for each attempt of each request, sampled as now."""
     samplings = samplings_of(_with_named_teachers(config))
     found: dict[CallId, JournalEntry] = {}
     for entry in _iter_answers(out):
@@ -239,7 +238,7 @@ def _make_calls(
     run: str,
     keys: Mapping[str, str],
 ) -> int:
-    """Make the plan's calls, to the offline teacher where no other is named."""
+    """Make the plan's calls, to the offline teacher if no other is configured."""
     teacher = config.teacher
     is_offline = teacher.engine == "api" and teacher.base_url is None
     with ExitStack() as stack:
@@ -265,9 +264,9 @@ def _warn_of_cap(plan: Plan, state: str) -> None:
 
 
 def _check_shared(journal: str, plan: Plan, num_found: int) -> None:
-    """Actors on other machines write to the same folder only if it is a shared one."""
+    """Check that completions of actors on other machines arrive in the same folder."""
     if num_found < plan.num_answers:
         raise DataError(
-            f"{journal}: holds {num_found} of {plan.num_answers} answers; expected a folder that "
-            "all machines of the cluster share; choose such an --out"
+            f"{journal}: holds {num_found} of {plan.num_answers} completions; expected a folder "
+            "that all machines of the cluster share; choose such an --out"
         )

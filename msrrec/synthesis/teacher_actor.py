@@ -1,12 +1,13 @@
-"""The Ray actor that makes calls to the teachers and journals each answer before it is judged."""
+"""The Ray actor that calls the teachers and journals each completion before judging it."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msrrec.chat.failures import CallFailed
 from msrrec.config import EndpointConfig, InferenceConfig, TeacherConfig
-from msrrec.engines.openai import CallFailed, TeacherClient
+from msrrec.engines.openai import TeacherClient
 from msrrec.synthesis.journal import JournalEntry, JournalWriter
 from msrrec.synthesis.local import LocalClient
 from msrrec.synthesis.plan import CallId, CompletionStatus, Spending
@@ -18,7 +19,7 @@ from msrrec.synthesis.verdicts import spending_of, status_of
 
 @dataclass(frozen=True)
 class CallOutcome:
-    """What became of one call: what its answer is and cost, or why there is none."""
+    """The result of one call: status and cost of its completion, or why there is none."""
 
     call_id: CallId
     status: CompletionStatus | None
@@ -28,13 +29,13 @@ class CallOutcome:
 
 @dataclass(frozen=True)
 class ActorSettings:
-    """What an actor works with.
+    """The settings of a teacher actor.
 
     Attributes:
-        keys: The API key of each endpoint, None where it wants none.
+        keys: The API key of each endpoint; None if it needs none.
         journal: The folder of the journal.
-        run: What the answers of this run are marked with.
-        num_actors: Actors that share the rates.
+        run: Id of this run, which its completions are marked with.
+        num_actors: Number of actors that share the rates.
         is_offline: Whether the teacher is the offline one, on loopback and with seeds.
         inference: Options of vLLM for local weights.
     """
@@ -49,7 +50,7 @@ class ActorSettings:
 
 
 def build_teachers(settings: ActorSettings) -> Teachers:
-    """The clients and limits of one actor: each gets its share of the rates."""
+    """The clients and limits of one actor, which gets its share of the rates."""
     teachers = []
     for endpoint, key in zip(settings.teacher.endpoints, settings.keys, strict=True):
         seconds = 60.0 * settings.num_actors
@@ -71,7 +72,7 @@ def _build_client(endpoint: EndpointConfig, key: str | None, settings: ActorSett
 
 
 class TeacherActor:
-    """A Ray actor: many calls in flight, each answer journaled before it is judged."""
+    """A Ray actor with many calls in flight, which journals each completion before judging it."""
 
     def __init__(self, settings: ActorSettings) -> None:
         self._teachers = build_teachers(settings)
@@ -81,7 +82,7 @@ class TeacherActor:
         self._writing: set[asyncio.Task[CallOutcome] | None] = set()
 
     async def exchange(self, call_ids: Sequence[tuple[TeacherRequest, int]]) -> list[CallOutcome]:
-        """Start calls, wait for any, and give back what has become of those that ended.
+        """Start calls, wait for any to end, and return the outcomes of those that ended.
 
         Raises:
             EngineError: If no call can succeed.
@@ -95,10 +96,10 @@ class TeacherActor:
         return [task.result() for task in done]
 
     async def stop(self, grace_s: float) -> int:
-        """End: what came is written, the rest is given up.
+        """End the actor: completions that arrived are written, the other calls are given up.
 
         Args:
-            grace_s: How long to wait for calls in flight.
+            grace_s: Seconds to wait for calls in flight.
 
         Returns:
             The number of calls in flight that were given up.

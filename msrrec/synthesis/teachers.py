@@ -1,7 +1,7 @@
-"""Several teachers as one: shares by weight, retries, back-pressure, and fall-back.
+"""Several teachers behind one interface: shares by weight, retries, throttling and fall-back.
 
-Each try goes to a teacher that has room; where it fails, the call is tried again, at another
-teacher if there is one. Only a call with an answer, or one that no teacher can answer, ends.
+Each try goes to a teacher with room. If it fails, the call is tried again, at another teacher if
+there is one. A call ends with a completion, or once no teacher can answer it.
 """
 
 import asyncio
@@ -12,32 +12,34 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from msrrec.chat.completions import Completion, Usage, estimate_tokens
+from msrrec.chat.failures import CallFailed, TryAgain
 from msrrec.config import EndpointConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME
-from msrrec.engines.openai import CallFailed, Completion, TryAgain, Usage, estimate_tokens
 from msrrec.errors import EngineError
 from msrrec.prices import token_cost
-from msrrec.synthesis.journal import Sampling
+from msrrec.synthesis.journal import Sampling, sampling_of
 from msrrec.synthesis.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
+FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
+"""Bounds of the wait before another try where no other teacher is left, in seconds."""
 _MAX_THROTTLED = 30
-"""Times that one call is put off by 429 before it is given up."""
+"""How often one call may be delayed by 429 before it is given up."""
 _TRIES_BEFORE_FIRST_ANSWER = 3
-"""Without any answer yet, an address that refuses connections is a wrong one: say so soon."""
+"""Tries before an address that refuses connections counts as wrong, if nothing was answered yet."""
 
 
 class Client(Protocol):
-    """What makes one try of one call: an API, or weights in this process."""
+    """Makes one try of one call: to an API, or to a model in this process."""
 
     async def complete(self, prompt: str, attempt: int) -> Completion:
-        """The answer; raises EngineError, TryAgain or CallFailed, see ``TeacherClient``."""
+        """The completion; raises EngineError, TryAgain or CallFailed, see ``TeacherClient``."""
         ...
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Release connections and processes."""
         ...
 
 
@@ -46,9 +48,9 @@ class Teacher:
     """One teacher: its settings, its client and its limits.
 
     Attributes:
-        begun: Calls begun, which its share is measured by.
+        begun: Number of calls begun, which measures its share.
         mean_tokens: Mean tokens of prompt and completion over the calls answered so far; None
-            before the first.
+            before the first completion.
     """
 
     endpoint: EndpointConfig
@@ -60,13 +62,13 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        """Its model and address, without any password in that."""
+        """Its model and address, without any password in the address."""
         return teacher_name(self.endpoint)
 
     @property
     def sampling(self) -> Sampling:
-        """What of it decides an answer."""
-        return Sampling(self.endpoint.model, self.endpoint.temperature, self.endpoint.max_tokens)
+        """Its settings that decide a completion."""
+        return sampling_of(self.endpoint)
 
     async def complete(self, prompt: str, attempt: int) -> Completion:
         """One try, within the limits; raises what its client raises."""
@@ -93,12 +95,12 @@ class Teacher:
 
 
 def count_tokens(usage: Usage) -> int:
-    """Tokens of prompt and answer together."""
+    """Tokens of prompt and completion together."""
     return int(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0))
 
 
 def teacher_name(endpoint: EndpointConfig) -> str:
-    """A teacher's model and where it is, without any password in the address."""
+    """A teacher's model and address, without any password in the address."""
     if endpoint.model == MODEL_NAME:
         return MODEL_NAME
     if endpoint.engine == "vllm":
@@ -108,7 +110,7 @@ def teacher_name(endpoint: EndpointConfig) -> str:
 
 
 def cost_of(endpoint: EndpointConfig, usage: Usage) -> float | None:
-    """What an answer cost: as the API says, else by the price table; None without either."""
+    """The cost of a completion: reported by the API, else by the prices; None without either."""
     cost = usage.get("cost")
     if isinstance(cost, int | float) and not isinstance(cost, bool):
         return float(cost)
@@ -131,20 +133,24 @@ class _Call:
 
 
 class Teachers:
-    """All teachers of one actor."""
+    """All teachers of one actor.
+
+    Attributes:
+        members: Those it began with, in order, lost ones included.
+    """
 
     def __init__(self, teachers: Sequence[Teacher], max_retries: int) -> None:
-        self._alive, self._all = list(teachers), list(teachers)
+        self._alive, self.members = list(teachers), list(teachers)
         self._lost: EngineError | None = None
         self._max_retries = max_retries
         self._room = asyncio.Condition()
 
     async def complete(self, prompt: str, attempt: int) -> tuple[Teacher, Completion, int]:
-        """The answer of the teacher that gave one, and the number of tries.
+        """The teacher that answered, its completion, and the number of tries.
 
         Raises:
-            EngineError: If no teacher is left that any call can succeed with.
-            CallFailed: If this call got no answer.
+            EngineError: If no teacher is left at which any call can succeed.
+            CallFailed: If this call got no completion.
         """
         call = _Call()
         while True:
@@ -170,22 +176,22 @@ class Teachers:
 
     @property
     def in_flight(self) -> int:
-        """Calls begun and not ended."""
-        return sum(teacher.limiter.in_flight for teacher in self._all)
+        """Number of calls begun and not ended."""
+        return sum(teacher.limiter.in_flight for teacher in self.members)
 
     async def stop(self) -> None:
-        """Begin no more calls; those that wait to begin fail."""
+        """Begin no more calls; those waiting to begin fail."""
         self._alive = []
         self._lost = self._lost or EngineError("the run ends")
         await self._signal()
 
     async def close(self) -> None:
         """Give all connections back."""
-        for teacher in self._all:
+        for teacher in self.members:
             await teacher.client.close()
 
     async def _pick(self, call: _Call) -> Teacher:
-        """The teacher with room that is most behind its share, one that has not failed if any."""
+        """The teacher with room furthest below its share, preferably one that did not fail."""
         async with self._room:
             while not (free := [t for t in self._alive if t.limiter.has_room]):
                 if self._lost is not None:
@@ -197,7 +203,7 @@ class Teachers:
         )
 
     async def _signal(self) -> None:
-        """Wake calls that wait for room: for the place left, and for one that a limit gained."""
+        """Wake calls that wait for room: one for the freed place, one if the limit was raised."""
         async with self._room:
             if self._lost is None:
                 self._room.notify(2)
@@ -205,11 +211,11 @@ class Teachers:
                 self._room.notify_all()
 
     def _has_other(self, call: _Call) -> bool:
-        """Whether a teacher is left that has not failed at this call."""
+        """Whether there is a teacher that has not failed at this call."""
         return any(teacher not in call.avoided for teacher in self._alive)
 
     def _check(self, teacher: Teacher, call: _Call, error: TryAgain) -> None:
-        """Count a failed try; raise where another is of no use."""
+        """Count a failed try; raise if another try is useless."""
         if error.is_throttled:
             call.throttled += 1
         else:
@@ -219,26 +225,26 @@ class Teachers:
             enough = 1 if is_slow else min(_TRIES_BEFORE_FIRST_ANSWER, self._max_retries + 1)
             if call.retries >= enough:
                 unreachable = EngineError(
-                    f"teacher.base_url={teacher.endpoint.base_url}: nobody answers there "
+                    f"teacher.base_url={teacher.endpoint.base_url}: no server answers there "
                     f"({error}); check the address, and that the server is running"
                 )
                 self._lose(teacher, unreachable)
                 return
         if call.retries > self._max_retries or call.throttled > _MAX_THROTTLED:
-            raise CallFailed(f"no answer after {call.tries} tries: {error}") from error
+            raise CallFailed(f"no completion after {call.tries} tries: {error}") from error
 
     def _lose(self, teacher: Teacher, error: EngineError) -> None:
-        """Go on without a teacher that no call can succeed with; raise where it was the last."""
+        """Continue without a teacher at which no call can succeed; raise if it was the last."""
         if teacher in self._alive:
             self._alive.remove(teacher)
             if self._alive:
-                logger.warning("%s; going on with the other teachers", error)
+                logger.warning("%s; continuing with the other teachers", error)
         if not self._alive:
             self._lost = error
             raise error
 
 
 def _delay_s(tries: int) -> float:
-    """Exponential with jitter; what the teacher asks to wait is the limiter's."""
-    delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(tries - 1, 10))
+    """Seconds of exponential backoff with jitter; the limiter handles the teacher's Retry-After."""
+    delay_s = min(_LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(tries - 1, 10))
     return float(delay_s * random.uniform(0.5, 1.0))

@@ -1,16 +1,22 @@
-"""A verdict on every answer in the journal, by Ray Data or in this process.
+"""Judges every completion in the journal, with Ray Data or in this process.
 
-Judging costs no call, so every run judges the whole journal anew: a changed rule of pruning holds
-for old answers too.
+Judging costs no call, so every run judges the whole journal again, and a changed pruning rule
+applies to old completions too.
 """
 
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+from msrrec.chat.completions import estimate_tokens
 from msrrec.config import RunConfig
-from msrrec.engines.openai import estimate_tokens
-from msrrec.synthesis.journal import JournalEntry, Sampling, iter_entries, list_journal_files
+from msrrec.synthesis.journal import (
+    JournalEntry,
+    Sampling,
+    iter_entries,
+    list_journal_files,
+    sampling_of,
+)
 from msrrec.synthesis.plan import CallId, CompletionStatus, Spending
 from msrrec.synthesis.pruning import Judgement, Verdict
 from msrrec.synthesis.requests import Requests, TeacherRequest
@@ -23,18 +29,18 @@ Samplings = frozenset[Sampling]
 
 @dataclass(frozen=True)
 class JudgedEntry:
-    """An entry of the journal: where it stands, what became of it, and what it cost.
+    """A journal entry with its place, verdict and cost.
 
     Attributes:
-        file: 0-based place of its file among the journal's.
+        file: 0-based index of its file in the journal.
         line: 0-based line of that file.
-        journal: File name and 1-based line, for people.
-        verdict: None for an answer to another prompt, model or sampling than is asked for now.
-        status: What the plan makes of it; None where the verdict is.
-        detail: A word more on the verdict.
-        steps: The five steps, where they could be read.
-        estimated_prompt_tokens: From the prompt's length; 0 where the verdict is None.
-        cost: In the currency of the prices; None where no price is known.
+        journal: File name and 1-based line, for messages.
+        verdict: None if the prompt, model or sampling is not the one requested now.
+        status: What it means for the plan; None if the verdict is None.
+        detail: Further detail of the verdict.
+        steps: The five steps, if they could be read.
+        estimated_prompt_tokens: Estimated from the prompt's length; 0 if the verdict is None.
+        cost: Cost in the currency of the prices; None if no price is known.
     """
 
     file: int
@@ -62,38 +68,36 @@ class JudgedEntry:
 
     @property
     def call_id(self) -> CallId:
-        """The call that it answers."""
+        """The call that led to it."""
         return self.example_id, self.attempt
 
     @property
     def spending(self) -> Spending:
-        """One call, its tokens and its cost; no cost where no price is known."""
+        """One call, its tokens and its cost; cost 0 if no price is known."""
         return Spending(1, self.prompt_tokens + self.completion_tokens, self.cost or 0.0)
 
 
 def status_of(judgement: Judgement) -> CompletionStatus:
-    """Whether an answer gives a path, could not be read, or is settled without a path."""
+    """Whether a completion gives a path, is unreadable, or is final without a path."""
     if judgement.verdict == "kept":
         return "valid"
     return "unreadable" if judgement.is_retryable else "settled"
 
 
 def spending_of(entry: JournalEntry) -> Spending:
-    """What a journaled answer cost."""
+    """What a journaled completion cost."""
     return Spending(1, count_tokens(entry.usage), entry.cost or 0.0)
 
 
 def samplings_of(config: RunConfig) -> Samplings:
-    """How the teachers of a run sample: answers sampled in another way don't count for it."""
-    return frozenset(
-        Sampling(e.model, e.temperature, e.max_tokens) for e in config.teacher.endpoints
-    )
+    """How the teachers of a run sample; completions sampled otherwise are ignored."""
+    return frozenset(map(sampling_of, config.teacher.endpoints))
 
 
 def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> list[JudgedEntry]:
-    """Every answer in the journal, judged by Ray Data where it is asked for now.
+    """Every completion in the journal; those that are requested now are judged, by Ray Data.
 
-    Answers to other prompts, models or samplings stay in the journal and are only counted.
+    Completions of other prompts, models or samplings stay in the journal and are only counted.
     """
     files = list_journal_files(journal)
     if not files:
@@ -117,7 +121,7 @@ def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> lis
 def judge_journal_here(
     journal: str, requests: Requests, samplings: Samplings
 ) -> Iterator[JudgedEntry]:
-    """The same in this process, without Ray."""
+    """The same as ``judge_journal`` in this process, without Ray."""
     for n, path in enumerate(list_journal_files(journal)):
         yield from _judge_file(n, path, requests, samplings)
 
@@ -127,7 +131,7 @@ def _judge_file(
 ) -> Iterator[JudgedEntry]:
     for line, entry in enumerate(iter_entries(path)):
         if entry is None:
-            logger.warning("%s: a damaged line is passed over", path)
+            logger.warning("%s: skipped a damaged line", path)
             continue
         request = requests.get(entry.example_id)
         is_known = request is not None and request.is_answered_by(entry)
@@ -138,7 +142,7 @@ def _judge_file(
 def _judge_entry(
     file: int, line: int, path: str, entry: JournalEntry, request: TeacherRequest | None
 ) -> JudgedEntry:
-    """An entry with its verdict; without one where no request is given."""
+    """An entry with its verdict; without a verdict if no request is given."""
     judgement = request.judge(entry) if request else None
     return JudgedEntry(
         file=file,
@@ -169,9 +173,9 @@ def _judge_entry(
 def sort_entries(
     requests: Requests, found: Iterable[JudgedEntry]
 ) -> tuple[list[JudgedEntry], Spending]:
-    """The answers that are asked for, in the order of the examples, and what all answers cost.
+    """The requested completions in the order of the examples, and the cost of all completions.
 
-    The first answer to a call counts.
+    The first completion of a call counts.
     """
     order = {example_id: n for n, example_id in enumerate(requests)}
     first: dict[CallId, JudgedEntry] = {}

@@ -1,6 +1,7 @@
-"""Causal attention over packed examples, each to itself, for any model that lets one plug it in.
+"""Causal attention over packed examples, each attending to itself alone.
 
-On processors it multiplies in blocks of its own: torch's kernel there gains nothing from bfloat16.
+It plugs into any transformers model that allows its attention to be replaced. On CPUs it multiplies
+blocks of queries, as torch's CPU kernel is no faster in bfloat16.
 
 Shapes: H = heads, G = key heads (they divide H), T = tokens of the row, D = head width, Q = query
 tokens: those of each example from its ``start`` on, all of them where it is 0.
@@ -14,16 +15,16 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 Kernel = Literal["blocked", "sdpa", "varlen"]
-"""Our own blocks; torch's attention example by example; torch's flash attention over all at once,
-which needs a GPU and 16 bits."""
+"""``blocked``: our own blocks of queries; ``sdpa``: torch's attention, one example at a time;
+``varlen``: torch's flash attention over all examples at once, for GPUs and 16-bit types."""
 
 _BLOCK_ROWS = 128
-"""Queries per block: little is multiplied above the diagonal, and the blocks are large enough for
-the matrix unit."""
+"""Queries per block: small enough to multiply little above the diagonal, large enough for the CPU's
+matrix unit."""
 
 
 def fastest_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The fastest on this device for products in this type."""
+    """The fastest kernel for matrix products of a type on a device."""
     if device.type == "cpu":
         return "blocked"
     flash = torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -31,10 +32,10 @@ def fastest_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
 
 
 def use_packed_attention(model: Any, kernel: Kernel) -> bool:
-    """Make a transformers model attend per packed example; False where its attention is special.
+    """Make a transformers model attend per packed example; False if its attention is special.
 
-    Models with sliding windows, dropout in the attention or other layer types keep their own; they
-    must be given one example a row.
+    Models with sliding windows, attention dropout or other layer types keep their own attention and
+    must be given one example per row.
     """
     from transformers import AttentionInterface
 
@@ -68,7 +69,7 @@ def packed_attention(
         query: (1, H, T, D).
         key: (1, G, T, D).
         value: Like ``key``.
-        attention_mask: None; the lengths say it all.
+        attention_mask: None; the lengths define the mask.
         scaling: Factor of the scores; None for 1 / sqrt(D).
         sequence_lengths: Tokens of each example, in order; None for one example.
         kernel: What computes it.
@@ -170,7 +171,7 @@ def _attend_varlen(
         window_size=(-1, 0),  # causal, aligned at the end of each example
         enable_gqa=len(q) != len(k),
     )
-    assert isinstance(output, torch.Tensor)  # with no log-sums beside it, as none are asked for
+    assert isinstance(output, torch.Tensor)  # a tensor alone, as no log-sums are requested
     return output
 
 
@@ -180,7 +181,7 @@ def _bounds(counts: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 class _BlockedAttention(torch.autograd.Function):
-    """Block of queries by block; the queries of a key head's group are rows of one product."""
+    """Attention computed in blocks of queries; queries that share a key head form one product."""
 
     @staticmethod
     def forward(
@@ -226,17 +227,17 @@ class _BlockedAttention(torch.autograd.Function):
 
 
 def _grouped(states: torch.Tensor, key_heads: int) -> torch.Tensor:
-    """(H, ...) as (G, H / G, ...)."""
+    """Reshape (H, ...) to (G, H / G, ...)."""
     return states.view(key_heads, -1, *states.shape[1:])
 
 
 def _ungrouped(states: torch.Tensor, count: int) -> torch.Tensor:
-    """(G, H / G * count, ...) as (G, H / G, count, ...)."""
+    """Reshape (G, H / G * count, ...) to (G, H / G, count, ...)."""
     return states.view(len(states), -1, count, states.shape[-1])
 
 
 def _blocks(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[slice, slice, int]]:
-    """For every block its rows of queries, the keys that they see, and the number of rows."""
+    """For every block: its query rows, the keys that they attend to, and the number of rows."""
     first_row = first_key = 0
     for length, start in zip(lengths, starts, strict=True):
         for begin in range(start, length, _BLOCK_ROWS):

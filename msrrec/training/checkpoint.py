@@ -1,8 +1,8 @@
-"""What a run needs to go on after a restart: adapter, optimizer, step, and the metrics so far.
+"""Checkpoints: adapter, optimizer, step and the metrics so far.
 
-Learning rate, order of examples and dropout follow from the step, so nothing else is kept. The
-checkpoints of a run lie in its folder, one a step, each written aside and renamed: whatever kills
-the run, those that have their name are whole, and the latest is where it goes on.
+Learning rate, order of examples and dropout follow from the step, so they are not saved. Each
+checkpoint of a run is one folder per step, written under a temporary name and renamed. A checkpoint
+with its final name is therefore complete even after a crash, and a run resumes from the latest.
 """
 
 import json
@@ -24,7 +24,7 @@ _KEPT = 2
 
 
 class MetricsRow(TypedDict, total=False):
-    """One line of ``metrics.jsonl``: a step, and means over the steps since the line before."""
+    """One line of ``metrics.jsonl``: a step, and means over the steps since the previous line."""
 
     step: int
     epoch: int
@@ -39,8 +39,8 @@ class MetricsRow(TypedDict, total=False):
 
 
 def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
-    """Put a checkpoint into a run's folder and remove those that no one needs any more."""
-    with storage.atomic_folder(str(run / _NAME.format(steps_done))) as aside:
+    """Save a checkpoint in a run's folder and delete those that are no longer needed."""
+    with storage.atomic_folder(str(run / _NAME.format(steps_done)), ("*",)) as aside:
         save_checkpoint(aside, learner, steps_done, rows)
         for file in Path(aside).iterdir():
             _to_disk(file)
@@ -51,36 +51,36 @@ def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[Met
 
 
 def find_checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, the latest last."""
+    """The complete checkpoints of a run, the latest last."""
     return sorted(folder for folder in run.glob("step-*") if folder.suffix == "")
 
 
 def steps_of(checkpoint: Path) -> int:
-    """Steps done when a checkpoint was written."""
+    """Number of steps done when a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def best_step(rows: list[MetricsRow]) -> int | None:
-    """The step with the least validation loss, the first of equals; None without any."""
+    """The first step with the lowest validation loss; None without validations."""
     losses = {row["step"]: row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row}
     return min(losses, key=lambda step: losses[step]) if losses else None
 
 
 def is_stalled(rows: list[MetricsRow], patience: int) -> bool:
-    """Whether the last ``patience`` validations have brought no lower loss; never for 0."""
+    """Whether the last ``patience`` validations brought no lower loss; False if it is 0."""
     steps = [row["step"] for row in rows if VALIDATION_LOSS in row]
     best = best_step(rows)
     return patience > 0 and best is not None and len(steps) - 1 - steps.index(best) >= patience
 
 
-def remove_halves(run: Path) -> None:
-    """Remove what runs that were killed while they wrote have left behind."""
+def remove_incomplete(run: Path) -> None:
+    """Delete incomplete checkpoints of runs that were killed while writing."""
     for half in run.glob("step-*.partial"):
         shutil.rmtree(half)
 
 
 def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
-    """Write a checkpoint into an empty folder; its adapter files are PEFT's own."""
+    """Write a checkpoint into an empty folder; its adapter files have PEFT's format."""
     learner.model.save_pretrained(folder, save_embedding_layers=False)
     state = {"optimizer": learner.optimizer.state_dict(), "steps_done": steps_done}
     torch.save(state, Path(folder) / _TRAINER)
@@ -88,7 +88,7 @@ def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[M
 
 
 def load_adapter(folder: str, model: Any) -> None:
-    """Put the matrices of an adapter or a checkpoint into a PEFT model."""
+    """Load the LoRA matrices of an adapter or a checkpoint into a PEFT model."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -96,7 +96,7 @@ def load_adapter(folder: str, model: Any) -> None:
 
 
 def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[MetricsRow]]:
-    """Put a checkpoint into a learner; the steps done and the metrics so far."""
+    """Load a checkpoint into a learner; the number of steps done and the metrics so far."""
     load_adapter(folder, learner.model)
     state = torch.load(Path(folder) / _TRAINER, map_location=learner.device, weights_only=True)
     learner.optimizer.load_state_dict(state["optimizer"])
@@ -110,13 +110,13 @@ def read_metrics(folder: str) -> list[MetricsRow]:
 
 
 def write_metrics(folder: str, rows: list[MetricsRow]) -> None:
-    """A folder's ``metrics.jsonl``, renamed into its place."""
+    """Write a folder's ``metrics.jsonl`` under a temporary name and rename it."""
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     storage.write_bytes(storage.join(folder, METRICS), lines.encode())
 
 
 def _to_disk(file: Path) -> None:
-    """A name must not outlive its content when a node loses power."""
+    """Sync a file to disk before it is renamed, so that a power loss can't leave it empty."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """From dataset and reasoning paths to token ids and the segment of each token.
 
-Prompts come from the functions that inference uses. Reasoning and recommendation are encoded apart,
-so the border between their losses never falls inside a token.
+Prompts come from the functions that inference uses. Reasoning and recommendation are tokenised
+separately, so the border between their losses never falls inside a token.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ class Encoded:
 
     Attributes:
         input_ids: Prompt, reasoning, recommendation, end token.
-        segments: One a token, see ``loss``.
-        dropped: History titles left out to make it fit.
+        segments: One per token, see ``loss``.
+        dropped: Number of history titles left out to make the prompt fit.
     """
 
     input_ids: list[int]
@@ -65,7 +65,7 @@ class ExampleSet:
 
     @classmethod
     def collect(cls, examples: Iterable[Encoded]) -> "ExampleSet":
-        """The set of some examples, at least one."""
+        """An example set made of single examples, at least one."""
         kept = [
             (np.array(e.input_ids, np.int32), np.array(e.segments, np.int8), e.dropped)
             for e in examples
@@ -117,7 +117,8 @@ def build_examples(
         answer_format: How the recommendation names its item.
 
     Raises:
-        DataError: If an example does not fit with the latest history title alone, or there is none.
+        DataError: If an example does not fit even with only its latest history title, or there are
+            no examples.
     """
     examples = training_examples(dataset)
     max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
@@ -139,10 +140,11 @@ def build_examples(
 def build_validation(
     dataset: Dataset, tokenizer: Any, config: TrainConfig, answer_format: AnswerFormat
 ) -> ExampleSet:
-    """The first examples of the validation split, behaviour-only: no teacher has seen them.
+    """The first examples of the validation split, without reasoning, as no teacher saw them.
 
     Raises:
-        DataError: If one does not fit with the latest history title alone, or there is none.
+        DataError: If an example does not fit even with only its latest history title, or there are
+            no examples.
     """
     examples = dataset.examples("validation", config.validation_examples)
     if not examples:
@@ -161,7 +163,9 @@ def build_validation(
 
 
 def training_examples(dataset: Dataset) -> list[Example]:
-    """Those that show no validation or test item of their user, as repeated purchases do.
+    """The training examples that show no validation or test item of their user.
+
+    An example can show one when a user buys an item again later.
 
     Raises:
         DataError: If there is none.
@@ -175,7 +179,8 @@ def training_examples(dataset: Dataset) -> list[Example]:
         )
     ]
     if len(kept) < len(examples):
-        logger.info("train: left out %d examples that show later ones", len(examples) - len(kept))
+        left_out = len(examples) - len(kept)
+        logger.info("train: left out %d examples that show held-out items", left_out)
     if not kept:
         raise DataError(
             f"{dataset.path}/train.parquet: holds no examples that show no later "
@@ -199,8 +204,8 @@ def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Ste
         if targets.get(key) != row[schema.ITEM_ID] or len(row["steps"]) != 5:
             raise DataError(
                 f"{path}: the path of example {key!r} recommends {row[schema.ITEM_ID]!r} in "
-                f"{len(row['steps'])} steps; expected {targets.get(key)!r} in 5; was it "
-                "synthesized from this dataset?"
+                f"{len(row['steps'])} steps; expected {targets.get(key)!r} in 5; name the "
+                "reasoning folder that was synthesized from this dataset"
             )
         paths.setdefault(key, tuple(row["steps"]))
     return paths
@@ -215,19 +220,19 @@ def encode_example(
     answer_format: AnswerFormat,
     max_tokens: int,
 ) -> Encoded:
-    """One example in tokens, shortened from its oldest history where it is too long.
+    """One example as tokens, without its oldest history titles if it is too long.
 
     Args:
         tokenizer: The base model's.
         query: History and candidates.
         side: The chain; ``direct`` for behaviour-only examples.
-        steps: One a step of the chain, none for ``direct``.
+        steps: One text per step of the chain, none for ``direct``.
         answer: As ``render_answer`` writes it.
         answer_format: What the prompt asks for.
         max_tokens: Longest example, prompt and output together.
 
     Raises:
-        DataError: If it does not fit with the latest history title alone.
+        DataError: If it does not fit even with only its latest title.
     """
     reasoning = encode_text(tokenizer, render_reasoning(side, steps)) if steps else []
     recommendation = encode_recommendation(tokenizer, answer)
@@ -248,7 +253,7 @@ def encode_example(
 def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
     """Token ids from the end marker to the end token.
 
-    The answer holds a title from outside, so nothing in it becomes a special token.
+    The answer contains an untrusted title, so nothing in it becomes a special token.
     """
     return [
         *encode_closing(tokenizer),
@@ -258,7 +263,7 @@ def encode_recommendation(tokenizer: Any, answer: str) -> list[int]:
 
 
 def make_query(dataset: Dataset, example: Example) -> Query:
-    """An example in titles."""
+    """An example as titles instead of item ids."""
     return Query(
         key=example.example_id,
         domain=dataset.domain,
@@ -273,7 +278,7 @@ def _answer(query: Query, example: Example, answer_format: AnswerFormat) -> str:
 
 
 def _chains(config: TrainConfig, path: Steps | None) -> list[tuple[Side, Steps]]:
-    """The chains that one example teaches, each with its steps."""
+    """The chains to train on for one example, each with its steps."""
     chains: list[tuple[Side, Steps]] = []
     if path is not None and config.reasoning:
         chains += [(side, project_steps(side, path)) for side in config.sides]

@@ -1,17 +1,26 @@
-"""The model's folder: adapter, merged model, metrics, and last the file that makes it whole."""
+"""Writing the trained model's folder: adapter, merged model, metrics, and last its config.
+
+The folder counts as a finished model once ``config.json`` exists.
+"""
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from msrrec import storage
 from msrrec.errors import DataError
+from msrrec.loading import load_causal
 from msrrec.models import MODEL_CONFIG, ModelSettings, ModelSource, read_settings, write_settings
 from msrrec.training.checkpoint import MetricsRow, write_metrics
 from msrrec.training.live import EVENTS
+from msrrec.training.merging import (
+    check_logits,
+    comparison_prompt,
+    compute_logits,
+    merge_adapter,
+)
 from msrrec.training.model import Dtype, load_base, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -21,9 +30,9 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def begin_folder(out: str) -> Path:
-    """The folder of a run that begins or goes on.
+    """The output folder of a new or resumed run.
 
-    A finished run there is cleared away; an unfinished one keeps its checkpoints.
+    A finished run in it is deleted; an unfinished one keeps its checkpoints.
 
     Raises:
         DataError: If it is not a local folder, or holds a model of another kind.
@@ -34,7 +43,7 @@ def begin_folder(out: str) -> Path:
     if (folder / MODEL_CONFIG).exists():
         if read_settings(folder) is None:
             raise DataError(f"{folder}: holds a model that is not ours; choose another --out")
-        (folder / MODEL_CONFIG).unlink()  # first, so that it looks finished no longer
+        (folder / MODEL_CONFIG).unlink()  # first, so that it no longer looks finished
         for name in ("adapter", "merged", CHECKPOINTS, EVENTS):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,39 +61,61 @@ def export_model(
     merged: bool,
     on_gpu: bool,
 ) -> None:
-    """Write the trained model; every part is renamed into its place, ``config.json`` last.
+    """Write the trained model; every part is renamed into place, ``config.json`` last.
 
     Args:
         folder: From ``begin_folder``.
-        checkpoint: The one to make the model of.
+        checkpoint: The checkpoint to export.
         rows: All metrics of the run.
         source: The base model.
-        dtype: Of the merged weights, as configured.
+        dtype: Data type of the merged weights, as configured.
         settings: For ``config.json``.
-        merged: Whether to write base and adapter as one model too.
+        merged: Whether to also write base and adapter merged into one model.
         on_gpu: Whether training ran on GPUs, which decides what ``dtype=auto`` means.
+
+    Raises:
+        ModelError: If the merged model is not the trained one.
     """
     tokenizer = load_tokenizer(source)
-    with storage.atomic_folder(str(folder / "adapter")) as adapter:
+    with storage.atomic_folder(str(folder / "adapter"), ("*",)) as adapter:
         for name in _FILES:
             shutil.copy(checkpoint / name, adapter)
         tokenizer.save_pretrained(adapter)
     if merged:
-        with storage.atomic_folder(str(folder / "merged")) as aside:
-            model = merge(source, str(checkpoint), dtype, on_gpu=on_gpu)
-            model.save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
+        with storage.atomic_folder(str(folder / "merged"), ("*",)) as aside:
+            write_merged(
+                Path(aside),
+                load_base(source, dtype, on_gpu=on_gpu),
+                source,
+                str(checkpoint),
+                tokenizer,
+            )
     write_metrics(str(folder), rows)
     write_settings(folder, settings)
     logger.info("train: wrote %s", folder)
 
 
-def merge(source: ModelSource, checkpoint: str, dtype: Dtype, *, on_gpu: bool) -> Any:
-    """Base and adapter as one transformers model, its weights in the type of the frozen ones."""
-    from peft import PeftModel
+def write_merged(
+    aside: Path, base: Any, source: ModelSource, checkpoint: str, tokenizer: Any
+) -> None:
+    """Write base and adapter as one model, and read it back to see that it is the trained one.
 
-    base = load_base(source, dtype, on_gpu=on_gpu)
-    with torch.no_grad():
-        model = PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    Args:
+        aside: An empty folder.
+        base: The model that was trained on, in the type that the merged weights are to have.
+        source: Where it came from.
+        checkpoint: Folder of the adapter.
+        tokenizer: Is written beside the weights.
+
+    Raises:
+        ModelError: If the merged model computes something else than base and adapter.
+    """
+    ids = comparison_prompt(tokenizer, source.answer_format)
+    dtype = base.dtype
+    model, expected = merge_adapter(base, checkpoint, ids)
     model.config.use_cache = True
-    return model
+    model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    del base, model  # so that two models never stand in memory
+    written = load_causal(replace(source, path=str(aside), revision=None), dtype=dtype)
+    check_logits(compute_logits(written, ids), expected, dtype, checkpoint)

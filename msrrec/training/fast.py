@@ -1,7 +1,7 @@
-"""Decoder layers of Llama and its kin, their frozen weights and LoRA computed the short way.
+"""Faster decoder layers for Llama and similar models with frozen weights and LoRA.
 
-The PEFT model keeps its parameters, names and files; only what its layers compute is put together
-from ``functions``. Any other model, and any other kind of LoRA, is left as it is.
+The PEFT model keeps its parameters, names and files; only the computation of its layers is replaced
+by ``functions``. Other models and other kinds of LoRA are left unchanged.
 
 Shapes: T = tokens of a row, E = hidden size.
 """
@@ -16,19 +16,20 @@ from msrrec.training.attention import Kernel, attend
 from msrrec.training.functions import Frozen, lora_linears, rms_norm, rotate, swiglu
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-"""Whose layers are built alike: RMSNorm, attention with rotary positions, RMSNorm, SwiGLU."""
+"""Model types whose layers have this structure: RMSNorm, attention with rotary positions, RMSNorm,
+SwiGLU."""
 
 
 def use_fast_layers(base: Any, kernel: Kernel, dtype: torch.dtype) -> bool:
-    """Give a transformers model with LoRA in it the fast layers; False where they don't fit.
+    """Replace the layers of a transformers model with LoRA by fast ones; False if impossible.
 
-    Its frozen matrices are put into ``dtype`` for good, which is what they are multiplied in.
-    The layers take the row's ``lengths``, ``starts`` and ``tails`` (see ``packing.Packed``) as
-    keyword arguments; the last one returns the tails alone.
+    The frozen matrices are converted to ``dtype``, the type of the matrix products. The layers take
+    the row's ``lengths``, ``starts`` and ``tails`` (see ``packing.Packed``) as keyword arguments;
+    the last layer returns only the tails.
 
     Args:
-        base: Inside the PEFT model; its attention has nothing special.
-        kernel: What computes the attention.
+        base: The model inside the PEFT model, with standard attention.
+        kernel: Implementation of the attention.
         dtype: Type of the matrix products.
     """
     if base.config.model_type not in MODEL_TYPES or not _fits(base):
@@ -47,7 +48,7 @@ def use_fast_layers(base: Any, kernel: Kernel, dtype: torch.dtype) -> bool:
 def head_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
     """The frozen matrix of the vocabulary projection, in ``dtype``.
 
-    Where it is not the embedding's too, the model's own is put into that type for good.
+    Unless it is shared with the embedding, the model's own matrix is converted to that type.
     """
     head = base.get_output_embeddings()
     if head.weight is not base.get_input_embeddings().weight:
@@ -68,7 +69,7 @@ def run_layer(
     is_last: bool,
     **_: Any,
 ) -> torch.Tensor:
-    """A layer's output, (1, T, E), or that of the tails where it is the last."""
+    """A layer's output, (1, T, E); for the last layer only that of the tails."""
     attention, mlp = layer.self_attn, layer.mlp
     x_TE = hidden_states.squeeze(0)
     normal = _norm(layer.input_layernorm, x_TE, attention.q_proj)
@@ -93,7 +94,7 @@ def run_layer(
 def _heads(
     attention: Any, norm: str, states: torch.Tensor, angles: list[torch.Tensor]
 ) -> torch.Tensor:
-    """Queries or keys by head, normalised where the model does that, then turned."""
+    """Queries or keys by head, normalised if the model does so, then rotated by position."""
     heads = states.view(len(states), -1, attention.head_dim)
     if hasattr(attention, norm):
         module = getattr(attention, norm)
@@ -102,12 +103,12 @@ def _heads(
 
 
 def _norm(module: Any, x: torch.Tensor, then: Any) -> torch.Tensor:
-    """RMSNorm in the type of the linear layer that comes then."""
+    """RMSNorm, in the type of the linear layer that follows."""
     return rms_norm(x, module.weight, module.variance_epsilon, then.base_layer.weight.dtype)
 
 
 def _apply(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
-    """PEFT's linear layers on one input."""
+    """The outputs of several of PEFT's linear layers on the same input."""
     frozen, lora = [], []
     for module in modules:
         (name,) = module.active_adapters
@@ -126,9 +127,9 @@ def _linears(layer: Any) -> list[Any]:
 
 
 def _fits(base: Any) -> bool:
-    """Whether every linear layer is frozen and plain, with plain LoRA that drops nothing.
+    """Whether every linear layer is frozen and plain, with plain LoRA without dropout.
 
-    But for the vocabulary projection, which has no LoRA.
+    The vocabulary projection has no LoRA.
     """
     head = base.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:

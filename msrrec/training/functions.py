@@ -1,7 +1,7 @@
-"""Differentiable pieces of a frozen model with LoRA that compute no gradient nobody uses.
+"""Differentiable parts of a frozen model with LoRA that skip unused gradients.
 
 Frozen weights get no gradient, LoRA's dropout is 0, and every product runs in the type of its
-input; what autograd would keep and compute beyond that is left out.
+input. Values that autograd would keep only for unused gradients are not computed.
 
 Shapes: T = tokens of a row, K = inputs, N = outputs, R = LoRA rank, H = heads, D = head width.
 """
@@ -32,11 +32,11 @@ class Frozen:
 def lora_linears(
     x: torch.Tensor, frozen: Sequence[Frozen], lora: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
-    """Several linear layers with LoRA on one input, which is kept once.
+    """The outputs of several linear layers with LoRA on the same input, which is stored once.
 
     Args:
         x: (T, K), in the type of the frozen weights.
-        frozen: One a layer.
+        frozen: The frozen part of each layer.
         lora: A (R, K) and B (N, R) of the first layer, of the second, and so on; float32.
 
     Returns:
@@ -82,14 +82,14 @@ class _LoraLinears(torch.autograd.Function):
 
 
 def _split(reduced: torch.Tensor, b: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The columns of each layer, (T, R)."""
+    """The columns that belong to each layer, (T, R)."""
     return reduced.split_with_sizes([matrix.shape[1] for matrix in b], 1)
 
 
 def rms_norm(
     x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """RMSNorm over the last dimension with a frozen weight, its result in ``dtype``."""
+    """RMSNorm over the last dimension with a frozen weight; the result is in ``dtype``."""
     output: torch.Tensor = _RmsNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
     return output
 
@@ -168,7 +168,7 @@ class _Rotate(torch.autograd.Function):
 
 
 def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Turn each pair (first half, second half) by its angle; all (H, T, D), angles (T, D / 2)."""
+    """Rotate each pair (first half, second half) by its angle; all (H, T, D), angles (T, D / 2)."""
     (first, second), (left, right) = x.chunk(2, -1), out.chunk(2, -1)
     torch.mul(first, cos, out=left)
     left.addcmul_(second, sin, value=-1)

@@ -1,7 +1,7 @@
-"""The vocabulary projection and Eq. 1-2 in one, chunk by chunk of supervised rows.
+"""The vocabulary projection and the loss of Eq. 1-2, fused, in chunks of supervised rows.
 
-A chunk's probabilities become its gradient at once, so neither logits nor probabilities of other
-chunks are ever held, and the backward pass has nothing left to multiply.
+A chunk's probabilities are turned into its gradient at once. So logits and probabilities are held
+for one chunk only, and the backward pass needs no further product.
 
 Shapes: S = supervised tokens, C = those of a chunk, E = hidden size, V = vocabulary.
 """
@@ -13,7 +13,7 @@ import torch
 _CHUNK_ELEMENTS, _CHUNK_ELEMENTS_ON_GPU = 2**24, 2**27
 """Logits held at once, of two bytes in bfloat16, and as many probabilities."""
 _LEAST_ROWS = 64
-"""The fewest rows of a chunk: with fewer the weight would be read too often."""
+"""Minimum rows per chunk; with fewer, the weight would be read too often."""
 
 
 def head_loss(
@@ -24,13 +24,13 @@ def head_loss(
     alpha: float,
     beta: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``packed_loss`` gives on the logits ``hidden @ weight.T``, with the same gradient.
+    """The same as ``packed_loss`` on the logits ``hidden @ weight.T``, with the same gradient.
 
     Args:
-        hidden_SE: (S, E). What the projection sees, in the type of its weight.
-        weight_VE: (V, E). Frozen; it may be the embedding's as well.
+        hidden_SE: (S, E). Hidden states before the projection, in the type of its weight.
+        weight_VE: (V, E). Frozen; it may be shared with the embedding.
         targets_S: (S,).
-        shares_2S: (2, S). As of ``packed_loss``.
+        shares_2S: (2, S). As in ``packed_loss``.
         alpha: Weight of the reasoning loss.
         beta: Weight of the recommendation loss.
 
@@ -46,7 +46,7 @@ def head_loss(
 def token_losses(
     hidden_SE: torch.Tensor, weight_VE: torch.Tensor, targets_S: torch.Tensor
 ) -> torch.Tensor:
-    """-log p of each target, (S,) in float32."""
+    """The negative log-probability of each target, (S,) in float32."""
     losses_S: torch.Tensor = _HeadLosses.apply(hidden_SE, weight_VE, targets_S)  # type: ignore[no-untyped-call]
     return losses_S
 
@@ -60,8 +60,8 @@ class _HeadLosses(torch.autograd.Function):
     ) -> torch.Tensor:
         grad_SE = torch.empty_like(hidden_SE)
         losses_S = hidden_SE.new_empty(len(targets_S), dtype=torch.float32)
-        rows = min(len(targets_S), _rows_of_chunk(weight_VE))
-        logits, grads = hidden_SE.new_empty((2, rows, len(weight_VE)))  # again for every chunk
+        rows = min(len(targets_S), rows_of_chunk(weight_VE))
+        logits, grads = hidden_SE.new_empty((2, rows, len(weight_VE)))  # reused for every chunk
         for start in range(0, len(targets_S), rows):
             chunk = slice(start, start + rows)
             targets_C = targets_S[chunk]
@@ -78,7 +78,8 @@ class _HeadLosses(torch.autograd.Function):
         return (grad_SE * grads[0][:, None]).to(grad_SE.dtype), None, None
 
 
-def _rows_of_chunk(weight_VE: torch.Tensor) -> int:
+def rows_of_chunk(weight_VE: torch.Tensor) -> int:
+    """How many rows of logits are held at once; the loss is the same for any number."""
     elements = _CHUNK_ELEMENTS if weight_VE.device.type == "cpu" else _CHUNK_ELEMENTS_ON_GPU
     return max(_LEAST_ROWS, elements // len(weight_VE))
 
@@ -88,8 +89,8 @@ def _differentiate(
 ) -> torch.Tensor:
     """Cross-entropy of each row, (C,) in float32; its gradient is written into ``grad_CV``.
 
-    The target's gradient, p - 1, is minus the sum of all other probabilities where p is large: in
-    bfloat16 the difference itself would lose all its digits.
+    If p is large, the target's gradient p - 1 is computed as minus the sum of all other
+    probabilities, as the difference would lose all its digits in bfloat16.
     """
     torch.softmax(logits_CV, -1, out=grad_CV)
     places = torch.arange(len(targets_C), device=targets_C.device), targets_C

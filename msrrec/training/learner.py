@@ -1,7 +1,8 @@
-"""One optimizer step: forward and backward over packed micro-batches, summed over all workers.
+"""One optimizer step: forward and backward over packed micro-batches, summed over workers.
 
-Gradients are summed, not averaged, and the loss is divided by the examples of the whole batch, so a
-step is the same for any micro-batch size, any number of workers and an uneven last batch.
+Gradients are summed, not averaged, and the loss is divided by the number of examples of the whole
+batch. So a step is the same for any micro-batch size, any number of workers, and a smaller last
+batch.
 """
 
 import math
@@ -29,14 +30,14 @@ from msrrec.training.shard import shard_layers
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step saw, over all workers.
+    """Losses and counts of one step, over all workers.
 
     Attributes:
         loss: Eq. 2, mean over the examples.
-        loss_rea: Mean over the examples with reasoning; None without any.
+        loss_rea: Mean over the examples with reasoning; None if there are none.
         loss_rec: Mean over the examples.
-        num_examples: In the global batch.
-        num_tokens: In the global batch, prompts included.
+        num_examples: Number of examples in the global batch.
+        num_tokens: Number of tokens in the global batch, prompts included.
     """
 
     loss: float
@@ -47,15 +48,15 @@ class StepResult:
 
 
 class Learner:
-    """The model, its optimizer, and the place of this worker among all.
+    """The model, its optimizer, and this worker's rank.
 
     Args:
         model: A PEFT model.
         config: Settings of the training run.
         bfloat16: Whether matrix products run in bfloat16.
-        device: Where to train; None for where the model is.
-        rank: 0-based.
-        world_size: Workers; more than one needs torch's process group.
+        device: Device to train on; None for the model's own.
+        rank: 0-based rank of this worker.
+        world_size: Number of workers; more than one needs torch's process group.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Learner:
         )
 
     def _prepare(self, base: Any) -> None:
-        """Choose the shortest way through this model: packed rows and fast layers where it can."""
+        """Choose the fastest computation that this model allows: packed rows and fast layers."""
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         dtype = torch.bfloat16 if self.bfloat16 else base.get_output_embeddings().weight.dtype
@@ -105,10 +106,10 @@ class Learner:
         """Update the LoRA matrices by one global batch.
 
         Args:
-            step: 0-based; dropout follows from it, so a resumed run draws the same.
-            examples: All of them.
+            step: 0-based number of the step; it seeds dropout, so a resumed run is reproducible.
+            examples: All training examples.
             batch: Indices of the global batch, the same on every worker.
-            learning_rate: Of this step.
+            learning_rate: Learning rate of this step.
 
         Raises:
             ModelError: If the loss is not finite.
@@ -127,21 +128,26 @@ class Learner:
         return result
 
     def sum_gradients(self, examples: ExampleSet, batch: Batch) -> StepResult:
-        """Leave the gradient of the mean loss of a global batch in every weight."""
+        """Compute the gradient of a global batch's mean loss and leave it in the weights."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=False)
         sums_3 = torch.zeros(3, device=self.device)  # examples with reasoning, loss_rea, loss_rec
-        for packed in self._micro_batches(examples, batch):
+        for packed in self.micro_batches(examples, batch):
             sums_3 += self._backward(packed, len(batch))
         self._sum_over_workers(sums_3)
         return self._result(sums_3, batch, examples.lengths)
 
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradient of each trained matrix, zeros where this worker had nothing to learn."""
+        return [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
+
     @torch.no_grad()
     def mean_loss(self, examples: ExampleSet) -> float:
-        """Eq. 2 on examples that nothing is learned from, their mean; the same on every worker."""
+        """Eq. 2, the mean over examples without learning from them; the same on every worker."""
         self.model.eval()
         total = torch.zeros(1, device=self.device)
-        for packed in self._micro_batches(examples, np.arange(len(examples))):
+        for packed in self.micro_batches(examples, np.arange(len(examples))):
             total += self._losses(packed)[0]
         if self.world_size > 1:
             distributed.all_reduce(total)
@@ -158,10 +164,11 @@ class Learner:
             losses_S = token_losses(self._hidden(packed, self.head), self.head, packed.targets)
         return (-losses_S[: int((pair[1] != NOT_SUPERVISED).sum())]).tolist()
 
-    def _micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
-        """What this worker sees of a global batch.
+    def micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
+        """This worker's packed micro-batches of a global batch.
 
-        Sharded workers meet in every layer, so those with less to do run along without a share.
+        With FSDP all workers must run every layer together, so workers with fewer micro-batches add
+        an example with weight zero.
         """
         mine = share_of_worker(batch, examples.lengths, self.rank, self.world_size)
         size = self.config.micro_batch_size if self.packs else 1
@@ -186,13 +193,13 @@ class Learner:
     def _fast_loss(
         self, packed: Packed, head_VE: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Through the fast layers and the fused head, for the models that they fit."""
+        """The loss through the fast layers and the fused head, for models that they fit."""
         hidden_SE = self._hidden(packed, head_VE)
         alpha, beta = self.config.alpha, self.config.beta
         return head_loss(hidden_SE, head_VE, packed.targets, packed.shares, alpha, beta)
 
     def _hidden(self, packed: Packed, head_VE: torch.Tensor) -> torch.Tensor:
-        """What the vocabulary projection sees of the supervised places, (S, E)."""
+        """Hidden states that predict supervised tokens, (S, E)."""
         outputs = self.model.get_base_model().get_decoder()(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
@@ -204,12 +211,12 @@ class Learner:
         return hidden.to(head_VE.dtype)
 
     def _loss(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """Through any model."""
+        """The loss through the model's own layers."""
         alpha, beta = self.config.alpha, self.config.beta
         return packed_loss(self._logits(packed), packed.targets, packed.shares, alpha, beta)
 
     def _logits(self, packed: Packed) -> torch.Tensor:
-        """Only positions that predict supervised tokens reach the vocabulary, (S, V)."""
+        """Logits at the positions that predict supervised tokens, (S, V)."""
         lengths = {"sequence_lengths": packed.lengths} if self.packs else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             outputs = self.model.get_base_model()(
@@ -222,20 +229,16 @@ class Learner:
         return logits
 
     def _sum_over_workers(self, sums: torch.Tensor) -> None:
-        """Add up gradients and sums of all workers, in one message."""
+        """Add up gradients and sums over all workers, in one message."""
         if self.world_size == 1:
             return
-        gradients = [self._gradient(weight) for weight in self.weights]
+        gradients = self.gradients
         flat = torch.cat([sums, *(gradient.flatten() for gradient in gradients)])
         distributed.all_reduce(flat)
         parts = flat.split_with_sizes([len(sums), *(gradient.numel() for gradient in gradients)])
         sums.copy_(parts[0])
         for weight, part in zip(self.weights, parts[1:], strict=True):
             weight.grad = part.view_as(weight)
-
-    @staticmethod
-    def _gradient(weight: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
     def _result(self, sums_3: torch.Tensor, batch: Batch, lengths: NDArray[Any]) -> StepResult:
         with_reasoning, rea, rec = sums_3.tolist()

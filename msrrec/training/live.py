@@ -1,7 +1,6 @@
-"""Metrics of a run that can be watched while it goes on: JSON lines, and event files if asked for.
+"""Metrics written during a run: JSON lines, and TensorBoard event files on request.
 
-Both begin anew with the metrics of the checkpoint that a run goes on from, so no step is there
-twice and none is missing.
+A resumed run first rewrites the metrics of its checkpoint, so no step is missing or appears twice.
 """
 
 import json
@@ -15,10 +14,10 @@ EVENTS = "tensorboard"
 
 
 class Live:
-    """Writes metrics into a model's folder as they come.
+    """A writer of metrics into a model's folder during training.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
         rows: Metrics so far.
         tensorboard: Whether to write event files too.
     """
@@ -36,7 +35,7 @@ class Live:
             self._add_events(rows)
 
     def update(self, rows: list[MetricsRow]) -> None:
-        """Write those that are new; ``rows`` only grows."""
+        """Write the rows that were not written yet; ``rows`` only grows."""
         new = rows[self._num_rows :]
         if not new:
             return
@@ -46,7 +45,7 @@ class Live:
         self._num_rows = len(rows)
 
     def close(self) -> None:
-        """Write out what is still held back."""
+        """Write buffered events."""
         if self._events is not None:
             self._events.close()
 

@@ -1,7 +1,7 @@
 """Reasoning-enhanced fine-tuning on Ray Train, from a dataset to a model's folder.
 
-A run is named after its data and settings: the same command goes on where it was stopped, and any
-other begins anew.
+A run is named after its data and settings. The same command resumes it; other data or settings
+start a new one.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
 from msrrec.models import ModelSettings, ModelSource, locate_base
+from msrrec.reasoning.template import TEMPLATE_DATE
 from msrrec.stage import Summary
 from msrrec.training.checkpoint import (
     VALIDATION_LOSS,
@@ -39,15 +40,16 @@ from msrrec.training.worker import TrainingJob, run_worker
 logger = logging.getLogger(__name__)
 
 _NO_EFFECT = {*TrainConfig.runtime, "export_merged", "keep"}
-"""Settings that leave the result alone, so that a run may go on with others."""
+"""Settings that do not change the result, so a run may be resumed with other values of them."""
 
 
 def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConfig) -> Summary:
     """Fine-tune the base model on a dataset's training examples and export it.
 
     Args:
-        dataset: From ``msrrec prepare``.
-        reasoning_dir: From ``msrrec synthesize``; None only with ``train.reasoning=false``.
+        dataset: Dataset made by ``msrrec prepare``.
+        reasoning_dir: Folder made by ``msrrec synthesize``; None only with
+            ``train.reasoning=false``.
         out: The model's folder, shared by all nodes. Checkpoints live in it.
         config: Sections ``model`` and ``train``.
 
@@ -55,7 +57,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         Counts, final losses and speed.
 
     Raises:
-        ConfigError: If the settings ask for what the cluster lacks.
+        ConfigError: If the cluster lacks what the settings need.
         DataError: If an example can't fit, or the reasoning belongs to another dataset.
         ModelError: If the base model can't be loaded, or training diverges.
     """
@@ -93,8 +95,8 @@ def check_cluster(config: TrainConfig) -> bool:
     """Whether to train on GPUs.
 
     Raises:
-        ConfigError: If GPUs are asked for and there are too few, or what reads 4-bit weights is
-            missing.
+        ConfigError: If GPUs are requested and there are too few, or 4-bit weights are and
+            bitsandbytes is missing.
     """
     check_4bit(config)
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -104,7 +106,7 @@ def check_cluster(config: TrainConfig) -> bool:
     needed = getattr(config, name)
     if have < needed:
         raise ConfigError(
-            f"train.{name}={needed}: the Ray cluster has {have} {unit}; expected one a worker; "
+            f"train.{name}={needed}: the Ray cluster has {have} {unit}; expected one per worker; "
             "lower it, or start more nodes"
         )
     return on_gpu
@@ -118,7 +120,7 @@ def prepare_examples(
     if config.train.reasoning:
         if reasoning_dir is None:
             raise ConfigError(
-                "train.reasoning is true and no reasoning folder is named; name the one that "
+                "train.reasoning is true but there is no --reasoning; name the folder that "
                 "`msrrec synthesize` wrote, or set train.reasoning=false"
             )
         paths = load_paths(reasoning_dir, dataset.examples("train"))
@@ -144,10 +146,10 @@ def fit(
     *,
     on_gpu: bool,
 ) -> Path:
-    """Train on Ray, where anything is left to do, and return the last checkpoint.
+    """Train on Ray if any step is left, and return the last checkpoint.
 
     Raises:
-        MsrRecError: What a worker raised for the user.
+        MsrRecError: Bad input that a worker found.
     """
     run = folder / CHECKPOINTS / run_name(job, examples, validation)
     run.mkdir(parents=True, exist_ok=True)
@@ -158,7 +160,7 @@ def fit(
 
 
 def is_finished(checkpoint: Path, num_examples: int, config: TrainConfig) -> bool:
-    """Whether a run ends with this checkpoint."""
+    """Whether training is complete with this checkpoint."""
     if steps_of(checkpoint) == num_steps(num_examples, config):
         return True
     return is_stalled(read_metrics(str(checkpoint)), config.patience)
@@ -167,15 +169,15 @@ def is_finished(checkpoint: Path, num_examples: int, config: TrainConfig) -> boo
 def run_workers(
     job: TrainingJob, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
 ) -> None:
-    """Let Ray Train's workers do all steps that are left, again wherever workers are lost.
+    """Run the remaining steps on Ray Train's workers, and restart when workers are lost.
 
-    Checkpoints are the run's own and not Ray Train's, whose list of them is written in place and
-    misses one that was reported just before a kill. Idle threads sleep, as spinning ones slow a
-    step sevenfold where other programs want the cores.
+    Checkpoints are kept by this project and not by Ray Train, whose list of them is not written
+    atomically and misses one reported just before a kill. Idle threads sleep, as spinning threads
+    make a step seven times slower when other programs need the cores.
 
     Args:
-        job: For every worker.
-        examples: To learn from, and to validate on.
+        job: What every worker is given.
+        examples: Training examples, and validation examples or None.
         run: The run's folder.
         on_gpu: Whether workers get GPUs.
     """
@@ -210,7 +212,7 @@ def run_workers(
 
 
 def raise_for_user(failures: Iterable[BaseException]) -> None:
-    """Raise the first failure that is meant for the user, free of Ray's wrapping."""
+    """Raise the first error that is meant for the user, without Ray's wrapping."""
     for failure in failures:
         cause = getattr(failure, "cause", failure)
         if isinstance(cause, MsrRecError):
@@ -218,7 +220,7 @@ def raise_for_user(failures: Iterable[BaseException]) -> None:
 
 
 def run_name(job: TrainingJob, examples: ExampleSet, validation: ExampleSet | None) -> str:
-    """A name that differs whenever data, base model or a setting with an effect does."""
+    """A name that differs whenever data, base model or a decisive setting differs."""
     settings = job.config.model_dump(mode="json", exclude=_NO_EFFECT)
     weights = hash_weights(job.source) or job.source.path
     data = [part and part.fingerprint for part in (examples, validation)]
@@ -228,13 +230,14 @@ def run_name(job: TrainingJob, examples: ExampleSet, validation: ExampleSet | No
 
 
 def describe_model(dataset: Dataset, config: RunConfig) -> ModelSettings:
-    """What ``config.json`` says about the run."""
+    """The contents of ``config.json`` of the trained model."""
     return {
         "base_model": config.model.name_or_path,
         "revision": config.model.revision,
         "answer_format": config.model.answer_format,
         "domain": dataset.domain,
         "dataset_fingerprint": dataset.fingerprint,
+        "template_date": TEMPLATE_DATE,
         "seed": config.train.seed,
         "model": config.model.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
@@ -248,9 +251,9 @@ class TrainingSummary:
     Attributes:
         model: The model's folder.
         num_shortened: Examples whose oldest history was left out.
-        loss: Mean over the last lines' steps, as are the two parts of it.
-        validation_loss: The least of the run; None without validation.
-        kept_step: The step that the exported model is of.
+        loss: Mean over the steps of the last lines of metrics; likewise for its two parts.
+        validation_loss: The lowest of the run; None without validation.
+        kept_step: Step of the exported checkpoint.
     """
 
     model: str

@@ -8,8 +8,9 @@ For one example with reasoning tokens ``rea`` and recommendation tokens ``rec``:
     loss_rec = mean over rec of the same
     loss     = alpha * loss_rea + beta * loss_rec                       (Eq. 2)
 
-A batch has the mean of its examples' losses. Each span is divided by its own length, so long
-reasoning does not drown the answer; an example without reasoning has ``beta * loss_rec`` alone.
+The loss of a batch is the mean over its examples. Each span is divided by its own length, so that
+long reasoning does not outweigh the answer; the loss of an example without reasoning is ``beta *
+loss_rec``.
 """
 
 import torch
@@ -26,10 +27,10 @@ def weighted_loss(
     alpha: float,
     beta: float,
 ) -> torch.Tensor:
-    """Eq. 1-2, mean over examples; the readable form that ``packed_loss`` equals.
+    """Eq. 1-2, mean over examples; the readable form of what ``packed_loss`` computes.
 
     Args:
-        logits: (B, T, V). Those at t-1 predict the label at t; the shift is made here.
+        logits: (B, T, V). Logits at t-1 predict the label at t; this function does the shift.
         labels: (B, T). The input ids.
         segments: (B, T). 0 not supervised, 1 reasoning, 2 recommendation. Nothing predicts the
             first token, so its segment has no effect.
@@ -57,20 +58,20 @@ def packed_loss(
     alpha: float,
     beta: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eq. 1-2 from the supervised positions alone, summed over the row's examples.
+    """Eq. 1-2 from supervised positions only, summed over the row's examples.
 
     Args:
-        logits_SV: (S, V). Each row predicts the target beside it.
+        logits_SV: (S, V). Row n predicts target n.
         targets_S: (S,).
-        shares_2S: (2, S). 1 / length of the token's own span in the row of its segment (reasoning,
-            recommendation), 0 in the other.
+        shares_2S: (2, S). For each token 1 / length of its span, in the row of its segment
+            (reasoning, recommendation); 0 in the other row.
         alpha: Weight of the reasoning loss.
         beta: Weight of the recommendation loss.
 
     Returns:
         The sum of the examples' losses, a scalar; and, detached, the sums of loss_rea and loss_rec,
-        shape (2,). Divided by the number of examples in the whole batch, on all workers together,
-        the first is Eq. 2's mean.
+        shape (2,). Divided by the number of examples in the whole batch over all workers, the first
+        is the mean of Eq. 2.
     """
     logits_SV = logits_SV.to(_accumulator(logits_SV))
     losses_S = cross_entropy(logits_SV, targets_S, reduction="none")
@@ -79,5 +80,5 @@ def packed_loss(
 
 
 def _accumulator(logits: torch.Tensor) -> torch.dtype:
-    """At least float32, so that bfloat16 logits lose nothing more."""
+    """The type for sums, at least float32, so that bfloat16 logits lose no more precision."""
     return torch.promote_types(logits.dtype, torch.float32)

@@ -1,13 +1,16 @@
-"""The student: a frozen base model with LoRA matrices on all its linear layers."""
+"""Loading the student: a frozen base model with LoRA matrices on its linear layers."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from msrrec.config import TrainConfig
-from msrrec.errors import ConfigError, ModelError, first_line
+from msrrec import loading
+from msrrec.config import LoraConfig, TrainConfig
+from msrrec.errors import ConfigError, ModelError
+from msrrec.loading import load_causal
 from msrrec.models import ModelSource
 
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -17,14 +20,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     """The tokenizer of a base model.
 
     Raises:
-        ModelError: If it is missing or has no end token.
+        ModelError: If it is missing, doesn't fit the model, or has no end token.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source.path}: no tokenizer there ({first_line(error)})") from error
+    tokenizer = loading.load_tokenizer(source)
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{source.path}: its tokenizer has no end token; expected one, to learn when to stop"
@@ -33,31 +31,23 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load_base(source: ModelSource, dtype: Dtype, *, on_gpu: bool, in_4bit: bool = False) -> Any:
-    """The base model, its weights in the type that ``dtype`` stands for.
+    """The base model, with weights in the type that ``dtype`` stands for.
 
-    It is on the CPU, but for one in 4 bits, which bitsandbytes puts on the GPU where there is one.
+    It is on the CPU. A model in 4 bits is on the GPU if there is one, as bitsandbytes puts it
+    there.
 
     Raises:
-        ModelError: If the weights are missing or of no causal language model.
+        ModelError: If the weights are missing, not whole, or not those of a causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     weights = weight_dtype(dtype, on_gpu=on_gpu)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            revision=source.revision,
-            dtype=weights,
-            quantization_config=four_bits(weights) if in_4bit else None,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source.path}: no weights there ({first_line(error)})") from error
+    quantized = four_bits(weights) if in_4bit else None
+    model = load_causal(source, dtype=weights, quantization_config=quantized)
     model.config.use_cache = False
     return model
 
 
 def four_bits(dtype: torch.dtype) -> Any:
-    """QLoRA's 4-bit weights (arXiv:2305.14314): NF4, quantised twice, multiplied in ``dtype``."""
+    """Settings of QLoRA's 4-bit weights (arXiv:2305.14314): NF4, double quantisation."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -69,10 +59,10 @@ def four_bits(dtype: torch.dtype) -> Any:
 
 
 def check_4bit(config: TrainConfig) -> None:
-    """Refuse 4-bit weights where nothing can read them.
+    """Refuse 4-bit weights if bitsandbytes is missing.
 
     Raises:
-        ConfigError: If they are asked for and bitsandbytes is missing.
+        ConfigError: If they are requested and bitsandbytes is missing.
     """
     if config.load_in_4bit and find_spec("bitsandbytes") is None:
         raise ConfigError(
@@ -82,18 +72,20 @@ def check_4bit(config: TrainConfig) -> None:
 
 
 def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
-    """The PEFT model: LoRA matrices in float32, drawn from the seed alone; the rest is frozen.
+    """The PEFT model: LoRA matrices in float32, drawn from the seed; the rest is frozen.
 
     Args:
         model: A transformers model.
-        config: Size and places of the matrices.
-        whole: Names of modules that are trained themselves and saved with the matrices.
+        config: Settings of the training run, LoRA's included.
+        whole: Names of modules that are trained in full and saved with the matrices.
 
     Raises:
-        ConfigError: If the model has no layers of the names in ``lora.targets``.
+        ConfigError: If the model has no linear layers with the names in ``lora.targets``, or they
+            are tied to others.
     """
     from peft import LoraConfig, get_peft_model
 
+    check_targets(model, config.lora)
     torch.manual_seed(config.seed)
     targets = config.lora.targets
     lora = LoraConfig(
@@ -113,6 +105,43 @@ def add_lora(model: Any, config: TrainConfig, whole: Sequence[str] = ()) -> Any:
         ) from error
 
 
+def check_targets(model: Any, lora: LoraConfig) -> None:
+    """Refuse LoRA on one of two places that share a matrix: merging would change the other too.
+
+    Args:
+        model: A transformers model, also one without data on the meta device.
+        lora: Its targets.
+
+    Raises:
+        ConfigError: If a target is the vocabulary projection or the embedding, and these are tied.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or lora.targets == "all-linear" or head.weight is not embedding.weight:
+        return
+    shared = [
+        name for name, m in model.named_modules() if getattr(m, "weight", None) is head.weight
+    ]
+    tied = [t for t in lora.targets if any(f".{name}".endswith(f".{t}") for name in shared)]
+    if tied:
+        raise ConfigError(
+            f"lora.targets: {tied[0]} shares its weights with another part of this model "
+            "(tie_word_embeddings), which merging would change too; leave it out, or untie the "
+            "base model first"
+        )
+
+
+def probe_for_training(source: ModelSource, lora: LoraConfig) -> None:
+    """Refuse a base model that can't be trained, from its tokenizer and its weights' headers.
+
+    Raises:
+        ConfigError: If the places of the LoRA matrices are tied.
+        ModelError: If tokenizer, chat template or weights are not whole.
+    """
+    load_tokenizer(source)
+    if Path(source.path).is_dir():  # a hub's files come with the first worker
+        check_targets(load_causal(source, device_map="meta"), lora)
+
+
 def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:
     """The type of the frozen weights."""
     if dtype == "auto":
@@ -121,7 +150,7 @@ def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:
 
 
 def multiplies_in_bfloat16(dtype: Dtype, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16: never for float32, else where the hardware can."""
+    """Whether matrix products run in bfloat16: never for float32, else where hardware allows it."""
     if dtype == "float32":
         return False
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,7 +1,7 @@
-"""Examples of a micro-batch in one row, without padding; each attends to itself alone.
+"""Packs the examples of a micro-batch into one row without padding.
 
-Positions restart with every example and attention runs per example, so a packed row gives what the
-examples give one by one.
+Positions restart with every example, and each example attends to itself alone, so a packed row
+gives the same results as its examples one by one.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ Pair = tuple[NDArray[np.int32], NDArray[np.int8]]
 
 @dataclass(frozen=True)
 class Packed:
-    """A row of examples. T = its tokens, S = those that are supervised, K = those of all tails.
+    """A packed row. T = its tokens, S = its supervised tokens, K = tokens of all tails.
 
-    The tail of an example begins at the first place whose logits are needed.
+    The tail of an example begins at the first position whose logits are needed.
 
     Attributes:
         input_ids: (1, T).
         position_ids: (1, T). 0 at the beginning of every example.
         lengths: Tokens of each example, in order; they sum to T.
-        starts: First token of each example's tail; its length where nothing is supervised.
-        tails: (K,). Places of all tails.
-        rows: (S,). Places whose logits are needed: each just before a supervised token.
-        rows_of_tails: (S,). The same places, counted within the tails.
-        targets: (S,). Those supervised tokens.
+        starts: First token of each example's tail; the example's length if nothing is supervised.
+        tails: (K,). Positions of all tails' tokens in the row.
+        rows: (S,). Positions whose logits are needed, each just before a supervised token.
+        rows_of_tails: (S,). The same positions, counted within the tails.
+        targets: (S,). The supervised tokens.
         shares: (2, S), float32. See ``loss.packed_loss``.
     """
 
@@ -48,19 +48,20 @@ class Packed:
 
 @dataclass(frozen=True)
 class RoundedSizes:
-    """The multiples that sizes of a packed row are rounded up to, with tokens that train nothing.
+    """Multiples that the sizes of a packed row are rounded up to, with tokens that train nothing.
 
-    The processor's matrix library caches a kernel of some megabytes for every shape. Rounded sizes
-    recur, so the cache stays small and is hit.
+    The CPU's matrix library caches some megabytes for every new shape. With rounded sizes few
+    shapes occur, so the cache stays small.
     """
 
     example: int = 1
-    """Tokens of one example and of its tail; its own causal attention keeps the added ones from
-    being seen."""
+    """Multiple for the tokens of one example and of its tail. Causal attention keeps the example
+    from seeing the added tokens."""
     row: int = 1
-    """Tokens of a row; the added ones are an example of their own."""
+    """Multiple for the tokens of a row; the added tokens form an example of their own."""
     supervised: int = 1
-    """Supervised tokens of a row; the added ones repeat the last and have no share in any loss."""
+    """Multiple for the supervised tokens of a row; the added ones repeat the last and have no share
+    in the loss."""
 
 
 EXACT = RoundedSizes()
@@ -70,7 +71,7 @@ COARSE = RoundedSizes(example=32, row=128, supervised=32)
 def pack(
     pairs: Sequence[Pair], device: torch.device | str = "cpu", sizes: RoundedSizes = EXACT
 ) -> Packed:
-    """The row of some examples, at least one; none may begin with a supervised token."""
+    """The packed row of one or more examples; none may begin with a supervised token."""
     padded = [_pad(pair, _lack(len(pair[0]), sizes.example)) for pair in pairs]
     rest = _lack(sum(len(ids) for ids, _ in padded), sizes.row)
     if rest:
@@ -104,7 +105,7 @@ def span_shares(segments: NDArray[np.int8]) -> NDArray[np.float64]:
         segments: (T,).
 
     Returns:
-        (2, T). Each row sums to 1, or to 0 where the example lacks that span.
+        (2, T). Each row sums to 1, or to 0 if the example lacks that span.
     """
     spans = np.stack([segments == REASONING, segments == RECOMMENDATION])
     shares: NDArray[np.float64] = spans / np.maximum(spans.sum(axis=1, keepdims=True), 1)
@@ -112,7 +113,7 @@ def span_shares(segments: NDArray[np.int8]) -> NDArray[np.float64]:
 
 
 def _start_of_tail(segments: NDArray[np.int8], multiple: int) -> int:
-    """The place before the first supervised token, rounded down; the length without any."""
+    """The position before the first supervised token, rounded down; the length if there is none."""
     supervised = np.flatnonzero(segments != NOT_SUPERVISED)
     return int(supervised[0] - 1) // multiple * multiple if len(supervised) else len(segments)
 
@@ -122,7 +123,7 @@ def _pad(pair: Pair, count: int) -> Pair:
 
 
 def _lack(size: int, multiple: int) -> int:
-    """What is lacking to the next multiple."""
+    """How many tokens are missing to the next multiple."""
     return -size % multiple
 
 

@@ -1,7 +1,7 @@
-"""Which examples each optimizer step sees, and its learning rate.
+"""The examples of each optimizer step, and its learning rate.
 
-Both follow from the seed and the step alone, so they are the same for any number of workers and
-after every restart.
+Both depend only on the seed and the step, so they are the same for any number of workers and after
+every restart.
 """
 
 import math
@@ -30,22 +30,22 @@ def iter_batches(num_examples: int, config: TrainConfig) -> Iterator[tuple[int, 
 
 
 def share_of_worker(batch: Batch, lengths: NDArray[np.int64], rank: int, world_size: int) -> Batch:
-    """The examples of a global batch that one worker takes, longest first.
+    """The part of a global batch for one worker, longest examples first.
 
-    Dealt by length, so that all workers have about as many tokens.
+    Examples are dealt by length, so that all workers have about as many tokens.
 
     Args:
         batch: The global batch.
         lengths: Tokens of every example.
-        rank: 0-based.
-        world_size: Workers.
+        rank: 0-based rank of the worker.
+        world_size: Number of workers.
     """
     longest_first = batch[np.argsort(-lengths[batch], kind="stable")]
     return longest_first[rank::world_size]
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """The learning rate of a 0-based step: a straight line to the peak, then a cosine towards 0."""
+    """The learning rate of a 0-based step: a linear rise to the peak, then a cosine towards 0."""
     warmup = math.ceil(config.warmup_ratio * total)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

@@ -1,7 +1,7 @@
-"""FSDP2: each worker keeps a share of every layer's frozen weights and borrows the rest in time.
+"""FSDP2: each worker holds a part of every layer's frozen weights and fetches the rest in time.
 
 LoRA matrices, embeddings and the vocabulary projection stay whole on every worker, so gradients,
-optimizer and checkpoints are those of DDP, to the bit.
+optimizer and checkpoints are bit-identical to those of DDP.
 """
 
 from typing import Any
@@ -16,15 +16,15 @@ from msrrec.errors import ModelError
 def shard_layers(base: Any, device: torch.device, world_size: int) -> None:
     """Spread the frozen weights of a transformers model's layers over all workers.
 
-    Layer by layer, each is put on the device and cut, so none of them needs room for all.
+    Layers are moved to the device and split one at a time, so no device needs room for all of them.
 
     Args:
-        base: Inside the PEFT model, still on the CPU where it does not fit the device.
-        device: Of this worker.
-        world_size: Workers, more than one.
+        base: The model inside the PEFT model, still on the CPU if it does not fit on the device.
+        device: Device of this worker.
+        world_size: Number of workers, more than one.
 
     Raises:
-        ModelError: If the model has no layers of transformers' own kind.
+        ModelError: If the model has no decoder layers of the transformers library.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -38,5 +38,5 @@ def shard_layers(base: Any, device: torch.device, world_size: int) -> None:
     lora = {weight for weight in base.parameters() if weight.requires_grad}
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=lora)
-    decoder = base.get_decoder()  # holds them together, so that each fetches the next one's weights
+    decoder = base.get_decoder()  # their parent, so that each layer prefetches the next
     fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()))

@@ -1,4 +1,4 @@
-"""What runs in every Ray Train worker: the loop over steps, metrics and checkpoints."""
+"""The training loop of every Ray Train worker: steps, metrics and checkpoints."""
 
 import itertools
 import logging
@@ -27,7 +27,7 @@ from msrrec.training.checkpoint import (
     is_stalled,
     keep_checkpoint,
     load_checkpoint,
-    remove_halves,
+    remove_incomplete,
 )
 from msrrec.training.examples import ExampleSet
 from msrrec.training.learner import Learner, StepResult
@@ -40,35 +40,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What every training worker is given; systems with further parts override the methods."""
+    """What every training worker is given; other systems override its methods."""
 
     source: ModelSource
     dtype: Dtype
     config: TrainConfig
 
     def load_base(self, *, on_gpu: bool) -> Any:
-        """The frozen model, on the CPU but for one in 4 bits; see ``model.load_base``."""
+        """The frozen model, on the CPU unless it is in 4 bits; see ``model.load_base``."""
         in_4bit = self.config.load_in_4bit
         return load_base(self.source, self.dtype, on_gpu=on_gpu, in_4bit=in_4bit)
 
     def add_lora(self, base: Any) -> Any:
-        """The PEFT model around it."""
+        """The PEFT model around the base model."""
         return add_lora(base, self.config)
 
     def identity(self) -> list[Any]:
-        """What decides the result beside config, source and examples; JSON values only."""
+        """What decides the result besides config, source and examples; JSON values only."""
         return []
 
     def make_learner(self, model: Any, **place: Any) -> Learner:
-        """What trains the PEFT model; ``place`` is as of ``Learner``."""
+        """The learner that trains the PEFT model; ``place`` is as for ``Learner``."""
         return Learner(model, self.config, **place)
 
 
 class WorkerSettings(TypedDict):
-    """What Ray Train hands to every worker.
+    """The settings that Ray Train hands to every worker.
 
     Attributes:
-        examples: A reference to the examples to learn from, and to validate on or None.
+        examples: A reference to the training examples and the validation examples or None.
         run: The folder of the checkpoints.
         folder: The model's folder.
     """
@@ -81,18 +81,18 @@ class WorkerSettings(TypedDict):
 
 @dataclass
 class Meter:
-    """Averages over the steps between two lines of ``metrics.jsonl``."""
+    """Means over the steps between two lines of ``metrics.jsonl``."""
 
     results: list[StepResult] = field(default_factory=list)
     seconds: float = 0.0
 
     def add(self, result: StepResult, seconds: float) -> None:
-        """Count a step and the time that it took."""
+        """Add a step and the time that it took."""
         self.results.append(result)
         self.seconds += seconds
 
     def read(self, place: MetricsRow) -> MetricsRow:
-        """One line, after which counting begins anew; ``place`` holds step, epoch and the like."""
+        """One line of metrics; then start again. ``place`` holds step, epoch and the like."""
         row: MetricsRow = {
             **place,
             "loss": _mean([r.loss for r in self.results]),
@@ -110,8 +110,9 @@ def run_worker(settings: WorkerSettings) -> MsrRecError | None:
     """Ray Train's ``train_loop_per_worker``: from the last checkpoint to the last step.
 
     Returns:
-        An error that a restart would meet again, such as a diverging loss; None without one. All
-        workers meet it at the same step. An exception would make Ray Train restart them in vain.
+        An error that a restart could not avoid, such as a diverging loss; None without one. All
+        workers meet it at the same step. It is returned because Ray Train would restart the workers
+        after an exception.
     """
     job = settings["job"]
     examples, validation = ray.get(settings["examples"])
@@ -144,14 +145,14 @@ def run_steps(
     done: int,
     rows: list[MetricsRow],
 ) -> Iterator[tuple[int, bool]]:
-    """Do every step that is left, until validation stalls.
+    """Do every remaining step, until validation stalls.
 
     Args:
-        learner: As it was after the steps done.
-        examples: To learn from.
-        validation: None where there is none to be done.
-        done: Steps.
-        rows: Metrics so far; more are added.
+        learner: The learner in its state after the steps already done.
+        examples: Training examples.
+        validation: Validation examples; None for no validation.
+        done: Number of steps already done.
+        rows: Metrics so far; new rows are appended.
 
     Yields:
         After each step its 1-based number, and whether a checkpoint is due.
@@ -173,17 +174,17 @@ def run_steps(
             keeps = is_due(number, total, config.checkpoint_every_steps)
             yield number, keeps or VALIDATION_LOSS in place
             if is_stalled(rows, config.patience):
-                logger.info("train: stops after step %d: validation stalls", number)
+                logger.info("train: stops after step %d: validation loss no longer falls", number)
                 return
 
 
 def is_due(number: int, total: int, every: int) -> bool:
-    """Whether what is done every so many steps, and after the last, is done after this one."""
+    """Whether something done every ``every`` steps, and after the last step, is due now."""
     return number == total or number % every == 0
 
 
 def build_learner(job: TrainingJob) -> Learner:
-    """The model on this worker's device, with a fair share of the node's cores."""
+    """The model on this worker's device, with its share of the node's CPU cores."""
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     torch.set_num_threads(cores_per_worker(context.get_local_world_size()))
@@ -200,7 +201,7 @@ def build_learner(job: TrainingJob) -> Learner:
 def cores_per_worker(num_workers: int) -> int:
     """Threads for each of the workers on this node, at least 1.
 
-    They share the node's cores, or those that Ray counts where these are fewer, as in a container.
+    They share the node's cores, or the cores that Ray counts if those are fewer, as in a container.
     """
     here = ray.get_runtime_context().get_node_id()
     counted = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)
@@ -208,24 +209,24 @@ def cores_per_worker(num_workers: int) -> int:
 
 
 def restore(learner: Learner, run: Path) -> tuple[int, list[MetricsRow]]:
-    """Steps done and metrics so far: of the run's last checkpoint, or none.
+    """The steps done and the metrics of the run's last checkpoint, or zero and none.
 
     Raises:
         DataError: If this node does not see the run's folder.
     """
     if not run.is_dir():
         raise DataError(
-            f"{run}: not there on node {ray.util.get_node_ip_address()}; expected a folder that "
+            f"{run}: is not on node {ray.util.get_node_ip_address()}; expected a folder that "
             "all nodes share; choose such an --out"
         )
     if learner.rank == 0:
-        remove_halves(run)
+        remove_incomplete(run)
     names = [folder.name for folder in find_checkpoints(run)]
     latest = ray.train.collective.broadcast_from_rank_zero(names[-1] if names else None)
     if latest is None:
         return 0, []
     done, rows = load_checkpoint(str(run / latest), learner)
-    logger.info("train: goes on after step %d", done)
+    logger.info("train: resuming after step %d", done)
     return done, rows
 
 
@@ -246,7 +247,7 @@ def describe(rows: list[MetricsRow]) -> str:
 
 
 def memory_bytes() -> int:
-    """The peak so far: of the GPU where there is one, else of this process."""
+    """Peak memory so far: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -302,7 +302,7 @@ import sys
 import ray
 ray.init(address=sys.argv[1], logging_level="ERROR")
 from functools import partial
-from tests.fake_engine import build_halting
+from tests.support.engine import build_halting
 from tests.integration.test_inference import predict_into
 predict_into(sys.argv[2], partial(build_halting, sys.argv[2]))
 """

@@ -29,8 +29,8 @@ def serving(engine: "VllmEngine", path: str, usual: str) -> Iterator[None]:
 
 
 def reload_weights(engine: "VllmEngine", path: str) -> None:
-    engine._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
-    assert engine._llm.reset_prefix_cache()
+    engine.llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
+    assert engine.llm.reset_prefix_cache()
 
 
 def test_what_is_exported_gives_the_trainers_log_probabilities(

@@ -95,7 +95,7 @@ def test_one_file_or_five_and_one_part_or_many_give_the_same_bytes(
     config = DataConfig(num_users=50, k_core=4, seed=7)
     hashes = []
     for num_files, rows_per_task in ((1, 512), (5, 512), (5, 3)):
-        monkeypatch.setattr(loading, "_RECORDS_PER_TASK", rows_per_task)
+        monkeypatch.setattr(loading, "RECORDS_PER_TASK", rows_per_task)
         monkeypatch.setattr("msrrec.data.sources.base.SMALL_BYTES", NONE)
         folder = tmp_path / f"{num_files}-{rows_per_task}"
         events, items = make_shop(folder, num_files)

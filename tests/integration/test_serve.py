@@ -117,7 +117,7 @@ def url(model_folder: Path, crash_mark: Path) -> Iterator[str]:
         inference=InferenceConfig(max_new_tokens=64),
     )
     source = locate_model(args.model_dir)
-    port = app._free_port("127.0.0.1", 0)
+    port = app.free_port("127.0.0.1", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSRREC_TEST_KEY", KEY)
         load = partial(FakeEngine, str(model_folder), str(crash_mark))
@@ -284,7 +284,7 @@ def test_the_page_asks_for_a_token_and_then_shows_both_chains(url: str, page: "P
     page.wait_for_selector("li.chosen")
     assert page.inner_text("li.chosen") == page.inner_text("#item") == "<b>Rope</b>"
     why = page.inner_text("#why")
-    assert "lower perplexity speaks: the user side (user 1.649, item 2.718)" in why
+    assert "lower perplexity wins: the user side (user 1.649, item 2.718)" in why
     chains = page.locator(".chain").all_inner_texts()
     assert chains == ["Step 1. It is <b>Rope</b>."] * 2
     assert page.locator(".side.won h2").inner_text() == "User side"

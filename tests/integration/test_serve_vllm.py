@@ -1,7 +1,11 @@
 """The service as ``msrrec serve`` runs it, on the real engine and the embedded backbone."""
 
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -46,6 +50,34 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
         assert side["perplexity"] is None or side["perplexity"] >= 1
         assert side["valid"]
         assert BODY["candidates"][side["index"]] == side["item"]
+
+
+def test_the_command_answers_over_http_until_it_is_interrupted(
+    embedded_source: ModelSource,
+) -> None:
+    command = [
+        *(sys.executable, "-m", "msrrec", "serve", "--model", embedded_source.path, "--port", "0"),
+        *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=16"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stderr is not None
+            lines = []
+            for line in service.stderr:  # ends with the service
+                lines.append(line)
+                if found := re.search(r"serving .* at (http://\S+); interrupt to stop", line):
+                    break
+            assert found, "".join(lines)
+            with httpx.Client(base_url=found[1], timeout=300) as client:
+                assert client.get("/readyz").status_code == 200
+                answer = client.post("/v1/recommend", json=BODY).json()
+            assert list(answer["sides"]) == ["user", "item"]
+            service.send_signal(signal.SIGINT)
+            _, rest = service.communicate(timeout=300)
+            assert "stopping" in rest
+            assert service.returncode == 0
+        finally:
+            service.kill()
 
 
 def test_a_folder_that_is_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:

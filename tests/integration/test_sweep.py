@@ -1,11 +1,16 @@
-"""Points of a sweep on a real Ray Tune."""
+"""A sweep on a real Ray Tune: its points alone, and the command with real training and answers."""
 
 from pathlib import Path
 
 import pytest
 
 from msrrec.errors import DataError
+from msrrec.models import ModelSource
 from msrrec.pipeline.sweep import run_points
+from msrrec.report.results import SweepResult
+from tests.support.cli import Commands
+from tests.support.dataset import write_cycle
+from tests.support.training import settings_for, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -24,3 +29,33 @@ def test_every_point_runs_once_and_what_one_raises_is_raised(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"^alpha 0\.5: refused$"):
         run_points(refuse, [0.5], tmp_path, 1)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_command_trains_and_evaluates_each_point_once(
+    tmp_path: Path, embedded_source: ModelSource, msrrec: Commands
+) -> None:
+    dataset = write_cycle(tmp_path / "dataset", num_users=6)
+    write_paths(str(tmp_path / "paths"), dataset, 3)
+    out = tmp_path / "out"
+    command = [
+        *("sweep", "--dataset", dataset.path, "--reasoning", str(tmp_path / "paths")),
+        *(
+            "--out",
+            str(out),
+            "--variant",
+            "user",
+            "sweep.alphas=[0.25]",
+        ),
+        *settings_for(embedded_source.path, "train.num_epochs=1", "inference.max_new_tokens=16"),
+    ]
+    ended = msrrec(*command)
+    assert ended.code == 0, ended.err
+    assert ended.summary["best_alpha"] == {"user": 0.25}
+    (point,) = SweepResult.load(str(out)).points
+    assert (point.alpha, point.beta, point.num_users) == (0.25, 0.75, 6)
+    assert point.loss_rea is not None
+    assert point.variants["user"].hit_ratio.value == ended.summary["hit_ratio"]["user"]
+    assert "0.25/0.75" in (out / "index.html").read_text()
+    again = msrrec(*command)
+    assert (again.code, again.summary) == (0, ended.summary)
+    assert "is finished; skipped" in again.err

@@ -19,7 +19,7 @@ from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher
 from msrrec.engines.loopback import serve_on_loopback
-from msrrec.errors import DataError, EngineError
+from msrrec.errors import EngineError
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.models import ModelSource
 from msrrec.reasoning.choice import parse_recommendation
@@ -331,7 +331,7 @@ def test_an_address_where_nobody_listens_is_one_sentence_after_few_tries(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     patient = config_for("http://127.0.0.1:9/v1", "teacher.max_retries=1000")  # for hours
-    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9/v1: nobody answers there"):
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9/v1: no server answers there"):
         synthesize(dataset, str(tmp_path), patient)
     assert not (tmp_path / "summary.json").exists()
 
@@ -347,13 +347,15 @@ def test_a_teacher_that_only_fails_stops_the_run(dataset: Dataset, tmp_path: Pat
         synthesize(dataset, str(tmp_path), config_for(server.url))
 
 
-def test_another_dataset_in_the_same_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_changed_dataset_pays_only_for_prompts_that_changed(
+    dataset: Dataset, tmp_path: Path
+) -> None:
     config = config_for(None, "synthesis.num_examples=2")
     out = str(tmp_path / "out")
-    synthesize(dataset, out, config)
+    assert synthesize(dataset, out, config)["calls"] == 2
     other = write_dataset(tmp_path / "other", num_users=30, seed=5)
-    with pytest.raises(DataError, match="holds answers about another dataset"):
-        synthesize(other, out, config)
+    assert synthesize(other, out, config)["calls_this_run"] == 2
+    assert synthesize(dataset, out, config)["calls_this_run"] == 0
 
 
 def test_a_local_model_on_vllm_is_a_teacher_like_any_other(

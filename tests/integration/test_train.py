@@ -167,7 +167,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
 
     out = str(tmp_path / "none")
     many = make_config(base, "train.num_workers=64", "train.global_batch_size=64")
-    with pytest.raises(ConfigError, match="no reasoning folder"):
+    with pytest.raises(ConfigError, match="there is no --reasoning"):
         train(dataset, None, out, make_config(base))
     with pytest.raises(ConfigError, match=r"train\.num_workers=64: the Ray cluster has"):
         train(dataset, reasoning, out, many)

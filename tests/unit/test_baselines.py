@@ -238,5 +238,7 @@ def test_embeddings_need_a_model() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'best': unknown; expected one of random, popularity"):
+    with pytest.raises(
+        ConfigError, match=r"'best': is unknown; expected one of random, popularity"
+    ):
         build_baseline("best", RunConfig())

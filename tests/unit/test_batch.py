@@ -5,7 +5,7 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.inference.batch import QueryTable, RecommendStage, _absolute, num_batches
+from msrrec.inference.batch import QueryTable, RecommendStage, make_absolute, num_batches
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
 from tests.support.engine import SOURCE, build_broken, build_fake
@@ -76,12 +76,12 @@ def test_every_engine_gets_work(batch_size: int, num_engines: int, expected: int
     assert num_batches(10, config) == expected
 
 
-def test_folders_become_absolute_and_hub_names_stay(
+def test_folders_becomemake_absolute_and_hub_names_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = _absolute(ModelSource("m", "model", "model", "title"))
+    found = make_absolute(ModelSource("m", "model", "model", "title"))
     assert (found.path, found.adapter) == (str(tmp_path / "model"), str(tmp_path / "model"))
     hub = ModelSource("m", "meta-llama/Meta-Llama-3-8B", None, "title")
-    assert _absolute(hub) == hub
+    assert make_absolute(hub) == hub

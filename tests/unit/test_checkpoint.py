@@ -71,5 +71,5 @@ def test_what_a_kill_leaves_half_written_is_no_checkpoint(tmp_path: Path) -> Non
     (tmp_path / "step-00000004.1a2b3c4d.partial").mkdir()
     (tmp_path / "step-00000002").mkdir()
     assert [c.name for c in find_checkpoints(tmp_path)] == ["step-00000002"]
-    checkpoint.remove_halves(tmp_path)
+    checkpoint.remove_incomplete(tmp_path)
     assert [c.name for c in tmp_path.iterdir()] == ["step-00000002"]

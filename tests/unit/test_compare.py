@@ -24,7 +24,8 @@ from msrrec.reasoning.reading import read_strict
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
 from msrrec.synthesis.journal import JournalEntry, Sampling
-from tests.unit.test_report import NASTY, NUM_USERS, predict_here, write_dataset
+from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
+from tests.support.models import write_safetensors
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def run(folder: Path, names: str, config: RunConfig | None = None) -> dict[str, 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_dataset(tmp_path / "dataset")
+    write_evaluated_users(tmp_path / "dataset")
     return tmp_path
 
 
@@ -172,12 +173,12 @@ def test_other_weights_paths_and_budgets_are_other_systems(folder: Path) -> None
     def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
         return {name for name in names if before[name] != after[name]}
 
-    (base / "model.safetensors").write_bytes(b"old")
+    write_safetensors(base / "model.safetensors", ("old",))
     (reasoning / "paths.parquet").write_bytes(b"old")
     first = keys()
     assert keys() == first
     assert changed(first, keys(budget=5)) == {"teacher"}
-    (base / "model.safetensors").write_bytes(b"new")
+    write_safetensors(base / "model.safetensors", ("new",))
     second = keys()
     assert changed(first, second) == set(names) - {"teacher"}
     (reasoning / "paths.parquet").write_bytes(b"new")
@@ -229,12 +230,14 @@ def test_a_models_folder_and_the_backbone_are_systems_in_the_modes_they_know(
     for path, has_reasoning in ((plain, False), (model, True)):
         (path / "merged").mkdir(parents=True)
         (path / "merged" / "config.json").write_text("{}")
+        write_safetensors(path / "merged" / "model.safetensors", ("a",))
         settings = {"kind": "msrrec", "answer_format": "number_title", "domain": "Home"}
         settings["train"] = {"reasoning": has_reasoning}  # type: ignore[assignment]
         (path / "config.json").write_text(json.dumps(settings))
     base = folder / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")
+    write_safetensors(base / "model.safetensors", ("a",))
     names = ["backbone", f"Plain={plain}", f"Ours={model}"]
     config = RunConfig.model_validate({"model": {"name_or_path": str(base)}})
     shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), config)

@@ -57,7 +57,7 @@ def test_any_size_of_chunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     hidden, weight, targets, shares = make(300, 50)
     results = []
     for rows in (1, 7, 300):
-        monkeypatch.setattr(head, "_rows_of_chunk", lambda weight, rows=rows: rows)
+        monkeypatch.setattr(head, "rows_of_chunk", lambda weight, rows=rows: rows)
         x = hidden.clone().requires_grad_()
         loss, _ = head_loss(x, weight, targets, shares, ALPHA, BETA)
         results.append((loss, torch.autograd.grad(loss, x)[0]))

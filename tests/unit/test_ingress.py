@@ -3,141 +3,27 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from msrrec.config import InferenceConfig, ServeConfig
-from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ConfigError, EngineError
-from msrrec.inference.recommender import Recommender
-from serve.fan_out import Delta, EngineLost, FanOut, SentText
-from serve.ingress import Api, Settings, build_http
-from serve.limits import key_digest
-
-BODY: dict[str, Any] = {
-    "domain": "Electronics",
-    "history": ["Camera"],
-    "candidates": ["Lens", "Rope", "Kettle"],
-}
-ASK = "/v1/recommend"
-
-
-class Characters:
-    """A tokenizer with one token a character."""
-
-    bos_token = None
-
-    def encode(self, text: str, **_: Any) -> list[int]:
-        return [ord(c) for c in text]
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return "".join(map(chr, ids))
-
-
-class Scripted:
-    """An engine that names a candidate by its number, after an optional wait."""
-
-    def __init__(self, choice: int, logprob: float) -> None:
-        self.choice, self.logprob = choice, logprob
-        self.requests: list[GenerationRequest] = []
-        self.before: Callable[[], Coroutine[Any, Any, None]] | None = None
-        self.deaths = 0
-        self.cancelled = 0
-
-    def _output(self, request: GenerationRequest) -> Generation:
-        prompt = "".join(map(chr, request.prompt_ids))
-        title = prompt.split(f"({self.choice}) ")[1].split("\n")[0]
-        text = f"It is {title}.\n[reasoning_end]\n({self.choice}) {title}"
-        return Generation(tuple(map(ord, text)), (self.logprob,) * len(text), "stop")
-
-    async def generate(self, request: GenerationRequest) -> Generation:
-        self.requests.append(request)
-        try:
-            if self.before is not None:
-                await self.before()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.deaths > 0:
-            self.deaths -= 1
-            raise EngineLost("gone")
-        return self._output(request)
-
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        whole = self._output(request)
-        cut = len(whole.token_ids) // 2
-        yield Generation(whole.token_ids[:cut], whole.token_logprobs[:cut], "")
-        final = await self.generate(request)
-        yield Generation(whole.token_ids[cut:], whole.token_logprobs[cut:], "")
-        yield final
-
-
-class World:
-    """The API over two scripted engines."""
-
-    def __init__(self, key: str | None = None, **limits: Any) -> None:
-        self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
-        recommender = Recommender(
-            Characters(), max_model_len=8000, answer_format="number_title", config=InferenceConfig()
-        )
-        digest = None
-        if key is not None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("A_KEY", key)
-                digest = key_digest("A_KEY")
-        settings = Settings("tiny", "Shopping", 8000, ServeConfig(**limits), digest)
-        self.api = Api(settings, FanOut(recommender, {"user": self.user, "item": self.item}))
-        self.ready = True
-        self.app: FastAPI = build_http(self.api, self._is_ready)
-
-    async def _is_ready(self) -> bool:
-        return self.ready
-
-    def client(self) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url="http://test")
-
-    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def go() -> httpx.Response:
-            async with self.client() as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(go())
-
-    def ask(self, **changes: Any) -> httpx.Response:
-        return self.call("POST", ASK, json={**BODY, **changes})
+from msrrec.errors import EngineError
+from serve.fan_out import Delta, SentText
+from tests.support.service import (
+    ASK,
+    BODY,
+    World,
+    assembled,
+    error_of,
+    events_of,
+    outlast_any_deadline,
+)
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"type", "message", "field"}
-    assert "Traceback" not in response.text
-    return error
-
-
-def events_of(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
-    events = []
-    for block in response.text.strip().split("\n\n"):
-        event, data = block.split("\n")
-        events.append((event.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return events
-
-
-def assembled(events: list[tuple[str, dict[str, Any]]], side: str) -> str:
-    text = ""
-    for name, data in events:
-        if name == "delta" and data["side"] == side:
-            text = text[: data["offset"]] + data["text"]
-    return text
 
 
 def test_the_answer_is_the_documented_one(world: World) -> None:
@@ -193,78 +79,6 @@ def test_the_same_request_gets_the_same_seeds_and_another_seed_others(world: Wor
         world.ask(**changes)
     first, again, other = (request.seed for request in world.user.requests)
     assert first == again != other
-
-
-@pytest.mark.parametrize(
-    "header", [None, "Bearer wrong", "Bearer ", "Basic secret", "secret", "Bearer sécret"]
-)
-def test_a_wrong_token_is_refused_before_anything_is_read(header: str | None) -> None:
-    headers = {"Authorization": header.encode()} if header else {}
-    response = World(key="secret").call("POST", ASK, content=b"not json", headers=headers)
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Bearer"
-    assert error_of(response)["type"] == "unauthorized"
-
-
-def test_the_right_token_opens_and_the_page_and_probes_need_none() -> None:
-    world = World(key="secret")
-    right = {"Authorization": "bearer secret"}
-    assert world.call("POST", ASK, json=BODY, headers=right).status_code == 200
-    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
-        assert world.call("GET", path).status_code == 200, path
-    for path in ("/metrics", "/v1/models"):
-        assert world.call("GET", path).status_code == 401, path
-        assert world.call("GET", path, headers=right).status_code == 200, path
-
-
-def test_a_key_that_is_set_but_empty_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("A_KEY", "  ")
-    with pytest.raises(ConfigError, match="A_KEY: set but empty"):
-        key_digest("A_KEY")
-    monkeypatch.delenv("A_KEY")
-    assert key_digest("A_KEY") is None
-
-
-def test_a_body_over_the_limit_is_refused_by_its_length_and_as_it_arrives() -> None:
-    world = World(max_body_bytes=1024)
-    sent = 0
-
-    async def chunks() -> AsyncIterator[bytes]:
-        nonlocal sent
-        for _ in range(1000):
-            sent += 100
-            yield b"x" * 100
-
-    async def one_chunk() -> AsyncIterator[bytes]:
-        yield b"x" * 1025
-
-    for content in (b"x" * 1025, one_chunk(), chunks()):
-        response = world.call("POST", ASK, content=content)
-        assert response.status_code == 413
-        assert error_of(response)["type"] == "request_too_large"
-    assert sent < 1300  # the rest was never asked for
-
-
-def test_a_body_of_one_message_without_a_length_is_held_to_the_limit_too() -> None:
-    world = World(max_body_bytes=1024)
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"x" * 1025}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": ASK, "headers": [], "query_string": b""}
-    asyncio.run(world.app(scope, receive, send))
-    assert sent[0]["status"] == 413
-
-
-def test_a_body_at_the_limit_passes() -> None:
-    world = World(max_body_bytes=1024)
-    padded = json.dumps(BODY).encode().ljust(1024)
-    headers = {"Content-Type": "application/json"}
-    assert world.call("POST", ASK, content=padded, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -350,42 +164,6 @@ def test_unknown_paths_and_methods_get_json(world: World) -> None:
     assert error_of(response)["type"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_more_than_the_places_and_the_line_are_told_to_come_back(stream: bool) -> None:
-    world = World(max_ongoing_requests=2, max_queued_requests=1)
-
-    async def go() -> list[httpx.Response]:
-        release = asyncio.Event()
-
-        async def wait() -> None:
-            await release.wait()
-
-        world.user.before = wait
-        async with world.client() as client:
-            body = {**BODY, "stream": stream}
-            held = [asyncio.create_task(client.post(ASK, json=body)) for _ in range(3)]
-            while (world.api.admission.ongoing, world.api.admission.queued) != (2, 1):
-                await asyncio.sleep(0.001)
-            refused = await client.post(ASK, json=body)
-            release.set()
-            return [refused, *await asyncio.gather(*held)]
-
-    refused, *served = asyncio.run(asyncio.wait_for(go(), 30))
-    assert refused.status_code == 503
-    assert int(refused.headers["retry-after"]) >= 1
-    assert error_of(refused)["type"] == "overloaded"
-    assert [response.status_code for response in served] == [200] * 3
-    assert (world.api.admission.ongoing, world.api.admission.queued) == (0, 0)
-
-
-async def outlast_any_deadline() -> None:
-    """An hour passes on the loop's clock once the engine is asked, however late that is."""
-    loop = asyncio.get_running_loop()
-    clock = loop.time
-    loop.time = lambda: clock() + 3600  # type: ignore[method-assign]
-    await asyncio.sleep(3600)
-
-
 def test_past_the_deadline_the_client_is_told_and_the_engines_stop(world: World) -> None:
     world.item.before = outlast_any_deadline
     response = world.ask()
@@ -393,22 +171,6 @@ def test_past_the_deadline_the_client_is_told_and_the_engines_stop(world: World)
     assert error_of(response)["type"] == "deadline_exceeded"
     assert world.item.cancelled == 1
     assert world.api.admission.ongoing == 0
-
-
-def test_waiting_for_a_place_counts_towards_the_deadline() -> None:
-    world = World(deadline_s=0.05, max_ongoing_requests=1)
-
-    async def go() -> list[int]:
-        async def slow() -> None:
-            await asyncio.sleep(60)
-
-        world.user.before = slow
-        async with world.client() as client:
-            answers = await asyncio.gather(*(client.post(ASK, json=BODY) for _ in range(3)))
-        return [answer.status_code for answer in answers]
-
-    assert asyncio.run(go()) == [504, 504, 504]
-    assert (world.api.admission.ongoing, world.api.admission.queued) == (0, 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from msrrec.config import JudgeConfig
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import EngineError
-from msrrec.metrics.judge import anchor_pairs, judge_pairs, read_score
+from msrrec.metrics.judge import anchor_pairs, judge_pairs
 
 PAIRS = [("likes red lamps", "likes lamps"), ("code", "wants a sofa"), ("likes lamps", "old radio")]
 
@@ -22,6 +22,16 @@ def overlap(reference: str, reasoning: str, seed: int) -> str:
     first, second = set(reference.split()), set(reasoning.split())
     mark = round(100 * len(first & second) / len(first | second))
     return json.dumps({"score": mark if mark in (0, 100) else mark + seed})
+
+
+RAW = {
+    "HTML": "<html>Welcome</html>",
+    "null": "null",
+    "list": "[]",
+    "null message": '{"choices": [{"message": null}]}',
+    "brackets": "[" * 200_000,
+}
+"""Bodies of a 200 that are no chat completion."""
 
 
 class StandIn:
@@ -36,7 +46,7 @@ class StandIn:
         app = FastAPI()
 
         @app.post("/v1/chat/completions")
-        async def chat(request: Request) -> JSONResponse:
+        async def chat(request: Request) -> Response:
             body = await request.json()
             self.bodies.append(body)
             prompt = body["messages"][0]["content"]
@@ -45,9 +55,13 @@ class StandIn:
                 for line in prompt.splitlines()
                 if line.startswith(("First,", "Second:"))
             )
-            content = self.answer(reference, reasoning, body["seed"])
+            content = self.answer(reference, reasoning, body.get("seed", 0))
             if content == "unavailable":
                 return JSONResponse({"error": {"message": "no such model"}}, 404)
+            if content == "moderated":
+                return JSONResponse({"error": {"message": "Input was flagged"}}, 403)
+            if content in RAW:
+                return Response(RAW[content], media_type="application/json")
             message = {"role": "assistant", "content": content}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
@@ -67,24 +81,6 @@ def judge(answer: Callable[[str, str, int], str]) -> Iterator[StandIn]:
 
 def config(stand_in: StandIn, **more: Any) -> JudgeConfig:
     return JudgeConfig(base_url=stand_in.url, model="judge", max_retries=0, **more)
-
-
-def test_only_an_integer_from_0_to_100_is_a_mark() -> None:
-    assert read_score('{"score": 0}') == 0
-    assert read_score(' {"score": 100} ') == 100
-    for text in (
-        "30",
-        "Score: 30",
-        '{"score": 101}',
-        '{"score": -1}',
-        '{"score": 30.5}',
-        '{"score": "30"}',
-        '{"score": true}',
-        '{"mark": 30}',
-        "[30]",
-        "",
-    ):
-        assert read_score(text) is None
 
 
 def test_the_mark_is_the_median_of_the_votes(tmp_path: Path) -> None:
@@ -203,3 +199,84 @@ def test_a_torn_vote_is_asked_for_again_and_the_others_are_kept(tmp_path: Path) 
         path.write_bytes(path.read_bytes()[:-20])
         assert judge_pairs(PAIRS[:1], config(stand_in), str(tmp_path), None) == first
         assert len(stand_in.bodies) == count + 1
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_a_body_that_is_no_completion_is_a_failed_vote_and_asked_for_again(
+    tmp_path: Path, kind: str
+) -> None:
+    def breaks(reference: str, reasoning: str, seed: int) -> str:
+        return kind if seed == 2 else overlap(reference, reasoning, seed)
+
+    with judge(breaks) as stand_in:
+        found = judge_pairs(PAIRS, config(stand_in), str(tmp_path), None)
+    assert found.values == [67.5, 0, 0]
+    assert found.facts.failure_rate == pytest.approx(1 / 3)
+    with judge(overlap) as stand_in:
+        again = judge_pairs(PAIRS, config(stand_in), str(tmp_path), None)
+    assert len(stand_in.bodies) == found.facts.num_calls / 3
+    assert again.values == [68, 0, 0]
+
+
+def test_every_vote_is_on_the_disk_before_a_later_one_fails(tmp_path: Path) -> None:
+    kept: list[int] = []
+
+    def counts(reference: str, reasoning: str, seed: int) -> str:
+        kept.append(sum(len(p.read_text().splitlines()) for p in tmp_path.glob("*.jsonl")))
+        return overlap(reference, reasoning, seed)
+
+    with judge(counts) as stand_in:
+        judge_pairs(PAIRS, config(stand_in, concurrency=1), str(tmp_path), None)
+    assert kept == list(range(len(kept)))
+
+
+@pytest.mark.parametrize("kind", ["Good.", "<think>85", "HTML", '{"score": 850}'])
+def test_a_judge_that_can_not_be_read_is_told_apart_from_one_that_misorders(
+    tmp_path: Path, kind: str
+) -> None:
+    with (
+        judge(lambda *_: kind) as stand_in,
+        pytest.raises(EngineError, match="gives no mark that can be read") as caught,
+    ):
+        judge_pairs(PAIRS, config(stand_in, votes=1), str(tmp_path), None)
+    assert "misorders" not in str(caught.value)
+    assert ("Welcome" if kind == "HTML" else kind) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_marks_in_a_models_own_dress_are_read(tmp_path: Path) -> None:
+    dresses = ("```json\n{}\n```", "<think>[0]</think>{}", "Here is my rating: {}")
+
+    def dresses_up(reference: str, reasoning: str, seed: int) -> str:
+        return dresses[seed].replace("{}", overlap(reference, reasoning, seed))
+
+    with judge(dresses_up) as stand_in:
+        found = judge_pairs(PAIRS, config(stand_in), str(tmp_path), None)
+    assert (found.values, found.facts.failure_rate) == ([68, 0, 0], 0)
+
+
+def test_a_prompt_that_is_refused_costs_its_votes_alone(tmp_path: Path) -> None:
+    def refuses(reference: str, reasoning: str, seed: int) -> str:
+        return "moderated" if "red" in reasoning else overlap(reference, reasoning, seed)
+
+    with judge(refuses) as stand_in:
+        found = judge_pairs(PAIRS, config(stand_in), str(tmp_path), None)
+    assert found.values == [None, 0, 0]
+
+
+def test_parameters_of_the_judge_are_renamed_left_out_and_added(tmp_path: Path) -> None:
+    changed = {
+        "omit": ("temperature", "seed"),
+        "rename": {"max_tokens": "max_completion_tokens"},
+        "extra_body": {"reasoning_effort": "low"},
+    }
+    with judge(overlap) as stand_in:
+        judge_pairs(PAIRS[:1], config(stand_in, **changed), str(tmp_path), None)
+        for body in stand_in.bodies:
+            assert body.keys() == {"model", "messages", "response_format"} | {
+                "max_completion_tokens",
+                "reasoning_effort",
+            }
+        count = len(stand_in.bodies)
+        judge_pairs(PAIRS[:1], config(stand_in), str(tmp_path), None)
+        assert len(stand_in.bodies) == 2 * count  # other parameters are another judge

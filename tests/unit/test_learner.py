@@ -104,7 +104,7 @@ def make_learner(
 
 def gradient(learner: Learner, batch: np.ndarray[Any, Any] = BATCH) -> torch.Tensor:
     learner.sum_gradients(make_examples(), batch)
-    return torch.cat([learner._gradient(weight).flatten() for weight in learner.weights])
+    return torch.cat([part.flatten() for part in learner.gradients])
 
 
 def freeze_in(dtype: torch.dtype, model: Any) -> Any:
@@ -207,7 +207,7 @@ def test_any_micro_batch_size_gives_the_same_gradient(size: int) -> None:
 def test_gradients_of_all_workers_sum_to_that_of_one(
     world_size: int, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Learner, "_sum_over_workers", lambda self, sums: None)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: None)
     monkeypatch.setattr(learner_module, "shard_layers", lambda *arguments: None)
     expected = gradient(make_learner())  # 8 workers for 5 examples: some have none
     learners = [make_learner(rank, world_size, **settings) for rank in range(world_size)]
@@ -226,7 +226,7 @@ def test_sharded_workers_pass_through_the_layers_equally_often(
         passes = []
         for rank in range(world_size):
             learner = make_learner(rank, world_size, strategy="fsdp", micro_batch_size=size)
-            passes.append(len(list(learner._micro_batches(make_examples(), batch))))
+            passes.append(len(list(learner.micro_batches(make_examples(), batch))))
         assert len(set(passes)) == 1
         assert passes[0] == -(-len(batch) // (world_size * size))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from msrrec.chat.completions import estimate_tokens
 from msrrec.config import load_config
-from msrrec.engines.openai import estimate_tokens
 from msrrec.errors import ConfigError
 from msrrec.synthesis.money import build_budget, estimate
 from msrrec.synthesis.plan import CompletionStatus, Plan, Spending

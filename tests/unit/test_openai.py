@@ -1,121 +1,105 @@
-"""What a body or a status of an API means."""
+"""What a call to a teacher sends, under the names that its API knows."""
 
-import json
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
-from msrrec.config import EndpointConfig
-from msrrec.engines.openai import (
-    CallFailed,
-    Completion,
-    TeacherClient,
-    TryAgain,
-    _read,
-    _retry_after_s,
-)
-from msrrec.errors import EngineError
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["choices", "message", "content", "usage", "finish_reason", "text"]),
-            inner,
-        )
-    ),
-)
+from bench.stand_in import completion
+from msrrec.config import EndpointConfig, changed_settings, load_config
+from msrrec.engines.loopback import serve_on_loopback
+from msrrec.engines.openai import TeacherClient
+from msrrec.errors import ConfigError
 
 
-@given(JSON)
-def test_any_json_is_an_answer_or_worth_another_try(value: Any) -> None:
-    try:
-        answer = _read(json.dumps(value).encode(), "prompt", 0.1)
-    except TryAgain:
-        return
-    assert isinstance(answer.text, str)
+@contextmanager
+def recording(bodies: list[dict[str, Any]]) -> Iterator[str]:
+    """An API that puts what it was sent into a list."""
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> JSONResponse:
+        bodies.append(await request.json())
+        return JSONResponse(completion("Yes."))
+
+    with serve_on_loopback(app) as url:
+        yield f"{url}/v1"
 
 
-@given(JSON)
-def test_any_field_around_an_answer_is_borne(value: Any) -> None:
-    message = {"content": "text", "reasoning_content": value, "refusal": None}
-    body = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": value}
-    answer = _read(json.dumps({**body, "model": value}).encode(), "prompt", 0.1)
-    assert answer.text == "text"
-    assert isinstance(answer.usage["prompt_tokens"], int)
-    assert answer.served_model.encode("utf-8") is not None
+def sent(attempt: int = 0, *, sends_seed: bool = False, **settings: Any) -> dict[str, Any]:
+    """The body of one call."""
+    bodies: list[dict[str, Any]] = []
+
+    async def call(url: str) -> None:
+        endpoint = EndpointConfig(base_url=url, model="m", **settings)
+        client = TeacherClient(endpoint, None, 10.0, sends_seed=sends_seed)
+        await client.complete("Which?", attempt)
+        await client.close()
+
+    with recording(bodies) as url:
+        asyncio.run(call(url))
+    (body,) = bodies
+    return body
+
+
+PLAIN = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "Which?"}],
+    "temperature": 0.6,
+    "max_tokens": 4096,
+}
 
 
 def test_the_attempt_is_the_seed_where_the_api_takes_one() -> None:
-    endpoint = EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m")
-    plain = TeacherClient(endpoint, None, 1.0)._body("Which?", 3)
-    assert plain == {
+    assert sent(3) == PLAIN
+    assert sent(3, sends_seed=True) == {**PLAIN, "seed": 3}
+
+
+def test_parameters_are_renamed_left_out_and_added() -> None:
+    body = sent(
+        rename={"max_tokens": "max_completion_tokens"},
+        omit=("temperature",),
+        extra_body={"reasoning_effort": "low", "provider": {"order": ["a"]}},
+    )
+    assert body == {
         "model": "m",
         "messages": [{"role": "user", "content": "Which?"}],
-        "temperature": endpoint.temperature,
-        "max_tokens": endpoint.max_tokens,
+        "max_completion_tokens": 4096,
+        "reasoning_effort": "low",
+        "provider": {"order": ["a"]},
     }
-    seeded = TeacherClient(endpoint, None, 1.0, sends_seed=True)._body("Which?", 3)
-    assert seeded == {**plain, "seed": 3}
+    assert sent(extra_body={"temperature": 1})["temperature"] == 1
 
 
-def test_tokens_that_nobody_counted_are_estimated_and_marked() -> None:
-    body = json.dumps({"choices": [{"message": {"content": "x" * 39}}]}).encode()
-    usage = _read(body, "y" * 79, 0.1).usage
-    assert usage == {"prompt_tokens": 20, "completion_tokens": 10, "is_estimated": True}
+GIVEN = [
+    'teacher.extra_body={"reasoning_effort": "low"}',
+    'teacher.omit=["temperature"]',
+    'teacher.rename={"max_tokens": "max_completion_tokens"}',
+]
 
 
-def test_half_a_surrogate_pair_is_replaced_so_that_the_text_can_be_written() -> None:
-    body = b'{"choices": [{"message": {"content": "a\\ud83d b"}}]}'
-    assert _read(body, "prompt", 0.1).text == "a\ufffd b"
-
-
-def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
-    assert _retry_after_s({"retry-after": "2.5"}) == 2.5
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30))
-    assert 28 <= _retry_after_s({"retry-after": later}) <= 30
-    assert _retry_after_s({"retry-after": "soon"}) == 0
-    assert _retry_after_s({}) == 0
-
-
-def refused(status: int, error: Any, **headers: str) -> Completion:
-    client = TeacherClient(EndpointConfig(base_url="http://t/v1", model="m"), None, 1.0)
-    return client._refused(status, headers, json.dumps({"error": error}).encode())
+def test_the_settings_of_parameters_are_read_and_written_by_the_command_line() -> None:
+    config = load_config(overrides=GIVEN)
+    assert config.teacher.endpoints[0].rename == {"max_tokens": "max_completion_tokens"}
+    assert sorted(changed_settings(config, load_config(), ["teacher"])) == GIVEN
+    judge = load_config(overrides=["judge.omit=[seed]", "judge.rename.max_tokens=n"]).judge
+    assert judge.shape({"seed": 1, "max_tokens": 9}) == {"n": 9}
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "sentence"),
+    ("override", "words"),
     [
-        (401, "Incorrect API key provided", "refused the key"),
-        (403, "not allowed", "refused the key"),
-        (402, "Insufficient Balance", "the balance is exhausted"),
-        (429, "You exceeded your current quota, please check", "the balance is exhausted"),
-        (400, "Your credit balance is too low", "the balance is exhausted"),
-        (404, "no model", "no such path or model 'm'"),
-        (301, "moved", "no such path or model 'm'"),
+        ("teacher.omit=[messages]", "can't change messages"),
+        ("judge.extra_body={stream: true}", "can't change stream"),
+        ("teacher.others=[{base_url: 'http://b', rename: {model: m}}]", "can't change model"),
     ],
 )
-def test_what_no_call_can_mend_ends_the_run(status: int, message: str, sentence: str) -> None:
-    with pytest.raises(EngineError, match=sentence) as caught:
-        refused(status, {"message": message})
-    assert "\n" not in str(caught.value)
-
-
-def test_what_another_try_may_mend_is_tried_again() -> None:
-    for status in (408, 409, 425, 429, 500, 502, 503, 529):
-        with pytest.raises(TryAgain) as caught:
-            refused(status, {"message": "later"}, **{"retry-after": "3"})
-        assert caught.value.is_throttled == (status in (429, 529))
-        assert caught.value.is_overloaded == (status in (408, 429, 503, 529))
-        assert caught.value.wait_s == 3
-
-
-def test_what_concerns_one_call_alone_fails_that_call() -> None:
-    with pytest.raises(CallFailed, match="400: too long"):
-        refused(400, {"message": "too long"})
-    assert refused(400, {"code": "content_filter"}).finish_reason == "content_filter"
+def test_what_every_call_needs_can_not_be_changed(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config(overrides=[override])
+    with pytest.raises(ConfigError, match="engine=vllm"):
+        load_config(overrides=["teacher.engine=vllm", "teacher.omit=[temperature]"])

@@ -119,12 +119,125 @@ def test_a_filtered_answer_is_refused_whatever_it_holds() -> None:
     assert judge(answer(GOOD, finish_reason="content_filter"), TITLES, KETTLE).verdict == "refused"
 
 
-def test_the_reasoning_content_counts_only_where_it_holds_the_steps_and_the_answer_none() -> None:
+def test_thoughts_apart_from_the_answer_count_only_where_that_names_their_choice() -> None:
     wrong = GOOD.replace("(2) Blue Kettle", "(3) Tent")
-    assert judge(answer("", thought=GOOD), TITLES, KETTLE).verdict == "kept"
     assert judge(answer("Blue Kettle", thought=GOOD), TITLES, KETTLE).verdict == "kept"
-    assert judge(answer("", thought="Hmm, tea. So the kettle."), TITLES, KETTLE).verdict == "empty"
+    assert judge(answer("So I choose Tent.", thought=GOOD), TITLES, KETTLE).detail == (
+        "step 5 and answer differ"
+    )
+    unnamed = judge(answer("I hope this helps.", thought=GOOD), TITLES, KETTLE)
+    assert (unnamed.verdict, unnamed.detail) == ("malformed", "the steps were only thought")
     assert judge(answer(wrong, thought=GOOD), TITLES, KETTLE).verdict == "inconsistent"
+
+
+OTHER = GOOD.replace("(2) Blue Kettle", "(3) Tent")
+DRESSES = [
+    "<think>{}</think>{}",
+    "{}</think>{}",
+    "<think>hm<think>hm</think>{}</think>{}",
+    "<thinking type='deep'>\n{}\n</thinking>\n<output>{}</output>",
+    "<thought>{}</thinking>{}",
+    "<seed:think>{}</seed:think>{}",
+    "[THINK]{}[/THINK]{}",
+    "◁think▷{}◁/think▷{}",
+    "<analysis>{}</analysis>{}",
+    "<reflection>{}</reflection><answer>{}</answer>",
+    "<scratchpad>{}</scratchpad>{}",
+    '<details type="reasoning" done="true">\n<summary>4 s</summary>\n{}\n</details>\n{}',
+    "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}"
+    "<|return|>",
+    "analysisThe user: {}assistantfinal{}",
+    "<|begin_of_thought|>{}<|end_of_thought|><|begin_of_solution|>{}<|end_of_solution|>",
+    "<|START_THINKING|>{}<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+    "<|channel>thought\n{}<channel|>{}",
+    "Here is my thought process:\n\n{}\n\nHere is my response:\n\n{}",
+    "**Here's my thought process:**\n{}\n**Here's my final answer:**\n{}",
+    "Thinking...\n{}\n...done thinking.\n\n{}",
+    "{}\nWait, no.\n{}",
+    "Sure.\n[reasoning_start]\n{}\n\n{}",
+]
+NEVER_CLOSED = [dress.partition("{}")[0] for dress in (DRESSES[0], *DRESSES[3:-2])]
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_what_is_said_after_a_whole_draft_decides(dress: str) -> None:
+    assert judge(answer(dress.format(OTHER, GOOD)), TITLES, KETTLE) == Judgement(
+        "kept", "", tuple(STEPS), KETTLE
+    )
+    other = judge(answer(dress.format(GOOD, OTHER)), TITLES, KETTLE)
+    assert (other.verdict, other.index) == ("inconsistent", 2)
+
+
+@pytest.mark.parametrize("dress", DRESSES[:-2])
+def test_an_answer_after_a_draft_in_the_thoughts_must_name_its_choice(dress: str) -> None:
+    assert judge(answer(dress.format(GOOD, "(2) Blue Kettle")), TITLES, KETTLE).verdict == "kept"
+    for said in ("(3) Tent", "In the end I recommend the Tent.", "Hm."):
+        assert judge(answer(dress.format(GOOD, said)), TITLES, KETTLE).verdict != "kept"
+
+
+@pytest.mark.parametrize("opening", NEVER_CLOSED)
+def test_a_draft_in_thoughts_that_were_cut_is_truncated(opening: str) -> None:
+    for draft in (GOOD, CHAIN):
+        cut = answer(opening + draft, finish_reason="length")
+        assert judge(cut, TITLES, KETTLE).verdict == "truncated"
+    said_before = answer(f"{GOOD}\n<think>Wait, {OTHER}", finish_reason="length")
+    assert judge(said_before, TITLES, KETTLE).verdict == "truncated"
+
+
+def test_thoughts_alone_are_truncated_wherever_they_stand() -> None:
+    alone = [
+        answer("", GOOD),
+        answer("", "Hm."),
+        answer(f"<think>{GOOD}"),
+        answer(f"{GOOD}</think>"),
+    ]
+    for entry in alone:
+        found = judge(entry, TITLES, KETTLE)
+        assert (found.verdict, found.detail, found.is_retryable) == (
+            "truncated",
+            "thoughts alone",
+            True,
+        )
+    assert judge(answer("<think></think>"), TITLES, KETTLE).verdict == "empty"
+
+
+def test_a_phrase_that_nothing_closes_introduces_what_was_said() -> None:
+    said = answer(f"Here is my thought process:\n{GOOD}")
+    assert judge(said, TITLES, KETTLE).verdict == "kept"
+    inside = answer(f"Here is my thought process:\n<think>{OTHER}</think>{GOOD}")
+    assert judge(inside, TITLES, KETTLE).verdict == "kept"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "Step 1. Preference Recognition: tea\nStep 2. User",
+        "[reasoning_start]\nStep 1. x\nStep 2. y",
+    ],
+)
+def test_a_second_chain_that_was_cut_leaves_nothing_to_keep(second: str) -> None:
+    text = f"{GOOD}\n\n{second}"
+    assert judge(answer(text, finish_reason="length"), TITLES, KETTLE).verdict == "truncated"
+    assert judge(answer(text), TITLES, KETTLE).verdict == "incomplete"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("length", "insufficient_system_resource", "MAX_TOKENS", "max_tokens", "abort"),
+        *("model_length", "timeout", "repetition", "tool_calls", "{'type': 'length'}"),
+    ],
+)
+def test_only_a_text_that_its_model_ended_is_whole(reason: str) -> None:
+    cut = CHAIN[: CHAIN.rindex("Tea.")] + "It fits the us"
+    assert judge(answer(cut, finish_reason=reason), TITLES, KETTLE).verdict == "truncated"
+    for ended in ("stop", "STOP", "eos", "end_turn", ""):
+        assert judge(answer(cut, finish_reason=ended), TITLES, KETTLE).verdict == "kept"
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "PROHIBITED_CONTENT", "refusal"])
+def test_what_a_filter_withheld_is_refused(reason: str) -> None:
+    assert judge(answer(CHAIN, finish_reason=reason), TITLES, KETTLE).verdict == "refused"
 
 
 def test_kept_steps_are_one_line_each_and_hold_no_marker() -> None:

@@ -17,7 +17,7 @@ from msrrec.evaluation.results import ApiFacts, EvaluationResult
 from msrrec.synthesis.journal import JournalEntry, Sampling
 from msrrec.synthesis.requests import TeacherRequest
 from msrrec.titles import REASONING_END
-from tests.unit.test_report import NUM_USERS, write_dataset
+from tests.support.evaluation import NUM_USERS, write_evaluated_users
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def answers_of(choices: dict[str, list[tuple[str, str]]], back: str) -> Any:
 def test_rationales_are_masked_and_each_that_says_something_is_verified_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_dataset(tmp_path / "dataset")
+    write_evaluated_users(tmp_path / "dataset")
     dataset = Dataset.load(str(tmp_path / "dataset"))
     first, second, third, *_ = dataset.examples("test")
     titles = dataset.titles(first.candidates)
@@ -114,7 +114,7 @@ def test_rationales_are_masked_and_each_that_says_something_is_verified_once(
 def test_the_rationale_is_what_was_written_or_else_thought(
     tmp_path: Path, text: str, thoughts: str | None, rationale: str | None
 ) -> None:
-    dataset = write_dataset(tmp_path / "dataset")
+    dataset = write_evaluated_users(tmp_path / "dataset")
     sampling = Sampling("some-model", 0.6, 4096)
     record = JournalEntry("e", 0, "", sampling, text, thoughts, "stop", {}, "some-model", 0.1, 1, 0)
     question = TeacherRequest("e", "", "", ("Red Lamp", "Red"), 0)
@@ -129,7 +129,7 @@ def test_the_rationale_is_what_was_written_or_else_thought(
 
 
 def test_what_was_bought_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_dataset(tmp_path / "dataset")
+    write_evaluated_users(tmp_path / "dataset")
     test_split = str(tmp_path / "dataset" / "test.parquet")
     chosen = []
     for slot in range(3):
@@ -152,7 +152,7 @@ def test_what_was_bought_decides_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_other_candidates_than_the_datasets_are_refused(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "dataset")
+    write_evaluated_users(tmp_path / "dataset")
     dataset = Dataset.load(str(tmp_path / "dataset"))
     for override in ("evaluate.permutation=1", "evaluate.negatives=uniform"):
         with pytest.raises(ConfigError, match="expected 0 and frozen"):

@@ -1,15 +1,13 @@
 import json
 import re
-from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
-from msrrec.config import InferenceConfig, RunConfig
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
 from msrrec.errors import ConfigError, DataError, EngineError
@@ -17,91 +15,17 @@ from msrrec.evaluation import evaluate as evaluation
 from msrrec.evaluation.results import Errors, EvaluationResult, MetricScore, ReasoningScores
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.codec import request_seed
-from msrrec.inference.predictions import Prediction
 from msrrec.metrics.statistics import Share
-from msrrec.models import ModelSource
 from msrrec.page import format_p
-from msrrec.reasoning.encoding import Query
-from msrrec.reasoning.prompts import Side
 from msrrec.report.load import load_results
 from msrrec.report.page import build_report, report_folder, summarize_report
 from msrrec.report.results import PointVariant, ReportResult, SweepPoint, SweepResult
-from msrrec.schema import Example
-from tests.support.dataset import write_events
-from tests.support.engine import FakeEngine, listed_candidates, recommender
-
-NUM_USERS = 12
-NASTY = "<script>alert('x')</script> & <b>"
-
-
-def write_dataset(folder: Path) -> Dataset:
-    """Twelve users; the target is ``right``, at slot n modulo 3, among two wrong items."""
-    titles = {"h": f"Old {NASTY}", "right": f"Right {NASTY}", "wrong": "Wrong one", "bad": "Bad"}
-    items = [{"item_id": k, "title": v} for k, v in titles.items()]
-    rows = []
-    for n in range(NUM_USERS):
-        candidates = ["wrong", "bad"]
-        candidates.insert(n % 3, "right")
-        rows.append(
-            {
-                "example_id": f"e{n:02d}",
-                "user_id": f"u{n}",
-                "history": ["h"],
-                "target": "right",
-                "candidates": candidates,
-            }
-        )
-    path = str(folder)
-    storage.write_table(f"{path}/items.parquet", pa.Table.from_pylist(items, schema=schema.ITEMS))
-    examples = pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
-    for split in schema.SPLITS:
-        storage.write_table(f"{path}/{split}.parquet", examples)
-    write_events(path, {f"u{n}": ["h", "right", "right", "right"] for n in range(NUM_USERS)})
-    manifest = {"schema_version": 1, "domain": f"Home {NASTY}", "fingerprint": "f00"}
-    storage.write_json(f"{path}/manifest.json", manifest)
-    return Dataset.load(path)
-
-
-def answer(prompt: str, seed: int) -> str:
-    """The user side is always right; the item side names the first candidate, or no candidate."""
-    titles = listed_candidates(prompt)
-    right = next(n for n, title in enumerate(titles) if title.startswith("Right"))
-    index = right if "side of the user" in prompt else 0
-    if "side of the items" in prompt and titles[0].startswith("Right"):
-        return "Undecided"
-    return f"Step 1. {NASTY}\n[reasoning_end]\n({index + 1}) {titles[index]}"
-
-
-def predict_here(
-    examples: Sequence[Example],
-    dataset: Dataset,
-    source: ModelSource,
-    sides: Sequence[Side],
-    config: InferenceConfig,
-    build: Any,
-    journal: Any,
-) -> list[Prediction]:
-    """Batch inference without Ray."""
-    queries = [
-        Query(
-            e.example_id,
-            "Home",
-            tuple(dataset.titles(e.history)),
-            tuple(dataset.titles(e.candidates)),
-        )
-        for e in examples
-    ]
-    results = recommender(FakeEngine(answer)).generate(queries, sides)
-    return [
-        Prediction(query.key, result[side], request_seed(config.seed, query.key, side))
-        for query, result in zip(queries, results, strict=True)
-        for side in sides
-    ]
+from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    return write_dataset(tmp_path / "dataset")
+    return write_evaluated_users(tmp_path / "dataset")
 
 
 @pytest.fixture
@@ -233,7 +157,7 @@ def test_unknown_baselines_and_no_variants_are_refused(
     tmp_path: Path, dataset: Dataset, model_dir: str
 ) -> None:
     out = str(tmp_path / "out")
-    with pytest.raises(ConfigError, match="baseline 'best': unknown; expected one of random"):
+    with pytest.raises(ConfigError, match="baseline 'best': is unknown; expected one of random"):
         evaluation.evaluate_baseline(dataset, "best", out, RunConfig())
     with pytest.raises(ConfigError, match="variants: found none"):
         evaluation.evaluate(dataset, model_dir, out, RunConfig(), ())
@@ -305,7 +229,7 @@ def test_failed_checks_stand_on_the_page_and_in_the_summary(folder: Path) -> Non
     assert any(leaked in warning for warning in summary["warnings"])
     page = Page((folder / "report" / "index.html").read_text())
     assert leaked in page.text
-    assert "evaluated beside the trained: not so for the untrained backbone" in page.text
+    assert "evaluated beside trained ones: not so for the untrained backbone" in page.text
 
 
 def test_titles_and_model_text_reach_the_page_as_text(folder: Path) -> None:

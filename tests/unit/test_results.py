@@ -30,6 +30,7 @@ from msrrec.evaluation.results import (
     Speed,
     TrialResult,
     VariantPair,
+    VariantResult,
 )
 from msrrec.inference.fusion import Gate, SideOutput
 from msrrec.inference.predictions import (
@@ -54,19 +55,19 @@ from msrrec.report.results import (
     SweepResult,
 )
 from msrrec.schema import Example
-from tests.support.results import evaluation_result, share, system_id, system_row, variant_result
+from tests.support.results import evaluation_result, share, system_id, system_row
 
 PAIRED: dict[str, Any] = vars(Paired(3, 1, 0.625, 0.5, -0.25, 1.0))
 QUALITY = ReasoningMetrics(4, share(0.5), None, 7, share(0.25), 0.75, share(9.0))
 
 
-def full_evaluation() -> EvaluationResult:
-    """An evaluation in which every part is there."""
+def full_variant() -> VariantResult:
     examples = [Example(f"e{n}", f"u{n}", ("h",) * n, "a", ("a", "b")) for n in range(1, 5)]
     metrics = rank_metrics(examples, ["a", "b", None, "a"], {"a": 2}, [[0.1, 0.2]] * 4)
-    variant = variant_result(metrics).__class__(
-        **vars(metrics), reasoning=QUALITY, outputs_hash="0f"
-    )
+    return VariantResult(**vars(metrics), reasoning=QUALITY, outputs_hash="0f")
+
+
+def full_fusion() -> FusionResult:
     count = FusionCount(
         num_users=4, user_wins=2, item_wins=1, user_hits=2, item_hits=1, fused_hits=2
     )
@@ -77,6 +78,18 @@ def full_evaluation() -> EvaluationResult:
         hit_ratio_differ=None,
         against_eq3=Paired(**PAIRED),
     )
+    return FusionResult(
+        total=count,
+        by_agreement={"agree": count},
+        gain=0,
+        against_better=AgainstSide(**PAIRED, side="item"),
+        perplexity=Histogram(edges=(1.0, 2.0), agree=(1,), differ=(0,)),
+        study=(rule,),
+        gate=Gate((0.1, 0.2, 0.3), 40),
+    )
+
+
+def full_fit() -> FitResult:
     trial = TrialResult(
         learning_rate=1e-3,
         dropout=0.1,
@@ -86,43 +99,42 @@ def full_evaluation() -> EvaluationResult:
         epochs=9,
         epoch_s=None,
     )
-    side = CaseSide(reasoning="r", text="t", index=None, perplexity=None)
+    return FitResult(
+        wall_s=2.0,
+        sequential=SequentialFit(events_per_item=1.5, best=trial, trials=(trial,)),
+        facts={"model": "m", "size": 3},
+    )
+
+
+def full_case() -> Case:
+    return Case(
+        example_id="e1",
+        agreement="differ",
+        is_hit=False,
+        history=("h",),
+        candidates=("a", "b"),
+        target=0,
+        index=None,
+        side=None,
+        sides={"user": CaseSide(reasoning="r", text="t", index=None, perplexity=None)},
+    )
+
+
+def full_evaluation() -> EvaluationResult:
+    """An evaluation in which every part is there."""
     more = {
         "audit": (Check(name="Leakage", ok=True, text="none"),),
         "paired": (VariantPair(**PAIRED, first="fused", second="user"),),
         "errors": Errors(num_refused=1, first=(Refused(example_id="e1", side="user", error="x"),)),
         "speed": Speed(num_resumed=0, wall_s=1.5, num_tokens=9, tokens_per_s=6.0),
         "sides": {"user": SideMetrics(num_outputs=4, mean_tokens=2.5, median_perplexity=None)},
-        "cases": (
-            Case(
-                example_id="e1",
-                agreement="differ",
-                is_hit=False,
-                history=("h",),
-                candidates=("a", "b"),
-                target=0,
-                index=None,
-                side=None,
-                sides={"user": side},
-            ),
-        ),
-        "fusion": FusionResult(
-            total=count,
-            by_agreement={"agree": count},
-            gain=0,
-            against_better=AgainstSide(**PAIRED, side="item"),
-            perplexity=Histogram(edges=(1.0, 2.0), agree=(1,), differ=(0,)),
-            study=(rule,),
-            gate=Gate((0.1, 0.2, 0.3), 40),
-        ),
-        "fit": FitResult(
-            wall_s=2.0,
-            sequential=SequentialFit(events_per_item=1.5, best=trial, trials=(trial,)),
-            facts={"model": "m", "size": 3},
-        ),
+        "cases": (full_case(),),
+        "fusion": full_fusion(),
+        "fit": full_fit(),
         "api": ApiFacts(calls=3, unanswered=1),
     }
-    plain = evaluation_result(system_id("MSR-Rec", "trained", "MSR-Rec (8B)"), {"fused": variant})
+    variants = {"fused": full_variant()}
+    plain = evaluation_result(system_id("MSR-Rec", "trained", "MSR-Rec (8B)"), variants)
     return plain.model_copy(update=more)
 
 
@@ -147,7 +159,7 @@ def full_report() -> ReportResult:
         [Example("e", "u", ("h",), "a", tuple("abcd"))], ["a"], scores=[[3.0, 2.0, 1.0, 0.0]]
     ).ranking
     more = {"paired": paired, "ranking": ranking, "reasoning": QUALITY}
-    rule = full_evaluation().fusion.study[0]  # type: ignore[union-attr]
+    (rule,) = full_fusion().study
     changed = ChangedChoices(
         system="s", variant="user", differs="seed", changed=share(0.2), hit_ratios=(0.5, 0.4)
     )
@@ -212,7 +224,9 @@ def test_another_schema_version_is_refused_with_what_to_run(
 @EVERY_KIND
 def test_an_unknown_key_is_refused(document: Document, tmp_path: Path) -> None:
     rewrite(tmp_path, document, surprise=1)
-    with pytest.raises(DataError, match="surprise: Extra inputs are not permitted; expected what"):
+    with pytest.raises(
+        DataError, match="surprise: Extra inputs are not permitted; expected a file of"
+    ):
         type(document).load(str(tmp_path))
 
 

@@ -95,20 +95,20 @@ def test_a_new_synthesis_and_another_dataset_run_what_depends_on_them(
 
 
 def test_an_edited_file_of_a_dataset_changes_its_fingerprint(call: Call) -> None:
-    from msrrec.data.dataset import Dataset, fingerprint_files
+    from msrrec.data.dataset import Dataset, hash_files
 
     path = call.inputs["dataset"]
     names = ["items.parquet", "train.parquet", "users.parquet"]
     files = {name: storage.read_bytes(f"{path}/{name}") for name in names}
-    manifest = storage.read_json(f"{path}/manifest.json") | fingerprint_files(files)
+    manifest = storage.read_json(f"{path}/manifest.json") | hash_files(files)
     storage.write_json(f"{path}/manifest.json", manifest)
     assert Dataset.load(path).fingerprint == manifest["fingerprint"]
-    before = FINGERPRINTS["dataset"](path, call.config)
+    before = FINGERPRINTS["dataset"](path, call)
     table = storage.read_table(
         f"{path}/train.parquet", stage.storage.pq.read_schema(f"{path}/train.parquet")
     )
     storage.write_table(f"{path}/train.parquet", table.slice(1))
-    assert FINGERPRINTS["dataset"](path, call.config) != before
+    assert FINGERPRINTS["dataset"](path, call) != before
 
 
 def test_other_settings_are_refused_by_name_and_those_of_speed_are_not(call: Call) -> None:
@@ -195,7 +195,10 @@ def test_every_row_of_the_table_leads_to_its_work_and_knows_its_inputs(row: Stag
     if row.check:
         assert callable(resolve_function(row.check))
     assert set(row.inputs) <= set(FINGERPRINTS)
-    identity = row.identity(Call("out", load_config()))
+    if row.further:
+        assert callable(resolve_function(row.further))
+    call = Call("out", load_config(), options={"system": "popularity"})
+    identity = row.identity(call)
     assert identity.stage == row.name
 
 

@@ -13,10 +13,10 @@ SCHEMA = pa.schema([pa.field("a", pa.int64())])
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     out = str(tmp_path / "result")
-    with pytest.raises(TypeError), storage.atomic_folder(out) as folder:
+    with pytest.raises(TypeError), storage.atomic_folder(out, ["*"]) as folder:
         storage.write_json(storage.join(folder, "x.json"), object())
     assert list(tmp_path.iterdir()) == []
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, ["*"]) as folder:
         storage.write_json(storage.join(folder, "x.json"), {"ä": [1]})
         assert not storage.exists(out)
     assert storage.read_json(storage.join(out, "x.json")) == {"ä": [1]}
@@ -26,7 +26,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
     out = str(tmp_path / "result")
     for value in (1, 2):
-        with storage.atomic_folder(out) as folder:
+        with storage.atomic_folder(out, ["*"]) as folder:
             storage.write_json(storage.join(folder, f"{value}.json"), value)
             storage.write_json(storage.join(folder, storage.RECORD), {})
     assert storage.list_files(out) == ["2.json", "run.json"]
@@ -41,7 +41,7 @@ def test_a_relative_folder_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_uri_is_a_path_too(tmp_path: Path) -> None:
     out = f"file://{tmp_path}/result"
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, ["*"]) as folder:
         storage.write_table(storage.join(folder, "t.parquet"), pa.table({"a": [1, 2]}))
     table = storage.read_table(storage.join(out, "t.parquet"), SCHEMA)
     assert table.column("a").to_pylist() == [1, 2]
@@ -67,3 +67,18 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a file"), storage.atomic_folder(file):
         pass
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("names", [["config.json"], ["report", "model"], ["run.json", "notes"]])
+def test_names_that_a_result_has_do_not_make_a_folder_ours(
+    tmp_path: Path, names: list[str]
+) -> None:
+    for name in (*names, "a.parquet"):
+        (tmp_path / name).mkdir()
+    ours = ["*.parquet", "run.json", "report"]
+    with (
+        pytest.raises(DataError, match="no part of such a result"),
+        storage.atomic_folder(str(tmp_path), ours),
+    ):
+        pass
+    assert len(list(tmp_path.iterdir())) == len(names) + 1

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec import storage
+from msrrec.config import EndpointConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import DataError
 from msrrec.synthesis.journal import (
     JournalEntry,
     JournalWriter,
@@ -21,6 +22,7 @@ from msrrec.synthesis.journal import (
     hash_prompt,
     iter_entries,
     list_journal_files,
+    sampling_of,
 )
 
 RECORD = JournalEntry(
@@ -47,6 +49,23 @@ def test_a_record_is_read_back_from_its_one_line(
     line = record.to_line()
     assert line.count(b"\n") == 1
     assert JournalEntry.from_line(line.rstrip(b"\n")) == record
+
+
+def test_parameters_that_were_left_out_or_added_are_another_sampling() -> None:
+    plain = EndpointConfig(model="teacher", max_tokens=100)
+    assert sampling_of(plain) == RECORD.sampling
+    renamed = plain.model_copy(update={"rename": {"max_tokens": "max_completion_tokens"}})
+    assert sampling_of(renamed) == RECORD.sampling
+    varied = plain.model_copy(update={"omit": ("temperature",), "extra_body": {"effort": "low"}})
+    sampling = Sampling(
+        "teacher", 0.6, 100, '{"extra_body": {"effort": "low"}, "omit": ["temperature"]}'
+    )
+    assert sampling_of(varied) == sampling
+    line = replace(RECORD, sampling=sampling).to_line()
+    assert JournalEntry.from_line(line) == replace(RECORD, sampling=sampling)
+    older = json.loads(RECORD.to_line())
+    del older["variation"]
+    assert JournalEntry.from_line(json.dumps(older).encode()) == RECORD
 
 
 @given(st.integers(0, 400))
@@ -113,12 +132,16 @@ def test_a_full_disk_is_an_error_and_not_a_lost_answer(tmp_path: Path) -> None:
         asyncio.run(writer.append(RECORD))
 
 
-def test_a_journal_of_another_dataset_is_refused(tmp_path: Path) -> None:
-    mine = Dataset("data/toys", {"fingerprint": "abc"}, {})
+def test_a_journal_of_another_dataset_is_kept_and_marked_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = Dataset("data/toys", {"fingerprint": "abc", "domain": "Toys"}, {})
     folder = claim_journal(str(tmp_path), mine)
+    (Path(folder) / "paid.jsonl").write_text("{}\n")
     assert claim_journal(str(tmp_path), mine) == folder
-    with pytest.raises(DataError, match=r"another dataset \(data/toys\).*choose another --out"):
-        claim_journal(str(tmp_path), Dataset("data/beauty", {"fingerprint": "xyz"}, {}))
+    claim_journal(str(tmp_path), Dataset("data/b", {"fingerprint": "xyz", "domain": "B"}, {}))
+    assert (Path(folder) / "paid.jsonl").exists()
+    assert storage.read_json(f"{folder}/dataset.json")["path"] == "data/b"
 
 
 def test_the_prompt_hash_changes_with_any_character() -> None:

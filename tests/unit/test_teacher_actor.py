@@ -24,10 +24,10 @@ def test_actors_share_the_rates_and_each_has_its_own_calls_in_flight() -> None:
         is_offline=False,
         inference=InferenceConfig(),
     )
-    first, second = build_teachers(settings)._all
+    first, second = build_teachers(settings).members
     # 600 a minute are 10 a second, 5 of them for each of two actors
-    assert (first.limiter._requests_per_s, first.limiter._tokens_per_s) == (5, 50)
-    assert (second.limiter._requests_per_s, second.limiter._tokens_per_s) == (0.5, None)
+    assert (first.limiter.requests_per_s, first.limiter.tokens_per_s) == (5, 50)
+    assert (second.limiter.requests_per_s, second.limiter.tokens_per_s) == (0.5, None)
     assert first.limiter.most == second.limiter.most == 7
 
 

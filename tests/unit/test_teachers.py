@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from msrrec.chat.completions import Completion
+from msrrec.chat.failures import CallFailed, TryAgain
 from msrrec.config import EndpointConfig
-from msrrec.engines.openai import CallFailed, Completion, TryAgain
 from msrrec.errors import EngineError
 from msrrec.synthesis import teachers as module
 from msrrec.synthesis.rate_limiter import RateLimiter
@@ -65,7 +66,7 @@ def ask_many(teachers: Teachers, count: int) -> list[tuple[str, int] | BaseExcep
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.01)
 
 
 def test_calls_are_shared_by_weight_while_all_have_room() -> None:
@@ -131,7 +132,7 @@ def test_tries_are_counted_and_limited() -> None:
     assert ask_many(build(FakeClient(fail_twice)), 1) == [("m0", 3)]
     client = FakeClient(fail)
     (outcome,) = ask_many(build(client), 1)
-    assert "no answer after 3 tries: 500" in str(outcome)
+    assert "no completion after 3 tries: 500" in str(outcome)
     assert client.calls == 3
 
 
@@ -141,7 +142,7 @@ def test_an_address_where_nobody_listens_is_an_engine_error_before_any_answer() 
 
     (outcome,) = ask_many(build(FakeClient(refuse)), 1)
     assert isinstance(outcome, EngineError)
-    assert "http://0/v1: nobody answers there" in str(outcome)
+    assert "http://0/v1: no server answers there" in str(outcome)
 
 
 def test_an_answer_costs_what_the_api_says_or_the_price_table() -> None:

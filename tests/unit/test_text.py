@@ -9,6 +9,7 @@ import pytest
 from msrrec.errors import EngineError, ModelError
 from msrrec.metrics.text import bertscore, gptscore_logprob, meteor
 from msrrec.models import EMBEDDED_DIR
+from tests.support.models import write_safetensors
 
 
 def test_meteor_of_known_pairs() -> None:
@@ -164,5 +165,8 @@ def test_a_missing_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         gptscore_logprob([("a", "b")], str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(EngineError, match="can't be loaded"):
+    with pytest.raises(ModelError, match="holds no weights"):
+        gptscore_logprob([("a", "b")], str(tmp_path))
+    write_safetensors(tmp_path / "model.safetensors", ("a",))
+    with pytest.raises(ModelError, match=r"^evaluate\.gptscore_model: .*no tokenizer there"):
         gptscore_logprob([("a", "b")], str(tmp_path))

@@ -1,8 +1,8 @@
-"""Systems that tune the backbone itself, each with prompts of its own; their files load torch.
+"""Baselines that fine-tune the backbone with their own prompts; they import torch.
 
-One file a system has its prompts and what its answers mean; what they share is how texts are
-framed (``alpaca``), item vectors in prompts (``items``), training (``tuning``) and what a tuned
-model then says (``generation``).
+Each system has a file with its prompts and the meaning of its answers. Shared parts are the frame
+around texts (``alpaca``), item vectors in prompts (``items``), training (``tuning``) and generation
+with the tuned model (``generation``).
 """
 
 from typing import Literal
@@ -28,10 +28,10 @@ _FIXED = {
 
 
 def tuning_config(config: RunConfig, section: Section) -> TrainConfig:
-    """How a system trains: by its own section, and in what that leaves open by ``train``.
+    """Training settings of a system: from its own section, and otherwise from ``train``.
 
     Raises:
-        ConfigError: If the two don't go together.
+        ConfigError: If the two sections conflict.
     """
     own = getattr(config, section).model_dump()
     shared = {name: value for name, value in own.items() if name in TrainConfig.model_fields}

@@ -1,7 +1,7 @@
-"""TALLRec's frame (Bao et al. 2023): Alpaca's instruction, input and response; titles in quotes.
+"""TALLRec's prompt frame (Bao et al. 2023): Alpaca's instruction, input and response.
 
-The texts around the frame's parts are Alpaca's (tatsu-lab/stanford_alpaca). Purchases have no
-dislikes, so its list of unpreferred items is left out.
+The texts around these parts are Alpaca's (tatsu-lab/stanford_alpaca). Titles are in quotes.
+Purchases contain no dislikes, so TALLRec's list of unpreferred items is left out.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _INTRODUCTION = (
 
 
 def frame(instruction: str, lines: Sequence[str]) -> str:
-    """The prompt up to where the response begins.
+    """The prompt, up to where the response begins.
 
     Args:
         instruction: One paragraph.
@@ -32,15 +32,15 @@ def frame(instruction: str, lines: Sequence[str]) -> str:
 
 
 def encode_frame(tokenizer: Any, instruction: str, lines: Sequence[str]) -> list[int]:
-    """The same in tokens."""
+    """The framed prompt as token ids."""
     return [*encode_beginning(tokenizer), *encode_text(tokenizer, frame(instruction, lines))]
 
 
 def show(title: str) -> str:
-    """A title as it stands between double quotes: clean, its own double quotes made single."""
+    """A cleaned title whose double quotes are replaced by single ones."""
     return clean_title(title).replace('"', "'")
 
 
 def quote(titles: Sequence[str]) -> str:
-    """Titles in double quotes with commas between, so that none can end its own line or list."""
+    """Titles in double quotes, separated by commas; no title can end its line or the list."""
     return ", ".join(f'"{show(title)}"' for title in titles)

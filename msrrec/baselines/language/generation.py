@@ -1,6 +1,6 @@
-"""Generation with a tuned model in Ray actors: greedy texts, or the next token's probabilities.
+"""Generation with a tuned model in Ray actors: greedy texts, or next-token probabilities.
 
-With transformers and not with vLLM, as prompts may hold item vectors beside tokens.
+It uses transformers and not vLLM, as prompts may contain item vectors besides tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,18 @@ from msrrec.training.loop import raise_for_user
 from msrrec.training.worker import TrainingJob, cores_per_worker
 
 _BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 8192, 65536
-"""Tokens of the prompts that are read at once, padding included."""
+"""Maximum number of prompt tokens processed at once, padding included."""
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What is wanted after each prompt.
+    """What to generate after each prompt.
 
     Attributes:
-        max_new_tokens: Tokens to write, greedily, at most.
-        max_length: Tokens of a prompt and what is written after it, at most; None for no limit.
-        choices: Token ids whose probabilities to come next are wanted instead; none to write.
+        max_new_tokens: Maximum number of tokens to generate, greedily.
+        max_length: Maximum number of tokens of prompt and output together; None for no limit.
+        choices: Token ids whose next-token probabilities are returned instead; empty to generate
+            text.
     """
 
     max_new_tokens: int = 0
@@ -40,17 +41,17 @@ class OutputSpec:
 
 
 class TunedGenerator:
-    """Generates with a model in one process."""
+    """Generates with a tuned model in this process."""
 
     def __init__(self, model: Any, eos_id: int, device: torch.device | str = "cpu") -> None:
         self.model, self.eos_id, self.device = model.to(device).eval(), eos_id, device
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
-        """The written token ids, without the end token; or one probability a choice.
+        """The generated token ids without the end token; or one probability per choice.
 
-        Prompts are padded on the left and masked, with positions that count from each one's own
-        beginning, so that each is answered as if it stood alone.
+        Prompts are padded on the left and masked, with positions that start at each prompt's own
+        beginning, so the output does not depend on the batch.
         """
         ids, mask = pad_left(prompts, self.eos_id, self.device)
         if spec.choices:
@@ -68,7 +69,7 @@ class TunedGenerator:
         return [row[:end] for row, end in zip(written, ends, strict=True)]
 
     def _choose(self, hidden_BE: torch.Tensor, choices: Sequence[int]) -> torch.Tensor:
-        """Probabilities of so many tokens, (B, C), in single precision: bfloat16 makes ties."""
+        """Probabilities of the choices, (B, C), in float32, as bfloat16 causes ties."""
         head = self.model.get_output_embeddings()
         logits_BC = hidden_BE.float() @ head.weight[list(choices)].float().T
         if getattr(head, "bias", None) is not None:
@@ -95,7 +96,7 @@ class TunedGenerator:
 def pad_left(
     prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts as rows of one length, (B, T), and 1 where a token stands, 0 for padding."""
+    """Prompts as rows of equal length, (B, T), and a mask with 1 for tokens and 0 for padding."""
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad_id)
     mask = torch.zeros((len(prompts), longest), dtype=torch.int64)
@@ -106,29 +107,44 @@ def pad_left(
 
 
 class GeneratorActor:
-    """A generator in a Ray actor."""
+    """A Ray actor with a generator."""
 
     def __init__(
-        self, job: TrainingJob, checkpoint: str | None, eos_id: int, num_actors: int
+        self,
+        job: TrainingJob,
+        checkpoint: str | None,
+        eos_id: int,
+        num_actors: int,
+        shown: Sequence[int],
     ) -> None:
         log.setup()
         torch.set_num_threads(cores_per_worker(num_actors))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._generator = TunedGenerator(load_tuned(job, checkpoint, device), eos_id, device)
+        self._generator = TunedGenerator(load_tuned(job, checkpoint, device, shown), eos_id, device)
 
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
         """The output after each prompt; see ``TunedGenerator.generate``."""
         return self._generator.generate(prompts, spec)
 
 
-def load_tuned(job: TrainingJob, checkpoint: str | None, device: str) -> Any:
-    """The backbone with what a checkpoint of its training holds; None for none."""
-    from peft import PeftModel
+def load_tuned(job: TrainingJob, checkpoint: str | None, device: str, shown: Sequence[int]) -> Any:
+    """The backbone with what a checkpoint of its training holds.
+
+    Args:
+        job: Says how the backbone is loaded.
+        checkpoint: Folder of the matrices; None for the backbone itself.
+        device: Where it is to run, which decides the type of its weights.
+        shown: A prompt on which the merged model is compared with the two.
+
+    Raises:
+        ModelError: If the two merged compute something else than before.
+    """
+    from msrrec.training.merging import merge_adapter
 
     base = job.load_base(on_gpu=device != "cpu")
     if checkpoint is None:
         return base
-    return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    return merge_adapter(base, checkpoint, list(shown))[0]
 
 
 def generate_all(
@@ -138,14 +154,14 @@ def generate_all(
     spec: OutputSpec,
     config: InferenceConfig,
 ) -> list[list[float]]:
-    """The output after each prompt, whatever the batches and actors.
+    """The output after each prompt; it does not depend on batches and actors.
 
     Args:
-        job: Says how the backbone is loaded.
-        checkpoint: One of its training; None for the backbone itself.
+        job: Defines how the backbone is loaded.
+        checkpoint: A checkpoint of its training; None for the untrained backbone.
         prompts: Token ids.
-        spec: What is wanted after each.
-        config: How many engines share the prompts.
+        spec: What to generate after each prompt.
+        config: Settings of the run; they say how many actors share the prompts.
 
     Raises:
         ConfigError: If the cluster can't hold the actors.
@@ -162,7 +178,8 @@ def generate_all(
     batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
     make: Any = ray.remote(**resources)(GeneratorActor)
     eos_id = load_tokenizer(job.source).eos_token_id
-    arguments = (ray.put(job), checkpoint, eos_id, config.num_engines)
+    shown = min(prompts, key=len, default=[eos_id])
+    arguments = (ray.put(job), checkpoint, eos_id, config.num_engines, shown)
     actors = [make.remote(*arguments) for _ in range(config.num_engines)]
     send: Callable[[Any, Any], Any] = lambda actor, batch: actor.generate.remote(  # noqa: E731
         [prompts[n] for n in batch], spec
@@ -184,7 +201,7 @@ def generate_all(
 
 
 def deal(prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-    """Places of the prompts in batches, the longest first, so that little is padding."""
+    """Indices of the prompts in batches, the longest first, to need little padding."""
     order = np.argsort([-len(prompt) for prompt in prompts], kind="stable").tolist()
     batches: list[list[int]] = []
     for place in order:

@@ -1,9 +1,9 @@
 """Item vectors among the tokens of a prompt, through a projector (LLaRA, Liao et al. 2024).
 
-An item stands in a prompt as a number from ``ITEMS_FROM`` on. The model reads it as a placeholder,
-a token of its own vocabulary; in hybrid prompts the item's projected vector is written over that
-token's embedding. Such a prompt is a row of numbers like any other, which packing, training and
-generation take as they are; no vocabulary is resized.
+An item appears in a prompt as a number from ``ITEMS_FROM`` on. In text prompts the model reads it
+as a placeholder token; in hybrid prompts the item's projected vector replaces that token's
+embedding. So such a prompt is a row of integers, which packing, training and generation accept
+unchanged, and the vocabulary is not resized.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from msrrec.training.schedule import Batch
 from msrrec.training.worker import TrainingJob
 
 ITEMS_FROM = 1 << 24
-"""Beyond any vocabulary."""
+"""First number that stands for an item; it is beyond any vocabulary."""
 PROJECTOR = "projector"
 
 
 class HybridEmbedding(nn.Module):
-    """The input embeddings of a model, and of items.
+    """An embedding layer for tokens and items.
 
     Shapes: V = items, D = size of their vectors, E = the model's hidden size.
 
     Args:
-        tokens: The model's own, frozen with the rest of it.
+        tokens: The model's own embedding, frozen.
         items_VD: Frozen vectors.
         placeholder: Token id that stands for every item in text prompts.
     """
@@ -48,11 +48,11 @@ class HybridEmbedding(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight of the token embedding; a tied vocabulary projection finds it here."""
+        """The weight of the token embedding, for a tied vocabulary projection."""
         return self.tokens.weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """(..., E)."""
+        """The embeddings, (..., E)."""
         is_item = ids >= ITEMS_FROM
         embedded: torch.Tensor = self.tokens(ids.masked_fill(is_item, self.placeholder))
         if not self.is_hybrid:
@@ -63,7 +63,7 @@ class HybridEmbedding(nn.Module):
 
 
 def insert_items(base: Any, items: NDArray[np.float32], placeholder: int, seed: int) -> None:
-    """Let a transformers model read items; the projector is drawn from the seed alone."""
+    """Give a transformers model an embedding for items; the projector is drawn from the seed."""
     torch.manual_seed(seed)
     tokens = base.get_input_embeddings()
     base.set_input_embeddings(HybridEmbedding(tokens, torch.tensor(items), placeholder))
@@ -71,14 +71,14 @@ def insert_items(base: Any, items: NDArray[np.float32], placeholder: int, seed: 
 
 @dataclass(frozen=True)
 class ItemTrainingJob(TrainingJob):
-    """A model that reads items.
+    """Training of a model that reads item vectors.
 
     Attributes:
-        items: (V, D).
-        placeholder: Token id.
-        total_steps: Steps of the whole training, for the curriculum.
-        curriculum: Whether it goes from text to hybrid prompts; else all are hybrid.
-        weight_decay: The projector's.
+        items: Item vectors, (V, D).
+        placeholder: Token id of the placeholder.
+        total_steps: Number of steps of the whole training, for the curriculum.
+        curriculum: Whether prompts change from text to hybrid during training; else all are hybrid.
+        weight_decay: Weight decay of the projector.
     """
 
     items: NDArray[np.float32]
@@ -88,27 +88,27 @@ class ItemTrainingJob(TrainingJob):
     weight_decay: float
 
     def load_base(self, *, on_gpu: bool) -> Any:
-        """The frozen model and an untrained projector."""
+        """The frozen model with an untrained projector."""
         base = super().load_base(on_gpu=on_gpu)
         insert_items(base, self.items, self.placeholder, self.config.seed)
         return base
 
     def add_lora(self, base: Any) -> Any:
-        """LoRA, and the whole projector."""
+        """LoRA matrices, and the projector trained in full."""
         return add_lora(base, self.config, (PROJECTOR,))
 
     def identity(self) -> list[Any]:
-        """Items, and how they are taught."""
+        """The item vectors and the settings of their training."""
         items = hashlib.sha256(np.ascontiguousarray(self.items).data).hexdigest()
         return [items, self.placeholder, self.total_steps, self.curriculum, self.weight_decay]
 
     def make_learner(self, model: Any, **place: Any) -> Learner:
-        """One that follows the curriculum."""
+        """A learner that follows the curriculum."""
         return ItemLearner(model, self, **place)
 
 
 class ItemLearner(Learner):
-    """Steps with hybrid prompts, or with text prompts that leave the projector alone."""
+    """Training steps with hybrid prompts, or with text prompts that do not train the projector."""
 
     def __init__(self, model: Any, job: ItemTrainingJob, **place: Any) -> None:
         super().__init__(model, job.config, **place)
@@ -134,10 +134,10 @@ class ItemLearner(Learner):
         self.embedding.is_hybrid = is_hybrid
         self.weights = [*self.matrices, *(self.projector if is_hybrid else ())]
         for weight in self.projector:
-            weight.grad = None  # without a gradient AdamW leaves it as it is, momentum and all
+            weight.grad = None  # without a gradient AdamW changes neither weight nor momentum
         return super().step(step, examples, batch, learning_rate)
 
 
 def draws_hybrid(step: int, total_steps: int, seed: int) -> bool:
-    """Whether a 0-based step has hybrid prompts: with probability (step + 1) / steps in all."""
+    """Whether a 0-based step has hybrid prompts, with probability (step + 1) / total steps."""
     return bool(np.random.default_rng((seed, step)).random() < (step + 1) / total_steps)

@@ -1,8 +1,8 @@
-"""LLaRA (Liao et al. 2024): what SASRec learned of each item stands beside its title.
+"""LLaRA (Liao et al. 2024): each title is followed by the vector that SASRec learned for it.
 
-Titles of history and candidates are each followed by a placeholder, over which a hybrid prompt
-writes the item's projected vector (``items``). Training goes from text prompts to hybrid ones; with
-``prompts="text"`` there are no vectors at all, with ``"hybrid"`` no curriculum.
+Titles of history and candidates are each followed by a placeholder, which a hybrid prompt replaces
+by the item's projected vector (``items``). Training changes from text prompts to hybrid ones. With
+``prompts="text"`` no vectors are used, with ``"hybrid"`` there is no curriculum.
 """
 
 import re
@@ -49,32 +49,36 @@ TEMPLATES_CANDIDATES_FIRST = (
 _PLACEHOLDER = "*"
 
 Marked = tuple[str, int]
-"""A title's line and the token or item that follows it in the prompt."""
+"""A title's line, and the token or item that follows it in the prompt."""
 
 
 class Llara(TitleTuned):
-    """The system."""
+    """The LLaRA baseline.
+
+    Attributes:
+        places: Where each item stands in the dataset's list, 0-based; empty before ``fit``.
+    """
 
     section = "llara"
 
     def __init__(self, config: RunConfig, prompts: Prompts = "curriculum") -> None:
         super().__init__(config)
         self._prompts = prompts
-        self._places: dict[str, int] = {}
+        self.places: dict[str, int] = {}
         self._sasrec: Facts = {}
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
         """Train SASRec, then LoRA and projector, all on the training split.
 
         Raises:
-            MsrRecError: As of ``Tuned.fit`` and of SASRec's.
+            MsrRecError: The errors of ``Tuned.fit`` and of SASRec's ``fit``.
         """
-        self._places = {item_id: n for n, item_id in enumerate(dataset.items)}
+        self.places = {item_id: n for n, item_id in enumerate(dataset.items)}
         facts = super().fit(dataset, folder)
         return {**facts, "prompts": self._prompts, **self._sasrec}
 
     def make_job(self, source: ModelSource, num_examples: int, folder: str) -> TrainingJob:
-        """The plain model for text prompts alone, else one that reads SASRec's items."""
+        """The plain model for text prompts only, else one that reads SASRec's item vectors."""
         if self._prompts == "text":
             return super().make_job(source, num_examples, folder)
         from msrrec.baselines.sequential.sasrec import SasRec
@@ -94,11 +98,11 @@ class Llara(TitleTuned):
         )
 
     def render_answer(self, title: str, index: int) -> str:
-        """After a space, as in the lists."""
+        """The answer, after a space as in the lists."""
         return f" {self.number(index)}{clean_title(title)}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
-        """Token ids and items within so many, and how many of the oldest titles were left out."""
+        """Token ids and items within a limit, and how many of the oldest titles were left out."""
         query = self.query(example)
         history = self._marked(map(_render_line, query.history), example.history)
         lines = (
@@ -118,13 +122,13 @@ class Llara(TitleTuned):
     def _marked(self, lines: Iterable[str], item_ids: Sequence[str]) -> list[Marked]:
         placeholder, is_text = find_placeholder(self.tokenizer), self._prompts == "text"
         return [
-            (line, placeholder if is_text else ITEMS_FROM + self._places[item_id])
+            (line, placeholder if is_text else ITEMS_FROM + self.places[item_id])
             for line, item_id in zip(lines, item_ids, strict=True)
         ]
 
 
 def scale(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors with a mean square of 1 a number; SASRec's are small, and slow a projector down."""
+    """Vectors scaled to a mean square of 1, as SASRec's are too small to train a projector fast."""
     root = float(np.sqrt(np.mean(vectors**2)))
     return (vectors / max(root, 1e-12)).astype(np.float32)
 
@@ -136,7 +140,7 @@ def _render_line(title: str) -> str:
 def encode_lists(
     tokenizer: Any, template: str, history: Sequence[Marked], candidates: Sequence[Marked]
 ) -> list[int]:
-    """A prompt in token ids, one title a line and each followed by its own token or item."""
+    """A prompt as token ids: one title per line, each followed by its own token or item."""
     lists = {"history": history, "candidates": candidates}
     text = template.replace("{count}", str(len(candidates)))
     ids = encode_beginning(tokenizer)
@@ -150,5 +154,5 @@ def encode_lists(
 
 
 def find_placeholder(tokenizer: Any) -> int:
-    """The token that stands for every item's vector in text prompts."""
+    """The token that stands for any item's vector in text prompts."""
     return encode_text(tokenizer, _PLACEHOLDER)[-1]

@@ -1,4 +1,4 @@
-"""TALLRec, adaptation A: choose one of the candidates and write its title, which may be none."""
+"""TALLRec adapted to write the title of one candidate, so its output may be invalid."""
 
 from msrrec.baselines.language.alpaca import encode_frame, quote, show
 from msrrec.baselines.language.tuning import TitleTuned
@@ -13,7 +13,7 @@ INSTRUCTION = (
 
 
 class TallrecGen(TitleTuned):
-    """The system."""
+    """The generating TALLRec baseline."""
 
     section = "tallrec"
 
@@ -22,15 +22,15 @@ class TallrecGen(TitleTuned):
         self.learns_prompts = config.tallrec.train_on_inputs
 
     def show(self, title: str) -> str:
-        """As between quotes."""
+        """A title as it stands between quotes."""
         return show(title)
 
     def render_answer(self, title: str, index: int) -> str:
-        """In quotes."""
+        """The answer: the title in quotes."""
         return f"{self.number(index)}{quote([title])}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
-        """Alpaca's frame around the question."""
+        """Alpaca's frame around the query."""
         query = self.query(example)
         candidates = [self.render_answer(title, n) for n, title in enumerate(query.candidates)]
 

@@ -1,7 +1,7 @@
-"""TALLRec as it is (Bao et al. 2023): will the user like this item, Yes or No, for each candidate.
+"""TALLRec in its original form (Bao et al. 2023): Yes or No for each candidate.
 
 Candidates are ranked by the probability of Yes against No as the next token. Each training example
-gives two prompts: its target, Yes, and one of its negatives, No.
+gives two prompts: its target with Yes, and one of its negatives with No.
 """
 
 import random
@@ -25,7 +25,7 @@ YES, NO = "Yes.", "No."
 
 
 class TallrecPointwise(Tuned):
-    """The system."""
+    """The pointwise TALLRec baseline."""
 
     section = "tallrec"
 
@@ -34,7 +34,7 @@ class TallrecPointwise(Tuned):
         self.learns_prompts = config.tallrec.train_on_inputs
 
     def encode_training(self, example: Example) -> list[Encoded]:
-        """The target's prompt with Yes, and that of a negative with No."""
+        """The prompt of the target with Yes, and of a negative with No."""
         query, target = self.query(example), example.candidates.index(example.target)
         others = [n for n in range(len(query.candidates)) if n != target]
         draw = random.Random(f"{self.training.seed}:{example.example_id}")
@@ -46,7 +46,7 @@ class TallrecPointwise(Tuned):
         ]
 
     def prompt(self, query: Query, index: int, room: int) -> tuple[list[int], int]:
-        """Token ids about one candidate within so many, and how many titles were left out."""
+        """Token ids about one candidate within a limit, and how many titles were left out."""
 
         def encode(dropped: int) -> list[int]:
             lines = render_input(query.history[dropped:], query.candidates[index])
@@ -55,7 +55,7 @@ class TallrecPointwise(Tuned):
         return shorten(encode, query, room)
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """P(Yes) of every candidate; 0 of each where one's prompt does not fit."""
+        """P(Yes) of every candidate; all 0 if a prompt of the example does not fit."""
         before, *ids = find_answers(self.tokenizer)
         room = self.max_tokens - len(before) - 1
         prompts: dict[int, list[list[int]]] = {}
@@ -80,10 +80,10 @@ def render_input(history: Sequence[str], target: str) -> list[str]:
 
 
 def find_answers(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
-    """Token ids that both answers begin with, and those that follow in Yes and in No.
+    """Token ids that both answers begin with, and those that differ for Yes and for No.
 
     Raises:
-        ModelError: If the tokenizer does not tell them apart.
+        ModelError: If the tokenizer does not distinguish the answers.
     """
     yes, no = encode_text(tokenizer, YES), encode_text(tokenizer, NO)
     shared = next((n for n, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b), None)

@@ -1,4 +1,4 @@
-"""What systems that tune the backbone share: examples, training on Ray Train, generation."""
+"""Shared parts of baselines that fine-tune the backbone: examples, training, generation."""
 
 import contextlib
 import logging
@@ -21,21 +21,21 @@ from msrrec.training.examples import Encoded, ExampleSet, make_query, training_e
 from msrrec.training.export import begin_folder
 from msrrec.training.loop import check_cluster, fit
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
-from msrrec.training.model import load_tokenizer
+from msrrec.training.model import load_tokenizer, probe_for_training
 from msrrec.training.worker import TrainingJob
 
 logger = logging.getLogger(__name__)
 
 _SLACK = 8
-"""Tokens that may be written beyond the longest candidate, so that its end is seen."""
+"""Tokens allowed beyond the longest candidate, so that the end of an answer is seen."""
 
 
 class Tuned:
-    """The backbone of a run with LoRA for one system; its file says with which texts.
+    """The backbone with LoRA for one baseline; subclasses define the texts.
 
     Args:
-        config: The run's.
-        trains: False leaves the backbone as it is, to tell what training adds.
+        config: Settings of the run.
+        trains: False leaves the backbone untrained, to measure what training adds.
     """
 
     section: ClassVar[Section]
@@ -50,20 +50,21 @@ class Tuned:
         self._checkpoint: str | None = None
 
     def encode_training(self, example: Example) -> list[Encoded]:
-        """What one example of the training split teaches."""
+        """The encoded training examples made of one example."""
         raise NotImplementedError
 
     def make_job(self, source: ModelSource, num_examples: int, folder: str) -> TrainingJob:
-        """The model, and how it trains on so many encoded examples."""
+        """The model, and how it trains on a number of encoded examples."""
         del num_examples, folder
         return TrainingJob(source, self.config.model.dtype, self.training)
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Train on every example of the training split; no setting is left to validation.
+        """Train on every example of the training split; nothing is chosen on validation.
 
         Raises:
             ConfigError: If the cluster is too small.
-            DataError: If an example does not fit with one title of history, or there is none.
+            DataError: If an example does not fit even with one title of history, or there are no
+                examples.
             ModelError: If the backbone can't be loaded, or training diverges.
         """
         source = locate_base(self.config.model)
@@ -71,6 +72,7 @@ class Tuned:
         if not self.trains:
             self._job = self.make_job(source, 0, folder)
             return {"tuned": False}
+        probe_for_training(source, self.training.lora)
         on_gpu = check_cluster(self.training)
         shown = training_examples(dataset)
         encoded = [e for one in shown for e in self.encode_training(one)]
@@ -91,11 +93,11 @@ class Tuned:
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens of a prompt and what is written after it."""
+        """Maximum number of tokens of prompt and output together."""
         return int(min(self.training.max_seq_len, self.tokenizer.model_max_length))
 
     def query(self, example: Example) -> Query:
-        """An example in titles."""
+        """An example as titles instead of item ids."""
         assert self.dataset is not None, "fit comes first"
         return make_query(self.dataset, example)
 
@@ -106,10 +108,10 @@ class Tuned:
 
 
 class TitleTuned(Tuned):
-    """A backbone that writes the title it chooses; a system's file says how it is asked."""
+    """A backbone that writes the title it chooses; subclasses define the prompt."""
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
-        """Numbers of the prompt within so many, and how many of the oldest titles were left out."""
+        """The prompt within a limit of tokens, and how many of the oldest titles were left out."""
         raise NotImplementedError
 
     def show(self, title: str) -> str:
@@ -117,19 +119,19 @@ class TitleTuned(Tuned):
         return clean_title(title)
 
     def render_answer(self, title: str, index: int) -> str:
-        """What is to be written for a candidate, just as it stands in the prompt's list."""
+        """The answer for a candidate, exactly as it stands in the prompt's list."""
         raise NotImplementedError
 
     def number(self, index: int) -> str:
-        """What stands before a 0-based candidate's title by the run's ``model.answer_format``.
+        """The text before a 0-based candidate's title, by ``model.answer_format``.
 
-        A number before the title helps small models: the choice is then one token, which the end of
-        a candidate's line can point to, whereas a title begins before anything is known of it.
+        A number before the title helps small models: the choice is then a single token, which
+        attention at the end of a candidate's line can point to.
         """
         return f"({index + 1}) " if self.config.model.answer_format == "number_title" else ""
 
     def encode_training(self, example: Example) -> list[Encoded]:
-        """The prompt, and the target's title."""
+        """The prompt, and the target's title as answer."""
         assert self.dataset is not None, "fit comes first"
         index = example.candidates.index(example.target)
         answer = self.render_answer(self.dataset.items[example.target].title, index)
@@ -138,9 +140,9 @@ class TitleTuned(Tuned):
         return [join(self.tokenizer, prompt, dropped, answer, whole=self.learns_prompts)]
 
     def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
-        """The titles, decoded greedily and freely; an answer's first line counts.
+        """The titles, decoded greedily and without constraint; an answer's first line counts.
 
-        An example that does not fit is answered with nothing, which is invalid.
+        An example that does not fit gets an empty, invalid answer.
         """
         lengths = [self._answer_tokens(example) for example in examples]
         prompts: dict[int, list[int]] = {}
@@ -155,7 +157,7 @@ class TitleTuned(Tuned):
         return [self._read(example, written.get(n, [])) for n, example in enumerate(examples)]
 
     def _answer_tokens(self, example: Example) -> int:
-        """Tokens of the longest answer that may be given, and a few more."""
+        """Number of tokens of the longest possible answer, and a few more."""
         titles = enumerate(self.query(example).candidates)
         answers = (self.render_answer(title, n) for n, title in titles)
         return max(len(encode_text(self.tokenizer, answer)) for answer in answers) + _SLACK
@@ -168,29 +170,30 @@ class TitleTuned(Tuned):
 
 @contextlib.contextmanager
 def drop_unfit() -> Iterator[None]:
-    """Leave out an example that does not fit, with a warning; the others are answered."""
+    """Skip an example that does not fit, with a warning, and continue with the others."""
     try:
         yield
     except DataError as error:
-        logger.warning("%s; it counts as unanswered", error)
+        logger.warning("%s; the example counts as invalid", error)
 
 
 def encode_beginning(tokenizer: Any) -> list[int]:
-    """What a text begins with, where the tokenizer has a token for that."""
+    """The beginning-of-text token, if the tokenizer has one."""
     return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
 
 def join(
     tokenizer: Any, prompt: Sequence[int], dropped: int, answer: str, *, whole: bool = False
 ) -> Encoded:
-    """Prompt, answer and end token as one example, of which the answer is learned.
+    """Prompt, answer and end token as one example, in which the answer is supervised.
 
     Args:
-        tokenizer: The backbone's.
+        tokenizer: The backbone's tokenizer.
         prompt: Token ids.
-        dropped: History titles left out of it.
-        answer: May hold a title from outside, so nothing in it becomes a special token.
-        whole: Train on the prompt too, but for its first token, which follows from nothing.
+        dropped: Number of history titles left out of it.
+        answer: The answer; it may contain an untrusted title, so nothing in it becomes a special
+            token.
+        whole: Whether to train on the prompt too, except on its first token, which has no context.
     """
     written = [*encode_text(tokenizer, answer), tokenizer.eos_token_id]
     prompt_segment = RECOMMENDATION if whole else NOT_SUPERVISED

@@ -1,5 +1,5 @@
-"""Systems that learn a vector for every item from the order of purchases; these load torch.
+"""Baselines that learn a vector for every item from the order of purchases; they import torch.
 
-One file a system has its network; what they share is how rows are cut (``rows``), the losses
-(``loss``), one trial's training (``trainer``) and the trials on Ray Train (``system``).
+Each system has a file with its network. Shared parts are the cutting of rows (``rows``), the losses
+(``loss``), the training of one trial (``trainer``) and the trials on Ray Train (``system``).
 """

@@ -1,9 +1,9 @@
-"""Caser (Tang and Wang 2018) in RecBole's form: the last events as an image, convolved both ways.
+"""Caser (Tang and Wang 2018) in RecBole's form: convolutions over the last events as an image.
 
 RecBole 1.2.1: item and user vectors of 64, 4 vertical and 8 horizontal filters of each height,
-dropout 0.4. Its penalty of 1e-4 times the weights' norms moves nothing and is left out. There each
-prefix is its own image; here one pass makes all of a row's: a position's image is the row up to it
-with zeros before, so that its convolutions are those of one sliding window.
+dropout 0.4. Its penalty of 1e-4 times the weights' norms has no effect and is left out. RecBole
+makes one image per prefix. Here one pass covers all prefixes of a row: the image at a position is
+the row up to it, with zeros before, so its convolutions are those of a sliding window.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ NUM_VERTICAL, NUM_HORIZONTAL = 4, 8
 
 
 class CaserNetwork(Network):
-    """Sliding convolutions, a dense layer, and a second one that also sees the user's vector."""
+    """Sliding convolutions, a dense layer, and a second one that also gets the user's vector."""
 
     def __init__(self, num_items: int, num_users: int, length: int, trial: Trial) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class CaserNetwork(Network):
             nn.init.zeros_(layer.bias)
 
     def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
-        """States (B, T, D)."""
+        """The states after each position, (B, T, D)."""
         image_BTD = pad(self.items(inputs_BT), (0, 0, self.length - 1, 0))
         parts = [self._weighted(image_BTD), *self._highest(image_BTD)]
         dense_BTD = relu(self.first(self.drop(torch.cat(parts, dim=2))))
@@ -50,9 +50,10 @@ class CaserNetwork(Network):
         return states
 
     def _weighted(self, image_BTD: torch.Tensor) -> torch.Tensor:
-        """(B, T, filters x D): each vertical filter's weighted sum over each position's window.
+        """Vertical convolutions, (B, T, filters x D): weighted sums over each position's window.
 
-        All windows are one product, with a matrix whose row t has the filter's weights at t.
+        All windows are computed by one product, with a matrix whose row t has the filter's weights
+        at t.
         """
         weights = self.vertical.weight.view(NUM_VERTICAL, self.length)
         num_rows = image_BTD.shape[1] - self.length + 1
@@ -64,10 +65,10 @@ class CaserNetwork(Network):
         return (sums + self.vertical.bias[:, None]).flatten(2)
 
     def _highest(self, image_BTD: torch.Tensor) -> list[torch.Tensor]:
-        """(B, T, filters) for each height: the highest value in each position's window.
+        """Horizontal convolutions with max pooling, (B, T, filters) for each height.
 
-        One product makes every event's part in every place of every filter; a convolution is then
-        the sum of such parts, each shifted by its place.
+        One product gives every event's contribution at every place of every filter; a convolution
+        is the sum of these contributions, each shifted by its place.
         """
         weights = [conv.weight.permute(1, 2, 0).flatten(1) for conv in self.horizontal]
         parts = torch.split(image_BTD @ torch.cat(weights, dim=1), NUM_HORIZONTAL, dim=2)
@@ -83,7 +84,7 @@ class CaserNetwork(Network):
 
 
 class Caser(Sequential):
-    """The system."""
+    """The Caser baseline."""
 
     network = CaserNetwork
     usual = Trial(learning_rate=1e-3, dropout=0.4, size=64)

@@ -28,7 +28,7 @@ class Gru4RecNetwork(Network):
             nn.init.xavier_uniform_(weights)
 
     def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
-        """States (B, T, D)."""
+        """The states after each position, (B, T, D)."""
         del users_B
         hidden, _ = self.gru(self.drop(self.items(inputs_BT)))
         states: torch.Tensor = self.narrow(hidden)
@@ -36,7 +36,7 @@ class Gru4RecNetwork(Network):
 
 
 class Gru4Rec(Sequential):
-    """The system."""
+    """The GRU4Rec baseline."""
 
     network = Gru4RecNetwork
     usual = Trial(learning_rate=1e-3, dropout=0.3, size=64)

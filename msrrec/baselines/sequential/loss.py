@@ -1,4 +1,4 @@
-"""The losses of the sequential systems.
+"""The losses of the sequential baselines.
 
 Shapes: N = supervised positions, V = items, D = size of a vector.
 """
@@ -9,11 +9,11 @@ import torch
 from torch.nn.functional import softplus
 
 CHUNK_VALUES = 1 << 20
-"""Scores held at once: a few megabytes, which stay near the processor."""
+"""Number of scores held at once, a few megabytes that fit the CPU's cache."""
 
 
 class _SoftmaxLoss(torch.autograd.Function):
-    """Cross-entropy over all items whose gradients are made in the forward pass, in row chunks.
+    """Cross-entropy over all items; the forward pass also computes the gradients, in row chunks.
 
     The (N, V) scores never exist as a whole: a chunk's exponentials give its loss and, in two
     products, its share of both gradients. With Z the sum of a row's exponentials E::
@@ -55,12 +55,12 @@ class _SoftmaxLoss(torch.autograd.Function):
 def softmax_loss(
     states_ND: torch.Tensor, table_VD: torch.Tensor, targets_N: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross-entropy of each target among all items.
+    """Mean cross-entropy of the targets among all items.
 
     Args:
-        states_ND: What the network made of the history before each target.
-        table_VD: Every item's vector; a score is their product.
-        targets_N: Rows of the table.
+        states_ND: The network's state before each target.
+        table_VD: Vectors of all items; a score is the product of state and vector.
+        targets_N: The targets, as rows of the table.
     """
     loss: torch.Tensor = _SoftmaxLoss.apply(states_ND, table_VD, targets_N)  # type: ignore[no-untyped-call]
     return loss

@@ -1,4 +1,4 @@
-"""Users' purchases as rows of item codes in which many positions are supervised at once.
+"""Users' purchases cut into rows of item codes with many supervised positions.
 
 Shapes: R = rows, T = ``length``. Code 0 is padding, on the right; items count from 1.
 """
@@ -15,12 +15,12 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """One epoch's rows.
+    """The rows of one epoch.
 
     Attributes:
         users: Shape (R,). User codes, from 1.
         inputs: Shape (R, T).
-        targets: Shape (R, T). What follows each input; 0 where that is not supervised here.
+        targets: Shape (R, T). The item after each input; 0 where it is not supervised in this row.
     """
 
     users: IntArray
@@ -32,7 +32,7 @@ class Rows:
 
 
 class Purchases:
-    """Every user's training events as codes, to be cut into rows."""
+    """The training events of all users as codes, to be cut into rows."""
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
         """Keep the sequences in one array; sequence n belongs to user code n + 1."""
@@ -42,23 +42,23 @@ class Purchases:
 
     @property
     def num_targets(self) -> int:
-        """Events that have one before them."""
+        """Number of events that have a predecessor."""
         return int(np.maximum(self.lengths - 1, 0).sum())
 
     @cached_property
     def owned(self) -> IntArray:
-        """Keys of what each user bought, ascending, to look users' items up in."""
+        """Sorted keys of each user's items, for look-ups."""
         users = np.repeat(np.arange(1, len(self.lengths) + 1), self.lengths)
         return np.unique(owner_keys(users, self.items))
 
     def rows(self, length: int, rng: np.random.Generator) -> Rows:
-        """Each event but a user's first as a target, exactly once.
+        """Rows in which every event except a user's first is a target exactly once.
 
-        A user of at most ``length`` targets is one row. A longer sequence is cut into rows that
-        overlap by half, the later half of which is supervised: so every target that has so many
-        events before it is predicted from at least half of ``length``, as it will be when the
-        system is asked. Where the first row ends is random, so that over the epochs each event is
-        predicted from shorter and longer histories.
+        A user with at most ``length`` targets is one row. A longer sequence is cut into rows that
+        overlap by half, and only the later half of each is supervised. So a target is predicted
+        from at least half of ``length`` events if it has as many before it, as at inference. The
+        end of the first row is random, so over the epochs each event is predicted from histories of
+        different lengths.
         """
         stride = max(1, length // 2)
         num_targets = np.maximum(self.lengths - 1, 0)
@@ -83,7 +83,7 @@ class Purchases:
 
 
 def owner_keys(users: IntArray, items: IntArray) -> IntArray:
-    """One number for a user code and an item code."""
+    """One number for a pair of user code and item code."""
     return np.asarray(users << 32 | items)
 
 

@@ -30,7 +30,7 @@ class Layer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) to the same shape; padding stands on the right, so causality hides it."""
+        """Map (B, T, D) to the same shape; causality hides the padding, which is on the right."""
         shape = (*x_BTD.shape[:2], 3, NUM_HEADS, -1)
         query, key, value = self.qkv(x_BTD).view(shape).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
@@ -58,7 +58,7 @@ class SasRecNetwork(Network):
         self.apply(_init)
 
     def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
-        """States (B, T, D)."""
+        """The states after each position, (B, T, D)."""
         del users_B
         x_BTD: torch.Tensor = self.items(inputs_BT) + self.positions[: inputs_BT.shape[1]]
         x_BTD = self.drop(self.norm(x_BTD))
@@ -75,7 +75,7 @@ def _init(module: nn.Module) -> None:
 
 
 class SasRec(Sequential):
-    """The system."""
+    """The SASRec baseline."""
 
     network = SasRecNetwork
     usual = Trial(learning_rate=1e-3, dropout=0.5, size=64)

@@ -1,7 +1,7 @@
-"""A sequential system as a baseline: trials on Ray Train, the best by validation, and its scores.
+"""Sequential baselines: trials on Ray Train, the best by validation, and its scores.
 
-Networks of this size gain nothing from more workers at one of them, so the workers share the
-trials. A finished trial is reported as a checkpoint, so a killed fit goes on with the next.
+Networks of this size do not train faster on several workers, so each worker runs different trials.
+A finished trial is saved as a checkpoint, so a killed fit resumes with the next one.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _ROWS_AT_ONCE = 4096
 
 
 def draw_trials(usual: Trial, count: int, seed: int) -> list[Trial]:
-    """The usual settings, then others at random, no two alike while the space has more."""
+    """The usual settings, then random ones, all different as far as possible."""
     rng, trials = random.Random(seed), [usual]
     for _ in range(1000):
         if len(trials) >= count:
@@ -60,8 +60,8 @@ class TrialJob:
     """What every worker that runs trials is given.
 
     Attributes:
-        name: The system's, for the progress line.
-        held_out: The validation examples, and ``codes`` and ``users`` to read them.
+        name: Name of the system, for the progress line.
+        held_out: The validation examples; ``codes`` and ``users`` map their ids to codes.
     """
 
     name: str
@@ -74,14 +74,14 @@ class TrialJob:
     users: dict[str, int]
 
     def build(self, trial: Trial) -> Network:
-        """The untrained network of a trial; its weights follow from the seed."""
+        """The untrained network of a trial; its weights depend only on the seed."""
         torch.manual_seed(self.settings.seed)
         make: Any = self.network
         network: Network = make(len(self.codes), len(self.users), self.settings.length, trial)
         return network
 
     def run(self, number: int, device: torch.device) -> Fitted:
-        """One trial, counted from 0."""
+        """Run one trial, counted from 0."""
         trial = self.trials[number]
         network = self.build(trial).to(device)
         title = f"{self.name}, trial {number + 1} of {len(self.trials)}"
@@ -98,7 +98,7 @@ class TrialJob:
         return mean_reciprocal_rank(self.held_out, found)
 
     def fingerprint(self) -> str:
-        """A hash of all that decides the result."""
+        """A hash of everything that decides the result."""
         digest = hashlib.sha256(self.purchases.items.tobytes() + self.purchases.lengths.tobytes())
         parts = [self.name, asdict(self.settings), [asdict(trial) for trial in self.trials]]
         parts += [list(self.codes), list(self.users), [asdict(e) for e in self.held_out]]
@@ -107,7 +107,7 @@ class TrialJob:
 
 
 class Sequential:
-    """A baseline from a network; a system's file names the network and its usual settings."""
+    """A baseline made of a network; subclasses define the network and its usual settings."""
 
     network: ClassVar[type[Network]]
     usual: ClassVar[Trial]
@@ -118,11 +118,11 @@ class Sequential:
         self._fitted: Network | None = None
 
     def fit(self, dataset: Dataset, folder: str) -> Facts:
-        """Train every trial on Ray, and keep the one that validation prefers.
+        """Train every trial on Ray, and keep the best on validation.
 
         Raises:
             DataError: If no user has two training events.
-            ModelError: If a loss is not a number.
+            ModelError: If a loss is not finite.
         """
         job = self._job = self.plan(dataset)
         fitted = run_trials(job, folder, self._config.num_workers)
@@ -137,7 +137,7 @@ class Sequential:
         }
 
     def plan(self, dataset: Dataset) -> TrialJob:
-        """The trials to run on a dataset, with their data and settings.
+        """The trials for a dataset, with their data and settings.
 
         Raises:
             DataError: If no user has two training events.
@@ -177,7 +177,7 @@ class Sequential:
         return score_candidates(self._fitted, self._job, examples)
 
     def item_vectors(self) -> torch.Tensor:
-        """The learned vectors of the items, (V, D), in the order of the catalogue."""
+        """The learned item vectors, (V, D), in the order of the catalogue."""
         assert self._fitted is not None, "fit comes first"
         return self._fitted.table.detach().cpu()
 
@@ -185,7 +185,7 @@ class Sequential:
 def encode_histories(
     network: Network, histories: Sequence[Sequence[int]], users: Sequence[int], length: int
 ) -> torch.Tensor:
-    """The state after the last event of each history of codes, (number of histories, D)."""
+    """The state after the last event of each history, (number of histories, D)."""
     device, found = network.items.weight.device, []
     network.eval()
     with torch.inference_mode():
@@ -202,7 +202,7 @@ def encode_histories(
 def score_candidates(
     network: Network, job: TrialJob, examples: Sequence[Example]
 ) -> list[list[float]]:
-    """Scores of the frozen candidates; a user who is new has no vector."""
+    """Scores of the frozen candidates; an unknown user has no vector."""
     histories = [[job.codes[item] for item in e.history] for e in examples]
     users = [job.users.get(e.user_id, 0) for e in examples]
     states_BD = encode_histories(network, histories, users, job.settings.length)
@@ -219,10 +219,10 @@ def _codes(job: TrialJob, item_ids: Sequence[str]) -> IntArray:
 
 
 def run_trials(job: TrialJob, folder: str, num_workers: int) -> list[Fitted]:
-    """Every trial, trained by Ray Train's workers; those that ``folder`` has are not run again.
+    """All trials, trained by Ray Train's workers; those already in ``folder`` are skipped.
 
     Raises:
-        MsrRecError: What a worker raised for the user.
+        MsrRecError: Bad input that a worker found.
     """
     from msrrec.training.loop import raise_for_user  # transformers, seconds to import
 
@@ -253,9 +253,9 @@ def run_trials(job: TrialJob, folder: str, num_workers: int) -> list[Fitted]:
 
 
 def run_worker(settings: Mapping[str, Any]) -> None:
-    """Ray Train's ``train_loop_per_worker``: this worker's trials, one report a round.
+    """Ray Train's ``train_loop_per_worker``: this worker's trials, one checkpoint per round.
 
-    In a round each worker has one trial or, in the last one, none; all report together.
+    In a round each worker has one trial or, in the last round, possibly none; all report together.
     """
     from msrrec.training.worker import cores_per_worker
 
@@ -278,7 +278,7 @@ def run_worker(settings: Mapping[str, Any]) -> None:
 
 
 def _trials_done() -> int:
-    """Trials before the one to go on with: the last checkpoint's highest number, and 1."""
+    """Number of finished trials: the highest number in the last checkpoint, plus 1."""
     checkpoint = ray.train.get_checkpoint()
     return 0 if checkpoint is None else max(read_checkpoint(checkpoint)) + 1
 

@@ -1,4 +1,4 @@
-"""The training of one network with one trial's settings, up to its best epoch on validation."""
+"""Training of one network with one trial's settings, up to its best epoch on validation."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ State = dict[str, torch.Tensor]
 
 
 class Network(torch.nn.Module):
-    """What a system file defines: states of the histories, and one table of item vectors.
+    """What a system defines: states of the histories, and one table of item vectors.
 
     Attributes:
         items: Vectors of codes 0 (padding) to V.
@@ -28,7 +28,7 @@ class Network(torch.nn.Module):
     items: torch.nn.Embedding
 
     def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
-        """States (B, T, D): the one at t follows from inputs up to t alone."""
+        """States (B, T, D); the state at t depends only on inputs up to t."""
         raise NotImplementedError
 
     @property
@@ -39,7 +39,7 @@ class Network(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice of settings."""
+    """The settings of one trial."""
 
     learning_rate: float
     dropout: float
@@ -49,11 +49,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What all trials share.
+    """Settings shared by all trials.
 
     Attributes:
         length: Latest events that the network sees.
-        batch_size: Supervised positions of a step, about.
+        batch_size: Approximate number of supervised positions per step.
     """
 
     length: int
@@ -66,11 +66,11 @@ class FitSettings:
 
 @dataclass
 class Fitted:
-    """A trained trial.
+    """The result of one trial.
 
     Attributes:
-        figure: The best validation figure, which ``epoch`` (from 1) had.
-        state: The network's weights then.
+        figure: The best validation result, reached in ``epoch`` (counted from 1).
+        state: The network's weights after that epoch.
         epoch_s: Seconds of training of each epoch, validation left out.
     """
 
@@ -81,7 +81,7 @@ class Fitted:
     epoch_s: list[float] = field(default_factory=list)
 
     def facts(self) -> Facts:
-        """What a report shows of it."""
+        """The facts about it for a report."""
         return {
             **asdict(self.trial),
             "validation": self.figure,
@@ -102,15 +102,15 @@ def train_trial(
     """Train until validation has not improved for ``patience`` epochs.
 
     Args:
-        network: On its device; left with the weights of the last epoch.
+        network: The network on its device; afterwards it has the weights of the last epoch.
         purchases: The purchases of all users.
         trial: Its settings.
         settings: What all trials share.
-        validate: A figure of the network as it is, higher is better.
-        tell: Called after every epoch.
+        validate: Measures the current network; higher is better.
+        tell: Called with a progress note after every epoch.
 
     Raises:
-        ModelError: If the loss is not a number.
+        ModelError: If the loss is not finite.
     """
     rng = np.random.default_rng(settings.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=trial.learning_rate, fused=True)
@@ -141,7 +141,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> float:
-    """One pass over all events; the mean loss of a supervised position."""
+    """One pass over all events; the mean loss per supervised position."""
     network.train()
     rows = purchases.rows(settings.length, rng)
     total, device = 0.0, network.items.weight.device
@@ -169,7 +169,7 @@ def train_epoch(
 def iter_batches(rows: Rows, batch_size: int, rng: np.random.Generator) -> Any:
     """Shuffled rows in batches of about ``batch_size`` targets, cut to their longest row.
 
-    Rows of alike length stand together, so that little is padding; which ones and in what order is
+    Rows of similar length form a batch, to need little padding; ties and the order of batches are
     random.
     """
     lengths = (rows.inputs > 0).sum(1)
@@ -191,7 +191,7 @@ def iter_batches(rows: Rows, batch_size: int, rng: np.random.Generator) -> Any:
 def draw_negatives(
     users: IntArray, purchases: Purchases, num_items: int, rng: np.random.Generator
 ) -> IntArray:
-    """A uniform row of the item table for each user code, which the user did not buy in training.
+    """A uniform row of the item table for each user code, not bought by the user in training.
 
     A user who bought everything gets any item.
     """

@@ -1,6 +1,6 @@
-"""Every source of purchases and items, by the name that the command line knows it by.
+"""The table of all sources of purchases and items, by their names on the command line.
 
-A new one is a file beside these with a subclass of ``Source``, and one line of the table.
+To add a source, write a subclass of ``Source`` in a file here and add one line to the table.
 """
 
 from msrrec.config import DataConfig
@@ -22,10 +22,10 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def make_source(name: str, config: DataConfig) -> Source:
-    """The source of a name.
+    """The source with a given name.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If the name is unknown.
     """
     if name not in SOURCES:
         raise ConfigError(f"--source {name!r} is unknown; expected one of {', '.join(SOURCES)}")

@@ -1,13 +1,13 @@
-"""Amazon's review releases of 2014, 2018 and 2023: which keys they use, and their metadata lines.
+"""Amazon's review releases of 2014, 2018 and 2023: their keys and metadata lines.
 
-2014 writes metadata as Python literals, 0.1 ms each to evaluate, so a line is evaluated only for
-items that end in the catalogue; before that one scan tells its item and whether it has a title.
+The metadata of 2014 are Python literals, which take 0.1 ms each to evaluate. Only items of the
+catalogue are evaluated; for others one scan finds the item id and whether there is a title.
 
-Reviews of 2014 are read by their layout, several times faster than a JSON parser reads them. A line
-begins with ``{"reviewerID": "…", "asin": "…"`` and ends with ``"unixReviewTime": 1…,
-"reviewTime": "…"}``. A quote inside a JSON string is always escaped, so in a line of JSON these two
-ends can't be part of a text, and what lies between (the review itself) need not be read. Where any
-line looks otherwise, the whole file is left to the parser.
+Reviews of 2014 are read by their byte layout, several times faster than with a JSON parser. A line
+begins with ``{"reviewerID": "…", "asin": "…"`` and ends with ``"unixReviewTime": 1…, "reviewTime":
+"…"}``. Quotes inside JSON strings are always escaped, so these two parts can't be inside a text,
+and the review between them need not be read. If any line looks different, a JSON parser reads the
+whole file.
 """
 
 import ast
@@ -42,7 +42,7 @@ REVIEW_KEYS: tuple[dict[str, str], ...] = (
 """Column by key: the releases of 2014 and 2018, and that of 2023."""
 
 _AFFIXES = re.compile(r"^(?:reviews|ratings|meta)_|_\d+$|\.\d+core$")
-"""What the releases put around a category in the names of their files."""
+"""Text that the releases add to a category's name in their file names."""
 _ASIN_CHARS = 10
 _STRING = r"""(?:'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+")"""
 _STRINGS = re.compile(_STRING)
@@ -61,7 +61,7 @@ _JSON_PARENT = re.compile(rb'"parent_asin"\s*:\s*"([^"\\]+)"')
 _PLAIN_TITLE = re.compile(rb"['\"][A-Za-z0-9]")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _SCRIPT = "getTime()"
-"""Stands in titles of the 2018 release that are a piece of page script."""
+"""A piece of page script that some titles of the 2018 release contain."""
 
 
 class Amazon(Source):
@@ -83,15 +83,15 @@ class Amazon(Source):
         return parse_line(record, f"item {item_id!r}")
 
     def domain(self, interactions: str | None) -> str:
-        """The category that the file is named after."""
+        """The category in the name of the file."""
         return domains.name_after_file(interactions, _AFFIXES)
 
 
 def read_reviews(path: str) -> pa.Table | pl.DataFrame:
-    """User, item and time of each review: checked as a table, else as text.
+    """User, item and time of each review: a table if the times were checked, else text.
 
     Raises:
-        DataError: If the file is none of the releases' formats.
+        DataError: If the file has none of the releases' formats.
     """
     if readers.is_csv(path):
         return _read_ratings(path)
@@ -126,7 +126,7 @@ def _read_ratings(path: str) -> pl.DataFrame:
 
 
 def iter_metadata(path: str, wanted: set[bytes] | None) -> Iterator[tuple[str, bool, bytes]]:
-    """Item id, whether it has a title, and the line, of each item that is wanted (None: all).
+    """Id, whether it has a title, and line of each wanted item (None: of all).
 
     Raises:
         DataError: If a line breaks off or names no item.
@@ -232,11 +232,11 @@ def _has_title(line: bytes, where: str) -> bool:
 
 
 class _OtherLayoutError(Exception):
-    """A line is not as expected."""
+    """A line does not have the expected layout."""
 
 
 def scan_reviews(pieces: Iterable[bytes]) -> pa.Table | None:
-    """User, item (text) and time (int64) of the lines of a file; None: another layout."""
+    """User, item (text) and time (int64) of the lines of a file; None for another layout."""
     try:
         tables = [_scan_piece(piece) for piece in pieces]
     except _OtherLayoutError:
@@ -257,7 +257,7 @@ def _scan_piece(piece: bytes) -> pa.Table:
 
 
 def _find_newlines(data: Bytes) -> IntArray:
-    """Places of the line ends, with 64 bytes of text in one word of flags, so at most one each."""
+    """Positions of line ends, given that at most one of 64 consecutive bytes is one."""
     if data[-1] != _NEWLINE:
         raise _OtherLayoutError
     is_newline = data == _NEWLINE
@@ -270,7 +270,7 @@ def _find_newlines(data: Bytes) -> IntArray:
 
 
 def _read_times(backwards: Bytes, at: IntArray) -> IntArray:
-    """The times, read from the ends of the lines: digit i then stands for tens to the power i."""
+    """The times, read backwards from the line ends; digit i counts 10 to the power i."""
     prefix = b'}"'
     _, lengths = _window(backwards, at, prefix, _DATE_CHARS)
     at = at + len(prefix) + lengths
@@ -287,7 +287,7 @@ def _read_times(backwards: Bytes, at: IntArray) -> IntArray:
 def _read_text(
     data: Bytes, at: IntArray, prefix: bytes, width: int
 ) -> tuple[pa.StringArray, IntArray]:
-    """The texts between a prefix and the next quote, and where that quote stands."""
+    """The texts between a prefix and the next quote, and the position of that quote."""
     window, lengths = _window(data, at, prefix, width)
     text = window[_before(lengths, width)]
     if lengths.min() < 1 or (text == _BACKSLASH).any() or (text > 127).any():
@@ -298,7 +298,7 @@ def _read_text(
 
 
 def _window(data: Bytes, at: IntArray, prefix: bytes, width: int) -> tuple[Bytes, IntArray]:
-    """The bytes after a prefix, shape (lines, width), and how many stand before the next quote."""
+    """The bytes after a prefix, shape (lines, width), and how many precede the next quote."""
     size = len(prefix) + width
     rows = np.lib.stride_tricks.sliding_window_view(data, size)[at]
     if (rows[:, : len(prefix)] != np.frombuffer(prefix, dtype=np.uint8)).any():

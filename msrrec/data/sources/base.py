@@ -1,4 +1,4 @@
-"""What every source can do: find its files, read interactions and items from one of them."""
+"""The base class of sources: finding files, and reading interactions and items from them."""
 
 import json
 from abc import ABC, abstractmethod
@@ -15,9 +15,9 @@ from msrrec.data import domains, readers, records
 from msrrec.errors import ConfigError
 
 TABLE_SETTINGS = ("columns", "item_columns", "timestamp_format", "separator", "encoding")
-"""Settings that say how the files of a table are written."""
+"""Settings about the format of a table's files."""
 SMALL_BYTES = 32 << 20
-"""Inputs up to this size are read in this process, sooner than Ray could start."""
+"""Inputs up to this size are read in this process, which is faster than starting Ray."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Inputs:
 
     @property
     def needs_ray(self) -> bool:
-        """Whether there is so much to read that tasks are worth their start."""
+        """Whether the input is large enough to read with Ray tasks."""
         return sum(map(readers.file_size, (*self.interactions, *self.items))) > SMALL_BYTES
 
 
 class Source(ABC):
-    """A kind of input. It holds settings alone, as it travels to the tasks that read files.
+    """A kind of input. It holds only settings, as it is sent to the tasks that read files.
 
     Attributes:
-        drops_untitled: Whether interactions with untitled items are dropped where
-            ``data.missing_items`` is not set.
-        takes_columns: Whether it heeds the settings that say how a table is written.
+        drops_untitled: Whether interactions with untitled items are dropped if
+            ``data.missing_items`` is unset.
+        takes_columns: Whether it uses the settings about a table's format.
     """
 
     drops_untitled: ClassVar[bool] = False
@@ -67,15 +67,15 @@ class Source(ABC):
 
     @property
     def name(self) -> str:
-        """What messages call the source."""
+        """Name of the source in messages."""
         return type(self).__name__.lower()
 
     def find(self, interactions: str | None, items: str | None) -> Inputs:
-        """The files that the command line's paths stand for.
+        """The files at the paths of the command line.
 
         Raises:
             ConfigError: If a path is missing.
-            DataError: If a path leads to no file.
+            DataError: If no file exists at a path.
         """
         if interactions is None:
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
@@ -88,15 +88,15 @@ class Source(ABC):
         """User id, item id and time of each interaction of a file, in its order.
 
         Returns:
-            Columns of text named as in ``schema``, null where there is nothing; a table whose times
-            are int64 is taken as it is.
+            Columns of text named as in ``schema``, null for missing values. If the times are int64,
+            the table is used without further parsing.
 
         Raises:
-            DataError: If the file is not one of interactions.
+            DataError: If the file does not contain interactions.
         """
 
     def read_items(self, path: str) -> pl.DataFrame:
-        """Id, title and what else is known of each item of a file, all text.
+        """Id, title and further fields of each item of a file, all as text.
 
         Raises:
             DataError: If the file is not one of items.
@@ -104,7 +104,7 @@ class Source(ABC):
         raise NotImplementedError
 
     def read_records(self, path: str, wanted: pa.Array | None) -> pa.Table:
-        """``records.RECORDS`` of the wanted items of a file (None: of all), repeated ids included.
+        """``records.RECORDS`` of a file's wanted items (None: all), repeated ids included.
 
         Raises:
             DataError: If the file is not one of items.
@@ -116,11 +116,11 @@ class Source(ABC):
         return records.records_of_frame(frame)
 
     def parse_record(self, item_id: str, record: bytes) -> Mapping[str, Any]:
-        """The fields of ``schema.ITEMS`` in one record, as its source has them."""
+        """The fields of ``schema.ITEMS`` in one record, as the source writes them."""
         del item_id
         fields: dict[str, Any] = json.loads(record)
         return fields
 
     def domain(self, interactions: str | None) -> str:
-        """What prompts call the shop, from the path of its interactions."""
+        """What prompts call the shop, derived from the path of the interactions."""
         return domains.name_after_file(interactions)

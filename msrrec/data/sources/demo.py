@@ -1,4 +1,4 @@
-"""The embedded world, which needs no files."""
+"""The embedded world as a source, which needs no files."""
 
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ class Demo(Source):
     """A generated marketplace of ``data.demo_users`` users."""
 
     def find(self, interactions: str | None, items: str | None) -> Inputs:
-        """One part of each kind, which stands for no file."""
+        """One placeholder per kind of input instead of files."""
         del interactions, items
         return Inputs(("",), ("",))
 

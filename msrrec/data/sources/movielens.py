@@ -40,7 +40,7 @@ class MovieLens(Source):
     """Ratings of movies as GroupLens publishes them."""
 
     def find(self, interactions: str | None, items: str | None) -> Inputs:
-        """The ratings of a folder, or the file given, and the movies given or beside them."""
+        """The ratings of a folder or the given file, and the movies given or beside them."""
         if interactions is None:
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
         ratings = find_ratings(interactions)
@@ -56,16 +56,16 @@ class MovieLens(Source):
         return read_movies(path)
 
     def domain(self, interactions: str | None) -> str:
-        """What the ratings are of."""
+        """What the ratings are about: movies."""
         del interactions
         return "Movies"
 
 
 def find_ratings(path: str) -> str:
-    """The file of ratings in a MovieLens folder; a path to one stands for itself.
+    """The ratings file in a MovieLens folder; the path itself if it is a file.
 
     Raises:
-        DataError: If the folder holds none, or not the file of movies beside it.
+        DataError: If the folder lacks a ratings file or the movies file that belongs to it.
     """
     folder, _, name = path.rpartition("/")
     if storage.is_file(path):
@@ -81,7 +81,7 @@ def find_ratings(path: str) -> str:
 
 
 def movies_beside(ratings: str) -> str:
-    """The file of movies that belongs to a file of ratings."""
+    """The movies file that belongs to a ratings file."""
     folder, _, name = ratings.rpartition("/")
     return storage.join(folder, _RATINGS_AND_MOVIES[name])
 

@@ -1,4 +1,4 @@
-"""Purchases of one's own: CSV, JSON lines or Parquet with named columns."""
+"""The user's own purchases: CSV, JSON lines or Parquet with named columns."""
 
 import polars as pl
 
@@ -8,12 +8,12 @@ from msrrec.data.sources.base import Source
 
 
 class Table(Source):
-    """Files whose columns are named as in ``columns``, or as the settings say."""
+    """Files whose columns have the names of ``columns`` or those given by settings."""
 
     takes_columns = True
 
     def read_events(self, path: str) -> pl.DataFrame:
-        """User id, item id, time and, where it is set, order id of each row."""
+        """User id, item id, time and, if set, order id of each row."""
         names = self.config.columns.model_dump(exclude_none=True)
         return self._read(path, ColumnChoice(EVENT_COLUMNS, names, "data.columns"))
 

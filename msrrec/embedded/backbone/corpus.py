@@ -1,7 +1,7 @@
-"""What the embedded backbone reads: what a language model knows before it meets the task.
+"""Pretraining texts of the embedded backbone: general skills that a language model has.
 
-Naming categories, brands and kinds of titles, counting them, copying and picking from lists. No
-text shows a user, a purchase that follows from others, or a chain of reasoning.
+They train naming categories, brands and kinds of titles, counting, copying and picking from lists.
+No text shows a user, a purchase that depends on others, or a chain of reasoning.
 """
 
 import random
@@ -16,7 +16,7 @@ from msrrec.reasoning.prompts import Side, render_instruction
 from msrrec.titles import REASONING_END, REASONING_START
 
 Segment = tuple[str, bool]
-"""A piece of text, and whether the model learns to write it."""
+"""A piece of text, and whether the model is trained to write it."""
 
 _SHELVES = ("Shelf", "Box", "Seen", "Store", "Row", "Bag")
 _LISTS = ("List", "Items", "Table", "Goods", "Offers")
@@ -53,7 +53,7 @@ def make_product(rng: random.Random, brands: list[str], categories: list[str]) -
 
 @dataclass(frozen=True)
 class Page:
-    """An unnumbered shelf and a numbered list of products."""
+    """An unnumbered list (shelf) and a numbered list of products."""
 
     shelf: list[Product]
     items: list[Product]
@@ -72,7 +72,7 @@ def make_foreign_product(rng: random.Random, words: list[str]) -> Product:
 
 
 def make_page(rng: random.Random, hard: float) -> Page:
-    """Random products; ``hard`` in [0, 1] grows the page from two products to about sixteen."""
+    """Random products; ``hard`` in [0, 1] grows the page from 2 to about 16 products."""
     brands = [make_brand(rng) for _ in range(rng.randint(3, 12))]
     categories = rng.sample(sorted(CATEGORIES), rng.randint(2, 10))
     few = categories[: rng.randint(1, 3)]
@@ -88,14 +88,14 @@ def make_page(rng: random.Random, hard: float) -> Page:
 
 
 def render_page(rng: random.Random, page: Page) -> str:
-    """Both lists under one of several headings."""
+    """Both lists of a page as text, under one of several headings."""
     shelf = "".join(f"- {p.title}\n" for p in page.shelf)
     items = "".join(f"({n}) {p.title}\n" for n, p in enumerate(page.items, 1))
     return f"{rng.choice(_SHELVES)}:\n{shelf}{rng.choice(_LISTS)}:\n{items}"
 
 
 def make_foreign_page(rng: random.Random, words: list[str], hard: float) -> Page:
-    """A page of unknown products, to be copied and picked from only."""
+    """A page of unknown products, used only for copying and picking."""
     shelf = [make_foreign_product(rng, words) for _ in range(rng.randint(1, 2 + round(4 * hard)))]
     items = [make_foreign_product(rng, words) for _ in range(rng.randint(2, 3 + round(3 * hard)))]
     return Page(shelf, list({p.title: p for p in items}.values()))
@@ -147,7 +147,7 @@ def _ask_members(rng: random.Random, page: Page) -> list[Segment]:
 
 
 def _ask_find(rng: random.Random, page: Page) -> list[Segment]:
-    """Name the categories, then look some of them up in what was just written."""
+    """Name the categories, then pick items by category."""
     segments = _ask_categories(rng, page)
     listed = sorted({p.category for p in page.items})
     for category in [*rng.sample(listed, min(3, len(listed))), rng.choice(sorted(CATEGORIES))]:
@@ -221,9 +221,9 @@ FOREIGN_EXERCISES: tuple[Exercise, ...] = (
 
 
 def make_words(seed: int, vocabulary: list[str]) -> list[str]:
-    """The words of gibberish: English, words of the instructions, vocabulary entries, made-up ones.
+    """Words for gibberish: English, words of the instructions, vocabulary entries, made-up ones.
 
-    So every entry of the vocabulary is read and written, whatever its place in later texts.
+    So every entry of the vocabulary is trained.
     """
     rng = random.Random(seed)
     made_up = [make_brand(rng) for _ in range(2000)]
@@ -237,8 +237,8 @@ def make_words(seed: int, vocabulary: list[str]) -> list[str]:
 
 
 def make_gibberish(rng: random.Random, words: list[str]) -> list[Segment]:
-    """Random words and their repetition: what teaches a transformer to copy."""
-    glue = rng.choice((" ", " ", "\n"))  # words that begin a line are other tokens
+    """Random words and their repetition, which teach a transformer to copy."""
+    glue = rng.choice((" ", " ", "\n"))  # words at the beginning of a line have other tokens
     text = glue.join(rng.choice(words) for _ in range(rng.randint(4, 24)))
     return [(f"Say:{glue}{text}\nAgain:", False), (f"{glue}{text}\n", True)]
 

@@ -1,6 +1,6 @@
-"""Makes the embedded backbone: tokenizer, model, and its pretraining on ``corpus``.
+"""Builds the embedded backbone: tokenizer, model, and its pretraining on ``corpus``.
 
-Runs once, when the package is built; the weights ship with it.
+It runs once, when the package is built; the weights ship with the package.
 """
 
 import copy
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = 6144
 SHORT_ROW, LONG_ROW = 384, 768
-"""Tokens a row in the first 70% of the steps, and after them."""
+"""Tokens per row in the first 70% of the steps, and afterwards."""
 
 CONTEXT_WEIGHT = 0.05
-"""Loss weight of tokens that can't be predicted, such as the titles of a page; answers weigh 1."""
+"""Loss weight of tokens that can't be predicted, such as a page's titles; answers have weight 1."""
 
 
 def list_vocabulary(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -76,36 +76,36 @@ def encode(
 
 @dataclass
 class PretrainingSchedule:
-    """What changes as pretraining goes on, each a function of the step alone."""
+    """What changes during pretraining; each value depends only on the step."""
 
     num_steps: int
     step: int = 0
 
     @property
     def done(self) -> float:
-        """From 0 to 1."""
+        """The finished share of the run, from 0 to 1."""
         return self.step / self.num_steps
 
     @property
     def hardness(self) -> float:
-        """How large the pages are, from 0 to 1."""
+        """Size of the pages, from 0 to 1."""
         return min(1.0, self.done / 0.25)
 
     @property
     def row_tokens(self) -> int:
-        """Tokens a row; long rows come late, because attention over them is slow."""
+        """Tokens per row; long rows come late, as attention over them is slow."""
         return SHORT_ROW if self.done < 0.7 else LONG_ROW
 
     @property
     def learning_rate(self) -> float:
-        """Share of the peak: a warm-up, a plateau, and a straight line down over the last 60%."""
+        """Share of the peak learning rate: warm-up, plateau, and linear decay over the last 60%."""
         return min(1.0, (self.step + 1) / 100, max(0.02, (1 - self.done) / 0.6))
 
 
 def iter_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, schedule: PretrainingSchedule
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of documents one after another: ids and weights, each (rows, row_tokens)."""
+    """Batches of rows with consecutive documents: ids and weights, each (rows, row_tokens)."""
     words = make_words(seed, list_vocabulary(tokenizer))
     while schedule.step < schedule.num_steps:
         width = schedule.row_tokens
@@ -115,7 +115,7 @@ def iter_batches(
         for document in iter_documents(seed + schedule.step + 1, words, schedule.hardness):
             piece, piece_weights = encode(tokenizer, document)
             room = width - len(ids) % width
-            if room < len(piece) and room < width // 4:  # a page cut before its questions is wasted
+            if room < len(piece) and room < width // 4:  # a page without exercises is useless
                 ids += [tokenizer.pad_token_id] * room
                 weights += [0.0] * room
                 room = width
@@ -143,7 +143,7 @@ def build_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 def batch_loss(
     model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, float, float]:
-    """Weighted cross-entropy; and the mean loss and accuracy of the answer tokens alone."""
+    """Weighted cross-entropy, and the mean loss and accuracy of the answer tokens."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         targets, weights = ids[:, 1:], weights[:, 1:]
@@ -158,10 +158,10 @@ def batch_loss(
 
 
 def pretrain(out: Path, num_steps: int, seed: int = 0) -> None:
-    """Pretrain and write model and tokenizer to ``out``.
+    """Pretrain the backbone and write model and tokenizer to ``out``.
 
-    A run that was stopped goes on from its last saved step; only the optimizers' momentum, a few
-    steps' worth, is lost.
+    A stopped run resumes from its last saved step; only the optimizers' momentum of a few steps is
+    lost.
     """
     torch.manual_seed(seed)
     schedule = PretrainingSchedule(num_steps, step=read_step(out))
@@ -205,13 +205,13 @@ def build(seed: int) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
 
 
 def load(out: Path) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
-    """What an earlier run saved."""
+    """The tokenizer and model that an earlier run saved."""
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
     return PreTrainedTokenizerFast.from_pretrained(out), model
 
 
 def save(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write bf16 weights, config and tokenizer."""
+    """Write weights in bfloat16, config and tokenizer."""
     rounded = copy.deepcopy(model).to(torch.bfloat16)
     rounded.save_pretrained(out, max_shard_size="3MB")
     tokenizer.save_pretrained(out)
@@ -226,7 +226,7 @@ def log(out: Path, step: int, loss: float, accuracy: float) -> None:
 
 
 def read_step(out: Path) -> int:
-    """The step of the weights in ``out``; 0 where there are none."""
+    """The step of the weights in ``out``; 0 if there are none."""
     if not (out / "config.json").is_file() or not (out / LOG).is_file():
         return 0
     logged = [int(json.loads(line)["step"]) for line in (out / LOG).read_text().splitlines()]

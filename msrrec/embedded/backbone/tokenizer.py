@@ -1,7 +1,7 @@
 """The embedded backbone's tokenizer: byte-level BPE of 2,048 entries, trained on our own texts.
 
-The chain's markers and the numbers of a candidate list are entries from the start, so nothing is
-ever added to the vocabulary later.
+The chain's markers and the numbers of a candidate list are vocabulary entries, so nothing needs to
+be added later.
 """
 
 from collections.abc import Iterable

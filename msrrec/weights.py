@@ -1,0 +1,161 @@
+"""Whether a model's files are whole, read from their first bytes and sizes in milliseconds."""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msrrec.errors import ModelError
+from msrrec.hub import cached_folder, check_hub
+from msrrec.models import ModelSource
+
+_POINTER = b"version https://git-lfs"
+"""How the small file begins that git leaves in the place of a large one."""
+
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_PATTERNS = ("*.safetensors", "*.bin", "*.pt")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+_LENGTH_BYTES = 8
+_LONGEST_HEADER = 1 << 28
+
+
+def check_source(source: ModelSource) -> None:
+    """Refuse, in seconds at most, weights that could not be loaded.
+
+    Looks at files of this machine and asks a hub once; nothing heavy is imported.
+
+    Raises:
+        ModelError: If there is no such folder or hub name, or a file is missing, cut short, or the
+            stand-in that git leaves without its large-file extension.
+    """
+    check_place(source.path, source.revision)
+    if source.adapter is not None:
+        check_shard(Path(source.adapter) / "adapter_model.safetensors")
+
+
+def check_place(place: str, revision: str | None = None) -> None:
+    """Refuse a folder whose model is not whole, or a hub name that can't be had.
+
+    Raises:
+        ModelError: As ``check_source``.
+    """
+    if Path(place).is_dir():
+        check_folder(Path(place))
+        return
+    check_hub(place, revision)
+    cached = cached_folder(place, revision)
+    if cached is not None and os.environ.get("HF_HUB_OFFLINE"):
+        check_folder(cached)  # what a hub would fill in can't be had
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a model's folder whose config, tokenizer or weights are not whole.
+
+    Raises:
+        ModelError: If a file is missing, cut short, or a stand-in for a large file.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: holds no config.json; expected a Hugging Face model folder")
+    _read_json(folder / "config.json")
+    for name in _TOKENIZERS:
+        if (folder / name).is_file():
+            _refuse_pointer(folder / name)
+    shards = list(find_shards(folder))
+    if not shards:
+        raise ModelError(
+            f"{folder}: holds no weights; expected model.safetensors, or its shards and "
+            "model.safetensors.index.json; copy or download the model again"
+        )
+    for shard in shards:
+        check_shard(shard)
+
+
+def find_shards(folder: Path) -> Iterator[Path]:
+    """The files that a folder's weights are read from, the one that loaders prefer first.
+
+    Raises:
+        ModelError: If an index of shards is no JSON.
+    """
+    for name in _SINGLE:
+        if (folder / name).exists():
+            yield folder / name
+            return
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            named = _read_json(index).get("weight_map", {})
+            yield from (folder / shard for shard in sorted(set(named.values())))
+            return
+    for pattern in _PATTERNS:
+        yield from sorted(folder.glob(pattern))
+
+
+def check_shard(path: Path) -> None:
+    """Refuse a file of weights that is not whole.
+
+    Raises:
+        ModelError: If it is missing, cut short, or a stand-in for a large file.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: missing, though the model has it; copy or download the whole model again"
+        )
+    _refuse_pointer(path)
+    if path.suffix == ".safetensors":
+        _check_safetensors(path)
+    elif _first_bytes(path, 2) == b"PK" and not zipfile.is_zipfile(path):  # its list is at the end
+        raise _cut_short(path, "without its end")
+
+
+def _check_safetensors(path: Path) -> None:
+    """Compare the size that the header tells with the file's own."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+            raise _cut_short(path, "which ends within its header")
+        if length > _LONGEST_HEADER:
+            raise ModelError(f"{path}: no safetensors file; copy or download it again")
+        header = file.read(length)
+    try:
+        tensors: dict[str, Any] = json.loads(header)
+        ends = [info["data_offsets"][1] for name, info in tensors.items() if name[:2] != "__"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: its header can't be read; expected a safetensors file; copy or download it "
+            "again"
+        ) from error
+    expected = _LENGTH_BYTES + length + max(ends, default=0)
+    if size != expected:
+        raise _cut_short(path, f"where its header tells {expected:,}")
+
+
+def _cut_short(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"{path}: not whole, it has {path.stat().st_size:,} bytes {what}; copy or download it again"
+    )
+
+
+def _refuse_pointer(path: Path) -> None:
+    if _first_bytes(path, len(_POINTER)) == _POINTER:
+        raise ModelError(
+            f"{path}: a Git LFS pointer and not the file itself; run `git lfs pull` in "
+            f"{path.parent}, or download the file"
+        )
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    _refuse_pointer(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not a JSON file ({error}); copy it again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected a JSON object; copy it again")
+    return found

@@ -1,0 +1,87 @@
+"""Twelve users, and a model whose user side is always right, for evaluations without Ray."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from msrrec import schema, storage
+from msrrec.config import InferenceConfig
+from msrrec.data.dataset import Dataset
+from msrrec.inference.codec import request_seed
+from msrrec.inference.predictions import Prediction
+from msrrec.models import ModelSource
+from msrrec.reasoning.encoding import Query
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example
+from tests.support.dataset import write_events
+from tests.support.engine import FakeEngine, listed_candidates, recommender
+
+NUM_USERS = 12
+NASTY = "<script>alert('x')</script> & <b>"
+
+
+def write_evaluated_users(folder: Path) -> Dataset:
+    """Twelve users; the target is ``right``, at slot n modulo 3, among two wrong items."""
+    titles = {"h": f"Old {NASTY}", "right": f"Right {NASTY}", "wrong": "Wrong one", "bad": "Bad"}
+    items = [{"item_id": k, "title": v} for k, v in titles.items()]
+    rows = []
+    for n in range(NUM_USERS):
+        candidates = ["wrong", "bad"]
+        candidates.insert(n % 3, "right")
+        rows.append(
+            {
+                "example_id": f"e{n:02d}",
+                "user_id": f"u{n}",
+                "history": ["h"],
+                "target": "right",
+                "candidates": candidates,
+            }
+        )
+    path = str(folder)
+    storage.write_table(f"{path}/items.parquet", pa.Table.from_pylist(items, schema=schema.ITEMS))
+    examples = pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
+    for split in schema.SPLITS:
+        storage.write_table(f"{path}/{split}.parquet", examples)
+    write_events(path, {f"u{n}": ["h", "right", "right", "right"] for n in range(NUM_USERS)})
+    manifest = {"schema_version": 1, "domain": f"Home {NASTY}", "fingerprint": "f00"}
+    storage.write_json(f"{path}/manifest.json", manifest)
+    return Dataset.load(path)
+
+
+def answer(prompt: str, seed: int) -> str:
+    """The user side is always right; the item side names the first candidate, or no candidate."""
+    titles = listed_candidates(prompt)
+    right = next(n for n, title in enumerate(titles) if title.startswith("Right"))
+    index = right if "side of the user" in prompt else 0
+    if "side of the items" in prompt and titles[0].startswith("Right"):
+        return "Undecided"
+    return f"Step 1. {NASTY}\n[reasoning_end]\n({index + 1}) {titles[index]}"
+
+
+def predict_here(
+    examples: Sequence[Example],
+    dataset: Dataset,
+    source: ModelSource,
+    sides: Sequence[Side],
+    config: InferenceConfig,
+    build: Any,
+    journal: Any,
+) -> list[Prediction]:
+    """Batch inference without Ray."""
+    queries = [
+        Query(
+            e.example_id,
+            "Home",
+            tuple(dataset.titles(e.history)),
+            tuple(dataset.titles(e.candidates)),
+        )
+        for e in examples
+    ]
+    results = recommender(FakeEngine(answer)).generate(queries, sides)
+    return [
+        Prediction(query.key, result[side], request_seed(config.seed, query.key, side))
+        for query, result in zip(queries, results, strict=True)
+        for side in sides
+    ]

@@ -1,0 +1,141 @@
+"""The HTTP API over two engines that say what a test wants, without Ray."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.inference.recommender import Recommender
+from serve.fan_out import EngineLost, FanOut
+from serve.ingress import Api, Settings, build_http
+from serve.limits import key_digest
+
+BODY: dict[str, Any] = {
+    "domain": "Electronics",
+    "history": ["Camera"],
+    "candidates": ["Lens", "Rope", "Kettle"],
+}
+ASK = "/v1/recommend"
+
+
+class Characters:
+    """A tokenizer with one token a character."""
+
+    bos_token = None
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(map(chr, ids))
+
+
+class Scripted:
+    """An engine that names a candidate by its number, after an optional wait."""
+
+    def __init__(self, choice: int, logprob: float) -> None:
+        self.choice, self.logprob = choice, logprob
+        self.requests: list[GenerationRequest] = []
+        self.before: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.deaths = 0
+        self.cancelled = 0
+
+    def _output(self, request: GenerationRequest) -> Generation:
+        prompt = "".join(map(chr, request.prompt_ids))
+        title = prompt.split(f"({self.choice}) ")[1].split("\n")[0]
+        text = f"It is {title}.\n[reasoning_end]\n({self.choice}) {title}"
+        return Generation(tuple(map(ord, text)), (self.logprob,) * len(text), "stop")
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        self.requests.append(request)
+        try:
+            if self.before is not None:
+                await self.before()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.deaths > 0:
+            self.deaths -= 1
+            raise EngineLost("gone")
+        return self._output(request)
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        whole = self._output(request)
+        cut = len(whole.token_ids) // 2
+        yield Generation(whole.token_ids[:cut], whole.token_logprobs[:cut], "")
+        final = await self.generate(request)
+        yield Generation(whole.token_ids[cut:], whole.token_logprobs[cut:], "")
+        yield final
+
+
+class World:
+    """The API over two scripted engines."""
+
+    def __init__(self, key: str | None = None, **limits: Any) -> None:
+        self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
+        recommender = Recommender(
+            Characters(), max_model_len=8000, answer_format="number_title", config=InferenceConfig()
+        )
+        digest = None
+        if key is not None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("A_KEY", key)
+                digest = key_digest("A_KEY")
+        settings = Settings("tiny", "Shopping", 8000, ServeConfig(**limits), digest)
+        self.api = Api(settings, FanOut(recommender, {"user": self.user, "item": self.item}))
+        self.ready = True
+        self.app: FastAPI = build_http(self.api, self._is_ready)
+
+    async def _is_ready(self) -> bool:
+        return self.ready
+
+    def client(self) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def go() -> httpx.Response:
+            async with self.client() as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(go())
+
+    def ask(self, **changes: Any) -> httpx.Response:
+        return self.call("POST", ASK, json={**BODY, **changes})
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"type", "message", "field"}
+    assert "Traceback" not in response.text
+    return error
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    events = []
+    for block in response.text.strip().split("\n\n"):
+        event, data = block.split("\n")
+        events.append((event.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return events
+
+
+def assembled(events: list[tuple[str, dict[str, Any]]], side: str) -> str:
+    text = ""
+    for name, data in events:
+        if name == "delta" and data["side"] == side:
+            text = text[: data["offset"]] + data["text"]
+    return text
+
+
+async def outlast_any_deadline() -> None:
+    """An hour passes on the loop's clock once the engine is asked, however late that is."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + 3600  # type: ignore[method-assign]
+    await asyncio.sleep(3600)
