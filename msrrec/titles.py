@@ -6,8 +6,10 @@ Titles are untrusted text. They reach a prompt only through ``clean_title``, one
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 REASONING_START = "[reasoning_start]"
 REASONING_END = "[reasoning_end]"
@@ -17,10 +19,16 @@ MAX_TITLE_CHARS = 160
 
 _MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_QUOTES = str.maketrans({c: '"' for c in "“”„‟«»″"} | {c: "'" for c in "‘’‚‛′`´"})
+_ALIKE = str.maketrans(
+    {c: '"' for c in "“”„‟«»″‶ʺ˝"}
+    | {c: "'" for c in "‘’‚‛′‵ʹʼʻˈ`´"}
+    | {c: "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58"}
+)
+"""Quotes, primes and dashes that stand for one another."""
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
 _NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Chinese and Japanese
+_SCRIPT = r"\u3040-\u30ff\u3400-\u9fff"  # Chinese and Japanese
+_UNSPACED = re.compile(rf"[{_SCRIPT}]")
 _COUNT = r"(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)"
 _ORDINAL = (
     r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last"
@@ -38,6 +46,15 @@ _MARKED = re.compile(r"[{0}]*\0[{0}]*".format(re.escape("".join(_EDGES.split()))
 _PLACE = "\0"
 """Placeholder for a title that was found; it occurs in no cleaned title."""
 _MIN_CUT_CHARS = 8
+_TOKEN = re.compile(rf"[{_SCRIPT}]|(?:(?![{_SCRIPT}])\w)+")
+_BRACKETS = re.compile(r"\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)")  # the last one is cut off
+_CLAUSE_END = re.compile(r"[.!?](?:\s|$)|[;\0]")
+_AFTER_CHARS = 2 * MAX_TITLE_CHARS
+_ARTICLES = frozenset(("a", "an", "the"))
+_SMALL_WORDS = frozenset(
+    (*_ARTICLES, "and", "as", "at", "but", "by", "for", "from", "in", "is", "it", "its", "of")
+) | {"on", "or", "to", "was", "with"}
+"""Words that also go on in prose, so that one of them after a title says nothing."""
 _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
@@ -59,11 +76,27 @@ def clean_title(title: str) -> str:
 
 
 def _clean_once(text: str) -> str:
-    if not (text.isascii() and text.isprintable() and "&" not in text):
-        text = html.unescape(text)
-        text = "".join(" " if c.isspace() else c for c in text)
-        text = "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE)
-    return _MARKER.sub(r"\1", " ".join(text.split()))
+    return _MARKER.sub(r"\1", " ".join(_drop_invisible(text).split()))
+
+
+def _drop_invisible(text: str) -> str:
+    """The text with entities as characters, white space as spaces, and without what can't be seen.
+
+    Entities are read once.
+    """
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text
+    spaced = "".join(" " if c.isspace() else c for c in html.unescape(text))
+    return "".join(c for c in spaced if unicodedata.category(c) not in _INVISIBLE)
+
+
+def _fold(visible: str) -> str:
+    """The one form in which texts are compared: case, spaces, quotes, primes and dashes alike.
+
+    Signs are folded before NFKC, which takes a double prime apart, and after it, which makes some.
+    """
+    plain = unicodedata.normalize("NFKC", visible.translate(_ALIKE)).translate(_ALIKE)
+    return " ".join(plain.replace("''", '"').split()).casefold()
 
 
 def normalize_title(text: str) -> str:
@@ -76,8 +109,7 @@ def normalize_title(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def _normalize(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", clean_title(text)).translate(_QUOTES)
-    text = " ".join(plain.split()).casefold()
+    text = _fold(clean_title(text))
     return text.strip(_EDGES) or text
 
 
@@ -87,23 +119,65 @@ def strip_number(text: str) -> str:
     return text.lstrip()[match.end() :] if match else text
 
 
+Rung = Literal["exact", "numbered", "number", "mention", "ambiguous", "none"]
+"""How a text names a candidate: its title alone; after a list number; a list number alone; one
+mention in prose. Or why it names none: several could be meant, or no candidate is."""
+
+STRICT_RUNGS: frozenset[Rung] = frozenset(("exact", "numbered"))
+"""What counts as an answer of a system; the others are looked at in prose."""
+
+
+@dataclass(frozen=True)
+class TitleMatch:
+    """The 0-based candidate that a text names, None for none or several, and how that was seen."""
+
+    index: int | None
+    rung: Rung
+
+
+def read_title(text: str, candidates: Sequence[str]) -> TitleMatch:
+    """The candidate that a text names, by the first rung of one ladder that tells.
+
+    1. exact: the whole text is the title after folding (HTML entities, case, spaces, quotes,
+       primes, dashes, outer punctuation).
+    2. numbered: it is a list number and the title. Where the whole is one candidate and the number
+       and the rest another, nothing is named.
+    3. number: it is a list number alone.
+    4. mention: just one candidate is found by ``find_titles``.
+    """
+    strict = _read_whole(text, candidates)
+    if strict.index is not None or strict.rung == "ambiguous":
+        return strict
+    number = normalize_title(text)
+    if number.isdecimal() and len(number) <= 3 and 1 <= int(number) <= len(candidates):
+        return TitleMatch(int(number) - 1, "number")
+    found = find_titles(text, candidates)
+    if len(found) == 1:
+        return TitleMatch(found[0], "mention")
+    return TitleMatch(None, "ambiguous" if found else "none")
+
+
 def match_title(text: str, candidates: Sequence[str]) -> int | None:
     """The 0-based index of the candidate that ``text`` names; None for none or several.
 
-    Text and title must be equal after normalisation (HTML entities, case, spaces, outer quotes and
-    punctuation). A title may itself begin with a number, so the whole text is compared before a
-    leading list number is dropped. If the whole text is one candidate, but number and remainder
-    agree on another, the text names neither.
+    Only a text that is a title, or a list number and a title, names one: the first two rungs of
+    ``read_title``.
     """
+    return _read_whole(text, candidates).index
+
+
+def _read_whole(text: str, candidates: Sequence[str]) -> TitleMatch:
     wanted = [normalize_title(c) for c in candidates]
     whole, rest = (
         [i for i, title in enumerate(wanted) if title and title == form]
         for form in (normalize_title(text), normalize_title(strip_number(text)))
     )
     if whole and whole != rest and rest == [_leading_number(text) - 1]:
-        return None
+        return TitleMatch(None, "ambiguous")
     hits = whole or rest
-    return hits[0] if len(hits) == 1 else None
+    if len(hits) == 1:
+        return TitleMatch(hits[0], "exact" if whole else "numbered")
+    return TitleMatch(None, "ambiguous" if hits else "none")
 
 
 def _leading_number(text: str) -> int:
@@ -151,15 +225,17 @@ def main_title(title: str) -> str:
 
 def fold_text(text: str) -> str:
     """Prose in the form in which normalised titles are searched for."""
-    plain = unicodedata.normalize("NFKC", html.unescape(text)).translate(_QUOTES)
-    return " ".join(plain.split()).casefold()
+    return _fold(_drop_invisible(text))
 
 
 def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
     """The candidates that prose mentions, as 0-based indices in ascending order.
 
-    A mention begins and ends at word boundaries. If a title is part of a longer candidate's title,
-    only its occurrences outside the longer title count.
+    A mention stands between word boundaries, and longer titles are looked for first. A candidate
+    whose title lies inside another candidate's counts only where it occurs outside that longer
+    title. Where the longer title's words go on after the shorter one, as in ``Halo 3 ODST`` for
+    ``Halo 3`` and ``Halo 3: ODST``, the longer one is meant; where only some of them do, both may
+    be, and both are given.
 
     Args:
         text: Prose to search.
@@ -178,9 +254,97 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
         ]
     found: set[int] = set()
     for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
-        plain, count = replace_mentions(plain, form, _PLACE)
-        found |= {i} if count else set()
+        ends = list(_mention_ends(plain, form))
+        longer = _longer_titles(i, candidates) if ends else {}
+        for end in ends:
+            found |= _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
+        plain, _ = replace_mentions(plain, form, _PLACE)
     return sorted(found)
+
+
+def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:
+    """Which candidates a mention of one may mean, by the words that stand after it.
+
+    Itself, unless its title lies inside a longer one whose words go on there. All of them, or all
+    but what stands in brackets or after the subtitle's sign, or the first two or more up to the end
+    of a clause, mean the longer one; else some of them mean that it can't be told.
+
+    Args:
+        index: The 0-based candidate whose title was found.
+        after: Folded text from the end of the mention.
+        candidates: Titles.
+    """
+    return _meant_by(index, after, _longer_titles(index, candidates))
+
+
+def _longer_titles(index: int, candidates: Sequence[str]) -> dict[int, list[list[str]]]:
+    """Candidates in whose titles another one lies, and the words that go on after it there."""
+    inner = _tokens(normalize_title(candidates[index]))
+    tails = {i: _tails(title, inner) for i, title in enumerate(candidates) if i != index and inner}
+    return {i: found for i, found in tails.items() if found}
+
+
+def _meant_by(index: int, after: str, longer: Mapping[int, Sequence[list[str]]]) -> set[int]:
+    if not longer:
+        return {index}
+    words = _tokens(_CLAUSE_END.split(after[:_AFTER_CHARS], maxsplit=1)[0])
+    shared = [(_count_shared(words, t), t, i) for i, tails in longer.items() for t in tails]
+    whole = [
+        (n, i) for n, t, i in shared if n == len(t) or (n == len(words) and _is_telling(t[:n]))
+    ]
+    if whole:
+        longest = max(whole)[0]
+        return {i for n, i in whole if n == longest} | {i for n, _, i in shared if n > longest}
+    return {index} | {i for n, tail, i in shared if _may_go_on(words, tail, n)}
+
+
+def _count_shared(words: Sequence[str], tail: Sequence[str]) -> int:
+    """With how many of a title's words a text goes on."""
+    pairs = enumerate(zip(words, tail, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(words), len(tail)))
+
+
+def _is_telling(words: Sequence[str]) -> bool:
+    """Whether some words of a title can stand for all of them where a clause ends."""
+    return len(words) >= 2 and not set(words) <= _SMALL_WORDS
+
+
+def _tails(title: str, inner: list[str]) -> list[list[str]]:
+    """What is left of a longer title after a shorter one: of the whole, and of its short forms."""
+    form = normalize_title(title)
+    shapes = [_tokens(shape) for shape in (form, _BRACKETS.sub(" ", form), main_title(title))]
+    return [
+        tokens[n + len(inner) :]
+        for tokens in shapes
+        for n in range(len(tokens) - len(inner))
+        if tokens[n : n + len(inner)] == inner
+    ]
+
+
+def _may_go_on(words: Sequence[str], tail: Sequence[str], shared: int) -> bool:
+    """Whether words after a mention, the first ``shared`` in order, may be a longer title's."""
+    if shared >= 2 or not set(words[:shared]) <= _SMALL_WORDS:
+        return True
+    first = next((word for word in words[:2] if word not in _ARTICLES), "")
+    return first in tail and first not in _SMALL_WORDS
+
+
+def _tokens(folded: str) -> list[str]:
+    """Words; characters of scripts that write without spaces are one each."""
+    return _TOKEN.findall(folded)
+
+
+def _mention_ends(plain: str, form: str) -> Iterator[int]:
+    """Where each mention of a form ends."""
+    place = plain.find(form) if form else -1
+    while place >= 0:
+        end = place + len(form)
+        is_word = _joins(plain[max(place - 1, 0) : place], form[0]) or _joins(
+            form[-1], plain[end : end + 1]
+        )
+        if not is_word:
+            yield end
+        place = plain.find(form, place + 1 if is_word else end)
 
 
 def mask_titles(text: str, candidates: Sequence[str]) -> str:
@@ -214,16 +378,9 @@ def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
     """
     parts: list[str] = []
     start = 0
-    place = plain.find(form) if form else -1
-    while place >= 0:
-        end = place + len(form)
-        if _joins(plain[max(place - 1, 0) : place], form[0]) or _joins(
-            form[-1], plain[end : end + 1]
-        ):
-            place = plain.find(form, place + 1)
-            continue
-        parts.append(plain[start:place])
-        start, place = end, plain.find(form, end)
+    for end in _mention_ends(plain, form):
+        parts.append(plain[start : end - len(form)])
+        start = end
     return by.join([*parts, plain[start:]]), len(parts)
 
 

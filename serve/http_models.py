@@ -6,9 +6,10 @@ An answer whose sides name no candidate is still an answer: status 200, ``item``
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
@@ -66,14 +67,31 @@ class HttpModel(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
+def _check_whole(text: str) -> str:
+    """The text, unless it holds half of a surrogate pair, which no answer could spell."""
+    half = next((c for c in text if "\ud800" <= c <= "\udfff"), None)
+    if half is not None:
+        raise PydanticCustomError(
+            "half_character",
+            "found half of a character ({code}), as in a text that was cut within an emoji; "
+            "expected whole characters; cut the text elsewhere",
+            {"code": f"U+{ord(half):04X}"},
+        )
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_whole)]
+"""Text that can be sent back."""
+
+
 class RecommendRequest(HttpModel):
     """A request for a recommendation."""
 
-    domain: str | None = Field(default=None, max_length=200)
+    domain: Text | None = Field(default=None, max_length=200)
     """What the prompt calls the shop. Unset: the shop that the model was trained on."""
-    history: list[str] = Field(min_length=1, max_length=MAX_HISTORY)
+    history: list[Text] = Field(min_length=1, max_length=MAX_HISTORY)
     """Titles of the user's purchases, oldest first. If not all fit, the oldest are left out."""
-    candidates: list[str] = Field(min_length=2)
+    candidates: list[Text] = Field(min_length=2)
     """Titles to choose from, all different."""
     mode: Mode = "fused"
     """fused: both sides and their fusion; any other value: one chain alone."""

@@ -16,12 +16,11 @@ from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
-from msrrec.reasoning.parsing import parse_answer, split_completion
-from msrrec.reasoning.thinking import split_thinking
+from msrrec.reasoning.parsing import split_completion
+from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry
-from msrrec.synthesis.pruning import judge
 from msrrec.synthesis.synthesize import first_answers, synthesize
 
 Prompt = Literal["chain", "plain"]
@@ -107,14 +106,5 @@ def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | Non
 
 
 def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
-    """The 0-based candidate that a completion names.
-
-    It is read after the end of the reasoning, else from the chain's last step, else from the last
-    line.
-    """
-    lines = split_thinking(record.text).speech.strip().splitlines()
-    answer = split_completion(record.text).answer
-    if answer or not lines:
-        return parse_answer(answer, candidates) if answer else None
-    index = judge(record, candidates, target=-1).index
-    return parse_answer(lines[-1], candidates) if index is None else index
+    """The 0-based candidate that a completion names, by the reading rule for all systems."""
+    return read_strict(record.text, candidates)

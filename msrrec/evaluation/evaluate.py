@@ -4,7 +4,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
@@ -37,6 +37,7 @@ from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode, Recommender, sides_of
 from msrrec.models import ModelSource, locate_model
 from msrrec.reasoning.prompts import Side
+from msrrec.reasoning.reading import read_lenient
 from msrrec.schema import Example
 from msrrec.stage import Summary
 
@@ -110,6 +111,7 @@ def evaluate(
         refused=refused,
         samples=[p for p in run.predictions if p.sample],
         details=_details(run, dataset, model, refused, gate),
+        lenient=_lenient(run, dataset),
     )
     summary = write_evaluation(evaluation, dataset, out, config)
     journal.delete()
@@ -183,6 +185,21 @@ def _chosen(variant: Mode, run: _Run) -> list[Prediction]:
         seed = seeds.get((example.example_id, output.side), 0)
         chosen.append(Prediction(example.example_id, output, seed))
     return chosen
+
+
+def _lenient(run: _Run, dataset: Dataset) -> dict[str, list[int | None]]:
+    """What each variant chooses where its sides are read leniently."""
+    outputs: list[Outputs] = [
+        {
+            side: replace(output, index=read_lenient(output.text, dataset.titles(e.candidates)))
+            for side, output in both.items()
+        }
+        for e, both in zip(run.examples, run.outputs, strict=True)
+    ]
+    return {
+        variant: [Recommender.decide(variant, both).index for both in outputs]
+        for variant in run.decisions
+    }
 
 
 def _details(

@@ -1,6 +1,7 @@
 """Typed results of an evaluation: ``report/metrics.json`` and ``report/reasoning.json``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from pydantic import Field, JsonValue
@@ -11,12 +12,13 @@ from msrrec.config.inference import InferenceConfig
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
-from msrrec.metrics.ranking import RankMetrics
+from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
 from msrrec.metrics.statistics import Paired, Share
 from msrrec.reasoning.prompts import Side
 from msrrec.stage import Summary
+from msrrec.titles import Rung
 
 
 class DatasetId(Result):
@@ -47,10 +49,15 @@ class VariantResult(RankMetrics):
     Attributes:
         reasoning: Figures of the outputs that have a chain; None if none has.
         outputs_hash: Hash of all outputs and choices.
+        lenient: Metrics of the same outputs under ``read_lenient``; None of a system that scores.
+        rungs: Number of users by how their answer names a candidate, see ``read_title``; empty of a
+            system that scores. The text of a fused answer is the chosen side's.
     """
 
     reasoning: ReasoningMetrics | None
     outputs_hash: str
+    lenient: LenientMetrics | None = None
+    rungs: Mapping[Rung, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -257,7 +264,7 @@ class EvaluationResult(Document, Details):
     FILE: ClassVar[str] = "report/metrics.json"
     KIND: ClassVar[str] = "msrrec-evaluation"
     WHAT: ClassVar[str] = "an evaluation"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "msrrec evaluate"
 
     system: SystemId

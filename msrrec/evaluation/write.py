@@ -6,8 +6,9 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 from msrrec import storage
 from msrrec.baselines.popularity import count_buyers
@@ -28,10 +29,13 @@ from msrrec.evaluation.results import (
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.predictions import Prediction, write_predictions
 from msrrec.metrics import ranking
+from msrrec.metrics.ranking import LenientMetrics
 from msrrec.metrics.reasoning import reasoning_metrics
 from msrrec.metrics.statistics import Share, mcnemar
+from msrrec.reasoning.reading import read_lenient, read_rung
 from msrrec.schema import Example
 from msrrec.stage import SCORE, Summary
+from msrrec.titles import Rung
 
 _NAMES = ("predictions", "report", SCORE.place, storage.RECORD)
 """Names in an evaluation's folder."""
@@ -53,6 +57,8 @@ class Evaluation:
         refused: Every sample that was refused.
         samples: Predictions beyond the first of a side.
         details: Parts that only some kinds of systems have.
+        lenient: 0-based candidates of variants whose lenient reading needs more than the text of
+            their predictions, one per example.
     """
 
     system: SystemId
@@ -61,6 +67,7 @@ class Evaluation:
     refused: Sequence[Refused] = ()
     samples: Sequence[Prediction] = ()
     details: Details = field(default_factory=Details)
+    lenient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
 
 
 def write_evaluation(
@@ -130,8 +137,39 @@ def _paired(variants: Mapping[str, VariantResult]) -> tuple[VariantPair, ...]:
 def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, VariantResult]:
     buyers = count_buyers(training_purchases(dataset))
     return {
-        variant: _variant(evaluation.examples, predictions, dataset, buyers)
+        variant: replace(
+            _variant(evaluation.examples, predictions, dataset, buyers),
+            **_read_texts(evaluation, variant, dataset),
+        )
         for variant, predictions in evaluation.predictions.items()
+    }
+
+
+class _TextFigures(TypedDict, total=False):
+    lenient: LenientMetrics
+    rungs: Mapping[Rung, int]
+
+
+def _read_texts(evaluation: Evaluation, variant: str, dataset: Dataset) -> _TextFigures:
+    """What the texts of a variant say by other readings; nothing where choices are scored."""
+    examples, predictions = evaluation.examples, evaluation.predictions[variant]
+    if any(prediction.candidate_scores is not None for prediction in predictions):
+        return {}
+    pairs = [
+        (p.output.text, dataset.titles(e.candidates))
+        for e, p in zip(examples, predictions, strict=True)
+    ]
+    found = evaluation.lenient.get(variant)
+    if found is None:
+        found = [read_lenient(text, titles) for text, titles in pairs]
+    choices = [
+        None if index is None else e.candidates[index]
+        for e, index in zip(examples, found, strict=True)
+    ]
+    rungs = Counter(read_rung(text, titles) for text, titles in pairs)
+    return {
+        "lenient": ranking.lenient_metrics(examples, choices),
+        "rungs": dict(sorted(rungs.items())),
     }
 
 

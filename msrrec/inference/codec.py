@@ -11,9 +11,10 @@ from typing import Any
 from msrrec.config import AnswerFormat
 from msrrec.engines.base import Generation
 from msrrec.inference.fusion import SideOutput
-from msrrec.inference.perplexity import perplexity
-from msrrec.reasoning.parsing import parse_answer, split_output
+from msrrec.inference.perplexity import are_numbers, perplexity
+from msrrec.reasoning.parsing import split_output
 from msrrec.reasoning.prompts import OUTPUT_PREFIX, Side, render_answer
+from msrrec.reasoning.reading import read_strict
 from msrrec.titles import REASONING_END
 
 
@@ -39,14 +40,19 @@ def read_generation(
         exact_format: The format of the answers that the output was constrained to; None if it was
             free. An answer that equals one of them is that candidate, even if it could be read
             otherwise.
+
+    An output with a log-probability that is not a number is invalid, as its perplexity can't be
+    compared with another's.
     """
     ids = list(generation.token_ids)
     written = str(tokenizer.decode(ids, skip_special_tokens=True))
     text = OUTPUT_PREFIX + written
     output = split_output(text)
     index = _find_exact(output.answer, candidates, exact_format) if exact_format else None
-    if index is None and output.answer:
-        index = parse_answer(output.answer, candidates)
+    if index is None:
+        index = read_strict(text, candidates)
+    if not are_numbers(generation.token_logprobs):
+        return SideOutput(side, text, output.reasoning, None, None, len(ids))
     scored = generation.token_logprobs[: len(reasoning_ids(tokenizer, generation))]
     return SideOutput(
         side=side,

@@ -38,8 +38,8 @@ class SideOutput:
 
     @property
     def is_valid(self) -> bool:
-        """Whether exactly one candidate is recommended."""
-        return self.index is not None
+        """Whether exactly one candidate is recommended, with a perplexity that is a number."""
+        return self.index is not None and not math.isnan(self.perplexity or 0.0)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,11 @@ import math
 from collections.abc import Sequence
 
 
+def are_numbers(token_logprobs: Sequence[float]) -> bool:
+    """Whether no log-probability is NaN or positive infinity, which only a broken engine gives."""
+    return all(value < math.inf for value in token_logprobs)
+
+
 def perplexity(token_logprobs: Sequence[float]) -> float:
     """exp(-mean) of natural log-probabilities, at least 1; lower means more certain.
 

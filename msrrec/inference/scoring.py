@@ -13,7 +13,7 @@ from typing import Any
 
 from msrrec.config import AnswerFormat
 from msrrec.engines.base import Engine, Generation, GenerationRequest
-from msrrec.inference.perplexity import perplexity
+from msrrec.inference.perplexity import are_numbers, perplexity
 from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice
 from msrrec.reasoning.prompts import OUTPUT_PREFIX
 
@@ -29,10 +29,12 @@ class GeneratedReasoning:
 
 def candidate_logprobs(
     engine: Engine, generated: Sequence[GeneratedReasoning], answer_format: AnswerFormat
-) -> list[tuple[float, ...]]:
+) -> list[tuple[float, ...] | None]:
     """Log-likelihood of each candidate's answer, end token included, after each reasoning.
 
     A reasoning that leaves no room for the answers is cut at its end.
+
+    None for a reasoning where one of them is not a number.
     """
     requests: list[GenerationRequest] = []
     for one in generated:
@@ -42,20 +44,26 @@ def candidate_logprobs(
         prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)
         requests += [dictate(prompt, answer) for answer in choice.answers]
     scores = map(_log_likelihood, engine.generate(requests))
-    return [tuple(islice(scores, len(one.query.candidates))) for one in generated]
+    found = [tuple(islice(scores, len(one.query.candidates))) for one in generated]
+    return [values if are_numbers(values) else None for values in found]
 
 
 def unconditional_perplexities(
     engine: Engine, generated: Sequence[GeneratedReasoning]
 ) -> list[float | None]:
-    """Perplexity of each reasoning without its prompt; None if there is no reasoning."""
+    """Perplexity of each reasoning without its prompt; None without a reasoning or a number."""
     beginning = _encode_beginning(engine.tokenizer)
     requests = [dictate(beginning, one.reasoning_ids) for one in generated if one.reasoning_ids]
     generations = iter(engine.generate(requests))
     return [
-        perplexity(next(generations).token_logprobs) if one.reasoning_ids else None
-        for one in generated
+        _known_perplexity(next(generations)) if one.reasoning_ids else None for one in generated
     ]
+
+
+def _known_perplexity(generation: Generation) -> float | None:
+    """None where a log-probability is no number."""
+    scores = generation.token_logprobs
+    return perplexity(scores) if are_numbers(scores) else None
 
 
 def _encode_beginning(tokenizer: Any) -> tuple[int, ...]:

@@ -99,6 +99,7 @@ class RankMetrics:
         hit_ratio: Hits over all users.
         valid_ratio: Valid choices over all users.
         hit_ratio_valid: Hits over users with a valid choice; None if there are none.
+        hit_ratio_fallback: Expected HitRatio@1 if a random candidate replaces each invalid choice.
         slots: Choices and hits by position in the candidate list.
         history_length: HitRatio@1 by length of the history.
         popularity: HitRatio@1 by number of training users of the target; None if not computed.
@@ -112,6 +113,7 @@ class RankMetrics:
     hit_ratio: Share
     valid_ratio: Share
     hit_ratio_valid: Share | None
+    hit_ratio_fallback: Share
     slots: Slots
     history_length: Groups
     popularity: Groups | None
@@ -157,6 +159,7 @@ def rank_metrics(
         hit_ratio=_known_share(sum(is_hit), len(examples)),
         valid_ratio=_known_share(num_valid, len(examples)),
         hit_ratio_valid=wilson(sum(is_hit), num_valid),
+        hit_ratio_fallback=_fallback(examples, choices),
         slots=_slots(examples, choices, is_hit),
         history_length=_groups(examples, is_hit, lambda e: len(e.history), _LENGTHS),
         popularity=None
@@ -164,6 +167,38 @@ def rank_metrics(
         else _groups(examples, is_hit, lambda e: buyers.get(e.target, 0), _BUYERS),
         ranking=None if scores is None else _full_ranking(examples, scores),
         hit_bits=pack_bits(is_hit),
+    )
+
+
+@dataclass(frozen=True)
+class LenientMetrics:
+    """HitRatio@1 and ValidRatio of the same outputs where they are read leniently."""
+
+    num_hits: int
+    num_valid: int
+    hit_ratio: Share
+    valid_ratio: Share
+
+
+def lenient_metrics(examples: Sequence[Example], choices: Sequence[str | None]) -> LenientMetrics:
+    """Counts and shares over all users; arguments as in ``rank_metrics``."""
+    num_hits = sum(hits(examples, choices))
+    num_valid = sum(choice is not None for choice in choices)
+    return LenientMetrics(
+        num_hits=num_hits,
+        num_valid=num_valid,
+        hit_ratio=_known_share(num_hits, len(examples)),
+        valid_ratio=_known_share(num_valid, len(examples)),
+    )
+
+
+def _fallback(examples: Sequence[Example], choices: Sequence[str | None]) -> Share:
+    """HitRatio@1 plus a user's chance of a random hit wherever the choice is invalid."""
+    return _mean(
+        [
+            1 / len(example.candidates) if choice is None else float(choice == example.target)
+            for example, choice in zip(examples, choices, strict=True)
+        ]
     )
 
 

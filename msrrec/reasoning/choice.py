@@ -13,6 +13,7 @@ from msrrec.titles import (
     fold_text,
     match_short_title,
     match_title,
+    meant_by,
     normalize_title,
     strip_number,
 )
@@ -73,8 +74,8 @@ def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
         if index is not None:
             return index
     found = find_titles(step, candidates, short=True)
-    begun = [i for i in found if _begins_with(step, candidates[i])]
-    ended = [i for i in begun if _begins_with(step, candidates[i], r"\W*[.:;,!?()–—\-\"'”*]")]
+    begun = [i for i in found if _begins_with(step, i, candidates)]
+    ended = [i for i in begun if _begins_with(step, i, candidates, r"\W*[.:;,!?()\-\"'*]")]
     quoted = _named_alone(step, candidates)
     recommended = _recommended(step, candidates)
     for indices in (ended, quoted, recommended, begun, found):
@@ -92,13 +93,30 @@ def _named_alone(step: str, candidates: Sequence[str]) -> list[int]:
     """Candidates whose full or short title stands alone: labelled, quoted or in bold."""
     heads = [line[:_HEAD_CHARS] for line in step.splitlines()]
     labels = [(line, label) for line in heads if (label := _NAMING_LABEL.match(line))]
-    forms = [line[label.end() :] for line, label in labels]
-    forms += [next(filter(None, match.groups())) for match in _QUOTED.finditer(step)]
+    forms = [(line[label.end() :], "") for line, label in labels]
+    forms += [
+        (next(filter(None, match.groups())), step[match.end() :][:_HEAD_CHARS])
+        for match in _QUOTED.finditer(step)
+    ]
     forms = list(dict.fromkeys(forms))[:_MAX_NAMES]
-    forms += [re.split(r"\s[-–—]\s|[:.]\s", form, maxsplit=1)[0] for form in (*forms, *heads[:1])]
-    found = {match_title(form, candidates) for form in forms} - {None}
-    found = found or {match_short_title(form, candidates) for form in forms} - {None}
-    return [index for index in found if index is not None]
+    forms += [_cut_form(form) for form, _ in (*forms, *((head, "") for head in heads[:1]))]
+    found = {i for form, after in forms for i in _named_by(form, after, candidates)}
+    if not found:
+        short = (match_short_title(form, candidates) for form, _ in forms)
+        found = {index for index in short if index is not None}
+    return sorted(found)
+
+
+def _cut_form(form: str) -> tuple[str, str]:
+    """What stands before a dash, a colon or a full stop, and the rest."""
+    head, *rest = re.split(r"(\s[-–—]\s|[:.]\s)", form, maxsplit=1)
+    return head, "".join(rest)
+
+
+def _named_by(form: str, after: str, candidates: Sequence[str]) -> set[int]:
+    """The candidates that a text which is a title may mean, by what stands after it."""
+    index = match_title(form, candidates)
+    return set() if index is None else meant_by(index, fold_text(after), candidates)
 
 
 def _recommended(step: str, candidates: Sequence[str]) -> list[int]:
@@ -111,7 +129,11 @@ def _recommended(step: str, candidates: Sequence[str]) -> list[int]:
     return sorted(found)
 
 
-def _begins_with(step: str, candidate: str, then: str = r"(?!\w)") -> bool:
-    """Whether the step's first words are the candidate's title, followed by a pattern."""
-    title = re.escape(normalize_title(candidate))
-    return bool(re.match(rf"\W*{title}{then}", fold_text(strip_number(step))))
+def _begins_with(step: str, index: int, candidates: Sequence[str], then: str = r"(?!\w)") -> bool:
+    """Whether the step's first words are a candidate's title, followed by a pattern.
+
+    Not where they may be another's that goes on.
+    """
+    plain = fold_text(strip_number(step))
+    begun = re.match(rf"\W*{re.escape(normalize_title(candidates[index]))}(?={then})", plain)
+    return bool(begun and meant_by(index, plain[begun.end() :], candidates) == {index})

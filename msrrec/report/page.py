@@ -15,6 +15,7 @@ from msrrec.report.paper import DATASETS, build_tables
 from msrrec.report.plots import axis_top, histogram, sweep_figure
 from msrrec.report.results import ReportResult, SweepResult
 from msrrec.report.rows import build_table
+from msrrec.report.table import READINGS
 from msrrec.report.views import (
     build_study,
     show_cases,
@@ -26,7 +27,16 @@ from msrrec.stage import Summary
 
 PAGE = "report/index.html"
 
-_SUMMARY = {"label", "variant", "num_users", "hit_ratio", "valid_ratio", "paired"}
+_SUMMARY = {
+    "label",
+    "variant",
+    "num_users",
+    "hit_ratio",
+    "valid_ratio",
+    "hit_ratio_fallback",
+    "lenient",
+    "paired",
+}
 """Fields of each row that the command prints; results.json has all of them."""
 
 
@@ -94,6 +104,7 @@ def build_report(
     page = render_page(
         "report/report.html",
         rows=rows,
+        readings=READINGS,
         failures=failures or {},
         headline=table.headline.shown,
         main=main.result,

@@ -7,7 +7,7 @@ from msrrec.evaluation.consistency import ChangedChoices
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.results import RuleResult
 from msrrec.evaluation.systems import SystemId
-from msrrec.metrics.ranking import FullRanking
+from msrrec.metrics.ranking import FullRanking, LenientMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.statistics import Paired, Share
 
@@ -46,6 +46,9 @@ class SystemRow(Result):
     hit_ratio: Share
     valid_ratio: Share
     hit_ratio_valid: Share | None
+    hit_ratio_fallback: Share | None = None
+    """With a random candidate in place of an invalid choice."""
+    lenient: LenientMetrics | None = None
     ranking: FullRanking | None = None
     reasoning: ReasoningMetrics | None = None
     meteor: Share | None = None
@@ -81,7 +84,7 @@ class ReportResult(Document):
     FILE: ClassVar[str] = "report/results.json"
     KIND: ClassVar[str] = "msrrec-report"
     WHAT: ClassVar[str] = "a report"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "msrrec report"
 
     systems: tuple[SystemRow, ...]

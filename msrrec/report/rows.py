@@ -69,6 +69,8 @@ def _row(evaluated: Evaluated, name: str) -> Row:
         hit_ratio=found.hit_ratio,
         valid_ratio=found.valid_ratio,
         hit_ratio_valid=found.hit_ratio_valid,
+        hit_ratio_fallback=found.hit_ratio_fallback,
+        lenient=found.lenient,
         ranking=found.ranking,
         reasoning=found.reasoning,
         meteor=_score(evaluated, name, "meteor"),

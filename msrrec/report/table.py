@@ -34,6 +34,16 @@ class Origin:
     commands: Sequence[str]
 
 
+READINGS = (
+    "Every system is read by one rule. Strict: the answer's first line is a candidate's title, "
+    "with or without its list number; an output that does not end its reasoning is invalid. With "
+    "fallback: a random candidate in place of an invalid answer, as expected. Lenient, as LLaRA "
+    "counts: just one candidate is a substring of that line, or of the recommending step where the "
+    "reasoning does not end; systems that score have no text to read."
+)
+"""How the columns of a table were read."""
+
+
 def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFacts]) -> str:
     """The table as Markdown.
 
@@ -46,8 +56,9 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
     lines = [
         f"# Systems on {_cell(dataset.domain)}",
         "",
-        "| system | HitRatio@1 | ValidRatio | MRR | difference | p (Holm) |",
-        "|---|---|---|---|---|---|",
+        "| system | HitRatio@1 | ValidRatio | with fallback | lenient HitRatio@1 "
+        "| lenient ValidRatio | MRR | difference | p (Holm) |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(_line(row) for row in report.systems),
         *(_failed(name, s, dataset.path) for name, s in report.failures.items()),
         "",
@@ -55,6 +66,8 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
         "ties. Difference: HitRatio@1 of the reference row (–) minus that of this row, on the "
         "same users; exact McNemar tests, corrected over all rows, alone decide whether a "
         "difference is reported.",
+        "",
+        READINGS,
         "",
         *(f"- {_cell(finding)}" for finding in report.findings),
         *(f"- Check failed: {_cell(warning)}" for warning in report.warnings),
@@ -94,11 +107,14 @@ def _join(values: Iterable[object]) -> str:
 
 
 def _line(row: SystemRow) -> str:
-    paired, ranking = row.paired, row.ranking
+    paired, ranking, lenient = row.paired, row.ranking, row.lenient
     cells = (
         _cell(row.label),
         _interval(row.hit_ratio),
         _interval(row.valid_ratio),
+        _interval(row.hit_ratio_fallback),
+        _interval(lenient.hit_ratio if lenient else None),
+        _interval(lenient.valid_ratio if lenient else None),
         _interval(ranking.mrr if ranking else None),
         f"{paired.difference:+.4f} [{paired.low:+.3f}, {paired.high:+.3f}]" if paired else "–",
         format_p(paired.p_adjusted).removeprefix("p ").removeprefix("= ") if paired else "–",
@@ -107,7 +123,7 @@ def _line(row: SystemRow) -> str:
 
 
 def _failed(name: str, sentence: str, path: str) -> str:
-    return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | |"
+    return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | | | | |"
 
 
 def _interval(share: Share | None) -> str:

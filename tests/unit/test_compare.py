@@ -19,6 +19,8 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation import evaluate as evaluation
+from msrrec.reasoning.prompts import STEPS
+from msrrec.reasoning.reading import read_strict
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
 from msrrec.synthesis.journal import JournalEntry, Sampling
@@ -373,3 +375,38 @@ def test_a_local_teachers_row_follows_from_its_engine(folder: Path) -> None:
 )
 def test_a_teachers_choice_is_its_answer_or_its_last_line(text: str, index: int | None) -> None:
     assert read_choice(record("e", text), ["Red", "Blue"]) == index
+
+
+CHAIN = "".join(f"Step {n}. {name}: x\n" for n, name in enumerate(STEPS["full"][:4], 1))
+
+
+def test_an_output_without_an_end_marker_is_read_alike_in_every_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset.load(str(folder / "dataset"))
+    text = f"[reasoning_start]\n{CHAIN}Step 5. Recommendation: I take **Right {NASTY}** now."
+
+    class Writes:
+        def fit(self, dataset: Dataset, folder: str) -> dict[str, Any]:
+            return {}
+
+        def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
+            return [
+                WrittenChoice(text, read_strict(text, dataset.titles(e.candidates)), 2)
+                for e in examples
+            ]
+
+    answers = {e.example_id: record(e.example_id, text) for e in dataset.examples("test")}
+    monkeypatch.setattr(evaluation, "build_baseline", lambda *_: Writes())
+    monkeypatch.setattr(teacher, "synthesize", lambda *_: {"calls": 1})
+    monkeypatch.setattr(teacher, "first_answers", lambda *_: answers)
+    shared = Run(dataset, str(folder / "out"), RunConfig())
+    rows = compare(["tallrec-gen", "teacher"], shared, contextlib.nullcontext)["systems"]
+    first, second = (
+        (row["valid_ratio"], row["hit_ratio"], row["hit_ratio_fallback"], row["lenient"])
+        for row in rows
+    )
+    assert first == second
+    assert first[0]["value"] == first[1]["value"] == 0
+    assert first[2]["value"] == pytest.approx(1 / 3)  # one of three candidates at random
+    assert first[3]["num_valid"] == first[3]["num_hits"] == NUM_USERS

@@ -162,3 +162,16 @@ def test_reasoning_tokens_are_those_before_the_first_marker(before: str, after: 
 def test_no_output_of_a_model_raises(text: str) -> None:
     output = read_generation(CharTokenizer(), "user", CANDIDATES, generation(text))
     assert output.index in {None, 0, 1, 2}
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_an_output_with_a_log_probability_that_is_no_number_is_invalid(broken: float) -> None:
+    ids = tuple(map(ord, "Why\n[reasoning_end]\n(1) Red Lamp"))
+    sound = (-0.5,) * len(ids)
+    for place in (0, len(ids) - 1):  # in the reasoning, in the answer
+        scores = (*sound[:place], broken, *sound[place + 1 :])
+        output = read_generation(CharTokenizer(), "user", CANDIDATES, Generation(ids, scores, ""))
+        assert (output.index, output.perplexity, output.perplexity_output) == (None, None, None)
+        assert (output.reasoning, output.num_tokens) == ("Why", len(ids))
+    output = read_generation(CharTokenizer(), "user", CANDIDATES, Generation(ids, sound, ""))
+    assert output.index == 0

@@ -74,3 +74,12 @@ def test_likelihoods_become_shares_of_their_sum() -> None:
     scored = replace(side("user", 0), candidate_logprobs=(-1000.0, -1000.0 + math.log(3)))
     assert candidate_probabilities(scored) == pytest.approx((0.25, 0.75))
     assert candidate_probabilities(side("user", 0)) == ()
+
+
+def test_a_side_whose_perplexity_is_no_number_is_invalid() -> None:
+    good, bad = side("user", 1, 2.0), side("item", 2, float("nan"))
+    assert not bad.is_valid
+    for one, other in ((good, bad), (bad, good)):
+        found = fuse(one, other)
+        assert (found.index, found.side, found.agreement) == (1, "user", "one_valid")
+    assert fuse(bad, bad).agreement == "none_valid"

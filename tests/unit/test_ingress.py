@@ -1,7 +1,9 @@
 """The HTTP API over engines of the test's own, without Ray: every status, and what is behind it."""
 
 import asyncio
+import json
 import math
+from typing import Any
 
 import httpx
 import pytest
@@ -103,6 +105,43 @@ def test_what_is_not_a_request_is_refused_with_the_field_named(
     assert response.status_code == 422
     assert (error_of(response)["type"], error_of(response)["field"]) == ("invalid_request", field)
     assert world.user.requests == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"candidates": ["Lens", "Rope \ud83d"]}, "candidates[1]"),
+        ({"history": ["\ude00 Camera"]}, "history[0]"),
+        ({"domain": "Shop \ud83d"}, "domain"),
+        ({"\ud83d": 1}, "body"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_character_is_refused_with_the_field_named(
+    world: World, changes: dict[str, Any], field: str, stream: bool
+) -> None:
+    # as JSON.stringify writes a title that slice cut within an emoji
+    body = json.dumps({**BODY, "stream": stream, **changes})
+    response = world.call("POST", ASK, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    assert error_of(response)["field"] == field
+    whole = json.dumps({**BODY, "candidates": ["Lens", "Rope \U0001f600"]})
+    response = world.call("POST", ASK, content=whole, headers={"Content-Type": "application/json"})
+    assert response.json()["item"] == "Rope \U0001f600"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_that_are_no_numbers_make_their_side_invalid(
+    world: World, stream: bool
+) -> None:
+    world.user.logprob = math.nan
+    response = world.ask(stream=stream)
+    assert response.status_code == 200
+    assert "NaN" not in response.text
+    answer = events_of(response)[-1][1] if stream else response.json()
+    assert (answer["side"], answer["agreement"]) == ("item", "one_valid")
+    assert not answer["sides"]["user"]["valid"]
+    assert answer["sides"]["user"]["perplexity"] is None
 
 
 def test_ten_thousand_candidates_are_refused_at_once(world: World) -> None:

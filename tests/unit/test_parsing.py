@@ -268,6 +268,35 @@ def test_a_shortened_title_counts_where_it_stands_for_one_candidate(step: str, i
     assert match_title(step, BOOKS) is None  # students are held to whole titles
 
 
+WARS = ["Star Wars", "Star Wars: Episode IV - A New Hope (1977)", "Heat"]
+READERS = ["Kindle", "Kindle Paperwhite Case", "Mug"]
+
+
+@pytest.mark.parametrize(
+    ("step", "titles", "index"),
+    [
+        ("Star Wars: Episode IV – A New Hope (1977)", WARS, 1),
+        ("Star Wars: Episode IV - A New Hope beats Heat", WARS, 1),
+        ("**Star Wars:** Episode IV – A New Hope", WARS, 1),
+        ("Recommendation: Star Wars – Episode IV", WARS, 1),
+        ('"Star Wars": a classic', WARS, 0),
+        ("Star Wars – it is a classic", WARS, 0),
+        ("Star Wars: Episode V", WARS, None),
+        ("Halo 3 ODST", ["Halo 3", "Halo 3: ODST"], 1),
+        ("**Halo 3** ODST", ["Halo 3", "Halo 3: ODST"], 1),
+        ("**Halo 3**. It is loud.", ["Halo 3", "Halo 3: ODST"], 0),
+        ("The Kindle case fits best.", READERS, None),
+        ("Kindle case – a good fit", READERS, None),
+        ("Kindle – a good fit", READERS, 0),
+    ],
+)
+def test_a_title_whose_longer_neighbours_words_go_on_is_not_the_shorter_one(
+    step: str, titles: list[str], index: int | None
+) -> None:
+    found = parse_recommendation(step, titles)
+    assert found == (ParseFailure("ambiguous", "2 candidates named") if index is None else index)
+
+
 @pytest.mark.parametrize("step", ["Jack Reacher", "Book", '"Jack Reacher"', "a killing floor plan"])
 def test_a_part_that_could_be_several_or_none_names_none(step: str) -> None:
     assert parse_recommendation(step, BOOKS) == ParseFailure("not_a_candidate")

@@ -10,6 +10,7 @@ from msrrec.metrics.ranking import (
     chance,
     hits,
     hr_at_k,
+    lenient_metrics,
     ndcg_at_k,
     pack_bits,
     rank_metrics,
@@ -34,6 +35,25 @@ def test_invalid_outputs_count_as_misses() -> None:
     assert metrics.hit_ratio.value == 0.25
     assert metrics.valid_ratio.value == 0.5
     assert metrics.hit_ratio_valid.value == 0.5
+
+
+def test_a_random_candidate_stands_in_for_invalid_outputs() -> None:
+    pairs = [*EXAMPLES, example("5", "a", ("a", "b"))]
+    share = rank_metrics(pairs, ["a", None, "b", None, None]).hit_ratio_fallback
+    # one hit, two of three candidates and one of two: (1 + 1/3 + 1/3 + 1/2) / 5
+    assert share.value == pytest.approx(13 / 30)
+    assert share.low < 13 / 30 < share.high
+    assert rank_metrics(EXAMPLES, ["a", "a", "b", "a"]).hit_ratio_fallback.value == 0.5
+    # of three candidates each: HitRatio@1 + (1 - ValidRatio) / 3
+    assert rank_metrics(EXAMPLES, ["a", None, "b", None]).hit_ratio_fallback.value == (
+        pytest.approx(0.25 + 0.5 / 3)
+    )
+
+
+def test_lenient_choices_are_counted_beside_the_strict_ones() -> None:
+    found = lenient_metrics(EXAMPLES, ["a", "b", None, "b"])
+    assert (found.num_hits, found.num_valid) == (2, 3)
+    assert (found.hit_ratio.value, found.valid_ratio.value) == (0.5, 0.75)
 
 
 def test_without_valid_outputs_the_ratio_among_them_is_undefined() -> None:

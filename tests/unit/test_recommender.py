@@ -1,8 +1,11 @@
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from msrrec.config import InferenceConfig
+from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.recommender import MODES, Recommender, sides_of
 from msrrec.reasoning.encoding import Query
@@ -150,3 +153,23 @@ def test_an_answer_to_the_letter_is_its_candidate_where_outputs_are_bound() -> N
         bound = recommender(engine, InferenceConfig(constrained=constrained))
         bound.answer_format = "title"
         assert bound.generate([query("a", *titles)], ("user",))[0]["user"].index == index
+
+
+def test_figures_that_are_no_numbers_are_missing() -> None:
+    class Broken(FakeEngine):
+        def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+            found = super().generate(requests)
+            return [
+                replace(one, token_logprobs=(math.nan,) * len(one.token_ids))
+                if one.end_logprob is not None
+                else one
+                for one in found
+            ]
+
+    config = InferenceConfig(
+        max_new_tokens=64, candidate_logprobs=True, unconditional_perplexity=True
+    )
+    (found,) = recommender(Broken(choose_by_side), config).generate([query("a")], ("user",))
+    output = found["user"]
+    assert output.index == 0
+    assert output.candidate_logprobs is output.perplexity_unconditional is None

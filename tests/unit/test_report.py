@@ -351,7 +351,7 @@ def test_figures_of_another_schema_version_are_refused_in_a_sentence(folder: Pat
     with pytest.raises(DataError) as error:
         report_folder(str(folder))
     assert str(error.value) == (
-        f"{file}: has schema version none; expected 1; run `msrrec evaluate` again with --overwrite"
+        f"{file}: has schema version none; expected 2; run `msrrec evaluate` again with --overwrite"
     )
 
 

@@ -216,7 +216,7 @@ def test_another_schema_version_is_refused_with_what_to_run(
     document: Document, tmp_path: Path
 ) -> None:
     rewrite(tmp_path, document, schema_version=99)
-    words = f"has schema version 99; expected 1; run `{document.MADE_BY}` again"
+    words = f"has schema version 99; expected {document.VERSION}; run `{document.MADE_BY}` again"
     with pytest.raises(DataError, match=words):
         type(document).load(str(tmp_path))
 

@@ -8,11 +8,14 @@ from msrrec.titles import (
     MAX_TITLE_CHARS,
     REASONING_END,
     REASONING_START,
+    STRICT_RUNGS,
+    TitleMatch,
     clean_title,
     find_titles,
     mask_titles,
     match_title,
     normalize_title,
+    read_title,
 )
 
 PIECES = st.sampled_from(
@@ -128,3 +131,66 @@ def test_a_titles_own_punctuation_does_not_tell_candidates_apart() -> None:
     candidates = ["Lamp (Red)", "Lamp [New]", "Lamp: " + "very " * 60 + "long", "Plain Lamp"]
     masks = {mask_titles(f"We take {clean_title(title)} now", candidates) for title in candidates}
     assert masks == {"we take [item] now"}
+
+
+FILMS = ["Star Wars", "Star Wars: Episode IV - A New Hope (1977)", "Heat"]
+GAMES = ["Halo 3", "Halo 3: ODST", "Tetris"]
+READERS = ["Kindle", "Kindle Paperwhite Case", "Mug"]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "text", "index", "rung"),
+    [
+        (FILMS, "Star Wars: Episode IV – A New Hope (1977)", 1, "exact"),
+        (FILMS, "(2) Star Wars: Episode IV – A New Hope (1977)", 1, "numbered"),
+        (FILMS, "(2)", 1, "number"),
+        (FILMS, "Star Wars: Episode IV - A New Hope", 1, "mention"),  # without the year
+        (FILMS, "Star Wars: Episode IV", 1, "mention"),  # its words go on to the end
+        (FILMS, "I take Star Wars, Episode IV – A New Hope, as it is bold", 1, "mention"),
+        (FILMS, "Star Wars", 0, "exact"),
+        (FILMS, "I take Star Wars because it is bold", 0, "mention"),
+        (FILMS, "Star Wars. Episode one is dull", 0, "mention"),  # another sentence
+        (FILMS, "Star Wars: Episode V", None, "ambiguous"),  # neither film
+        (FILMS, "Star Wars: A New Hope", None, "ambiguous"),
+        (FILMS, "Star Wars or Heat", None, "ambiguous"),
+        (FILMS, "Alien", None, "none"),
+        (FILMS, "(4)", None, "none"),  # of three
+        (GAMES, "Halo 3 ODST", 1, "mention"),
+        (GAMES, "I take Halo 3 (ODST) here", 1, "mention"),
+        (GAMES, "Halo 3 is best", 0, "mention"),
+        (GAMES, "Halo 3: ODST, not Halo 3", None, "ambiguous"),
+        (READERS, "The Kindle case…", None, "ambiguous"),
+        (READERS, "the Kindle Paperwhite is light", None, "ambiguous"),  # the reader or its case
+        (READERS, "the Kindle Paperwhite case is light", 1, "mention"),
+        (READERS, "the Kindle for its screen", 0, "mention"),
+        (["三体", "三体全集", "Mug"], "推荐三体全集因为好", 1, "mention"),
+        (["三体", "三体 全集", "Mug"], "推荐三体全集因为好", 1, "mention"),
+        (["Lamp", "Lamp Red", "Lamp Red Large Oak"], "Lamp, red large one", None, "ambiguous"),
+    ],
+)
+def test_the_longest_title_whose_words_follow_is_meant(
+    candidates: list[str], text: str, index: int | None, rung: str
+) -> None:
+    assert read_title(text, candidates) == TitleMatch(index, rung)  # type: ignore[arg-type]
+    expected = index if rung in STRICT_RUNGS else None
+    assert match_title(text, candidates) == expected
+
+
+@pytest.mark.parametrize("dash", list("-\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"))
+def test_dashes_of_every_kind_are_one(dash: str) -> None:
+    assert match_title(f"spider{dash}man 2", ["Spider\u2011Man 2", "Spider Man 2"]) == 0
+    assert find_titles(f"I take Spider{dash}Man 2.", ["Spider\u2013Man 2", "Mug"]) == [0]
+    assert normalize_title(f"A {dash} B") == "a - b"
+
+
+@pytest.mark.parametrize("inches", ['"', "\u2033", "\u2032\u2032", "''", "\u201d", "\uff02", "’’"])
+def test_primes_and_quotes_of_every_kind_are_one(inches: str) -> None:
+    assert match_title(f"24{inches} Stand", ["24\u2033 Stand", "24 Stand", "24' Stand"]) == 0
+    assert find_titles(f"We take the 24{inches} stand.", ['24" Stand', "Mug"]) == [0]
+    assert match_title("O\u2032Neill Cap", ["O’Neill Cap", "ONeill Cap"]) == 0
+    assert match_title("6\u2032 rope", ["6' Rope", '6" Rope']) == 0  # feet are no inches
+
+
+def test_what_can_not_be_seen_in_prose_hides_no_title() -> None:
+    assert find_titles("We take the Red\u200b La\u00admp.", ["Red Lamp", "Mug"]) == [0]
+    assert mask_titles("a Red\x00Lamp", ["Red Lamp"]) == "a redlamp"

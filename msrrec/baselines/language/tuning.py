@@ -13,7 +13,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.models import ModelSource, locate_base
 from msrrec.reasoning.encoding import Query, encode_text
-from msrrec.reasoning.parsing import parse_answer
+from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
 from msrrec.titles import clean_title
 from msrrec.training.checkpoint import read_metrics, steps_of
@@ -165,7 +165,7 @@ class TitleTuned(Tuned):
     def _read(self, example: Example, ids: Sequence[float]) -> WrittenChoice:
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         shown = list(map(self.show, self.query(example).candidates))
-        return WrittenChoice(text, parse_answer(text, shown), len(ids))
+        return WrittenChoice(text, read_strict(text, shown), len(ids))
 
 
 @contextlib.contextmanager
