@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,13 @@ class Cluster:
             *(str(self.bin / "ray"), "job", "submit", f"--address={self.url}"),
             *("--working-dir", str(ROOT), "--", sys.executable, "-m", *arguments),
         ]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        deadline = time.monotonic() + 900
+        while True:
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True)
+            log = done.stdout + done.stderr
+            if "No available agent" not in log or time.monotonic() > deadline:
+                return done.returncode, log
+            time.sleep(2)  # on a busy machine the head takes jobs some time after it has started
 
 
 @pytest.fixture(scope="module")
