@@ -145,15 +145,8 @@ def run(code: str, home: Path, endpoint: str, **more: str) -> subprocess.Complet
     """Python in a process of its own, as the hub's library reads its environment once."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     environment = {**keep, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, **more}
-    return subprocess.run(
-        [sys.executable, *code.split("\n", 1)]
-        if code.startswith("-m")
-        else [sys.executable, "-c", code],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
 def ask(name: str, home: Path, endpoint: str, **more: str) -> str:
