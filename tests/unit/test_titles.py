@@ -163,6 +163,8 @@ READERS = ["Kindle", "Kindle Paperwhite Case", "Mug"]
         (READERS, "the Kindle Paperwhite is light", None, "ambiguous"),  # the reader or its case
         (READERS, "the Kindle Paperwhite case is light", 1, "mention"),
         (READERS, "the Kindle for its screen", 0, "mention"),
+        (["Emma", "Emma and the Vampires"], "Emma and the Werewolves", None, "ambiguous"),
+        (["Emma", "Emma and the Vampires"], "Emma and I agree", 0, "mention"),
         (["三体", "三体全集", "Mug"], "推荐三体全集因为好", 1, "mention"),
         (["三体", "三体 全集", "Mug"], "推荐三体全集因为好", 1, "mention"),
         (["Lamp", "Lamp Red", "Lamp Red Large Oak"], "Lamp, red large one", None, "ambiguous"),
