@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from msrrec.config import load_config
-from msrrec.errors import ConfigError, EngineError, ModelError
+from msrrec.errors import ConfigError, ModelError
 from msrrec.models import ModelSource
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -87,15 +89,17 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_starts(tmp_path: P
         pass
 
 
-def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_taken_port_is_refused_before_anything_starts(embedded_source: ModelSource) -> None:
     from serve.app import running
 
-    (tmp_path / "config.json").write_text("{}")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         config = load_config(None, [f"serve.port={taken.getsockname()[1]}"])
-        with pytest.raises(ConfigError, match=r"serve\.port"), running(str(tmp_path), config):
+        with (
+            pytest.raises(ConfigError, match=r"serve\.port"),
+            running(embedded_source.path, config),
+        ):
             pass
 
 
@@ -103,8 +107,9 @@ def test_weights_that_can_t_be_read_end_in_one_sentence(tmp_path: Path) -> None:
     from serve.app import running
 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    save_file({"of.another.model": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
     config = load_config(None, ["serve.port=0", "serve.share_engine=true"])
-    with pytest.raises(EngineError) as caught, running(str(tmp_path), config):
+    with pytest.raises(ModelError) as caught, running(str(tmp_path), config):
         pass
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

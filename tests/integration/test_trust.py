@@ -118,4 +118,4 @@ def test_the_card_agrees_with_the_summary(dataset: Dataset, tmp_path: Path) -> N
     assert counts.pop("kept") == summary["valid"] == card["kept"]["kept"]
     assert counts == summary["pruned"]
     assert card["progress"][-1] == [summary["calls"], summary["valid"]]
-    assert "kept rate by category" in (tmp_path / "card.html").read_text().lower()
+    assert "share kept by category" in (tmp_path / "card.html").read_text().lower()
