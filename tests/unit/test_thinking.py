@@ -223,10 +223,9 @@ def test_of_two_whole_chains_the_last_is_read(chain: str) -> None:
     assert parse_completion(inline + again.strip()).chain == Chain(tuple("FGHIJ"))
 
 
-@pytest.mark.timeout(60)  # all take a second or two; one quadratic pattern takes minutes
+@pytest.mark.timeout(60)  # all take a second; one quadratic pattern takes minutes
 def test_hostile_texts_take_no_longer_than_their_length() -> None:
     half = ("<", "<details ", "<think", "<|channel|>a", "<w:", "here is my ")
     for trap in (*MARKS, *WRAPPERS, *half):
-        text = trap * (100_000 // len(trap))
+        text = "\n" + "*" * 40_000 + trap * (40_000 // len(trap))
         assert isinstance(split_thinking(text), Thinking)
-        assert isinstance(split_thinking("\n" + "*" * 100_000 + text), Thinking)
