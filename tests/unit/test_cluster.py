@@ -9,6 +9,13 @@ from msrrec.cluster import ray_session
 from msrrec.errors import EngineError
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of the same process may have left their Ray running, which would be used."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("no node\nof many"), OSError(28, "No space left on device")], ids=repr
 )
@@ -18,7 +25,6 @@ def test_a_ray_that_does_not_start_is_one_sentence(
     def fail(**_: Any) -> None:
         raise error
 
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", fail)
     with (
         pytest.raises(EngineError, match="Ray did not start on this machine") as caught,
