@@ -273,7 +273,43 @@ def marks(_: Path) -> bool:
 
 @case(16, "models that refuse max_tokens or a temperature")
 def parameters(_: Path) -> bool:
-    return "extra_body" in EndpointConfig.model_fields
+    import asyncio
+
+    from fastapi import FastAPI, HTTPException, Request
+
+    from msrrec.chat.client import ChatClient
+    from msrrec.engines.loopback import serve_on_loopback
+
+    app = FastAPI()
+
+    @app.post("/chat/completions")
+    async def chat(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        refused = {"max_tokens", "temperature"} & body.keys()
+        if refused or body.get("reasoning_effort") != "low":
+            message = f"Unsupported parameter: '{min(refused, default='')}'"
+            raise HTTPException(400, {"error": {"message": message}})
+        return {"choices": [{"message": {"content": str(body["max_completion_tokens"])}}]}
+
+    def ask(url: str, **settings: Any) -> str:
+        client = ChatClient("teacher", EndpointConfig(base_url=url, **settings), None, 30.0)
+        sent = {"max_tokens": 64, "temperature": 0.6}
+
+        async def complete() -> str:
+            try:
+                return (await client.complete("Hello", sent)).text
+            finally:
+                await client.close()
+
+        return asyncio.run(complete())
+
+    settings = {
+        "rename": {"max_tokens": "max_completion_tokens"},
+        "omit": ("temperature",),
+        "extra_body": {"reasoning_effort": "low"},
+    }
+    with serve_on_loopback(app) as url:
+        return refuses(lambda: ask(url)) and ask(url, **settings) == "64"
 
 
 # Titles and answers
@@ -304,9 +340,22 @@ def dashes(_: Path) -> bool:
 
 @case(19, "an answer read by one rule in every row, strict and lenient")
 def reading_rules(_: Path) -> bool:
-    from msrrec.evaluation.results import VariantResult
+    from msrrec.comparison.teacher import read_choice
+    from msrrec.engines.base import Generation
+    from msrrec.inference.codec import read_generation
+    from msrrec.reasoning.reading import read_lenient, read_strict
+    from msrrec.synthesis.journal import JournalEntry, Sampling
+    from tests.support.engine import CharTokenizer
 
-    return any("lenient" in name for name in VariantResult.__dataclass_fields__)
+    text = chain("x").partition("5. ")[0] + "5. I recommend the **Red Lamp** because it is warm."
+    entry = JournalEntry("e", 0, "h", Sampling("m", 0.6, 64), text, None, "stop", {}, "m", 0, 1, 0)
+    ids = tuple(map(ord, text.removeprefix("[reasoning_start]")))
+    ours = read_generation(
+        CharTokenizer(), "full", CANDIDATES, Generation(ids, (-0.1,) * len(ids), "stop")
+    )
+    strict = (read_strict(text, CANDIDATES), read_choice(entry, CANDIDATES), ours.index)
+    lenient = (read_lenient(text, CANDIDATES), read_lenient(ours.text, CANDIDATES))
+    return strict == (None, None, None) and lenient == (0, 0)
 
 
 # Models
@@ -448,10 +497,17 @@ def without_nltk(_: Path) -> bool:
 
 @case(31, "corrected p beside a detectable difference that ignores the correction")
 def corrections(_: Path) -> bool:
-    from msrrec.metrics.statistics import detectable_difference
+    from msrrec.metrics.statistics import detectable_difference, holm
+    from msrrec.page import format_p
 
     alone, among_ten = (detectable_difference(1500, 0.2, num_tests=n) for n in (1, 10))
-    return alone is not None and among_ten is not None and among_ten > alone
+    return (
+        alone is not None
+        and among_ten is not None
+        and among_ten > alone
+        and holm([0.001, 0.04]) == [0.002, 0.04]
+        and format_p(0.0) == "p < 0.001"
+    )
 
 
 def outcome(one: Case) -> str:
