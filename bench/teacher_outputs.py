@@ -3,10 +3,11 @@
     MSRREC_DATA=/path/to/data python -m bench.teacher_outputs
     python -m bench.teacher_outputs --folder /path/to/data/teacher-outputs
 
-None of the outputs was asked for the five steps, so a chain found in one is a false one. Their own
-tasks are read with the same code: three answers as a chain of three steps, and the item that a text
-names among six titles (its own and five of other texts), or among six of other texts, where every
-name found is a false one. An exception ends the run.
+None of the outputs was asked for the five steps, so a chain found in one is a false one, and
+pruning keeps none. Whatever it holds, a text is truncated where its call did not end by itself.
+Their own tasks are read with the same code: three answers as a chain of three steps, and the item
+that a text names among six titles (its own and five of other texts), or among six of other texts,
+where every name found is a false one. An exception ends the run.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from typing import Any
 from msrrec.data.leakage import find_leak
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, ParseFailure, parse_chain
+from msrrec.synthesis.journal import JournalEntry, Sampling
+from msrrec.synthesis.pruning import judge
 from msrrec.titles import normalize_title
 
 NIR, EXP3RT, REASON4REC = (
@@ -72,6 +75,16 @@ def read_names(texts: Sequence[Named], *, with_item: bool) -> Counter[str]:
 def read_chains(texts: Sequence[str]) -> Counter[str]:
     """Counts of the results of ``parse_chain``."""
     return Counter(tell(parse_chain(text), "five steps") for text in texts)
+
+
+def judge_all(texts: Sequence[Named], finish_reason: str) -> Counter[str]:
+    """Counts of verdicts of pruning, had a teacher sent each text; each names its target first."""
+    counts: Counter[str] = Counter()
+    for text, title in texts:
+        sampling = Sampling("m", 0.6, 64)
+        entry = JournalEntry("e", 0, "h", sampling, text, None, finish_reason, {}, "m", 0.1, 1, 0.0)
+        counts[judge(entry, (title, "Another title", "A third title"), target=0).verdict] += 1
+    return counts
 
 
 def read_three_steps(rows: Sequence[dict[str, Any]]) -> Counter[str]:
@@ -132,6 +145,10 @@ def main() -> None:
         f"{REASON4REC}: six other items": read_names(songs, with_item=False),
         f"{REASON4REC}: told without being told": read_leaks(songs),
     }
+    firsts = [(t, r["candidates_text"].split(", ")[0]) for r in nir for t in r["step_outputs"]]
+    for reason in ("stop", "length", "abort"):
+        for name, texts in ((NIR, firsts), (EXP3RT, books), (REASON4REC, songs)):
+            tables[f"{name}: verdict at finish_reason={reason}"] = judge_all(texts, reason)
     seconds = time.perf_counter() - begin
     for name, counts in tables.items():
         print(f"{name} ({counts.total()} texts)")
