@@ -271,7 +271,7 @@ def test_two_systems_of_one_name_and_seed_are_two_rows(
     report_folder(str(folder))
     rows = ReportResult.load(str(folder)).systems
     fused = [row.label for row in rows if row.variant == "fused"]
-    assert fused == ["model · fused", f"model · fused ({folder / 'msrrec'})"]
+    assert fused == ["model · fused", f"model · fused ({folder / 'other'})"]
     assert not ReportResult.load(str(folder)).seeds
 
 
