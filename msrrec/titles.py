@@ -231,8 +231,26 @@ def fold_text(text: str) -> str:
     return _fold(_drop_invisible(text))
 
 
+@dataclass(frozen=True)
+class Mention:
+    """A mention in folded text: where it stands, and the 0-based candidates that it may mean."""
+
+    start: int
+    end: int
+    meant: frozenset[int]
+
+
 def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
     """The candidates that prose mentions, as 0-based indices in ascending order.
+
+    See ``find_mentions``.
+    """
+    mentions = find_mentions(fold_text(text), candidates, short=short)
+    return sorted({index for mention in mentions for index in mention.meant})
+
+
+def find_mentions(plain: str, candidates: Sequence[str], *, short: bool = False) -> list[Mention]:
+    """The mentions of candidates in folded prose, in their order.
 
     A mention stands between word boundaries, and longer titles are looked for first. A candidate
     whose title lies inside another candidate's counts only where it occurs outside that longer
@@ -241,12 +259,11 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
     be, and both are given.
 
     Args:
-        text: Prose to search.
+        plain: Prose to search, as ``fold_text`` gives it.
         candidates: Titles of the candidates.
         short: Whether the part before a subtitle counts too, if it has at least three words and no
             other candidate begins with it.
     """
-    plain = fold_text(text)
     forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
     if short:
         forms += [
@@ -255,14 +272,15 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
             if len((main := main_title(title)).split()) >= 3
             and not any(whole.startswith(main) for whole, other in forms if other != i)
         ]
-    found: set[int] = set()
+    found: list[Mention] = []
     for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
         ends = list(_mention_ends(plain, form))
         longer = _longer_titles(i, candidates) if ends else {}
         for end in ends:
-            found |= _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
-        plain, _ = replace_mentions(plain, form, _PLACE)
-    return sorted(found)
+            meant = _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
+            found.append(Mention(end - len(form), end, frozenset(meant)))
+        plain, _ = replace_mentions(plain, form, _PLACE * len(form))
+    return sorted(found, key=lambda mention: mention.start)
 
 
 def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:

@@ -51,15 +51,16 @@ def test_another_candidate_in_step_5_or_in_the_answer_is_inconsistent() -> None:
         ("I'm sorry, but I can't help with that.", "refused", ""),
         (CHAIN.replace("Step 3. Logic Matching: tea: (2)\n", ""), "incomplete", "step 3"),
         (CHAIN.replace("(2) Blue Kettle. Tea.", "A green table."), "not_a_candidate", ""),
-        (CHAIN.replace("(2) Blue Kettle. Tea.", "Red Lamp or Tent"), "begins", ""),
+        (
+            CHAIN.replace("(2) Blue Kettle. Tea.", "Red Lamp or Tent"),
+            "ambiguous",
+            "2 candidates named",
+        ),
     ],
 )
 def test_each_other_answer_is_dropped_for_one_reason(text: str, verdict: str, detail: str) -> None:
     judgement = judge(answer(text), TITLES, KETTLE)
-    if verdict == "begins":  # what the step begins with is its choice
-        assert (judgement.verdict, judgement.index) == ("inconsistent", 0)
-    else:
-        assert (judgement.verdict, judgement.detail) == (verdict, detail)
+    assert (judgement.verdict, judgement.detail) == (verdict, detail)
 
 
 @pytest.mark.parametrize(
