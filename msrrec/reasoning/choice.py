@@ -87,6 +87,12 @@ def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | P
     return choice
 
 
+def strip_label(line: str) -> str:
+    """A line without a label before what it names, such as ``Final answer:``."""
+    label = _NAMING_LABEL.match(line[:_HEAD_CHARS])
+    return line[label.end() :] if label else line
+
+
 def _find_choice(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
     found = find_titles(step, candidates, short=True)
     weighed = weigh(step, candidates)

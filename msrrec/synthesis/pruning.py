@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from msrrec.data.leakage import find_leak
-from msrrec.reasoning.choice import Rule, parse_recommendation, read_recommendation
+from msrrec.reasoning.answers import read_answer
+from msrrec.reasoning.choice import Rule, read_recommendation
 from msrrec.reasoning.parsing import (
     ParsedCompletion,
     ParseFailure,
     Reason,
-    parse_answer,
     parse_completion,
 )
 from msrrec.reasoning.prompts import sanitize_step
@@ -83,6 +83,8 @@ def judge(
 
     What was said outside the model's thoughts decides, and of two answers the last. A chain that
     stands in the thoughts alone counts only where the answer said after them names its choice.
+    All that is said after the end marker is read as prose, see ``read_answer``: another candidate
+    there, several, or an item that is none, and the path is not kept; courtesies change nothing.
     Thoughts after which nothing was said are truncated, and so is a text that ends before its
     reasoning does for another reason than that the model ended it.
 
@@ -104,16 +106,25 @@ def judge(
     choice = read_recommendation(read.chain.steps[-1], candidates)
     if isinstance(choice, ParseFailure):
         return Judgement(choice.reason, choice.detail, steps)
-    named = _read_named(read, candidates)
+    named = read_answer(read.answer or "", candidates)
     if read.is_thought and named is None:
         return Judgement("malformed", "the steps were only thought", steps)
     found = Judgement("kept", "", steps, choice.index, choice.rule)
+    if isinstance(named, ParseFailure):
+        return _judge_answer(found, named)
     if named is not None and named != choice.index:
         return replace(found, verdict="inconsistent", detail="step 5 and answer differ")
     if choice.index != target:
         return replace(found, verdict="inconsistent", detail="not the target")
     leak = find_leak(steps, candidates, target, history, later)
     return replace(found, verdict="leaked", detail=leak) if leak else found
+
+
+def _judge_answer(found: Judgement, why: ParseFailure) -> Judgement:
+    """The verdict where the answer names several candidates, or an item that is none."""
+    if why.reason == "ambiguous":
+        return replace(found, verdict="ambiguous", detail=f"answer: {why.detail}")
+    return replace(found, verdict="inconsistent", detail="the answer is not a candidate")
 
 
 def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:
@@ -135,17 +146,3 @@ def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:
     if read.chain.reason == "malformed" and _REFUSAL.match(opening):
         return Judgement("refused")
     return Judgement(read.chain.reason, read.chain.detail)
-
-
-def _read_named(read: ParsedCompletion, candidates: Sequence[str]) -> int | None:
-    """The candidate that the answer beside the chain names.
-
-    Beside a chain that was only thought, the answer is all that was said, and is read as prose.
-    """
-    if not read.answer:
-        return None
-    named = parse_answer(read.answer, candidates)
-    if named is not None or not read.is_thought:
-        return named
-    found = parse_recommendation(read.answer, candidates)
-    return None if isinstance(found, ParseFailure) else found

@@ -133,6 +133,45 @@ def test_thoughts_apart_from_the_answer_count_only_where_that_names_their_choice
     assert judge(answer(wrong, thought=GOOD), TITLES, KETTLE).verdict == "inconsistent"
 
 
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        *((said, "kept") for said in ("", "I hope this helps!", "Thanks.", "```\n```", "[end]")),
+        *((said, "kept") for said in ("Final answer: Blue Kettle", "(2)", "It suits tea best.")),
+        *((said, "kept") for said in ('{"title": "Blue Kettle"}', "\\boxed{Blue Kettle}", "**2**")),
+        ("Blue Kettle\nIt is better than the Tent.\nI hope this helps!", "kept"),
+        ("I recommend Blue Kettle over Red Lamp", "kept"),
+        ("Final answer: Tent", "inconsistent"),
+        ("**Answer:** **Tent**", "inconsistent"),
+        ("(3)", "inconsistent"),
+        ("Final answer: 3", "inconsistent"),
+        ('{"title": "Tent"}', "inconsistent"),
+        ('{\n  "title": "Tent"\n}', "inconsistent"),
+        ("```\nTent\n```", "inconsistent"),
+        ('```json\n{"title": "Tent"}\n```', "inconsistent"),
+        ("\\boxed{Tent}", "inconsistent"),
+        ("\\boxed{\\text{Tent}}", "inconsistent"),
+        ("The best item is Tent.", "inconsistent"),
+        ("Tent - because it fits", "inconsistent"),
+        ("Here is the answer:\nTent", "inconsistent"),
+        ("Blue Kettle\n\nWait. Final answer:\nTent", "inconsistent"),
+        ("Blue Kettle\nOn second thought, I choose Tent.", "inconsistent"),
+        ("Blue Kettle. On second thought, I choose Tent.", "inconsistent"),
+        ("Blue Kettle\nActually, I would not pick Blue Kettle.", "inconsistent"),
+        ("Tent or Red Lamp", "ambiguous"),
+        ("Blue Kettle or Tent", "ambiguous"),
+        ("(3) Blue Kettle", "ambiguous"),
+        *((said, "inconsistent") for said in ("Green Hat", "(9)", "Final answer: Green Hat")),
+        *((said, "inconsistent") for said in ("None of the above", "I recommend none of them.")),
+    ],
+)
+def test_all_that_is_said_after_the_marker_is_read(said: str, verdict: str) -> None:
+    text = render_output(CHAIN, said)
+    found = judge(answer(text), TITLES, KETTLE)
+    assert found.verdict == verdict
+    assert not found.is_retryable or verdict == "ambiguous"
+
+
 OTHER = GOOD.replace("(2) Blue Kettle", "(3) Tent")
 DRESSES = [
     "<think>{}</think>{}",
