@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-REASONING_START = "[reasoning_start]"
-REASONING_END = "[reasoning_end]"
+from msrrec.markup import REASONING_END as REASONING_END
+from msrrec.markup import REASONING_START as REASONING_START
+from msrrec.markup import break_marks
 
 MAX_TITLE_CHARS = 160
 """Maximum length; longer titles are cut between words and end in an ellipsis."""
 
-_MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _ALIKE = str.maketrans(
     {c: '"' for c in "“”„‟«»″‶ʺ˝"}
@@ -64,9 +64,9 @@ def clean_title(title: str) -> str:
     """A title as every prompt shows it: one line, no markup, no markers, at most 160 characters.
 
     HTML entities are decoded however often they were escaped, white space is collapsed, and
-    invisible and control characters are removed. A chain marker loses its brackets, so a title can
-    neither end its line nor close the reasoning. Cleaning a clean title changes nothing. The result
-    is empty if no visible character is left.
+    invisible and control characters are removed. A mark of chains or of thoughts loses its
+    brackets, so a title can neither end its line nor close the reasoning. Cleaning a clean title
+    changes nothing. The result is empty if no visible character is left.
     """
     text = title[: 8 * MAX_TITLE_CHARS]  # enough for entities; a title may have 400,000 characters
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
@@ -78,7 +78,7 @@ def clean_title(title: str) -> str:
 
 
 def _clean_once(text: str) -> str:
-    return _MARKER.sub(r"\1", " ".join(_drop_invisible(text).split()))
+    return break_marks(" ".join(_drop_invisible(text).split()))
 
 
 def _drop_invisible(text: str) -> str:

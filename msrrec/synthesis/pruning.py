@@ -36,6 +36,7 @@ _FILTERED = (
 )
 """Finish reasons of a text that a filter withheld."""
 
+_TAG = re.compile(r"\s{0,9}<(\w[\w-]{0,40})(?:\s[^<>]{0,200})?>")
 _OPENING_CHARS = 200
 _REFUSAL = re.compile(
     r"\W{0,9}(?:i'?m (?:very |really |so )?sorry|i am sorry|sorry,|i apologi[sz]e|i can'?t |"
@@ -120,6 +121,12 @@ def judge(
     return replace(found, verdict="leaked", detail=leak) if leak else found
 
 
+def _opens_unknown(text: str) -> bool:
+    """Whether a text begins with a tag of whatever name that is never closed."""
+    tag = _TAG.match(text)
+    return tag is not None and f"</{tag.group(1)}" not in text
+
+
 def _judge_answer(found: Judgement, why: ParseFailure) -> Judgement:
     """The verdict where the answer names several candidates, or an item that is none."""
     if why.reason == "ambiguous":
@@ -133,7 +140,8 @@ def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:
     is_cut = reason not in _ENDED
     if reason in _FILTERED:
         return Judgement("refused", "content filter")
-    if is_cut and (read.is_open or read.answer is None or not read.speech):
+    is_open = read.is_open or _opens_unknown(entry.text)
+    if is_cut and (is_open or read.answer is None or not read.speech):
         is_long = reason in ("length", "max_tokens")
         return Judgement(
             "truncated", f"{entry.sampling.max_tokens} tokens" if is_long else entry.finish_reason

@@ -195,10 +195,21 @@ DRESSES = [
     "Here is my thought process:\n\n{}\n\nHere is my response:\n\n{}",
     "**Here's my thought process:**\n{}\n**Here's my final answer:**\n{}",
     "Thinking...\n{}\n...done thinking.\n\n{}",
+    "<inner_monologue>{}</inner_monologue>{}",
+    "<chain_of_thought>{}</chain_of_thought>\n{}",
+    "<thought_process>{}</thought_process>{}",
+    "＜think＞{}＜/think＞{}",
+    "&lt;think&gt;{}&lt;/think&gt;{}",
+    "<|im_start|>think\n{}<|im_end|>\n<|im_start|>answer\n{}<|im_end|>",
+    "<unused94>thought\n{}<unused95>{}",
+    "**Thinking:**\n{}\n\n**Final answer:**\n{}",
+    "{}\n[BEGIN FINAL RESPONSE]\n{}\n[END FINAL RESPONSE]",
     "{}\nWait, no.\n{}",
     "Sure.\n[reasoning_start]\n{}\n\n{}",
 ]
-NEVER_CLOSED = [dress.partition("{}")[0] for dress in (DRESSES[0], *DRESSES[3:-2])]
+NEVER_CLOSED = [
+    opening for dress in (DRESSES[0], *DRESSES[3:-2]) if (opening := dress.partition("{}")[0])
+]
 
 
 @pytest.mark.parametrize("dress", DRESSES)
@@ -224,6 +235,30 @@ def test_a_draft_in_thoughts_that_were_cut_is_truncated(opening: str) -> None:
         assert judge(cut, TITLES, KETTLE).verdict == "truncated"
     said_before = answer(f"{GOOD}\n<think>Wait, {OTHER}", finish_reason="length")
     assert judge(said_before, TITLES, KETTLE).verdict == "truncated"
+
+
+@pytest.mark.parametrize("opening", ["<musing>", "\n<step_by_step >\n", "<plan kind='x'>"])
+def test_a_cut_text_in_an_unknown_tag_that_never_closes_is_truncated(opening: str) -> None:
+    cut = answer(opening + GOOD, finish_reason="length")
+    assert judge(cut, TITLES, KETTLE).verdict == "truncated"
+    assert judge(answer(opening + GOOD), TITLES, KETTLE).verdict == "kept"  # ended by itself
+    name = opening.strip(" \n<>").split()[0]
+    closed = answer(f"{opening}hm</{name}>{GOOD}", finish_reason="length")
+    assert judge(closed, TITLES, KETTLE).verdict == "kept"
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        *("[REASONING_END]", "[ reasoning_end ]", "[reasoning end]", "[reasoning\\_end]"),
+        *("[/reasoning_end]", "</reasoning_end>", "<reasoning_end>", "【reasoning_end】"),
+        *("[/reasoning_start]", "[Reasoning-End]"),
+    ],
+)
+def test_an_end_marker_in_another_spelling_ends_the_chain(marker: str) -> None:
+    for said, verdict in (("(2) Blue Kettle", "kept"), ("(3) Tent", "inconsistent")):
+        found = judge(answer(f"{CHAIN}{marker}\n{said}"), TITLES, KETTLE)
+        assert (found.verdict, found.steps) == (verdict, tuple(STEPS))
 
 
 def test_thoughts_alone_are_truncated_wherever_they_stand() -> None:
