@@ -20,11 +20,13 @@ MAX_TITLE_CHARS = 160
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _ALIKE = str.maketrans(
-    {c: '"' for c in "“”„‟«»″‶ʺ˝"}
+    {c: None for c in "\ufe0e\ufe0f™®©"}
+    | {"×": "x"}
+    | {c: '"' for c in "“”„‟«»″‶ʺ˝"}
     | {c: "'" for c in "‘’‚‛′‵ʹʼʻˈ`´"}
     | {c: "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58"}
 )
-"""Quotes, primes and dashes that stand for one another."""
+"""Quotes, primes and dashes that stand for one another; signs that are often left out."""
 _DASHES = re.compile("-{2,}")
 """A dash as typewriters and plain text have it."""
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
@@ -95,10 +97,12 @@ def _drop_invisible(text: str) -> str:
 def _fold(visible: str) -> str:
     """The one form in which texts are compared: case, spaces, quotes, primes and dashes alike.
 
+    Trademark signs and the selectors of emoji are left out; ``×`` is x, and ``½`` is 1/2.
+
     Signs are folded before NFKC, which takes a double prime apart, and after it, which makes some.
     """
     plain = unicodedata.normalize("NFKC", visible.translate(_ALIKE)).translate(_ALIKE)
-    typed = _DASHES.sub("-", plain.replace("''", '"'))
+    typed = _DASHES.sub("-", plain.replace("''", '"').replace("\u2044", "/"))
     return " ".join(typed.split()).casefold()
 
 
@@ -407,4 +411,9 @@ def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
 
 def _joins(left: str, right: str) -> bool:
     """Whether two neighbouring characters belong to one word."""
-    return all((c.isalnum() or c == "_") and not _UNSPACED.match(c) for c in (left, right))
+    return all(_is_of_word(c) and not _UNSPACED.match(c) for c in (left, right))
+
+
+def _is_of_word(char: str) -> bool:
+    """Whether a character is part of a word; vowel signs and accents are."""
+    return char.isalnum() or char == "_" or unicodedata.category(char or " ") in ("Mn", "Mc")
