@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-REASONING_START = "[reasoning_start]"
-REASONING_END = "[reasoning_end]"
+from msrrec.markup import REASONING_END as REASONING_END
+from msrrec.markup import REASONING_START as REASONING_START
+from msrrec.markup import break_marks
 
 MAX_TITLE_CHARS = 160
 """Maximum length; longer titles are cut between words and end in an ellipsis."""
 
-_MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _ALIKE = str.maketrans(
-    {c: '"' for c in "“”„‟«»″‶ʺ˝"}
+    {c: None for c in "\ufe0e\ufe0f™®©"}
+    | {"×": "x"}
+    | {c: '"' for c in "“”„‟«»″‶ʺ˝"}
     | {c: "'" for c in "‘’‚‛′‵ʹʼʻˈ`´"}
     | {c: "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58"}
 )
-"""Quotes, primes and dashes that stand for one another."""
+"""Quotes, primes and dashes that stand for one another; signs that are often left out."""
 _DASHES = re.compile("-{2,}")
 """A dash as typewriters and plain text have it."""
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
@@ -64,9 +66,9 @@ def clean_title(title: str) -> str:
     """A title as every prompt shows it: one line, no markup, no markers, at most 160 characters.
 
     HTML entities are decoded however often they were escaped, white space is collapsed, and
-    invisible and control characters are removed. A chain marker loses its brackets, so a title can
-    neither end its line nor close the reasoning. Cleaning a clean title changes nothing. The result
-    is empty if no visible character is left.
+    invisible and control characters are removed. A mark of chains or of thoughts loses its
+    brackets, so a title can neither end its line nor close the reasoning. Cleaning a clean title
+    changes nothing. The result is empty if no visible character is left.
     """
     text = title[: 8 * MAX_TITLE_CHARS]  # enough for entities; a title may have 400,000 characters
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
@@ -78,7 +80,7 @@ def clean_title(title: str) -> str:
 
 
 def _clean_once(text: str) -> str:
-    return _MARKER.sub(r"\1", " ".join(_drop_invisible(text).split()))
+    return break_marks(" ".join(_drop_invisible(text).split()))
 
 
 def _drop_invisible(text: str) -> str:
@@ -95,10 +97,12 @@ def _drop_invisible(text: str) -> str:
 def _fold(visible: str) -> str:
     """The one form in which texts are compared: case, spaces, quotes, primes and dashes alike.
 
+    Trademark signs and the selectors of emoji are left out; ``×`` is x, and ``½`` is 1/2.
+
     Signs are folded before NFKC, which takes a double prime apart, and after it, which makes some.
     """
     plain = unicodedata.normalize("NFKC", visible.translate(_ALIKE)).translate(_ALIKE)
-    typed = _DASHES.sub("-", plain.replace("''", '"'))
+    typed = _DASHES.sub("-", plain.replace("''", '"').replace("\u2044", "/"))
     return " ".join(typed.split()).casefold()
 
 
@@ -231,8 +235,26 @@ def fold_text(text: str) -> str:
     return _fold(_drop_invisible(text))
 
 
+@dataclass(frozen=True)
+class Mention:
+    """A mention in folded text: where it stands, and the 0-based candidates that it may mean."""
+
+    start: int
+    end: int
+    meant: frozenset[int]
+
+
 def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
     """The candidates that prose mentions, as 0-based indices in ascending order.
+
+    See ``find_mentions``.
+    """
+    mentions = find_mentions(fold_text(text), candidates, short=short)
+    return sorted({index for mention in mentions for index in mention.meant})
+
+
+def find_mentions(plain: str, candidates: Sequence[str], *, short: bool = False) -> list[Mention]:
+    """The mentions of candidates in folded prose, in their order.
 
     A mention stands between word boundaries, and longer titles are looked for first. A candidate
     whose title lies inside another candidate's counts only where it occurs outside that longer
@@ -241,12 +263,11 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
     be, and both are given.
 
     Args:
-        text: Prose to search.
+        plain: Prose to search, as ``fold_text`` gives it.
         candidates: Titles of the candidates.
         short: Whether the part before a subtitle counts too, if it has at least three words and no
             other candidate begins with it.
     """
-    plain = fold_text(text)
     forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
     if short:
         forms += [
@@ -255,14 +276,15 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
             if len((main := main_title(title)).split()) >= 3
             and not any(whole.startswith(main) for whole, other in forms if other != i)
         ]
-    found: set[int] = set()
+    found: list[Mention] = []
     for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
         ends = list(_mention_ends(plain, form))
         longer = _longer_titles(i, candidates) if ends else {}
         for end in ends:
-            found |= _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
-        plain, _ = replace_mentions(plain, form, _PLACE)
-    return sorted(found)
+            meant = _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
+            found.append(Mention(end - len(form), end, frozenset(meant)))
+        plain, _ = replace_mentions(plain, form, _PLACE * len(form))
+    return sorted(found, key=lambda mention: mention.start)
 
 
 def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:
@@ -389,4 +411,9 @@ def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
 
 def _joins(left: str, right: str) -> bool:
     """Whether two neighbouring characters belong to one word."""
-    return all((c.isalnum() or c == "_") and not _UNSPACED.match(c) for c in (left, right))
+    return all(_is_of_word(c) and not _UNSPACED.match(c) for c in (left, right))
+
+
+def _is_of_word(char: str) -> bool:
+    """Whether a character is part of a word; vowel signs and accents are."""
+    return char.isalnum() or char == "_" or unicodedata.category(char or " ") in ("Mn", "Mc")

@@ -12,6 +12,7 @@ from itertools import product
 from typing import Literal, get_args
 
 from msrrec.config import AnswerFormat
+from msrrec.markup import unify_markers
 from msrrec.reasoning.prompts import (
     STEPS,
     Side,
@@ -98,9 +99,10 @@ class Output:
 def split_output(text: str) -> Output:
     """Split an output at ``[reasoning_start]`` and ``[reasoning_end]``.
 
-    The start marker may be missing, as it is part of the prompt. The first end marker counts.
+    The start marker may be missing, as it is part of the prompt. The first end marker counts, in
+    any spelling of ``unify_markers``.
     """
-    reasoning, marker, answer = text.partition(REASONING_END)
+    reasoning, marker, answer = unify_markers(text).partition(REASONING_END)
     head, start, body = reasoning.partition(REASONING_START)
     reasoning = (body if start else head).strip()
     return Output(reasoning, answer.strip() if marker else None)
@@ -248,7 +250,7 @@ def _split_outputs(text: str) -> list[Output]:
 
     An output begins at the last start marker before its end, or where the one before ended.
     """
-    pieces = text.split(REASONING_END)
+    pieces = unify_markers(text).split(REASONING_END)
     bodies = [piece.rpartition(REASONING_START)[2].strip() for piece in pieces]
     answers: list[str | None] = [p.partition(REASONING_START)[0].strip() for p in pieces[1:]]
     is_begun = len(pieces) == 1 or REASONING_START in pieces[-1]

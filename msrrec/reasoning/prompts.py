@@ -5,11 +5,11 @@ long prefix, which the engine's prefix cache computes once.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Literal
 
 from msrrec.config import AnswerFormat
+from msrrec.markup import break_marks
 from msrrec.titles import REASONING_END, REASONING_START, clean_title
 
 Side = Literal["full", "user", "item", "direct"]
@@ -30,7 +30,6 @@ STEPS: dict[Side, tuple[str, ...]] = {
 """The steps of each chain: the teacher's five (paper, Figure 3) and the two short ones of
 inference (Figure 5). ``direct`` recommends without reasoning."""
 
-_MARKERS = re.compile(r"(?<!\[)\[+(reasoning_start|reasoning_end)\]+")
 _FROM_FULL: dict[Side, tuple[int, ...]] = {"user": (0, 2, 4), "item": (1, 2, 4)}
 
 _TASKS: dict[str, str] = {
@@ -158,11 +157,11 @@ def render_reasoning(side: Side, steps: Sequence[str]) -> str:
 
 
 def sanitize_step(step: str) -> str:
-    """A step's text on one line, with the brackets of chain markers removed.
+    """A step's text on one line, with the brackets of all marks removed.
 
     So no step can end the reasoning or begin another one, even with nested brackets.
     """
-    return _MARKERS.sub(r"\1", " ".join(step.split()))
+    return break_marks(" ".join(step.split()))
 
 
 def project_steps(side: Side, steps: Sequence[str]) -> tuple[str, ...]:
@@ -190,7 +189,7 @@ def render_output(reasoning: str, answer: str) -> str:
 
 def render_recommendation(answer: str) -> str:
     """The recommendation span of Eq. 1: from the end marker to the last token."""
-    return f"{REASONING_END}\n{answer}"
+    return f"{REASONING_END}\n{break_marks(answer)}"
 
 
 OUTPUT_PREFIX = f"{REASONING_START}\n"

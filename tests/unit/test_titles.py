@@ -198,3 +198,21 @@ def test_primes_and_quotes_of_every_kind_are_one(inches: str) -> None:
 def test_what_can_not_be_seen_in_prose_hides_no_title() -> None:
     assert find_titles("We take the Red\u200b La\u00admp.", ["Red Lamp", "Mug"]) == [0]
     assert mask_titles("a Red\x00Lamp", ["Red Lamp"]) == "a redlamp"
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        *(("I ❤ Radio", "I ❤\ufe0f Radio"), ("8 x 10 Frame", "8 × 10 Frame")),
+        *(("Kindle Case", "Kindle™ Case"), ("Lego® Set", "LEGO Set"), ("1/2 inch", "½ inch")),
+    ],
+)
+def test_signs_that_are_often_left_out_or_typed_otherwise_are_folded(said: str, title: str) -> None:
+    assert match_title(said, [title, "Mug"]) == match_title(title, [said, "Mug"]) == 0
+    assert find_titles(f"We take {said} here", [title, "Mug"]) == [0]
+
+
+def test_a_vowel_sign_belongs_to_its_word() -> None:
+    assert find_titles("किताबें अच्छी हैं", ["किताब", "Mug"]) == []
+    assert find_titles("किताब अच्छी है", ["किताब", "Mug"]) == [0]
+    assert find_titles("கதைகள்", ["கதை", "Mug"]) == []
