@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from msrrec import storage
+from msrrec.data import json_lines
 from msrrec.data.columns import ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
 from msrrec.errors import DataError, first_line
@@ -140,45 +141,12 @@ def read_json_lines(path: str, names: Sequence[str], encoding: str | None = None
     """
     frames, line = [], 1
     for piece in _iter_text(path, encoding):
-        frames.append(_parse_json(path, piece, line, names))
+        frames.append(json_lines.parse_piece(path, piece, line, names))
         line += piece.count(b"\n")
     if not any(frame.height for frame in frames):
         raise DataError(f"{path}: the file is empty; expected at least one line")
     frame = pl.concat(frames, rechunk=False)
     return frame.select(name for name in names if frame[name].null_count() < frame.height)
-
-
-def _parse_json(path: str, piece: bytes, line: int, names: Sequence[str]) -> pl.DataFrame:
-    """Parse whole lines; by Python's parser if the fast one fails or merges lines."""
-    schema = dict.fromkeys(names, pl.String)
-    try:
-        frame = pl.read_ndjson(piece, schema=schema)
-        if frame.height == piece.count(b"\n") + (not piece.endswith(b"\n")):
-            return frame
-    except pl.exceptions.PolarsError:
-        pass
-    rows = []
-    for number, text in enumerate(piece.split(b"\n"), line):
-        if text.strip():
-            record = _parse_object(f"{path}:{number}", text)
-            rows.append([_as_json_text(record.get(name)) for name in names])
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _parse_object(where: str, text: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-    except ValueError as problem:
-        raise DataError(f"{where}: not JSON ({problem}); expected one object a line") from problem
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: not a JSON object; expected one a line")
-    return record
-
-
-def _as_json_text(value: Any) -> str | None:
-    if value is None or value != value:  # Python writes a missing number as NaN
-        return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _list_keys(path: str, encoding: str | None) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from msrrec import schema
 from msrrec.config import DataConfig
 from msrrec.data import domains, readers, records
+from msrrec.data.ids import clean_ids
 from msrrec.errors import ConfigError
 
 TABLE_SETTINGS = ("columns", "item_columns", "timestamp_format", "separator", "encoding")
@@ -111,6 +112,7 @@ class Source(ABC):
         """
         names, required = schema.ITEMS.names, (schema.ITEM_ID, schema.TITLE)
         frame = readers.select_columns(path, self.read_items(path), names, required)
+        frame = frame.with_columns(clean_ids(path, frame[schema.ITEM_ID].cast(pl.String)))
         if wanted is not None:
             frame = frame.filter(pl.col(schema.ITEM_ID).is_in(wanted.to_pylist()))
         return records.records_of_frame(frame)
