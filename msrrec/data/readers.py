@@ -24,6 +24,7 @@ from msrrec import storage
 from msrrec.data import json_lines
 from msrrec.data.columns import ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
+from msrrec.data.signatures import refuse_binary
 from msrrec.errors import DataError, first_line
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -165,7 +166,8 @@ def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
     """Pieces of whole lines in UTF-8; the whole file at once for other encodings."""
     pieces = iter_pieces(path)
     first = next(pieces, b"")
-    if encoding is not None or first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    wide = first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in first[:4]
+    if encoding is not None or wide:
         yield decode(path, first + b"".join(pieces), encoding)
         return
     yield first.removeprefix(codecs.BOM_UTF8)
@@ -207,8 +209,11 @@ def iter_pieces(path: str) -> Iterator[bytes]:
     filesystem, inner = storage.resolve(path)
     try:
         with filesystem.open_input_stream(inner, compression=None) as raw, _open(raw) as stream:
-            rest = b""
+            rest, is_first = b"", True
             for block in _read_ahead(stream):
+                if is_first:
+                    refuse_binary(path, block)
+                    is_first = False
                 end = block.rfind(b"\n") + 1
                 if end:
                     yield rest + block[:end]
