@@ -301,8 +301,8 @@ def _read_exactly(path: str, text: str, separator: str, num_skipped: int) -> lis
     if line:
         raise DataError(
             f"{path}:{line + num_skipped}: a quoted text begins here and does not end as one, or "
-            "holds whole rows; expected quotes inside a text to be doubled, so that no row is taken "
-            "for part of it; a text that does look like rows can be read from JSON lines or Parquet"
+            "holds whole rows; expected quotes inside a text to be doubled, so that no row is part "
+            "of one; a text that does look like rows can be read from JSON lines or Parquet"
         )
     wide = _find_wide(rows)
     if wide is not None:

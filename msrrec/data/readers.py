@@ -6,7 +6,6 @@ pieces of whole lines, while a thread decompresses the next piece with ISA-L.
 
 import codecs
 import contextlib
-import fnmatch
 import io
 import json
 import zlib
@@ -18,44 +17,19 @@ from typing import IO, Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from msrrec import storage
 from msrrec.data import json_lines
 from msrrec.data.columns import ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
+from msrrec.data.folders import DELIMITED, SUFFIXES, suffix
 from msrrec.data.signatures import refuse_binary
 from msrrec.errors import DataError, first_line
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-_DELIMITED = (".csv", ".tsv")
 PIECE_BYTES = 2 << 20
 """Number of decompressed bytes parsed at once; larger pieces exceed the CPU's cache."""
 _LINES_FOR_KEYS = 1000
 """Number of lines of a JSON lines file whose keys are collected before it is read."""
-
-
-def find_files(path: str) -> list[str]:
-    """The files matching a file name, a folder or a pattern (``part-*.csv``), sorted by name.
-
-    Raises:
-        DataError: If there are none.
-    """
-    filesystem, inner = storage.resolve(path)
-    folder, name = path.rstrip("/").rpartition("/")[::2]
-    kind = filesystem.get_file_info(inner).type
-    if kind == fs.FileType.NotFound and any(sign in name for sign in "*?["):
-        found = fnmatch.filter(storage.list_files(folder or "."), name)
-    else:
-        if kind == fs.FileType.File:
-            return [path]
-        if kind == fs.FileType.NotFound:
-            raise DataError(f"{path}: no such file or folder; expected the source's files there")
-        folder = path
-        found = [n for n in storage.list_files(path) if _suffix(n) in SUFFIXES]
-    if not found:
-        raise DataError(f"{path}: matches no file; expected {', '.join(SUFFIXES)}, plain or .gz")
-    return [storage.join(folder or ".", name) for name in sorted(found)]
 
 
 def file_size(path: str) -> int:
@@ -83,13 +57,13 @@ def read_columns(
     Raises:
         DataError: If the file can't be read, lacks a column or holds no rows.
     """
-    suffix = _suffix(path)
+    ending = suffix(path)
     shown: Sequence[str] | None = None
-    if suffix == ".parquet":
+    if ending == ".parquet":
         shown, frame = _read_parquet(path, choice)
-    elif suffix in _DELIMITED:
+    elif ending in DELIMITED:
         frame = read_csv(path, separator=separator, encoding=encoding)
-    elif suffix in SUFFIXES:
+    elif ending in SUFFIXES:
         shown = _list_keys(path, encoding)
         frame = read_json_lines(path, choice.possible_names(shown), encoding)
     else:
@@ -131,7 +105,7 @@ def read_csv(
 
 def is_csv(path: str) -> bool:
     """Whether a file's name says that it is CSV."""
-    return _suffix(path) in _DELIMITED
+    return suffix(path) in DELIMITED
 
 
 def read_json_lines(path: str, names: Sequence[str], encoding: str | None = None) -> pl.DataFrame:
@@ -176,7 +150,7 @@ def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
 
 def locate_row(path: str, row: int) -> str:
     """The place of a 0-based data row: ``file:line`` for JSON lines, else file and row."""
-    if _suffix(path) in (*_DELIMITED, ".parquet"):
+    if suffix(path) in (*DELIMITED, ".parquet"):
         return f"{path}: row {row + 1}"
     for line, text in iter_lines(path):
         if text.strip():
@@ -290,8 +264,3 @@ def _as_text(column: pl.Series) -> pl.Series:
             column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.9f")
     return column.cast(pl.String)
-
-
-def _suffix(path: str) -> str:
-    name = path.rpartition("/")[2].lower().removesuffix(".gz")
-    return "." + name.rpartition(".")[2]

@@ -12,6 +12,7 @@ import pyarrow as pa
 from msrrec import schema
 from msrrec.config import DataConfig
 from msrrec.data import domains, readers, records
+from msrrec.data.folders import find_files
 from msrrec.data.ids import clean_ids
 from msrrec.errors import ConfigError
 
@@ -82,7 +83,7 @@ class Source(ABC):
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
         if items is None:
             raise ConfigError(f"--source {self.name} needs --items PATH, where titles are")
-        return Inputs(tuple(readers.find_files(interactions)), tuple(readers.find_files(items)))
+        return Inputs(tuple(find_files(interactions)), tuple(find_files(items)))
 
     @abstractmethod
     def read_events(self, path: str) -> pa.Table | pl.DataFrame:
