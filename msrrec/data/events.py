@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from msrrec import schema
 from msrrec.config import DataConfig
-from msrrec.data import arrow, readers, times
+from msrrec.data import arrow, ids, readers, times
 from msrrec.data.columns import ORDER_ID
-from msrrec.data.text import MISSING_WORDS
 from msrrec.data.times import Times
 from msrrec.errors import DataError
 
@@ -122,25 +121,23 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
     optional = [ORDER_ID] if ORDER_ID in frame.columns else []
     names = (*EVENT_COLUMNS, *optional)
     frame = readers.select_columns(path, frame, names, EVENT_COLUMNS).cast(pl.String)
-    frame = _blank_missing(frame)
+    frame = _clean_columns(path, frame)
     rows, dropped = _find_kept(path, frame, config.missing_fields == "drop")
     kept = frame[rows] if dropped else frame
-    texts = kept[schema.TIMESTAMP].str.strip_chars()
+    texts = kept[schema.TIMESTAMP]
     read = times.read_times(texts, config.timestamp_format)
     if read.bad.any():
         raise _bad_time(path, rows, texts, read, config.timestamp_format)
     return _encode(path, kept.to_arrow(), rows, texts, read, frame.height, dropped)
 
 
-def _blank_missing(frame: pl.DataFrame) -> pl.DataFrame:
-    """Replace empty fields by null, and fill user and time within each order."""
-    words = ["", *MISSING_WORDS]
-    columns = [
-        pl.when(pl.col(name).str.strip_chars().is_in(words)).then(None).otherwise(pl.col(name))
-        for name in frame.columns
-    ]
-    frame = frame.with_columns(
-        column.alias(name) for column, name in zip(columns, frame.columns, strict=True)
+def _clean_columns(path: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Replace empty fields by null, clean ids, and fill user and time within each order."""
+    frame = frame.select(
+        ids.blank_missing(column)
+        if column.name == schema.TIMESTAMP
+        else ids.clean_ids(path, column)
+        for column in frame.iter_columns()
     )
     if ORDER_ID not in frame.columns:
         return frame
@@ -203,17 +200,17 @@ def _encode(
     """
     firsts = {way: (int(rows[n]), str(texts[n])) for way, n in read.firsts.items()}
     _check_units({unit: (path, *firsts[unit]) for unit in read.units})
-    ids = [table[name] for name in (schema.USER_ID, schema.ITEM_ID)]
-    with ThreadPoolExecutor(len(ids)) as pool:
-        encoded = list(pool.map(_encode_ids, ids))
+    columns = [table[name] for name in (schema.USER_ID, schema.ITEM_ID)]
+    with ThreadPoolExecutor(len(columns)) as pool:
+        encoded = list(pool.map(_encode_ids, columns))
     facts = {
         "num_rows": num_rows,
         "dropped": dict(dropped),
         "ticks_per_s": read.ticks_per_s,
         "firsts": firsts,
     }
-    columns = dict(zip(EVENT_COLUMNS, [*encoded, arrow.integers(read.ticks)], strict=True))
-    return pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
+    found = dict(zip(EVENT_COLUMNS, [*encoded, arrow.integers(read.ticks)], strict=True))
+    return pa.table(found).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
 
 
 def _encode_ids(ids: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -24,12 +24,20 @@ _INLINE_TAG, _BLOCK_TAG = (
 )
 """HTML's own tags alone: a film may be called <Untitled>. Blocks part words, inline tags don't."""
 _HIDDEN = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.DOTALL | re.I)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_TAG = re.compile(r"<[a-zA-Z/][^<>]*\Z")
 
 
 def is_missing(value: Any) -> bool:
     """Whether a value means none: empty, blank, or a word such as NaN."""
     return value is None or value != value or str(value).strip() in {"", *MISSING_WORDS}
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which no UTF-8 file can hold."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def strip_tags(text: str) -> str:
@@ -47,6 +55,7 @@ def _strip_once(text: str) -> str:
 
 def visible_title(title: str) -> str:
     """A title without HTML, as prompts show it; a title of nothing but tags keeps them."""
+    title = replace_surrogates(title)
     return clean_title(strip_tags(title[:_MAX_RAW_TITLE_CHARS])) or clean_title(title)
 
 
@@ -58,7 +67,8 @@ def plain_description(value: Any) -> str | None:
         value = " ".join(str(part) for part in value if not is_missing(part))
     if is_missing(value):
         return None
-    text = _CUT_TAG.sub("", strip_tags(str(value)[:_MAX_DESCRIPTION_CHARS]))
+    value = replace_surrogates(str(value)[:_MAX_DESCRIPTION_CHARS])
+    text = _CUT_TAG.sub("", strip_tags(value))
     return " ".join(html.unescape(text).split()) or None
 
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 from msrrec import schema
 from msrrec.config import DataConfig
 from msrrec.data import domains, readers, records
+from msrrec.data.folders import find_files
+from msrrec.data.ids import clean_ids
 from msrrec.errors import ConfigError
 
 TABLE_SETTINGS = ("columns", "item_columns", "timestamp_format", "separator", "encoding")
@@ -81,7 +83,7 @@ class Source(ABC):
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
         if items is None:
             raise ConfigError(f"--source {self.name} needs --items PATH, where titles are")
-        return Inputs(tuple(readers.find_files(interactions)), tuple(readers.find_files(items)))
+        return Inputs(tuple(find_files(interactions)), tuple(find_files(items)))
 
     @abstractmethod
     def read_events(self, path: str) -> pa.Table | pl.DataFrame:
@@ -111,6 +113,7 @@ class Source(ABC):
         """
         names, required = schema.ITEMS.names, (schema.ITEM_ID, schema.TITLE)
         frame = readers.select_columns(path, self.read_items(path), names, required)
+        frame = frame.with_columns(clean_ids(path, frame[schema.ITEM_ID].cast(pl.String)))
         if wanted is not None:
             frame = frame.filter(pl.col(schema.ITEM_ID).is_in(wanted.to_pylist()))
         return records.records_of_frame(frame)
