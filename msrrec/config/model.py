@@ -22,8 +22,8 @@ class ModelConfig(Config):
     revision: str | None = None
     """Commit, branch or tag of the model on the hub. Unset: the latest."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Data type of the frozen weights. auto: bfloat16 on GPUs; on CPUs float32, multiplied in
-    bfloat16 where the CPU supports it."""
+    """Data type of the frozen weights while training. auto: bfloat16 on GPUs, and on processors
+    with instructions for it (avx512_bf16 or amx_bf16); float32 on others, which only imitate it."""
     answer_format: AnswerFormat = "number_title"
     """How an answer names its item: title as in the paper, or number_title, which helps small
     models."""
