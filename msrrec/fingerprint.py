@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from msrrec import schema, storage
-from msrrec.config import EMBEDDED, RunConfig
+from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.sources import Inputs, Source, make_source
-from msrrec.errors import DataError
-from msrrec.models import EMBEDDED_DIR, ModelSource, locate_model
+from msrrec.errors import DataError, ModelError
+from msrrec.models import ModelSource, local_folder, locate_model
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 _BESIDE_WEIGHTS = ("*.json", "*.model", "*.jinja", "*.tiktoken")
@@ -125,8 +125,11 @@ FINGERPRINTS: Mapping[str, Callable[[str, Reader], str]] = {
 
 def fingerprint_setting(value: str) -> str:
     """The fingerprint of the files in a folder that a setting names, else the setting itself."""
-    folder = EMBEDDED_DIR if value == EMBEDDED else Path(value).expanduser()
-    return hash_files(sorted(folder.rglob("*.*"))) if folder.is_dir() else value
+    try:
+        folder = local_folder(value)
+    except ModelError:  # a package or file that is missing is refused by what loads it
+        return value
+    return hash_files(sorted(folder.rglob("*.*"))) if folder and folder.is_dir() else value
 
 
 def hash_weights(source: ModelSource) -> str | None:

@@ -14,7 +14,10 @@ TIMEOUT_S = 5.0
 """How long the hub may take to answer before it counts as out of reach."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_EXPECTED = "expected a model's folder, a hub name that this machine can reach, or 'embedded'"
+_EXPECTED = (
+    "expected a model's folder, a hub name that this machine can reach, a .gguf file, 'embedded' "
+    "or 'smollm2-135m'"
+)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Which weights a name stands for: embedded backbone, hub name, folder or trained model."""
+"""Which weights a name stands for: embedded, packaged, of a file, a folder, a hub, or trained."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from msrrec.config import EMBEDDED, AnswerFormat, ModelConfig
+from msrrec.conversion import SUFFIX, convert_gguf
 from msrrec.errors import ModelError
+from msrrec.packaged import PACKAGED
 from msrrec.reasoning.template import TEMPLATE_DATE
 
 EMBEDDED_DIR = Path(__file__).parent / "embedded" / "backbone" / "weights"
@@ -66,19 +68,40 @@ def locate_base(model: ModelConfig) -> ModelSource:
     """The weights that the ``model`` section of the settings names.
 
     Raises:
-        ModelError: If it names a folder without a model.
+        ModelError: If it names a folder without a model, a package that is not installed, or a GGUF
+            file that can't be converted.
     """
     name = model.name_or_path
-    path = str(EMBEDDED_DIR if name == EMBEDDED else Path(name).expanduser())
-    looks_local = name == EMBEDDED or name.startswith((".", "/", "~")) or Path(path).is_dir()
-    if not looks_local:
-        path = name
-    elif not (Path(path) / "config.json").is_file():
-        what = "holds no config.json" if Path(path).exists() else "no such folder"
+    folder = local_folder(name)
+    if folder is not None and not (folder / "config.json").is_file():
+        what = "holds no config.json" if folder.exists() else "no such folder"
         raise ModelError(
-            f"{path}: {what}; expected a Hugging Face model folder, a hub name, or {EMBEDDED!r}"
+            f"{folder}: {what}; expected a Hugging Face model folder, a hub name, a {SUFFIX} file, "
+            f"or one of {', '.join((EMBEDDED, *PACKAGED))}"
         )
+    path = name if folder is None else str(folder)
     return ModelSource(name, path, None, model.answer_format, revision=model.revision)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a name stands for on this machine; None if it may be a hub's.
+
+    A GGUF file stands for the folder that it is converted into, here and now if it has not been.
+
+    Args:
+        name: ``embedded``, a packaged model, a GGUF file, a folder or a hub name.
+
+    Raises:
+        ModelError: If a package is not installed, or a GGUF file can't be converted.
+    """
+    if name == EMBEDDED:
+        return EMBEDDED_DIR
+    is_packaged = name in PACKAGED
+    path = PACKAGED[name].find(name) if is_packaged else Path(name).expanduser()
+    if path.suffix == SUFFIX:
+        return convert_gguf(path)
+    is_local = is_packaged or name.startswith((".", "/", "~")) or path.is_dir()
+    return path if is_local else None
 
 
 def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSource:

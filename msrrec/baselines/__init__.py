@@ -99,6 +99,7 @@ BASELINES: dict[str, Entry] = {
     "bm25-mean": Entry("bm25:Bm25", {"uses": "mean"}),
     "embedding-last": Entry("embedding:Embedding", {"uses": "last"}, ("embedding_model",)),
     "embedding-mean": Entry("embedding:Embedding", {"uses": "mean"}, ("embedding_model",)),
+    "embedding-max": Entry("embedding:Embedding", {"uses": "max"}, ("embedding_model",)),
     "caser": _sequential("caser:Caser", "Caser"),
     "gru4rec": _sequential("gru4rec:Gru4Rec", "GRU4Rec"),
     "sasrec": _sequential("sasrec:SasRec"),

@@ -10,6 +10,7 @@ from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, ModelError, first_line
+from msrrec.models import local_folder
 from msrrec.schema import Example
 from msrrec.titles import clean_title
 from msrrec.weights import check_place
@@ -17,20 +18,24 @@ from msrrec.weights import check_place
 BATCH = 256
 """Number of titles encoded at once."""
 
+Pooling = Literal["last", "mean", "max"]
+"""What a candidate is scored by: its cosine with the last title of the history, the mean of the
+cosines with all titles, or the largest of them, so that one similar purchase is enough."""
+
 
 class Embedding:
     """Scores are cosines between the vectors of titles."""
 
-    def __init__(self, config: RunConfig, uses: Literal["last", "mean"]) -> None:
-        """Use the last title of the history, or the mean over all titles.
+    def __init__(self, config: RunConfig, uses: Pooling) -> None:
+        """Use the last title of the history, or the mean or maximum over all titles.
 
         Raises:
             ConfigError: If ``baselines.embedding_model`` is not set.
         """
         if config.baselines.embedding_model is None:
             raise ConfigError(
-                "baselines.embedding_model is not set; expected the folder or hub name of a "
-                "sentence-embedding model, or leave out the embedding systems"
+                "baselines.embedding_model is not set; expected minilm, or the folder or hub name "
+                "of a sentence-embedding model, or leave out the embedding systems"
             )
         self._model, self._uses = config.baselines.embedding_model, uses
         self._vectors: dict[str, NDArray[np.float32]] = {}
@@ -48,18 +53,24 @@ class Embedding:
         return {"model": self._model, "size": int(vectors.shape[1])}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """The cosine of each candidate with the last title, or the mean with all titles."""
+        """The cosine of each candidate with the titles, pooled over the history."""
         return [self._score(example) for example in examples]
 
     def _score(self, example: Example) -> list[float]:
         titles = example.history[-1:] if self._uses == "last" else example.history
         history = np.stack([self._vectors[item_id] for item_id in titles])
         candidates = np.stack([self._vectors[item_id] for item_id in example.candidates])
-        return [float(value) for value in (candidates @ history.T).mean(axis=1)]
+        cosines = candidates @ history.T
+        pooled = cosines.max(axis=1) if self._uses == "max" else cosines.mean(axis=1)
+        return [float(value) for value in pooled]
 
 
 def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     """Vectors of length 1: the mean over a title's tokens in the model's last layer.
+
+    Args:
+        model_name: ``minilm``, a folder or a hub name.
+        titles: Texts, each cut to 128 tokens.
 
     Returns:
         Shape (number of titles, size of the model).
@@ -70,11 +81,12 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     import torch
     from transformers import AutoModel, AutoTokenizer  # seconds to import
 
-    check_place(model_name)
+    place = str(local_folder(model_name) or model_name)
+    check_place(place)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_name)
+        tokenizer = AutoTokenizer.from_pretrained(place)
         # float32 whatever the stored type, as few CPUs multiply in bfloat16
-        model: Any = AutoModel.from_pretrained(model_name, dtype=torch.float32).eval()
+        model: Any = AutoModel.from_pretrained(place, dtype=torch.float32).eval()
         model = model.get_encoder() if model.config.is_encoder_decoder else model
     except (OSError, ValueError) as error:
         raise ModelError(

@@ -28,8 +28,8 @@ class BaselinesConfig(Config):
     num_workers: int = Field(default=1, ge=1)
     """Number of Ray Train workers that share the trials."""
     embedding_model: str | None = None
-    """Sentence-embedding model of the embedding baselines: a folder or a Hugging Face hub name.
-    Unset: these baselines can't run."""
+    """Sentence-embedding model of the embedding baselines: ``minilm`` from a Python package, a
+    folder or a Hugging Face hub name. Unset: these baselines can't run."""
 
 
 class ListConfig(Config):

@@ -31,14 +31,14 @@ class EvaluateConfig(Config):
     recsaver_samples: int = Field(default=3, ge=2)
     """Number of rationales that recsaver-verified generates and verifies per user."""
     bertscore_model: str | None = None
-    """Model for BERTScore: a name that bert-score knows, such as microsoft/deberta-xlarge-mnli, or
-    a folder. Unset: no BERTScore."""
+    """Model for BERTScore: a name that bert-score knows, such as microsoft/deberta-xlarge-mnli, a
+    folder, or ``minilm`` from a Python package. Unset: no BERTScore."""
     bertscore_layers: int | None = Field(default=None, ge=1)
-    """Number of the layer whose output BERTScore compares; required if bertscore_model is a
-    folder."""
+    """Number of the layer whose output BERTScore compares; required if bertscore_model is a folder
+    or ``minilm``, whose last layer is 6."""
     gptscore_model: str | None = None
-    """Causal language model for gptscore_logprob: a folder, a hub name or ``embedded``. Unset: not
-    computed."""
+    """Causal language model for gptscore_logprob: a folder, a .gguf file, a hub name, ``embedded``
+    or ``smollm2-135m``. Unset: not computed."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":

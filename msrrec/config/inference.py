@@ -10,7 +10,7 @@ from msrrec.config.base import Config
 class InferenceConfig(Config):
     """Settings for generating recommendations."""
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "num_engines"})
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "num_engines", "kv_cache_gib"})
 
     temperature: float = Field(default=0.7, ge=0, le=2)
     """Sampling temperature; perplexity is always measured at temperature 1."""
@@ -39,6 +39,10 @@ class InferenceConfig(Config):
     """Number of examples handed to an engine at once in batch inference."""
     num_engines: int = Field(default=1, ge=1)
     """Number of vLLM engines in batch inference."""
+    kv_cache_gib: float | None = Field(default=None, gt=0)
+    """GiB of each engine's cache of keys and values. Unset: vLLM's choice on GPUs; on processors
+    room for every output that is generated at once, at most the larger of 1 GiB and 4 outputs of
+    max_model_len tokens."""
     vllm_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments for vLLM, under vLLM's own names."""
 

@@ -17,13 +17,13 @@ class ModelConfig(Config):
     folders: ClassVar[frozenset[str]] = frozenset({"name_or_path"})
 
     name_or_path: str = EMBEDDED
-    """Weights of the student: ``embedded``, a folder, or a hub name such as
-    meta-llama/Meta-Llama-3-8B-Instruct."""
+    """Weights of the student: ``embedded``, ``smollm2-135m`` from a Python package, a folder, a
+    .gguf file, or a hub name such as meta-llama/Meta-Llama-3-8B-Instruct."""
     revision: str | None = None
     """Commit, branch or tag of the model on the hub. Unset: the latest."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Data type of the frozen weights. auto: bfloat16 on GPUs; on CPUs float32, multiplied in
-    bfloat16 where the CPU supports it."""
+    """Data type of the frozen weights while training. auto: bfloat16 on GPUs, and on processors
+    with instructions for it (avx512_bf16 or amx_bf16); float32 on others, which only imitate it."""
     answer_format: AnswerFormat = "number_title"
     """How an answer names its item: title as in the paper, or number_title, which helps small
     models."""

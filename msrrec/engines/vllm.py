@@ -7,7 +7,7 @@ constructors, after ``ENVIRONMENT`` has set what the user left unset.
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError, ModelError, first_line
 from msrrec.loading import check_end_token, load_config, load_tokenizer
 from msrrec.models import ModelSource
+from msrrec.processor import fast_dtype, warn_if_imitated
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # an engine in our own process starts in half the time
@@ -31,8 +32,9 @@ MAX_MODEL_LEN = 4096
 
 CPU_MAX_NUM_SEQS = 128
 CPU_MAX_BATCHED_TOKENS = 4096
-CPU_KV_CACHE_BYTES = 1 << 30
-"""Maximum size of the KV cache on CPUs, unless a single longest request needs more."""
+GIB = 1 << 30
+CPU_LONGEST_SEQS = 4
+"""Longest sequences that the KV cache on CPUs always has room for, however large the model is."""
 
 CPU_BLOCK_SIZE = 32
 """Tokens per block of the prefix cache; with vLLM's 128 on CPUs most shared prefixes are missed."""
@@ -159,7 +161,11 @@ class AsyncVllmEngine:
 
 
 def engine_options(
-    source: ModelSource, config: InferenceConfig, model_config: Any, on_gpu: bool
+    source: ModelSource,
+    config: InferenceConfig,
+    model_config: Any,
+    on_gpu: bool,
+    flags: Set[str] | None = None,
 ) -> VllmOptions:
     """Options of vLLM for a model; ``config.vllm_kwargs`` overrides them.
 
@@ -168,6 +174,7 @@ def engine_options(
         config: The section ``inference`` of the settings.
         model_config: The transformers config of the weights.
         on_gpu: Whether vLLM runs on a GPU, where other options keep vLLM's defaults.
+        flags: Names of the processor's instruction sets; None for this machine's.
 
     Raises:
         ConfigError: If ``max_model_len`` exceeds what the model allows.
@@ -187,13 +194,17 @@ def engine_options(
         "max_model_len": max_model_len,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
-        "dtype": "bfloat16" if on_gpu else "float32",
+        "dtype": "bfloat16" if on_gpu else fast_dtype(flags),
     }
     if source.adapter is not None:
         rank = _adapter_rank(source.adapter)
         options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
     if not on_gpu:
-        options |= _cpu_options(model_config, max_model_len)
+        dtype = str(config.vllm_kwargs.get("dtype", options["dtype"]))
+        warn_if_imitated(dtype, "inference.vllm_kwargs.dtype", flags)
+        options |= _cpu_options(model_config, max_model_len, dtype)
+    if config.kv_cache_gib is not None:
+        options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * GIB)
     options |= config.vllm_kwargs
     if config.binds_outputs:
         given = config.vllm_kwargs.get("logits_processors") or ()
@@ -226,28 +237,28 @@ def engine_resources(
     return {"num_gpus": each, "num_cpus": 1} if kind == "GPU" else {"num_cpus": each}
 
 
-def _cpu_options(model_config: Any, max_model_len: int) -> VllmOptions:
+def _cpu_options(model_config: Any, max_model_len: int, dtype: str) -> VllmOptions:
     return {
         "enforce_eager": True,  # compiling takes 20 to 50 s per start and gains little here
         "enable_chunked_prefill": False,  # crashes with a seed: CPU generators can't rewind
         "block_size": CPU_BLOCK_SIZE,
         "max_num_seqs": CPU_MAX_NUM_SEQS,
         "max_num_batched_tokens": max(max_model_len, CPU_MAX_BATCHED_TOKENS),
-        "kv_cache_memory_bytes": _kv_cache_bytes(model_config, max_model_len),
+        "kv_cache_memory_bytes": _kv_cache_bytes(model_config, max_model_len, dtype),
     }
 
 
-def _kv_cache_bytes(model_config: Any, max_model_len: int) -> int:
-    """Room for all sequences at full length, at most 1 GiB, but at least for one sequence."""
+def _kv_cache_bytes(model_config: Any, max_model_len: int, dtype: str) -> int:
+    """Room for all sequences at full length; at most the larger of 1 GiB and 4 of them."""
     heads = int(model_config.num_attention_heads)
     kv_heads = int(getattr(model_config, "num_key_value_heads", None) or heads)
     head_dim = int(
         getattr(model_config, "head_dim", None) or int(model_config.hidden_size) // heads
     )
-    float32_bytes = 4
-    token_bytes = 2 * int(model_config.num_hidden_layers) * kv_heads * head_dim * float32_bytes
+    value_bytes = 2 if dtype in ("bfloat16", "float16", "half") else 4
+    token_bytes = 2 * int(model_config.num_hidden_layers) * kv_heads * head_dim * value_bytes
     one = token_bytes * (max_model_len + 2 * CPU_BLOCK_SIZE)  # vLLM reserves a block
-    return max(one, min(CPU_MAX_NUM_SEQS * one, CPU_KV_CACHE_BYTES))
+    return min(CPU_MAX_NUM_SEQS * one, max(CPU_LONGEST_SEQS * one, GIB))
 
 
 def _adapter_rank(adapter: str) -> int:

@@ -11,7 +11,7 @@ from msrrec.config import ModelConfig
 from msrrec.errors import EngineError, ModelError, first_line
 from msrrec.loading import load_causal, load_tokenizer
 from msrrec.metrics.scores import Pair, Scores
-from msrrec.models import ModelSource, locate_base
+from msrrec.models import ModelSource, local_folder, locate_base
 from msrrec.weights import check_place, check_source
 
 _LINK = " In other words, "
@@ -62,8 +62,9 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
 
     Args:
         pairs: Pairs; an empty hypothesis has the value 0.
-        model: A model name that bert-score knows, or a folder.
-        num_layers: Number of the layer whose output is compared; required for a folder.
+        model: A model name that bert-score knows, a folder, or ``minilm``.
+        num_layers: Number of the layer whose output is compared; required but for a name that
+            bert-score knows.
 
     Raises:
         ModelError: If it names no folder and no hub's model, or the folder's files are damaged.
@@ -76,20 +77,21 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
             "evaluate.bertscore_model: bert-score can't be imported, though msrrec depends on it; "
             "install msrrec again, or bert-score by itself: pip install bert-score"
         ) from error
-    check_place(model)
+    place = str(local_folder(model) or model)
+    check_place(place)
     written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
     values = [0.0] * len(pairs)
     if written:
         hypotheses, references = zip(*(pairs[n] for n in written), strict=True)
         try:
             found = bert_score.score(
-                list(hypotheses), list(references), model_type=model, num_layers=num_layers
+                list(hypotheses), list(references), model_type=place, num_layers=num_layers
             )[2]
         except (KeyError, OSError, OverflowError) as error:
             raise EngineError(
                 f"evaluate.bertscore_model={model}: bert-score can't use it "
                 f"({type(error).__name__}: {first_line(error)}); expected a name that it "
-                "knows, or a folder with evaluate.bertscore_layers set"
+                "knows, or minilm or a folder with evaluate.bertscore_layers set"
             ) from error
         for n, value in zip(written, found.tolist(), strict=True):
             values[n] = value
@@ -106,7 +108,7 @@ def gptscore_logprob(pairs: Sequence[Pair], model: str) -> Scores:
     Args:
         pairs: Pairs; long texts are cut to the model's positions. A pair with an empty text has no
             value, as an empty text would always be the most likely one.
-        model: ``embedded``, a folder or a hub name.
+        model: What ``model.name_or_path`` takes.
 
     Raises:
         ModelError: If it names no model, or one that can't be loaded.

@@ -20,6 +20,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
 from msrrec.models import ModelSettings, ModelSource, locate_base
+from msrrec.processor import warn_if_imitated
 from msrrec.reasoning.template import TEMPLATE_DATE
 from msrrec.stage import Summary
 from msrrec.training.checkpoint import (
@@ -182,6 +183,8 @@ def run_workers(
         on_gpu: Whether workers get GPUs.
     """
     config = job.config
+    if not on_gpu:
+        warn_if_imitated(job.dtype, "model.dtype")
     workers: int | tuple[int, int] = config.num_workers
     if config.min_workers is not None:
         workers = (config.min_workers, config.num_workers)

@@ -1,6 +1,6 @@
 """Loading the student: a frozen base model with LoRA matrices on its linear layers."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from msrrec.config import LoraConfig, TrainConfig
 from msrrec.errors import ConfigError, ModelError
 from msrrec.loading import load_causal
 from msrrec.models import ModelSource
+from msrrec.processor import fast_dtype
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 
@@ -142,15 +143,21 @@ def probe_for_training(source: ModelSource, lora: LoraConfig) -> None:
         check_targets(load_causal(source, device_map="meta"), lora)
 
 
-def weight_dtype(dtype: Dtype, *, on_gpu: bool) -> torch.dtype:
-    """The type of the frozen weights."""
+def weight_dtype(dtype: Dtype, *, on_gpu: bool, flags: Set[str] | None = None) -> torch.dtype:
+    """The type of the frozen weights; auto is bfloat16 on GPUs, and what is fast on a processor.
+
+    Args:
+        dtype: The setting.
+        on_gpu: Whether the model is for a GPU.
+        flags: Names of the processor's instruction sets; None for this machine's.
+    """
     if dtype == "auto":
-        return torch.bfloat16 if on_gpu else torch.float32
+        dtype = "bfloat16" if on_gpu else fast_dtype(flags)
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 
 
 def multiplies_in_bfloat16(dtype: Dtype, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16: never for float32, else where hardware allows it."""
+    """Whether matrix products run in bfloat16: never for float32, else where that is fast."""
     if dtype == "float32":
         return False
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type != "cpu" or fast_dtype() == "bfloat16"

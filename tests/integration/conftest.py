@@ -57,7 +57,10 @@ def vllm_engine(embedded_source: ModelSource) -> "VllmEngine":
     """The one real engine, in this process; requests may bind their outputs to answers."""
     from msrrec.engines.vllm import VllmEngine
 
-    return VllmEngine(embedded_source, InferenceConfig(max_new_tokens=48, constrained=True))
+    # Tests compare its figures with those of float32, also where the processor has bfloat16.
+    options = {"dtype": "float32"}
+    config = InferenceConfig(max_new_tokens=48, constrained=True, vllm_kwargs=options)
+    return VllmEngine(embedded_source, config)
 
 
 @pytest.fixture

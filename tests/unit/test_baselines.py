@@ -20,6 +20,7 @@ from msrrec.config import ModelConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
 from msrrec.models import locate_base
+from msrrec.packaged import PACKAGED, PackagedModel
 from msrrec.schema import Example, Item, Split
 from tests.support.dataset import write_events
 
@@ -208,15 +209,16 @@ def test_embeddings_are_compared_by_cosine(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         embedding_module, "encode", lambda model, titles: np.array(list(vectors.values()))
     )
-    asked = [example("t", ("c", "b"), "a", ("a", "d"))]
+    asked = [example("t", ("b", "c"), "a", ("a", "d"))]
     config = RunConfig.model_validate({"baselines": {"embedding_model": "m"}})
     found = {}
-    for name in ("embedding-last", "embedding-mean"):
+    for name in ("embedding-last", "embedding-mean", "embedding-max"):
         baseline = build_baseline(name, config)
         baseline.fit(world(), "")
         found[name] = baseline.score(asked)[0]
-    assert found["embedding-last"] == pytest.approx([0.6, -0.8])
+    assert found["embedding-last"] == pytest.approx([0.0, -1.0])
     assert found["embedding-mean"] == pytest.approx([0.3, -0.9])
+    assert found["embedding-max"] == pytest.approx([0.6, -0.8])
 
 
 def test_of_a_model_with_two_halves_the_encoder_embeds(tmp_path: Path) -> None:
@@ -230,6 +232,14 @@ def test_of_a_model_with_two_halves_the_encoder_embeds(tmp_path: Path) -> None:
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
     model.float().save_pretrained(tmp_path)  # the same weights, and so the same vectors
     assert np.array_equal(embedding_module.encode(str(tmp_path), ["Red lamp", "Tin mug"]), vectors)
+
+
+def test_the_embedding_model_may_be_a_packaged_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = locate_base(ModelConfig()).path
+    monkeypatch.setitem(PACKAGED, "minilm", PackagedModel(("msrrec==0",), "msrrec", folder))
+    titles = ["Red lamp", "Tin mug"]
+    found = embedding_module.encode("minilm", titles)
+    assert np.array_equal(found, embedding_module.encode(folder, titles))
 
 
 def test_embeddings_need_a_model() -> None:

@@ -9,6 +9,7 @@ import pytest
 from msrrec.errors import EngineError, ModelError
 from msrrec.metrics.text import bertscore, gptscore_logprob, meteor
 from msrrec.models import EMBEDDED_DIR
+from msrrec.packaged import PACKAGED, PackagedModel
 from tests.support.models import write_safetensors
 
 
@@ -101,6 +102,15 @@ def test_bertscore_is_the_greedy_matching_of_token_vectors(bert: str) -> None:
     assert found.values == pytest.approx(expected, abs=1e-5)
     assert found.values[2] == pytest.approx(1.0, abs=1e-5)
     assert "no idf, not rescaled" in found.note
+
+
+def test_bertscore_takes_a_packaged_model(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PACKAGED, "minilm", PackagedModel(("msrrec==0",), "msrrec", bert))
+    pairs = [("red lamp", "red"), ("red", "red")]
+    found = bertscore(pairs, "minilm", 2)
+    assert found.values == bertscore(pairs, bert, 2).values
+    assert "minilm" in found.note
+    assert bert not in found.note
 
 
 def test_an_empty_reasoning_has_bertscore_zero(bert: str) -> None:

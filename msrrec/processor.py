@@ -1,0 +1,54 @@
+"""The data type that this machine's processor computes fast in.
+
+A processor without instructions for bfloat16 imitates them, and is then far slower than in float32.
+"""
+
+import logging
+from collections.abc import Set
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+logger = logging.getLogger(__name__)
+
+NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Names in /proc/cpuinfo of instructions that multiply in bfloat16: two of x86, one of Arm."""
+
+
+@lru_cache(1)
+def processor_flags() -> frozenset[str]:
+    """The names of this processor's instruction sets; none where /proc/cpuinfo does not exist."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.partition(":") for line in lines)
+    found = (value for key, _, value in named if key.strip() in ("flags", "Features"))
+    return frozenset(next(found, "").split())
+
+
+def fast_dtype(flags: Set[str] | None = None) -> Literal["bfloat16", "float32"]:
+    """bfloat16 where the processor has instructions for it, else float32.
+
+    Args:
+        flags: Names of its instruction sets; None for this machine's.
+    """
+    has_native = NATIVE_BFLOAT16 & (processor_flags() if flags is None else flags)
+    return "bfloat16" if has_native else "float32"
+
+
+def warn_if_imitated(dtype: object, setting: str, flags: Set[str] | None = None) -> None:
+    """Log one line if a setting asks for bfloat16 where the processor has to imitate it.
+
+    Args:
+        dtype: The value of the setting.
+        setting: Its name, such as ``model.dtype``.
+        flags: Names of the processor's instruction sets; None for this machine's.
+    """
+    if dtype == "bfloat16" and fast_dtype(flags) != "bfloat16":
+        logger.warning(
+            "%s=bfloat16: this processor has none of %s and imitates bfloat16, about ten times "
+            "slower than float32; leave the setting out for the faster type",
+            setting,
+            ", ".join(sorted(NATIVE_BFLOAT16)),
+        )
