@@ -21,8 +21,8 @@ BATCH = 256
 class Embedding:
     """Scores are cosines between the vectors of titles."""
 
-    def __init__(self, config: RunConfig, uses: Literal["last", "mean"]) -> None:
-        """Use the last title of the history, or the mean over all titles.
+    def __init__(self, config: RunConfig, uses: Literal["last", "mean", "max"]) -> None:
+        """Use the last title of the history, or the mean or maximum over all titles.
 
         Raises:
             ConfigError: If ``baselines.embedding_model`` is not set.
@@ -48,14 +48,16 @@ class Embedding:
         return {"model": self._model, "size": int(vectors.shape[1])}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
-        """The cosine of each candidate with the last title, or the mean with all titles."""
+        """The cosine of each candidate with the last title, or the mean or maximum of all."""
         return [self._score(example) for example in examples]
 
     def _score(self, example: Example) -> list[float]:
         titles = example.history[-1:] if self._uses == "last" else example.history
         history = np.stack([self._vectors[item_id] for item_id in titles])
         candidates = np.stack([self._vectors[item_id] for item_id in example.candidates])
-        return [float(value) for value in (candidates @ history.T).mean(axis=1)]
+        cosines = candidates @ history.T
+        pooled = cosines.max(axis=1) if self._uses == "max" else cosines.mean(axis=1)
+        return [float(value) for value in pooled]
 
 
 def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:

@@ -173,13 +173,13 @@ def test_bm25_is_the_same_in_every_process() -> None:
         "from msrrec.baselines.bm25 import Bm25\n"
         "from msrrec.config import ModelConfig, RunConfig\n"
         "from msrrec.data.dataset import Dataset\n"
-        "from msrrec.schema import Item\n"
+        "from msrrec.schema import Example, Item\n"
         "words = [f'word{n}' for n in range(60)]\n"
         "titles = [' '.join(words[:n]) for n in range(1, 60)]\n"
         "items = {str(n): Item(str(n), title) for n, title in enumerate(titles)}\n"
         "bm25 = Bm25(RunConfig(), 'last')\n"
         "bm25.fit(Dataset('', {}, items), '')\n"
-        "print([bm25._score(['58'], item) for item in items])"
+        "print(bm25.score([Example('e', 'u', ('58',), '0', tuple(items))]))"
     )
     found = {
         subprocess.run(
@@ -211,12 +211,13 @@ def test_embeddings_are_compared_by_cosine(monkeypatch: pytest.MonkeyPatch) -> N
     asked = [example("t", ("c", "b"), "a", ("a", "d"))]
     config = RunConfig.model_validate({"baselines": {"embedding_model": "m"}})
     found = {}
-    for name in ("embedding-last", "embedding-mean"):
+    for name in ("embedding-last", "embedding-mean", "embedding-max"):
         baseline = build_baseline(name, config)
         baseline.fit(world(), "")
         found[name] = baseline.score(asked)[0]
     assert found["embedding-last"] == pytest.approx([0.6, -0.8])
     assert found["embedding-mean"] == pytest.approx([0.3, -0.9])
+    assert found["embedding-max"] == pytest.approx([0.6, -0.8])
 
 
 def test_of_a_model_with_two_halves_the_encoder_embeds(tmp_path: Path) -> None:
