@@ -15,7 +15,7 @@ class BaselinesConfig(Config):
     folders: ClassVar[frozenset[str]] = frozenset({"embedding_model"})
 
     trials: int = Field(default=4, ge=1)
-    """Combinations of settings that each sequential baseline tries, its usual ones first;
+    """Combinations of settings that each sequential or tuned baseline tries, its usual ones first;
     validation picks one."""
     max_epochs: int = Field(default=200, ge=1)
     """Maximum number of passes over the training interactions."""

@@ -29,6 +29,9 @@ def _check_encoding(value: str | None) -> str | None:
     return value
 
 
+DemoWorld = Literal["mixture", "transitions", "unnamed"]
+"""What purchases follow in a generated world, see ``msrrec.embedded.world``."""
+
 ColumnName = Annotated[str | None, BeforeValidator(_as_text)]
 Separator = Annotated[str | None, BeforeValidator(_as_separator)]
 Encoding = Annotated[str | None, AfterValidator(_check_encoding)]
@@ -112,6 +115,10 @@ class DataConfig(Config):
     workers."""
     demo_users: int = Field(default=1500, ge=20)
     """Number of users in the embedded world (``--source demo``)."""
+    demo_world: DemoWorld = "mixture"
+    """What purchases follow in the embedded world: mixture, two categories and a brand of the user,
+    in any order; transitions, the category of the purchase before; unnamed, as mixture, but by
+    attributes that no title, category or brand names."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":

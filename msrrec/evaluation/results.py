@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from msrrec.config.baselines import BaselinesConfig
 from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
@@ -280,6 +281,8 @@ class EvaluationResult(Document, Details):
     paired: tuple[VariantPair, ...]
     """Paired tests of fusion against each other variant."""
     config: EvaluationConfig
+    ceiling: Ceiling | None = None
+    """The best that any system can reach on these examples; only known of a generated world."""
 
     @property
     def weights_hash(self) -> str | None:

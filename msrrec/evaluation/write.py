@@ -15,6 +15,8 @@ from msrrec.baselines.popularity import count_buyers
 from msrrec.baselines.purchases import training_purchases
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.sources import find_ceiling
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import audit_examples, audit_variants, hash_predictions
 from msrrec.evaluation.results import (
     Check,
@@ -109,7 +111,14 @@ def summarize(evaluation: Evaluation, dataset: Dataset, config: RunConfig) -> Ev
         config=EvaluationConfig(
             inference=config.inference, evaluate=config.evaluate, baselines=config.baselines
         ),
+        ceiling=_ceiling(dataset, examples, config),
     )
+
+
+def _ceiling(dataset: Dataset, examples: Sequence[Example], config: RunConfig) -> Ceiling | None:
+    """The ceiling of a generated world, which is known for uniform negatives."""
+    is_uniform = config.evaluate.negatives in ("frozen", "uniform")
+    return find_ceiling(dataset.manifest, examples) if is_uniform else None
 
 
 def _audit(

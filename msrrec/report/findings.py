@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
 from msrrec.evaluation.results import Check, VariantResult
 from msrrec.metrics.statistics import SIGNIFICANT, Share, holm, mcnemar
@@ -17,7 +18,8 @@ _CONTROLS = ("popularity", "item-knn")
 def find_all(table: Table) -> tuple[str, ...]:
     """All sentences about a table, beginning with its headline system."""
     shown = [row.shown for row in table.rows]
-    return (*_compare(shown, table.headline.shown), *_limits(table))
+    ceiling = _ceiling(table.headline.evaluated.result.ceiling)
+    return (*_compare(shown, table.headline.shown), *ceiling, *_limits(table))
 
 
 def check_all(results: Sequence[Evaluated]) -> list[Check]:
@@ -50,6 +52,19 @@ def _compare(rows: Sequence[SystemRow], headline: SystemRow) -> list[str]:
             "candidate; the rest count as misses."
         )
     return findings
+
+
+def _ceiling(found: Ceiling | None) -> list[str]:
+    """What can be reached in a generated world, whose probabilities are known."""
+    if found is None:
+        return []
+    return [
+        f"Purchases are generated (world: {found.world}), so the ceiling is known: the most likely "
+        f"candidate is expected to be right for {percent(found.expected)} of these users and was "
+        f"for {percent(found.hit_ratio)}; no system can be expected to do better. The category "
+        f"that a history names most often is expected to be right for "
+        f"{percent(found.category_expected)} and was for {percent(found.category_hit_ratio)}."
+    ]
 
 
 def _verdict(paired: AdjustedPaired) -> str:
