@@ -13,6 +13,7 @@ import hashlib
 import math
 import random
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class OfflineTeacher:
         self._items: dict[str, Item] = {}
         for item in items:
             self._items.setdefault(normalize_title(item.title), item)
+        self._forms = sorted(self._items)
         self._has_categories = any(item.categories for item in self._items.values())
         self._words: dict[str, frozenset[str]] = {}
         self._rarity: dict[str, float] = {}
@@ -106,10 +108,10 @@ class OfflineTeacher:
         steps = write_steps(parsed.candidates, opinion, choice)
         if plain:
             reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
-            answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+            answer = render_answer(parsed.candidates[choice], choice, parsed.form.answer_format)
             return render_output(reasoning, answer), "stop"
         reasoning = render_reasoning("full", steps)
-        answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+        answer = render_answer(parsed.candidates[choice], choice, parsed.form.answer_format)
         draw = rng.random()
         if draw < _INCOMPLETE:
             reasoning = _drop_a_step(reasoning, rng)
@@ -127,11 +129,18 @@ class OfflineTeacher:
             mentions = sum(rationale.count(mark) for mark in marks)
             scores.append((mentions, bool(brand) and brand in rationale))
         choice = random.Random(f"{seed}\n{rationale}").choice(_tiers(scores)[0])
-        return render_answer(prompt.candidates[choice], choice, prompt.answer_format)
+        return render_answer(prompt.candidates[choice], choice, prompt.form.answer_format)
 
     def _find(self, title: str) -> Item:
-        """The catalogue's item with a title; an item without attributes if there is none."""
-        return self._items.get(normalize_title(title)) or Item(title, title)
+        """The catalogue's item with a title; an item without attributes if there is none.
+
+        A title that was cut for the prompt means the first item that begins with it.
+        """
+        form = normalize_title(title)
+        if form not in self._items and title.endswith("…"):
+            place = bisect_left(self._forms, form)
+            form = next((f for f in self._forms[place : place + 1] if f.startswith(form)), form)
+        return self._items.get(form) or Item(title, title)
 
     def _by_category(self, prompt: ParsedPrompt) -> Opinion:
         """An opinion by category: categories bought most first, a repeated brand breaks ties."""

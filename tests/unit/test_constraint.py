@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.config import PromptConfig
 from msrrec.engines.base import Generation
 from msrrec.engines.constraint import Ending, Marker
 from msrrec.errors import DataError
@@ -30,7 +31,7 @@ def ids_of(text: str) -> list[int]:
 
 def begin(max_tokens: int = 200, titles: Sequence[str] = TITLES) -> Ending:
     tokenizer = PieceTokenizer()
-    choice = encode_choice(tokenizer, titles, "title")
+    choice = encode_choice(tokenizer, titles, PromptConfig(answer_format="title"))
     return Ending(Marker(tokenizer), choice.closing, choice.answers, END, max_tokens)
 
 
@@ -119,7 +120,11 @@ def test_whatever_the_titles_each_is_read_back_as_itself(
         check_query(query)
     except DataError:
         return
-    choice = encode_choice(CharTokenizer(), titles, answer_format)  # type: ignore[arg-type]
+    choice = encode_choice(
+        CharTokenizer(),
+        titles,
+        PromptConfig(answer_format=answer_format),  # type: ignore[arg-type]
+    )
     assert len(set(choice.answers)) == len(titles)
     for n, answer in enumerate(choice.answers):
         ids = (*ids_of(reasoning.replace("[", "(")), *choice.closing, *answer)

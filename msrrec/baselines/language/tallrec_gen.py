@@ -10,6 +10,7 @@ INSTRUCTION = (
     "Given the user's purchase history, oldest first, choose from the candidates the one item that "
     "the user will buy next. Answer with its title alone, exactly as listed."
 )
+SHORT_INSTRUCTION = "Which candidate will the user buy next? Answer as listed."
 
 
 class TallrecGen(TitleTuned):
@@ -23,7 +24,7 @@ class TallrecGen(TitleTuned):
 
     def show(self, title: str) -> str:
         """A title as it stands between quotes."""
-        return show(title)
+        return show(super().show(title))
 
     def render_answer(self, title: str, index: int) -> str:
         """The answer: the title in quotes."""
@@ -32,6 +33,7 @@ class TallrecGen(TitleTuned):
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
         """Alpaca's frame around the query."""
         query = self.query(example)
+        instruction = SHORT_INSTRUCTION if self.form.instruction == "short" else INSTRUCTION
         candidates = [self.render_answer(title, n) for n, title in enumerate(query.candidates)]
 
         def encode(dropped: int) -> list[int]:
@@ -39,8 +41,6 @@ class TallrecGen(TitleTuned):
                 f"Purchase history: {quote(query.history[dropped:])}",
                 f"Candidates: {', '.join(candidates)}",
             ]
-            if self.config.tallrec.candidates_first:
-                lines.reverse()
-            return encode_frame(self.tokenizer, INSTRUCTION, lines)
+            return encode_frame(self.tokenizer, instruction, lines, self.form)
 
         return shorten(encode, query, room)
