@@ -108,10 +108,10 @@ class OfflineTeacher:
         steps = write_steps(parsed.candidates, opinion, choice)
         if plain:
             reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
-            answer = render_answer(parsed.candidates[choice], choice, parsed.form.answer_format)
+            answer = _write_answer(parsed, choice)
             return render_output(reasoning, answer), "stop"
         reasoning = render_reasoning("full", steps)
-        answer = render_answer(parsed.candidates[choice], choice, parsed.form.answer_format)
+        answer = _write_answer(parsed, choice)
         draw = rng.random()
         if draw < _INCOMPLETE:
             reasoning = _drop_a_step(reasoning, rng)
@@ -129,7 +129,7 @@ class OfflineTeacher:
             mentions = sum(rationale.count(mark) for mark in marks)
             scores.append((mentions, bool(brand) and brand in rationale))
         choice = random.Random(f"{seed}\n{rationale}").choice(_tiers(scores)[0])
-        return render_answer(prompt.candidates[choice], choice, prompt.form.answer_format)
+        return _write_answer(prompt, choice)
 
     def _find(self, title: str) -> Item:
         """The catalogue's item with a title; an item without attributes if there is none.
@@ -215,6 +215,11 @@ class OfflineTeacher:
 
     def _words_of(self, item: Item) -> frozenset[str]:
         return self._words.get(normalize_title(item.title), frozenset())
+
+
+def _write_answer(prompt: ParsedPrompt, choice: int) -> str:
+    """The answer for a candidate, as an API's model writes it."""
+    return render_answer(prompt.candidates[choice], choice, prompt.form.answer_format).strip()
 
 
 def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def _find_exact(
     answer: str | None, candidates: Sequence[str], answer_format: AnswerFormat
 ) -> int | None:
     rendered = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
-    return next((n for n, known in enumerate(rendered) if known == answer), None)
+    return next((n for n, known in enumerate(rendered) if known.strip() == answer), None)
 
 
 def count_reasoning_tokens(tokenizer: Any, token_ids: Sequence[int], written: str) -> int:

@@ -213,13 +213,18 @@ def render_answers(candidates: Sequence[str], form: PromptConfig = DEFAULT_FORM)
 def render_answer(title: str, index: int, answer_format: AnswerFormat) -> str:
     """The recommended item: its title, or its 1-based number and title.
 
+    A title alone stands between a space and a line break, as in the list. Byte-level tokenizers
+    spell a word at the start of a line in other tokens than after a space, and join a bracket with
+    the line break after it; so the tokens of an answer are just those of its line in the list, and
+    answering is copying.
+
     Args:
         title: As the list shows it.
         index: 0-based place in the list.
         answer_format: See ``PromptConfig``.
     """
     shown = clean_title(title)
-    return shown if answer_format == "title" else f"({index + 1}) {shown}"
+    return f" {shown}\n" if answer_format == "title" else f"({index + 1}) {shown}"
 
 
 def render_output(reasoning: str, answer: str) -> str:

@@ -216,7 +216,7 @@ def test_titles_stand_alone_where_the_run_answers_so(tokenizer: Any, dataset: Da
     (example,) = dataset.examples("train")
     config = load_config(overrides=["prompt.answer_format=title"])
     for system, line, expected in (
-        (TallrecGen(config), '"Tin & Tea", "12 mm Drill"', '"12 mm Drill"<|end|>'),
+        (TallrecGen(config), '"Tin & Tea", "12 mm Drill"', ' "12 mm Drill"<|end|>'),
         (Llara(config), "\n- Tin & Tea<4>\n- 12 mm Drill<3>", " 12 mm Drill<|end|>"),
     ):
         (encoded,) = fitted(system, tokenizer, dataset).encode_training(example)

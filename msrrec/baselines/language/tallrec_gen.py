@@ -27,14 +27,17 @@ class TallrecGen(TitleTuned):
         return show(super().show(title))
 
     def render_answer(self, title: str, index: int) -> str:
-        """The answer: the title in quotes."""
+        """The answer: the title in quotes; without a number after a space, as in the list."""
+        return self._entry(title, index) if self.number(index) else f" {self._entry(title, index)}"
+
+    def _entry(self, title: str, index: int) -> str:
         return f"{self.number(index)}{quote([title])}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
         """Alpaca's frame around the query."""
         query = self.query(example)
         instruction = SHORT_INSTRUCTION if self.form.instruction == "short" else INSTRUCTION
-        candidates = [self.render_answer(title, n) for n, title in enumerate(query.candidates)]
+        candidates = [self._entry(title, n) for n, title in enumerate(query.candidates)]
 
         def encode(dropped: int) -> list[int]:
             lines = [

@@ -125,7 +125,7 @@ class TitleTuned(Tuned):
         return clean_title(title, self.form.max_title_chars)
 
     def render_answer(self, title: str, index: int) -> str:
-        """The answer for a candidate, exactly as it stands in the prompt's list.
+        """The answer for a candidate, in the tokens with which the prompt's list has it.
 
         Args:
             title: As ``query`` gives it.
