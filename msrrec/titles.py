@@ -6,6 +6,7 @@ Titles are untrusted text. They reach a prompt only through ``clean_title``, one
 import html
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,8 +63,8 @@ _SMALL_WORDS = frozenset(
 _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
-def clean_title(title: str) -> str:
-    """A title as every prompt shows it: one line, no markup, no markers, at most 160 characters.
+def clean_title(title: str, max_chars: int = MAX_TITLE_CHARS) -> str:
+    """A title as prompts show it: one line of limited length, without markup and markers.
 
     HTML entities are decoded however often they were escaped, white space is collapsed, and
     invisible and control characters are removed. A mark of chains or of thoughts loses its
@@ -73,10 +74,29 @@ def clean_title(title: str) -> str:
     text = title[: 8 * MAX_TITLE_CHARS]  # enough for entities; a title may have 400,000 characters
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
         text = cleaned
-    if len(text) <= MAX_TITLE_CHARS:
+    if len(text) <= max_chars:
         return text
-    head = text[: MAX_TITLE_CHARS - 1]
-    return (head.rsplit(" ", 1)[0] if " " in head[MAX_TITLE_CHARS // 2 :] else head).rstrip() + "…"
+    head = text[: max_chars - 1]
+    return (head.rsplit(" ", 1)[0] if " " in head[max_chars // 2 :] else head).rstrip() + "…"
+
+
+def show_titles(titles: Sequence[str], max_chars: int = MAX_TITLE_CHARS) -> list[str]:
+    """Titles as one list shows them, each cut to ``max_chars`` characters unless that hides it.
+
+    A cut title that reads like another one of the list is shown at its full length of at most 160
+    characters. Showing shown titles changes nothing.
+    """
+    whole = [clean_title(title) for title in titles]
+    shown = [clean_title(title, max_chars) for title in whole]
+    before: list[str] = []
+    while before != shown:  # a lengthened title may read like another cut one
+        before, forms = shown, [normalize_title(title) for title in shown]
+        counts = Counter(forms)
+        shown = [
+            long if counts[form] > 1 else short
+            for long, short, form in zip(whole, before, forms, strict=True)
+        ]
+    return shown
 
 
 def _clean_once(text: str) -> str:

@@ -56,7 +56,8 @@ class Entry:
             own = getattr(config, self.tunes).decisive(fingerprint_setting)
             train = tuning_config(config, self.tunes).decisive(fingerprint_setting)
             model = config.model.decisive(fingerprint_setting)
-            found |= {"model": model, self.tunes: own, "train": train}
+            form = config.prompt.decisive(fingerprint_setting)
+            found |= {"model": model, "prompt": form, self.tunes: own, "train": train}
         return found
 
 

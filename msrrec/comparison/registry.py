@@ -145,7 +145,7 @@ def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
 def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = None) -> System:
     """A trained model's folder in the modes that it was trained for, or a base model zero-shot."""
     chosen = modes or _modes(folder)
-    source = locate_model(folder, run.config.model)
+    source = locate_model(folder, run.config.model, run.config.prompt)
     check_source(source)
     inputs = {"model": identify_model(source)}
     settings = {"modes": list(chosen), **run.sections("inference", "evaluate.gate")}
@@ -202,9 +202,8 @@ def _train_and_evaluate(label: str, run: Run, training: Call, out: str) -> Summa
 def _teacher(label: str, prompt: "Prompt", run: Run) -> System:
     is_local = any(endpoint.engine == "vllm" for endpoint in run.config.teacher.endpoints)
     settings = {
-        "prompt": prompt,
-        **run.sections("teacher", "synthesis", *(["inference"] if is_local else [])),
-        "answer_format": run.config.model.answer_format,
+        "asks": prompt,
+        **run.sections("teacher", "synthesis", "prompt", *(["inference"] if is_local else [])),
     }
     return System(label, run.identity(label, settings), partial(_ask_teacher, prompt, run), True)
 

@@ -9,7 +9,8 @@ from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
 from msrrec.config.judge import JudgeConfig
 from msrrec.config.lora import LoraConfig
-from msrrec.config.model import EMBEDDED, AnswerFormat, ModelConfig
+from msrrec.config.model import EMBEDDED, ModelConfig
+from msrrec.config.prompt import AnswerFormat, InstructionForm, Order, PromptConfig
 from msrrec.config.ray import RayConfig
 from msrrec.config.run import (
     PRESETS,
@@ -36,10 +37,13 @@ __all__ = [
     "EndpointConfig",
     "EvaluateConfig",
     "InferenceConfig",
+    "InstructionForm",
     "JudgeConfig",
     "LlaraConfig",
     "LoraConfig",
     "ModelConfig",
+    "Order",
+    "PromptConfig",
     "RayConfig",
     "RunConfig",
     "ServeConfig",

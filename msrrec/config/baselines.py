@@ -32,16 +32,7 @@ class BaselinesConfig(Config):
     folder or a Hugging Face hub name. Unset: these baselines can't run."""
 
 
-class ListConfig(Config):
-    """Settings of baselines whose prompts list the history and the candidates."""
-
-    candidates_first: bool = False
-    """List the candidates before the history; the authors list them after it. Small models learn
-    better so: with the candidates already read, each purchase in the history can be compared with
-    them directly."""
-
-
-class TallrecConfig(ListConfig):
+class TallrecConfig(Config):
     """Settings of TALLRec; what is not listed here is taken from ``train``.
 
     The LoRA defaults are those of the authors' code. They tune on 16 to 256 examples; here the
@@ -62,7 +53,7 @@ class TallrecConfig(ListConfig):
     """Also compute the loss on the prompt's tokens, as the authors' code does."""
 
 
-class LlaraConfig(ListConfig):
+class LlaraConfig(Config):
     """Settings of LLaRA; what is not listed here is taken from ``train``.
 
     The SASRec inside it uses the settings of ``baselines``.

@@ -18,6 +18,7 @@ import hashlib
 import math
 import random
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class OfflineTeacher:
         self._items: dict[str, Item] = {}
         for item in items:
             self._items.setdefault(normalize_title(item.title), item)
+        self._forms = sorted(self._items)
         self._has_categories = any(item.categories for item in self._items.values())
         self._words: dict[str, frozenset[str]] = {}
         self._rarity: dict[str, float] = {}
@@ -131,10 +133,10 @@ class OfflineTeacher:
         steps = write_steps(parsed.candidates, opinion, choice)
         if plain:
             reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
-            answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+            answer = _write_answer(parsed, choice)
             return render_output(reasoning, answer), "stop"
         reasoning = render_reasoning("full", steps)
-        answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+        answer = _write_answer(parsed, choice)
         draw = rng.random()
         if draw < _INCOMPLETE:
             reasoning = _drop_a_step(reasoning, rng)
@@ -152,11 +154,18 @@ class OfflineTeacher:
             mentions = sum(rationale.count(mark) for mark in marks)
             scores.append((mentions, bool(brand) and brand in rationale))
         choice = random.Random(f"{seed}\n{rationale}").choice(_tiers(scores)[0])
-        return render_answer(prompt.candidates[choice], choice, prompt.answer_format)
+        return _write_answer(prompt, choice)
 
     def _find(self, title: str) -> Item:
-        """The catalogue's item with a title; an item without attributes if there is none."""
-        return self._items.get(normalize_title(title)) or Item(title, title)
+        """The catalogue's item with a title; an item without attributes if there is none.
+
+        A title that was cut for the prompt means the first item that begins with it.
+        """
+        form = normalize_title(title)
+        if form not in self._items and title.endswith("…"):
+            place = bisect_left(self._forms, form)
+            form = next((f for f in self._forms[place : place + 1] if f.startswith(form)), form)
+        return self._items.get(form) or Item(title, title)
 
     def _opinion(self, prompt: ParsedPrompt) -> Opinion:
         """The analysis of a prompt; labels are categories, or shared words without categories."""
@@ -225,6 +234,11 @@ class OfflineTeacher:
 
     def _words_of(self, item: Item) -> frozenset[str]:
         return self._words.get(normalize_title(item.title), frozenset())
+
+
+def _write_answer(prompt: ParsedPrompt, choice: int) -> str:
+    """The answer for a candidate, as an API's model writes it."""
+    return render_answer(prompt.candidates[choice], choice, prompt.form.answer_format).strip()
 
 
 def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[str, ...]:

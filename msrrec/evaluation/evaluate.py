@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from msrrec import storage
 from msrrec.baselines import build_baseline
 from msrrec.baselines.interface import Facts, Writer, WrittenChoice, choose
-from msrrec.config import RunConfig
+from msrrec.config import PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.agreement import fusion_table
@@ -40,6 +40,7 @@ from msrrec.reasoning.prompts import Side
 from msrrec.reasoning.reading import read_lenient
 from msrrec.schema import Example
 from msrrec.stage import Summary
+from msrrec.titles import show_titles
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def evaluate(
         EngineError: If generation fails; nothing is written then.
     """
     variants = _with_sides(variants)
-    source = locate_model(model_dir, config.model)
+    source = locate_model(model_dir, config.model, config.prompt)
     examples = evaluated_examples(dataset, config.evaluate)
     gate = load_gate(config.evaluate.gate, dataset) if config.evaluate.gate else None
     model = _describe(source, model_dir)
@@ -111,7 +112,8 @@ def evaluate(
         refused=refused,
         samples=[p for p in run.predictions if p.sample],
         details=_details(run, dataset, model, refused, gate),
-        lenient=_lenient(run, dataset),
+        lenient=_lenient(run, dataset, source.form),
+        form=source.form,
     )
     summary = write_evaluation(evaluation, dataset, out, config)
     journal.delete()
@@ -187,14 +189,16 @@ def _chosen(variant: Mode, run: _Run) -> list[Prediction]:
     return chosen
 
 
-def _lenient(run: _Run, dataset: Dataset) -> dict[str, list[int | None]]:
+def _lenient(run: _Run, dataset: Dataset, form: PromptConfig) -> dict[str, list[int | None]]:
     """What each variant chooses where its sides are read leniently."""
+    titles = (dataset.titles(example.candidates) for example in run.examples)
+    lists = [show_titles(some, form.max_title_chars) for some in titles]
     outputs: list[Outputs] = [
         {
-            side: replace(output, index=read_lenient(output.text, dataset.titles(e.candidates)))
+            side: replace(output, index=read_lenient(output.text, shown))
             for side, output in both.items()
         }
-        for e, both in zip(run.examples, run.outputs, strict=True)
+        for shown, both in zip(lists, run.outputs, strict=True)
     ]
     return {
         variant: [Recommender.decide(variant, both).index for both in outputs]
@@ -238,7 +242,7 @@ def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
         adapter=source.adapter,
         revision=source.revision,
         weights_hash=hash_weights(source),
-        answer_format=source.answer_format,
+        form=source.form,
     )
 
 
@@ -297,7 +301,9 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         found = _scored(name, dataset, examples, baseline.score(examples), seed)
     seconds = round(time.monotonic() - begin, 2)
     details = Details(fit=read_fit(facts, seconds))
-    evaluation = Evaluation(identify_baseline(name), examples, {name: found}, details=details)
+    evaluation = Evaluation(
+        identify_baseline(name), examples, {name: found}, details=details, form=config.prompt
+    )
     summary = write_evaluation(evaluation, dataset, out, config)
     storage.delete_folder(fit_folder(out))
     return summary

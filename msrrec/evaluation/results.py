@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from msrrec.config.baselines import BaselinesConfig
 from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
+from msrrec.config.prompt import PromptConfig
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
@@ -78,7 +79,17 @@ class ModelFacts(Result):
     revision: str | None
     weights_hash: str | None
     """Hash of all weight files; None if they are not on this machine."""
-    answer_format: str
+    form: PromptConfig
+    """How the model was prompted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_answer_format(cls, values: Any) -> Any:
+        """Take the answer format that stands in place of a form in older files."""
+        if not isinstance(values, Mapping) or "answer_format" not in values:
+            return values
+        known = {name: value for name, value in values.items() if name != "answer_format"}
+        return {"form": {"answer_format": values["answer_format"]}, **known}
 
 
 class Refused(Result):

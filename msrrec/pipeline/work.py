@@ -122,7 +122,7 @@ def probe_evaluate(call: Call) -> None:
     from msrrec.loading import probe_for_inference
     from msrrec.models import locate_model
 
-    source = locate_model(call.inputs["model"], call.config.model)
+    source = locate_model(call.inputs["model"], call.config.model, call.config.prompt)
     probe_for_inference(source, call.config.inference)
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, get_args
 
-from msrrec.config import AnswerFormat
+from msrrec.config import AnswerFormat, InstructionForm, PromptConfig
 from msrrec.markup import unify_markers
 from msrrec.reasoning.prompts import (
+    CANDIDATES,
+    HISTORY,
+    RATIONALE,
     STEPS,
     Side,
     render_instruction,
@@ -116,21 +119,32 @@ def parse_answer(answer: str, candidates: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What a prompt shows and asks, parsed from its text; titles are cleaned ones."""
+    """What a prompt shows and asks, parsed from its text; titles are those that it shows.
+
+    The form has the order, answer format and instruction of the prompt; how far titles were cut
+    can't be seen.
+    """
 
     side: Side
     domain: str
     history: tuple[str, ...]
     candidates: tuple[str, ...]
-    answer_format: AnswerFormat
+    form: PromptConfig
+
+
+_FORMS = tuple(
+    PromptConfig(answer_format=answer_format, instruction=instruction)
+    for answer_format, instruction in product(get_args(AnswerFormat), get_args(InstructionForm))
+)
+"""Every form that shows in an instruction."""
 
 
 def parse_prompt(prompt: str) -> ParsedPrompt | None:
     """The inverse of ``render_prompt``; None for any other text."""
-    for side, answer_format in product(get_args(Side), get_args(AnswerFormat)):
-        instruction = render_instruction(side, answer_format)
+    for side, form in product(get_args(Side), _FORMS):
+        instruction = render_instruction(side, form)
         if prompt.endswith("\n" + instruction):
-            return _parse_context(prompt.removesuffix(instruction), side, answer_format)
+            return _parse_context(prompt.removesuffix(instruction), side, form)
     return None
 
 
@@ -139,10 +153,10 @@ def parse_plain_prompt(prompt: str) -> ParsedPrompt | None:
 
     Its side is ``direct``: it names no steps.
     """
-    for answer_format in get_args(AnswerFormat):
-        instruction = render_plain_instruction(answer_format)
+    for form in _FORMS:
+        instruction = render_plain_instruction(form)
         if prompt.endswith("\n" + instruction):
-            return _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
+            return _parse_context(prompt.removesuffix(instruction), "direct", form)
     return None
 
 
@@ -151,10 +165,10 @@ def parse_recovery_prompt(prompt: str) -> ParsedPrompt | None:
 
     Its history is the rationale alone.
     """
-    for answer_format in get_args(AnswerFormat):
-        instruction = render_recovery_instruction(answer_format)
+    for form in _FORMS:
+        instruction = render_recovery_instruction(form)
         if prompt.endswith("\n" + instruction):
-            found = _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
+            found = _parse_context(prompt.removesuffix(instruction), "direct", form)
             with contextlib.suppress(ValueError):
                 rationale = json.loads("\n".join(found.history)) if found else None
                 if found and isinstance(rationale, str):
@@ -162,18 +176,24 @@ def parse_recovery_prompt(prompt: str) -> ParsedPrompt | None:
     return None
 
 
-def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> ParsedPrompt | None:
+def _parse_context(context: str, side: Side, form: PromptConfig) -> ParsedPrompt | None:
     lines = context.split("\n")[:-1]
-    if len(lines) < 3 or not lines[0].startswith("Domain: ") or "Candidates:" not in lines:
+    if len(lines) < 3 or not lines[0].startswith("Domain: "):
         return None
-    middle = lines.index("Candidates:")  # titles are never a whole line, so this line is not one
-    numbered = [_NUMBERED_TITLE.fullmatch(line) for line in lines[middle + 1 :]]
+    is_reversed = lines[1] == CANDIDATES
+    below = {HISTORY, RATIONALE} if is_reversed else {CANDIDATES}
+    middle = next((n for n, line in enumerate(lines[2:], 2) if line in below), None)
+    if middle is None:
+        return None
+    first, second = lines[2:middle], lines[middle + 1 :]
+    evidence, choices = (second, first) if is_reversed else (first, second)
+    numbered = [_NUMBERED_TITLE.fullmatch(line) for line in choices]
     return ParsedPrompt(
         side,
         lines[0].removeprefix("Domain: "),
-        tuple(line.removeprefix("- ") for line in lines[2:middle]),
+        tuple(line.removeprefix("- ") for line in evidence),
         tuple(match.group(2) for match in numbered if match),
-        answer_format,
+        form.model_copy(update={"order": "candidates_first"}) if is_reversed else form,
     )
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msrrec import schema, storage
-from msrrec.config import AnswerFormat, TrainConfig
+from msrrec.config import PromptConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.leakage import later_titles, shows_later
 from msrrec.errors import DataError
 from msrrec.log import Progress
 from msrrec.reasoning.encoding import Query, encode_closing, encode_text, fit_prompt
-from msrrec.reasoning.prompts import Side, project_steps, render_answer, render_reasoning
+from msrrec.reasoning.prompts import Side, project_steps, render_answers, render_reasoning
 from msrrec.schema import Example
 from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
 from msrrec.training.packing import Pair
@@ -105,7 +105,7 @@ def build_examples(
     paths: dict[str, Steps],
     tokenizer: Any,
     config: TrainConfig,
-    answer_format: AnswerFormat,
+    form: PromptConfig,
 ) -> ExampleSet:
     """The training examples of a dataset, in its order.
 
@@ -114,7 +114,7 @@ def build_examples(
         paths: The five steps of each kept path, by example id; the others train on behaviour alone.
         tokenizer: The base model's.
         config: Sides, behaviour, and the longest example.
-        answer_format: How the recommendation names its item.
+        form: How prompts and answers are written.
 
     Raises:
         DataError: If an example does not fit even with only its latest history title, or there are
@@ -127,18 +127,16 @@ def build_examples(
         with Progress("tokenize", len(examples), "examples") as progress:
             for example in examples:
                 query = make_query(dataset, example)
-                answer = _answer(query, example, answer_format)
+                answer = _answer(query, example, form)
                 for side, steps in _chains(config, paths.get(example.example_id)):
-                    yield encode_example(
-                        tokenizer, query, side, steps, answer, answer_format, max_tokens
-                    )
+                    yield encode_example(tokenizer, query, side, steps, answer, form, max_tokens)
                 progress.advance()
 
     return ExampleSet.collect(encode_all())
 
 
 def build_validation(
-    dataset: Dataset, tokenizer: Any, config: TrainConfig, answer_format: AnswerFormat
+    dataset: Dataset, tokenizer: Any, config: TrainConfig, form: PromptConfig
 ) -> ExampleSet:
     """The first examples of the validation split, without reasoning, as no teacher saw them.
 
@@ -156,8 +154,8 @@ def build_validation(
 
     def encode(example: Example) -> Encoded:
         query = make_query(dataset, example)
-        answer = _answer(query, example, answer_format)
-        return encode_example(tokenizer, query, "direct", (), answer, answer_format, max_tokens)
+        answer = _answer(query, example, form)
+        return encode_example(tokenizer, query, "direct", (), answer, form, max_tokens)
 
     return ExampleSet.collect(map(encode, examples))
 
@@ -217,7 +215,7 @@ def encode_example(
     side: Side,
     steps: Sequence[str],
     answer: str,
-    answer_format: AnswerFormat,
+    form: PromptConfig,
     max_tokens: int,
 ) -> Encoded:
     """One example as tokens, without its oldest history titles if it is too long.
@@ -228,7 +226,7 @@ def encode_example(
         side: The chain; ``direct`` for behaviour-only examples.
         steps: One text per step of the chain, none for ``direct``.
         answer: As ``render_answer`` writes it.
-        answer_format: What the prompt asks for.
+        form: How the prompt is written.
         max_tokens: Longest example, prompt and output together.
 
     Raises:
@@ -238,7 +236,7 @@ def encode_example(
     recommendation = encode_recommendation(tokenizer, answer)
     room = max_tokens - len(reasoning) - len(recommendation)
     try:
-        prompt, dropped = fit_prompt(tokenizer, side, query, answer_format, room)
+        prompt, dropped = fit_prompt(tokenizer, side, query, form, room)
     except DataError as error:
         raise DataError(
             f"example {query.key}: its output of {len(reasoning) + len(recommendation)} tokens "
@@ -272,9 +270,8 @@ def make_query(dataset: Dataset, example: Example) -> Query:
     )
 
 
-def _answer(query: Query, example: Example, answer_format: AnswerFormat) -> str:
-    index = example.candidates.index(example.target)
-    return render_answer(query.candidates[index], index, answer_format)
+def _answer(query: Query, example: Example, form: PromptConfig) -> str:
+    return render_answers(query.candidates, form)[example.candidates.index(example.target)]
 
 
 def _chains(config: TrainConfig, path: Steps | None) -> list[tuple[Side, Steps]]:

@@ -52,7 +52,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         reasoning_dir: Folder made by ``msrrec synthesize``; None only with
             ``train.reasoning=false``.
         out: The model's folder, shared by all nodes. Checkpoints live in it.
-        config: Sections ``model`` and ``train``.
+        config: Sections ``model``, ``prompt`` and ``train``.
 
     Returns:
         Counts, final losses and speed.
@@ -63,13 +63,11 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         ModelError: If the base model can't be loaded, or training diverges.
     """
     on_gpu = check_cluster(config.train)
-    source = locate_base(config.model)
+    source = locate_base(config.model, config.prompt)
     examples = prepare_examples(dataset, reasoning_dir, source, config)
     validation = None
     if config.train.validate_every_steps:
-        validation = build_validation(
-            dataset, load_tokenizer(source), config.train, source.answer_format
-        )
+        validation = build_validation(dataset, load_tokenizer(source), config.train, source.form)
     folder = begin_folder(out)
     job = TrainingJob(source, config.model.dtype, config.train)
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
@@ -125,9 +123,7 @@ def prepare_examples(
                 "`msrrec synthesize` wrote, or set train.reasoning=false"
             )
         paths = load_paths(reasoning_dir, dataset.examples("train"))
-    examples = build_examples(
-        dataset, paths, load_tokenizer(source), config.train, source.answer_format
-    )
+    examples = build_examples(dataset, paths, load_tokenizer(source), config.train, source.form)
     logger.info(
         "train: %d examples, %d of them with reasoning, %d shortened; %d tokens, the longest %d",
         len(examples),
@@ -237,12 +233,12 @@ def describe_model(dataset: Dataset, config: RunConfig) -> ModelSettings:
     return {
         "base_model": config.model.name_or_path,
         "revision": config.model.revision,
-        "answer_format": config.model.answer_format,
         "domain": dataset.domain,
         "dataset_fingerprint": dataset.fingerprint,
         "template_date": TEMPLATE_DATE,
         "seed": config.train.seed,
         "model": config.model.model_dump(mode="json"),
+        "prompt": config.prompt.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
     }
 

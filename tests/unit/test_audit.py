@@ -131,14 +131,14 @@ def test_the_weights_hash_changes_with_any_byte_of_model_and_adapter(tmp_path: P
     for folder in (base, adapter):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"weights")
-    plain = ModelSource("m", str(base), None, "title")
-    adapted = ModelSource("m", str(base), str(adapter), "title")
+    plain = ModelSource("m", str(base), None)
+    adapted = ModelSource("m", str(base), str(adapter))
     hashes = [hash_weights(plain), hash_weights(adapted)]
     (adapter / "model.safetensors").write_bytes(b"Weights")
     hashes.append(hash_weights(adapted))
     assert len({*hashes}) == 3
     assert None not in hashes
-    assert hash_weights(ModelSource("m", "hub/name", None, "title")) is None
+    assert hash_weights(ModelSource("m", "hub/name", None)) is None
 
 
 def metrics(

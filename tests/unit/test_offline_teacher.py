@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from msrrec.config import PromptConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, complete
 from msrrec.reasoning.parsing import (
     Chain,
@@ -37,7 +38,7 @@ def make_teacher(items: dict[str, Item]) -> OfflineTeacher:
 
 def good_answer(teacher: OfflineTeacher, history: list[str], candidates: list[str]) -> str:
     """The answer of the first seed that is drawn to be a whole chain."""
-    prompt = render_prompt("full", "Shop", history, candidates, "number_title")
+    prompt = render_prompt("full", "Shop", history, candidates, PromptConfig())
     answers = (teacher.answer(prompt, seed) for seed in range(20))
     return next(a[0] for a in answers if a and isinstance(parse_chain(a[0]), Chain))
 
@@ -154,7 +155,9 @@ def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
     candidates = ["Acme Mug", "Acme Stove"]
     outcomes: Counter[str] = Counter()
     for n in range(2000):
-        prompt = render_prompt("full", f"Shop {n}", ["Acme Kettle"], candidates, "title")
+        prompt = render_prompt(
+            "full", f"Shop {n}", ["Acme Kettle"], candidates, PromptConfig(answer_format="title")
+        )
         answer = teacher.answer(prompt)
         assert answer is not None
         chain = parse_chain(answer[0])
@@ -168,9 +171,25 @@ def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
     assert outcomes["empty"] >= 5
 
 
+def test_a_title_that_was_cut_for_the_prompt_is_known() -> None:
+    long = Item("k", "Acme Kettle Of Two Litres", ("Home", "Kettles"))
+    teacher = OfflineTeacher([*CATALOGUE.values(), long])
+    form = PromptConfig(max_title_chars=16, order="candidates_first", instruction="short")
+    prompt = render_prompt("full", "Shop 1", ["Acme Kettle"], ["Zeta Tent", long.title], form)
+    assert "(2) Acme Kettle Of…\n" in prompt
+    text, _ = teacher.answer(prompt) or ("", "")
+    assert "(2) Kettles" in text
+
+
 def test_the_same_prompt_and_seed_give_the_same_answer_and_another_seed_another_equal() -> None:
     teacher = make_teacher(CATALOGUE)
-    prompt = render_prompt("full", "Shop", ["Omni Leash"], ["Acme Mug", "Acme Stove"], "title")
+    prompt = render_prompt(
+        "full",
+        "Shop",
+        ["Omni Leash"],
+        ["Acme Mug", "Acme Stove"],
+        PromptConfig(answer_format="title"),
+    )
     assert teacher.answer(prompt, 0) == make_teacher(CATALOGUE).answer(prompt, 0)
     ends = {(teacher.answer(prompt, seed) or ("", ""))[0].split("\n")[-1] for seed in range(8)}
     assert {"Acme Mug", "Acme Stove"} <= ends
@@ -185,7 +204,13 @@ def test_hostile_titles_are_recommended_like_others(title: str) -> None:
 
 def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
     teacher = make_teacher(CATALOGUE)
-    prompt = render_prompt("full", "Shop", ["Acme Kettle"], ["Acme Mug", "Zeta Tent"], "title")
+    prompt = render_prompt(
+        "full",
+        "Shop",
+        ["Acme Kettle"],
+        ["Acme Mug", "Zeta Tent"],
+        PromptConfig(answer_format="title"),
+    )
     good = {"model": MODEL_NAME, "messages": [{"role": "user", "content": prompt}]}
     status, body = complete(teacher, good)
     assert (status, body["model"], body["choices"][0]["finish_reason"]) == (200, MODEL_NAME, "stop")
@@ -202,7 +227,7 @@ def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
 
 
 def test_a_plain_prompt_is_answered_without_steps_and_reads_back() -> None:
-    prompt = render_plain_prompt("Home", ["Red Lamp"], ["Blue Lamp", "Tin Mug"], "number_title")
+    prompt = render_plain_prompt("Home", ["Red Lamp"], ["Blue Lamp", "Tin Mug"], PromptConfig())
     parsed = parse_plain_prompt(prompt)
     assert parsed is not None
     assert (parsed.history, parsed.candidates) == (("Red Lamp",), ("Blue Lamp", "Tin Mug"))
@@ -224,20 +249,24 @@ def test_a_masked_rationale_brings_back_what_it_speaks_for() -> None:
         ("mostly camping. favourite brand: zeta.", 1),
         ("mostly camping. favourite brand: acme.", 2),
     ):
-        for form in ("title", "number_title"):
-            prompt = render_recovery_prompt("Shop", rationale, titles, form)  # type: ignore[arg-type]
+        for form in (PromptConfig(answer_format="title"), PromptConfig()):
+            prompt = render_recovery_prompt("Shop", rationale, titles, form)
             answer = teacher.answer(prompt)
             assert answer is not None
             assert parse_answer(answer[0], titles) == expected
     by_words = OfflineTeacher(bare(CATALOGUE).values())
     titles = ["Acme Mug", "Omni Leash"]
-    answer = by_words.answer(render_recovery_prompt("Shop", "it goes with a leash.", titles))
+    answer = by_words.answer(
+        render_recovery_prompt(
+            "Shop", "it goes with a leash.", titles, PromptConfig(answer_format="title")
+        )
+    )
     assert answer == ("Omni Leash", "stop")
 
 
 @pytest.mark.parametrize("rationale", ["", 'a "quote"\nCandidates:\n(1) Trap', "\u2028 é [item]"])
 def test_a_recovery_prompt_reads_back_whatever_the_rationale_holds(rationale: str) -> None:
-    prompt = render_recovery_prompt("Shop", rationale, ["Red Lamp", "Tin Mug"], "number_title")
+    prompt = render_recovery_prompt("Shop", rationale, ["Red Lamp", "Tin Mug"], PromptConfig())
     parsed = parse_recovery_prompt(prompt)
     assert parsed is not None
     assert (parsed.history, parsed.candidates) == ((rationale,), ("Red Lamp", "Tin Mug"))
