@@ -50,6 +50,9 @@ _EMPHASIS = re.compile(r"[*_`]+")
 _MARKED = re.compile(r"[{0}]*\0[{0}]*".format(re.escape("".join(_EDGES.split()))))
 _PLACE = "\0"
 """Placeholder for a title that was found; it occurs in no cleaned title."""
+_ASCII_CONTROLS = {n: " " if chr(n).isspace() else None for n in (*range(32), 127)}
+_CACHED = 8192
+"""Number of titles whose forms are kept, as one title is looked for in many texts in a row."""
 _MIN_CUT_CHARS = 8
 _TOKEN = re.compile(rf"[{_SCRIPT}]|(?:(?![{_SCRIPT}])\w)+")
 _BRACKETS = re.compile(r"\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)")  # the last one is cut off
@@ -108,8 +111,8 @@ def _drop_invisible(text: str) -> str:
 
     Entities are read once.
     """
-    if text.isascii() and text.isprintable() and "&" not in text:
-        return text
+    if text.isascii() and "&" not in text:
+        return text if text.isprintable() else text.translate(_ASCII_CONTROLS)
     spaced = "".join(" " if c.isspace() else c for c in html.unescape(text))
     return "".join(c for c in spaced if unicodedata.category(c) not in _INVISIBLE)
 
@@ -134,7 +137,7 @@ def normalize_title(text: str) -> str:
     return _normalize(text[: 8 * MAX_TITLE_CHARS])  # clean_title reads no more
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=_CACHED)
 def _normalize(text: str) -> str:
     text = _fold(clean_title(text))
     return text.strip(_EDGES) or text
@@ -247,7 +250,12 @@ def _is_short(form: str, words: Sequence[str], title: str) -> bool:
 
 def main_title(title: str) -> str:
     """The normalised title without its subtitle, series or edition."""
-    return _SUBTITLE.split(normalize_title(title), maxsplit=1)[0]
+    return _main(normalize_title(title))
+
+
+@lru_cache(maxsize=_CACHED)
+def _main(form: str) -> str:
+    return _SUBTITLE.split(form, maxsplit=1)[0]
 
 
 def fold_text(text: str) -> str:
@@ -288,23 +296,32 @@ def find_mentions(plain: str, candidates: Sequence[str], *, short: bool = False)
         short: Whether the part before a subtitle counts too, if it has at least three words and no
             other candidate begins with it.
     """
-    forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
-    if short:
-        forms += [
-            (main, i)
-            for i, title in enumerate(candidates)
-            if len((main := main_title(title)).split()) >= 3
-            and not any(whole.startswith(main) for whole, other in forms if other != i)
-        ]
     found: list[Mention] = []
-    for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
+    titles = tuple(map(normalize_title, candidates))
+    for form, i in _searched_forms(titles, short):
+        if form not in plain:
+            continue
         ends = list(_mention_ends(plain, form))
-        longer = _longer_titles(i, candidates) if ends else {}
+        longer = _longer_titles(i, titles) if ends else {}
         for end in ends:
             meant = _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
             found.append(Mention(end - len(form), end, frozenset(meant)))
         plain, _ = replace_mentions(plain, form, _PLACE * len(form))
     return sorted(found, key=lambda mention: mention.start)
+
+
+@lru_cache(maxsize=_CACHED)
+def _searched_forms(titles: tuple[str, ...], short: bool) -> tuple[tuple[str, int], ...]:
+    """What to search for, longest first, and whose it is; ``titles`` are normalised."""
+    forms = [(title, i) for i, title in enumerate(titles)]
+    if short:
+        forms += [
+            (main, i)
+            for i, title in enumerate(titles)
+            if len((main := _main(title)).split()) >= 3
+            and not any(whole.startswith(main) for whole, other in forms if other != i)
+        ]
+    return tuple(sorted(forms, key=lambda pair: -len(pair[0])))
 
 
 def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:
@@ -319,13 +336,18 @@ def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:
         after: Folded text from the end of the mention.
         candidates: Titles.
     """
-    return _meant_by(index, after, _longer_titles(index, candidates))
+    titles = tuple(map(normalize_title, candidates))
+    return _meant_by(index, after, _longer_titles(index, titles))
 
 
-def _longer_titles(index: int, candidates: Sequence[str]) -> dict[int, list[list[str]]]:
-    """Candidates in whose titles another one lies, and the words that go on after it there."""
-    inner = _tokens(normalize_title(candidates[index]))
-    tails = {i: _tails(title, inner) for i, title in enumerate(candidates) if i != index and inner}
+@lru_cache(maxsize=_CACHED)
+def _longer_titles(index: int, titles: tuple[str, ...]) -> dict[int, list[list[str]]]:
+    """The titles in which another one lies, and the words that go on after it there.
+
+    All are normalised; the result is shared and must not be changed.
+    """
+    inner = _shapes(titles[index])[0]
+    tails = {i: _tails(title, inner) for i, title in enumerate(titles) if i != index and inner}
     return {i: found for i, found in tails.items() if found}
 
 
@@ -354,16 +376,20 @@ def _is_telling(words: Sequence[str]) -> bool:
     return len(words) >= 2 and not set(words) <= _SMALL_WORDS
 
 
-def _tails(title: str, inner: list[str]) -> list[list[str]]:
+def _tails(form: str, inner: list[str]) -> list[list[str]]:
     """What is left of a longer title after a shorter one: of the whole, and of its short forms."""
-    form = normalize_title(title)
-    shapes = [_tokens(shape) for shape in (form, _BRACKETS.sub(" ", form), main_title(title))]
     return [
         tokens[n + len(inner) :]
-        for tokens in shapes
+        for tokens in _shapes(form)
         for n in range(len(tokens) - len(inner))
-        if tokens[n : n + len(inner)] == inner
+        if tokens[n] == inner[0] and tokens[n : n + len(inner)] == inner
     ]
+
+
+@lru_cache(maxsize=_CACHED)
+def _shapes(form: str) -> tuple[list[str], ...]:
+    """The words of a normalised title as a whole, without brackets, and without its subtitle."""
+    return tuple(_tokens(shape) for shape in (form, _BRACKETS.sub(" ", form), _main(form)))
 
 
 def _may_go_on(words: Sequence[str], tail: Sequence[str], shared: int) -> bool:

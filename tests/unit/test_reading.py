@@ -101,7 +101,10 @@ def test_a_title_made_of_marks_is_read_back_on_every_side(side: Side, titles: li
     titles = list({normalize_title(t): t for t in titles if normalize_title(t)}.values())
     for index, title in enumerate(titles):
         steps = [f"{title} fits"] * len(STEPS[side])
-        for answer in (render_answer(title, index), title):
+        for answer in (
+            render_answer(title, index, "title"),
+            render_answer(title, index, "number_title"),
+        ):
             output = render_output(render_reasoning(side, steps), answer)
             assert read_strict(output, titles) == index
         assert clean_title(clean_title(title)) == clean_title(title)
