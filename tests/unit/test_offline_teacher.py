@@ -81,7 +81,7 @@ def test_candidates_without_any_match_are_chosen_from_by_the_prompt_and_not_by_p
     slots: Counter[int] = Counter()
     for n in range(300):
         candidates = ["Omni Leash", "Acme Leash"][:: 1 if n % 2 else -1]
-        prompt = render_prompt("full", f"Shop {n}", ["Zeta Tent"], candidates, "number_title")
+        prompt = render_prompt("full", f"Shop {n}", ["Zeta Tent"], candidates)
         found = teacher.answer(prompt)
         assert found is not None
         if isinstance(chain := parse_chain(found[0]), Chain):
