@@ -116,7 +116,8 @@ def normalize_title(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def _normalize(text: str) -> str:
-    text = _fold(clean_title(text))
+    cleaned = clean_title(text)
+    text = _fold(cleaned) or cleaned  # a title may be nothing but signs that are left out
     return text.strip(_EDGES) or text
 
 

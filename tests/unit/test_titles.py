@@ -216,3 +216,8 @@ def test_a_vowel_sign_belongs_to_its_word() -> None:
     assert find_titles("किताबें अच्छी हैं", ["किताब", "Mug"]) == []
     assert find_titles("किताब अच्छी है", ["किताब", "Mug"]) == [0]
     assert find_titles("கதைகள்", ["கதை", "Mug"]) == []
+
+
+def test_a_title_of_nothing_but_such_signs_is_still_a_title() -> None:
+    assert match_title("©", ["©", "™", "Mug"]) == 0
+    assert match_title("(2) ™", ["©", "™", "Mug"]) == 1
