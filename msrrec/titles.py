@@ -139,7 +139,8 @@ def normalize_title(text: str) -> str:
 
 @lru_cache(maxsize=_CACHED)
 def _normalize(text: str) -> str:
-    text = _fold(clean_title(text))
+    cleaned = clean_title(text)
+    text = _fold(cleaned) or cleaned  # a title may be nothing but signs that are left out
     return text.strip(_EDGES) or text
 
 

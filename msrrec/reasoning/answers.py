@@ -35,7 +35,9 @@ _WORDS_OF_PROSE = frozenset(
 )
 
 
-def read_answer(answer: str, candidates: Sequence[str]) -> int | ParseFailure | None:
+def read_answer(
+    answer: str, candidates: Sequence[str], shown: Sequence[str] = ()
+) -> int | ParseFailure | None:
     """The 0-based candidate that a teacher's answer names; why none; None where it says nothing.
 
     Line by line: the first that names a candidate in any way, and every later one that does so as a
@@ -43,10 +45,15 @@ def read_answer(answer: str, candidates: Sequence[str]) -> int | ParseFailure | 
     last of them decides. An answer in which one line names two, or a number and another's title, is
     ambiguous. One that names an item that is no candidate, or takes its own back, is
     ``not_a_candidate``. Courtesies and prose without a name say nothing.
+
+    Args:
+        answer: What the teacher says after its chain.
+        candidates: Titles.
+        shown: Other titles that the prompt shows, see ``read_recommendation``.
     """
     found: int | ParseFailure | None = None
     for line in _iter_lines(answer):
-        named = _read_line(line, candidates, found)
+        named = _read_line(line, candidates, shown, found)
         found = found if named is None else named
     return found
 
@@ -59,13 +66,16 @@ def _iter_lines(answer: str) -> Iterator[str]:
 
 
 def _read_line(
-    line: str, candidates: Sequence[str], before: int | ParseFailure | None
+    line: str,
+    candidates: Sequence[str],
+    shown: Sequence[str],
+    before: int | ParseFailure | None,
 ) -> int | ParseFailure | None:
     said = strip_label(line)
     number = read_title(said, candidates)
     if number.rung == "number":
         return number.index if before is None or said != line else None
-    choice = read_recommendation(line, candidates)
+    choice = read_recommendation(line, candidates, shown)
     if not isinstance(choice, ParseFailure):
         is_plain = choice.rule in ("title", "recommended") or said != line
         return choice.index if before is None or is_plain else None

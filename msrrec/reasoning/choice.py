@@ -12,6 +12,7 @@ from typing import Literal
 from msrrec.reasoning.parsing import ParseFailure
 from msrrec.reasoning.weighing import Weighing, weigh
 from msrrec.titles import (
+    clean_title,
     find_titles,
     fold_text,
     match_short_title,
@@ -31,6 +32,15 @@ _NAMING_LABEL = re.compile(
     r"product|option)\b[ \t*_]*(?:is\b)?[ \t*_]*[:：][ \t*_]*(?=\S)",
     re.IGNORECASE,
 )
+_OF_PROSE = frozenset(
+    (
+        *("Is", "Was", "As", "The", "This", "That", "It", "Its", "And", "Or", "But", "For", "From"),
+        *("With", "Because", "Since", "Due", "By", "To", "In", "On", "Has", "Fits", "Matches"),
+        *("Reason", "Reasons", "Reasoning", "Rationale", "Why", "Summary", "Explanation", "Best"),
+        *("User", "Users", "You", "We", "Given", "Based", "Would", "Will", "Over", "Not", "Than"),
+    )
+)
+"""Words in capitals that may follow a title in prose."""
 _HEAD_CHARS = 200
 """Number of characters of a line in which a label is searched."""
 _MAX_NAMES = 50
@@ -55,7 +65,9 @@ def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFai
     return choice if isinstance(choice, ParseFailure) else choice.index
 
 
-def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
+def read_recommendation(
+    step: str, candidates: Sequence[str], shown: Sequence[str] = ()
+) -> NamedChoice | ParseFailure:
     """The candidate that the recommending step names, or why none.
 
     The first rule that finds a candidate decides:
@@ -73,18 +85,50 @@ def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | P
     the beginning count where the same sentence goes on to another ("X or Y", "X fits, but Y").
 
     Titles that stand alone may be shortened as in ``match_short_title``. If a list number belongs
-    to another candidate, the step is ambiguous.
+    to another candidate, the step is ambiguous. A title that goes on with a number or a capital, as
+    in ``Toy Story 2``, is another item's.
+
+    Args:
+        step: The step's text.
+        candidates: Titles.
+        shown: Other titles that the prompt shows. One in which a candidate's lies is told apart
+            from it, and is no candidate.
     """
     step = step.strip()
-    choice = _find_choice(step, candidates)
+    choice = _find_choice(step, [*candidates, *_longer_shown(candidates, shown)])
     if isinstance(choice, ParseFailure):
         return choice
+    if choice.index >= len(candidates) or _goes_on(step, candidates[choice.index]):
+        return ParseFailure("not_a_candidate", "another item's title")
     listed = _LISTED.match(step.lstrip("\"'*_"))
     number = int(listed.group(1)) if listed else choice.index + 1
     is_other = number != choice.index + 1 and 1 <= number <= len(candidates)
     if is_other and not normalize_title(candidates[choice.index]).startswith(f"({number})"):
         return ParseFailure("ambiguous", "number and title differ")
     return choice
+
+
+def _longer_shown(candidates: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """Titles that are no candidates, and in which a candidate's lies."""
+    wanted = {normalize_title(title) for title in candidates}
+    forms = {normalize_title(title): title for title in shown}
+    return [
+        title
+        for form, title in forms.items()
+        if form not in wanted and any(inner and inner in form for inner in wanted)
+    ]
+
+
+def _goes_on(step: str, title: str) -> bool:
+    """Whether every mention of a title goes on with a number or a capital, as another title does.
+
+    A year, and a word that prose begins with, say nothing.
+    """
+    words = r"[ \t]+".join(map(re.escape, clean_title(title).split()))
+    mentions = re.findall(
+        rf"(?<!\w)(?i:{words})(?!\w)(?:[ \t]+(\d{{1,3}}|[IVX]{{2,4}}|[A-Z]\w+)\b(?![.)]\s))?", step
+    )
+    return bool(mentions) and all(word and word not in _OF_PROSE for word in mentions)
 
 
 def strip_label(line: str) -> str:

@@ -40,7 +40,7 @@ _PREAMBLE_CHARS = 200
 """Maximum text before a bare numbered list for it to count as the chain, not as a list at the end
 of prose."""
 _DECORATION = r"[ \t>#*_`~|\[(\-–—•]*"
-_SEPARATOR = r"[ \t*_`~:.)\]|\-–—：、．]*"
+_SEPARATOR = r"[ \t*_`~:.)\]|\\\-–—：、．]*"
 _END = r"[ \t*_`~|)\]]*[:.\-–—：|]+[ \t*_`~]*"
 _TAIL = rf"(?:{_END}|[ \t*_`~]*(?:\s|$))"
 _DIGITS = (
@@ -56,12 +56,12 @@ _STEP_WORDS = (
     "步骤|步驟|ステップ|手順|단계"
 )
 _BY_STEP = re.compile(
-    rf"{_DECORATION}(?:(?:{_STEP_WORDS})[ \t.#*_]{{0,4}}({_NUMERAL})(?:\s?/\s?\d)?"
+    rf"{_DECORATION}(?:(?:{_STEP_WORDS})[ \t.#*_\-–]{{0,4}}({_NUMERAL})(?:\s?/\s?\d)?"
     rf"|第\s?({_NUMERAL})\s?步|([1-5])\s?단계){_SEPARATOR}",
     re.IGNORECASE,
 )
 _BY_NUMBER = re.compile(
-    rf"[ \t>#*_`~|\-–—•]*(?:([1-9])(?:\ufe0f?\u20e3|\d?[ \t]?[.):．、](?=\s|\*|$))"
+    rf"[ \t>#*_`~|\-–—•]*(?:\(?([1-9])(?:\ufe0f?\u20e3|\d?[ \t]?\\?[.):．、](?=\s|\*|$))"
     rf"|([①-⑤])|((?:i{{1,3}}|iv|v)\b)[.)](?=\s)){_DECORATION}",
     re.IGNORECASE,
 )
@@ -245,6 +245,7 @@ def parse_completion(text: str, side: Side = "full", thinking: str = "") -> Pars
         side: Whose steps are looked for.
         thinking: Thoughts that arrived apart from the text.
     """
+    text, thinking = (part.replace("\r\n", "\n").replace("\r", "\n") for part in (text, thinking))
     parts = split_thinking(text)
     speech, thoughts = parts.speech.strip(), f"{parts.thinking}\n{strip_marks(thinking)}".strip()
     chain, answer = _read_last_chain(parts.speech, STEPS[side])
@@ -347,10 +348,10 @@ def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
 def _named_headings(lines: Sequence[tuple[int, str]], names: Sequence[str]) -> list[_Heading]:
     """Lines that begin with a step's name, numbered or set apart from the text."""
     either = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in names)
-    numbering = rf"\(?(?:(?:{_STEP_WORDS})\s?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
+    numbering = rf"\(?(?:(?:{_STEP_WORDS})[\s\-–]?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
     pattern = re.compile(
         rf"{_DECORATION}(?:{numbering}(?:final )?(?P<n>{either}){_TAIL}"
-        rf"|(?:final )?(?P<s>{either})(?:{_END}|[ \t*_`~]*$|[*_`]+))",
+        rf"|(?:final )?(?P<s>{either})(?:\s?\([1-9]\))?(?:{_END}|[ \t*_`~]*$|[*_`]+))",
         re.IGNORECASE,
     )
     lower = [_squeeze(name) for name in names]

@@ -104,10 +104,10 @@ def judge(
     shown = (*candidates, *history)
     if sum(match_title(step, shown) is not None for step in steps[:-1]) > _MAX_TITLES:
         return Judgement("malformed", "a list of titles", steps)
-    choice = read_recommendation(read.chain.steps[-1], candidates)
+    choice = read_recommendation(read.chain.steps[-1], candidates, history)
     if isinstance(choice, ParseFailure):
         return Judgement(choice.reason, choice.detail, steps)
-    named = read_answer(read.answer or "", candidates)
+    named = read_answer(read.answer or "", candidates, history)
     if read.is_thought and named is None:
         return Judgement("malformed", "the steps were only thought", steps)
     found = Judgement("kept", "", steps, choice.index, choice.rule)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from msrrec.reasoning.choice import parse_recommendation
+from msrrec.reasoning.choice import parse_recommendation, read_recommendation
 from msrrec.reasoning.parsing import ParseFailure
 
 LAMPS = ["Red Lamp", "Red Lamp 2", "Blue Kettle"]
@@ -64,3 +64,44 @@ def test_no_word_of_a_title_is_one_of_the_prose() -> None:
         assert parse_recommendation(f"I would recommend {title} for tonight.", titles) == index
     found = parse_recommendation("I would not recommend Heat for tonight", titles)
     assert found == ParseFailure("not_a_candidate", "only ruled out")
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["Toy Story 2 is the best fit.", "I recommend Toy Story Deluxe Edition.", "Toy Story III"],
+)
+def test_a_title_that_goes_on_is_another_items(step: str) -> None:
+    found = parse_recommendation(step, ["Toy Story", "Heat"])
+    assert found == ParseFailure("not_a_candidate", "another item's title")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "Toy Story is the best fit.",
+        "Toy Story 1995 is the best.",
+        "Toy Story Because it fits",
+        "Toy Story. Toy Story 2 is close.",
+        "Toy Story\nHeat is loud.",
+    ],
+)
+def test_a_title_before_prose_is_its_own(step: str) -> None:
+    assert parse_recommendation(step, ["Toy Story", "Heat"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ("Halo 3: ODST", "not_a_candidate"),
+        ("Halo 3: ODST fits best.", "not_a_candidate"),
+        ("I recommend Halo 3 ODST.", "not_a_candidate"),
+        ("Halo 3, as they bought Halo 3: ODST", 0),
+        ("I recommend Halo 3.", 0),
+        ("Tetris fits best, as Halo 3: ODST does.", 1),
+    ],
+)
+def test_a_longer_title_of_the_history_is_not_the_candidate_in_it(
+    step: str, expected: int | str
+) -> None:
+    found = read_recommendation(step, ["Halo 3", "Tetris"], shown=["Halo 3: ODST", "Chess"])
+    assert (found.reason if isinstance(found, ParseFailure) else found.index) == expected

@@ -254,3 +254,8 @@ def test_shown_titles_differ_as_the_titles_do_and_stay_as_they_are(
     assert show_titles(shown, max_chars) == shown
     for title, short in zip(titles, shown, strict=True):
         assert clean_title(title).startswith(short.removesuffix("…"))
+
+
+def test_a_title_of_nothing_but_such_signs_is_still_a_title() -> None:
+    assert match_title("©", ["©", "™", "Mug"]) == 0
+    assert match_title("(2) ™", ["©", "™", "Mug"]) == 1
