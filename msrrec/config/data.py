@@ -74,8 +74,8 @@ class DataConfig(Config):
     columns: ColumnsConfig = ColumnsConfig()
     item_columns: ItemColumnsConfig = ItemColumnsConfig()
     timestamp_format: str | None = None
-    """Format of the times for Python's strptime, such as "%d.%m.%Y %H:%M". Unset: numbers since
-    1970 and ISO 8601 are recognised."""
+    """Format of the times for Python's strptime, such as "%d.%m.%Y %H:%M", or the unit of numbers,
+    such as seconds. Unset: numbers since 1970 and ISO 8601 are recognised."""
     separator: Separator = Field(default=None, min_length=1, max_length=1)
     """Character between the fields of a CSV file, such as ; or tab. Unset: detected from the
     header."""

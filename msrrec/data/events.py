@@ -17,6 +17,7 @@ from msrrec import schema
 from msrrec.config import DataConfig
 from msrrec.data import arrow, ids, readers, times
 from msrrec.data.columns import ORDER_ID
+from msrrec.data.time_checks import is_out_of_range
 from msrrec.data.times import Times
 from msrrec.errors import DataError
 
@@ -178,6 +179,11 @@ def _bad_time(
             f"{where}: timestamp {texts[place]!r} is not written as data.timestamp_format says; "
             f"expected {pattern!r}"
         )
+    if is_out_of_range(texts[place]):
+        return DataError(
+            f"{where}: timestamp {texts[place]!r} is before the year 1678 or beyond the year 2262; "
+            "expected the moment of a purchase, or none and data.missing_fields=drop"
+        )
     return DataError(
         f"{where}: timestamp {texts[place]!r} is not a whole number; expected seconds, "
         "milliseconds, microseconds or nanoseconds since 1970, or ISO 8601 such as "
@@ -198,8 +204,14 @@ def _encode(
 
     The result is one chunk, as each chunk would repeat the dictionary.
     """
+    if read.misread is not None:
+        row, advice = read.misread
+        raise DataError(
+            f"{readers.locate_row(path, int(rows[row]))}: timestamp {texts[row]} is no "
+            f"plausible number of seconds or smaller units since 1970; {advice}"
+        )
     firsts = {way: (int(rows[n]), str(texts[n])) for way, n in read.firsts.items()}
-    _check_units({unit: (path, *firsts[unit]) for unit in read.units})
+    _check_ways({way: (path, *first) for way, first in firsts.items()})
     columns = [table[name] for name in (schema.USER_ID, schema.ITEM_ID)]
     with ThreadPoolExecutor(len(columns)) as pool:
         encoded = list(pool.map(_encode_ids, columns))
@@ -217,15 +229,23 @@ def _encode_ids(ids: pa.ChunkedArray) -> pa.DictionaryArray:
     return ids.cast(pa.string()).dictionary_encode().combine_chunks()
 
 
-def _check_units(firsts: Mapping[str, tuple[str, int, str]]) -> None:
-    """Refuse two time units in one input, as one of them would be misread a thousandfold."""
-    if len(firsts) < 2:
+def _check_ways(firsts: Mapping[str, tuple[str, int, str]]) -> None:
+    """Refuse two units in one input, and zones in some rows alone, as both misplace times."""
+    _check_one(firsts, tuple(times.UNITS), "is in {} by its size, but {}: {} in {}", "one unit")
+    ways = (times.ISO_WITH_ZONE, times.ISO_WITHOUT_ZONE)
+    _check_one(firsts, ways, "is {}, but {}: {} is {}", "a zone in all rows or in none")
+
+
+def _check_one(
+    firsts: Mapping[str, tuple[str, int, str]], ways: Sequence[str], text: str, expected: str
+) -> None:
+    found = [way for way in firsts if way in ways]
+    if len(found) < 2:
         return
-    (unit, first), (other, second) = list(firsts.items())[:2]
-    raise DataError(
-        f"{readers.locate_row(*first[:2])}: timestamp {first[2]} is in {unit} by its size, but "
-        f"{readers.locate_row(*second[:2])}: {second[2]} in {other}; expected one unit in all files"
-    )
+    (path, row, first), (other_path, other_row, other) = (firsts[way] for way in found[:2])
+    where, other_where = readers.locate_row(path, row), readers.locate_row(other_path, other_row)
+    said = text.format(found[0], other_where, other, found[1])
+    raise DataError(f"{where}: timestamp {first} {said}; expected {expected} in all files")
 
 
 def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
@@ -241,7 +261,7 @@ def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
         dropped.update(fact["dropped"])
         for way, (row, text) in fact["firsts"].items():
             firsts.setdefault(way, (path, row, text))
-    _check_units({way: first for way, first in firsts.items() if way in times.UNITS})
+    _check_ways(firsts)
     ticks_per_s = max(fact["ticks_per_s"] for fact in facts)
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).unify_dictionaries()
     users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))

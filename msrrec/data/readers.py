@@ -16,13 +16,13 @@ from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from msrrec import storage
 from msrrec.data import json_lines
 from msrrec.data.columns import ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
 from msrrec.data.folders import DELIMITED, SUFFIXES, suffix
+from msrrec.data.parquet import read_parquet
 from msrrec.data.signatures import refuse_binary
 from msrrec.errors import DataError, first_line
 
@@ -60,7 +60,7 @@ def read_columns(
     ending = suffix(path)
     shown: Sequence[str] | None = None
     if ending == ".parquet":
-        shown, frame = _read_parquet(path, choice)
+        shown, frame = read_parquet(path, choice)
     elif ending in DELIMITED:
         frame = read_csv(path, separator=separator, encoding=encoding)
     elif ending in SUFFIXES:
@@ -238,29 +238,3 @@ class _Rewound(io.RawIOBase):
         self._head = b""
         buffer[: len(data)] = data
         return len(data)
-
-
-def _read_parquet(path: str, choice: ColumnChoice) -> tuple[list[str], pl.DataFrame]:
-    """The names of all columns, and the columns that may be chosen."""
-    filesystem, inner = storage.resolve(path)
-    try:
-        file = pq.ParquetFile(inner, filesystem=filesystem)
-        found = list(file.schema_arrow.names)
-        names = set(choice.possible_names(found))
-        table = file.read([name for name in found if name in names])
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file ({first_line(error)})") from error
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return found, frame.select(_as_text(column) for column in frame.iter_columns())
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    """A Parquet column as text: lists as JSON, times as ISO 8601 in UTC."""
-    if column.dtype.is_nested():
-        return pl.Series(column.name, [v and json.dumps(v) for v in column.to_list()], pl.String)
-    if column.dtype == pl.Datetime:
-        if column.dtype.time_zone is not None:
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.9f")
-    return column.cast(pl.String)
