@@ -7,7 +7,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from msrrec.config import load_config
-from msrrec.models import locate_base
 from msrrec.training.learner import Learner
 from msrrec.training.model import add_lora
 from tests.support.training import SHAPE
@@ -31,6 +30,7 @@ MODELS = {
     ),
     "Qwen/Qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, tie_word_embeddings=True)),
     "embedded": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
+    "smollm2-135m": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
 }
 TARGETS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -38,7 +38,7 @@ TARGETS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_lora_adapts_every_linear_layer_but_the_head(path: Path) -> None:
     config = load_config(path)
-    name = locate_base(config.model).name
+    name = config.model.name_or_path
     (family,) = (family for family in MODELS if name.startswith(family))
     model = add_lora(MODELS[family](), config.train)
     adapted = [n.removesuffix(".lora_A") for n, _ in model.named_modules() if n.endswith("lora_A")]
