@@ -91,6 +91,11 @@ def _llara(prompts: str, paper_row: str | None = None) -> Entry:
     )
 
 
+def _likelihood(*, gain: bool) -> Entry:
+    place, options = "language.likelihood:Likelihood", {"gain": gain}
+    return Entry(place, options, needs_ray=True, tunes="tallrec", kind="base")
+
+
 BASELINES: dict[str, Entry] = {
     "random": Entry("random:Random"),
     "popularity": Entry("popularity:Popularity"),
@@ -116,6 +121,8 @@ BASELINES: dict[str, Entry] = {
     "tallrec-gen-untrained": _tallrec("tallrec_gen:TallrecGen", trains=False),
     "tallrec-pointwise": _tallrec("tallrec_pointwise:TallrecPointwise"),
     "tallrec-pointwise-untrained": _tallrec("tallrec_pointwise:TallrecPointwise", trains=False),
+    "lm-likelihood": _likelihood(gain=False),
+    "lm-gain": _likelihood(gain=True),
     "llara": _llara("curriculum", "LLaRA (7B)"),
     "llara-text": _llara("text"),
     "llara-hybrid": _llara("hybrid"),

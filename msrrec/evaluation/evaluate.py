@@ -15,7 +15,7 @@ from msrrec.errors import ConfigError
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.examples import evaluated_examples
-from msrrec.evaluation.fusion_study import Sides, fusion_study, load_gate
+from msrrec.evaluation.fusion_study import Learned, Sides, fusion_study, learn
 from msrrec.evaluation.results import (
     Details,
     Errors,
@@ -31,7 +31,7 @@ from msrrec.evaluation.systems import identify_baseline, identify_model
 from msrrec.evaluation.write import DEAD_LETTERS, Evaluation, write_evaluation
 from msrrec.fingerprint import hash_weights, identify_dataset
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
-from msrrec.inference.fusion import Gate, Recommendation, SideOutput
+from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode, Recommender, sides_of
@@ -99,7 +99,7 @@ def evaluate(
     variants = _with_sides(variants)
     source = locate_model(model_dir, config.model, config.prompt)
     examples = evaluated_examples(dataset, config.evaluate)
-    gate = load_gate(config.evaluate.gate, dataset) if config.evaluate.gate else None
+    learned = learn(config.evaluate.gate, dataset) if config.evaluate.gate else Learned()
     model = _describe(source, model_dir)
     journal = _journal(out, dataset, model, variants, config)
     run = _generate(examples, dataset, source, variants, config, build, journal)
@@ -111,7 +111,7 @@ def evaluate(
         predictions={variant: _chosen(variant, run) for variant in run.decisions},
         refused=refused,
         samples=[p for p in run.predictions if p.sample],
-        details=_details(run, dataset, model, refused, gate),
+        details=_details(run, dataset, model, refused, learned),
         lenient=_lenient(run, dataset, source.form),
         form=source.form,
     )
@@ -207,7 +207,7 @@ def _lenient(run: _Run, dataset: Dataset, form: PromptConfig) -> dict[str, list[
 
 
 def _details(
-    run: _Run, dataset: Dataset, model: ModelFacts, refused: Sequence[Refused], gate: Gate | None
+    run: _Run, dataset: Dataset, model: ModelFacts, refused: Sequence[Refused], learned: Learned
 ) -> Details:
     sides = dict.fromkeys(side for both in run.outputs for side in both)
     return Details(
@@ -216,14 +216,14 @@ def _details(
         speed=_speed(run.predictions, run.seconds),
         sides={side: _side_metrics([both[side] for both in run.outputs]) for side in sides},
         cases=tuple(pick_cases(dataset, run.examples, run.outputs, run.decisions)),
-        fusion=_fusion(run, gate) if "fused" in run.decisions else None,
+        fusion=_fusion(run, learned) if "fused" in run.decisions else None,
     )
 
 
-def _fusion(run: _Run, gate: Gate | None) -> FusionResult:
+def _fusion(run: _Run, learned: Learned) -> FusionResult:
     table = fusion_table(run.examples, run.outputs, run.decisions["fused"])
-    study = fusion_study(run.examples, _with_samples(run), gate)
-    return table.model_copy(update={"study": study, "gate": gate})
+    study = fusion_study(run.examples, _with_samples(run), learned.gate, learned.chosen)
+    return table.model_copy(update={"study": study, "gate": learned.gate})
 
 
 def _with_samples(run: _Run) -> list[Sides]:

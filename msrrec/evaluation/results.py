@@ -188,6 +188,20 @@ class RuleResult(Result):
     """HitRatio@1 of the users whose sides differ; None if there are none."""
     against_eq3: Paired | None
     """The rule (first) against Eq. 3 (second); None for Eq. 3 itself."""
+    expected: float | None = None
+    """The expected HitRatio@1 over all throws; only of the coin."""
+    chosen: str | None = None
+    """The rule with the most hits on validation; only of the row that reports it."""
+
+
+class Conflicts(Result):
+    """Users whose sides name different items of which exactly one is right."""
+
+    num_users: int
+    num_right: int
+    """Users for whom Eq. 3 takes the right one."""
+    p_value: float
+    """Exact two-sided binomial test against a coin; 1 without users."""
 
 
 class FusionResult(Result):
@@ -199,6 +213,7 @@ class FusionResult(Result):
     """Hits of fusion minus hits of the better side alone."""
     against_better: AgainstSide
     perplexity: Histogram
+    conflicts: Conflicts | None = None
     study: tuple[RuleResult, ...] = ()
     gate: Gate | None = None
     """The gate in the study, fitted on validation."""

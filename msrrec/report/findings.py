@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
-from msrrec.evaluation.results import Check, VariantResult
+from msrrec.evaluation.results import Check, FusionResult, VariantResult
 from msrrec.metrics.statistics import SIGNIFICANT, Share, holm, mcnemar
 from msrrec.page import format_p, percent
 from msrrec.report.load import Evaluated
@@ -19,7 +19,8 @@ def find_all(table: Table) -> tuple[str, ...]:
     """All sentences about a table, beginning with its headline system."""
     shown = [row.shown for row in table.rows]
     ceiling = _ceiling(table.headline.evaluated.result.ceiling)
-    return (*_compare(shown, table.headline.shown), *ceiling, *_limits(table))
+    fusion = _conflicts(table.headline.evaluated.result.fusion)
+    return (*_compare(shown, table.headline.shown), *fusion, *ceiling, *_limits(table))
 
 
 def check_all(results: Sequence[Evaluated]) -> list[Check]:
@@ -64,6 +65,24 @@ def _ceiling(found: Ceiling | None) -> list[str]:
         f"for {percent(found.hit_ratio)}; no system can be expected to do better. The category "
         f"that a history names most often is expected to be right for "
         f"{percent(found.category_expected)} and was for {percent(found.category_hit_ratio)}."
+    ]
+
+
+def _conflicts(fusion: FusionResult | None) -> list[str]:
+    """What Eq. 3 decides where a decision counts."""
+    found = fusion.conflicts if fusion else None
+    if found is None or not found.num_users:
+        return []
+    if found.p_value >= SIGNIFICANT:
+        verdict = "no difference from a coin is shown"
+    elif 2 * found.num_right > found.num_users:
+        verdict = "it is better than a coin"
+    else:
+        verdict = "it is worse than a coin"
+    return [
+        f"Where the sides differ and exactly one is right, Equation 3 takes the right one for "
+        f"{found.num_right} of {found.num_users} users; {verdict} ({format_p(found.p_value)}, "
+        "exact binomial test)."
     ]
 
 
