@@ -297,6 +297,24 @@ def test_a_result_tells_how_many_tokens_were_supervised_and_generated(
     assert generated["fused"] == means["user"] + means["item"]  # both sides are needed
 
 
+def test_a_report_says_what_msrrec_and_its_controls_were_taught_and_write(
+    folder: Path, trained: list[tuple[str, float]]
+) -> None:
+    compare_arms(folder, "msrrec-without-reasoning,msrrec")
+    written = {name: result.generated_tokens for name, result in results_of(folder).items()}
+    taught = "learned to write 40 of reasoning and 9 of recommendations, and writes"
+    (sentence,) = (
+        found
+        for found in ReportResult.load(str(folder / "out")).findings
+        if found.startswith("Tokens: ")
+    )
+    assert sentence == (
+        f"Tokens: MSR-Rec w/o reason · direct {taught} "
+        f"{written['msrrec-without-reasoning']['direct']:.0f} a user; MSR-Rec · fused {taught} "
+        f"{written['msrrec']['fused']:.0f} a user."
+    )
+
+
 def test_every_arm_tries_the_same_rates_and_validation_picks_one(
     folder: Path, trained: list[tuple[str, float]]
 ) -> None:
