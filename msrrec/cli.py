@@ -194,7 +194,7 @@ def train(
     out: OutDir,
     reasoning: Annotated[
         str | None,
-        typer.Option(help="Folder made by `msrrec synthesize`; unused with train.reasoning=false."),
+        typer.Option(help="Folder made by `msrrec synthesize`; train.arm=none may do without."),
     ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
@@ -206,10 +206,6 @@ def train(
     run = resolve("train", config, overrides, dry_run, _TRAIN, **inputs)
     if (hint := hint_at_preset(run)) is not None:
         logger.warning("train: %s", hint)
-    if not run.train.reasoning:
-        if reasoning is not None:
-            logger.warning("train: --reasoning is ignored, as train.reasoning is false")
-        del inputs["reasoning"]
     run_stage(stage.TRAIN, out, run, inputs, overwrite)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 
 from pydantic import ValidationError
 
-from msrrec.config import EMBEDDED, ModelConfig, PromptConfig
+from msrrec.config import EMBEDDED, Arm, ModelConfig, PromptConfig
 from msrrec.conversion import SUFFIX, convert_gguf
 from msrrec.errors import ModelError
 from msrrec.packaged import PACKAGED
@@ -21,12 +21,26 @@ MODEL_CONFIG = "config.json"
 _KIND = "msrrec"
 
 
+@dataclass(frozen=True)
+class SupervisedTokens:
+    """Tokens that a model was trained to write, each as often as it was.
+
+    Attributes:
+        reasoning: Those between the markers, or of the facts in their place.
+        recommendation: Those from the end marker on.
+    """
+
+    reasoning: int
+    recommendation: int
+
+
 class ModelSettings(TypedDict):
     """The contents of a trained model's ``config.json``: what it was trained from, and how.
 
     Attributes:
         base_model: Folder or hub name.
         dataset_fingerprint: Fingerprint of the training dataset.
+        supervised_tokens: The fields of ``SupervisedTokens``.
         template_date: The day that its chat template takes for today.
         model: The section of the config; ``prompt`` and ``train`` likewise.
     """
@@ -35,6 +49,7 @@ class ModelSettings(TypedDict):
     revision: str | None
     domain: str
     dataset_fingerprint: str
+    supervised_tokens: dict[str, int]
     template_date: str
     seed: int
     model: dict[str, object]
@@ -150,6 +165,16 @@ def locate_model(
     )
 
 
+def read_arm(settings: Mapping[str, Any]) -> Arm:
+    """The arm that a trained model belongs to.
+
+    Older settings say only whether it was trained on reasoning.
+    """
+    train = settings.get("train", {})
+    arm: Arm = train.get("arm", "chain" if train.get("reasoning", True) else "none")
+    return arm
+
+
 def read_form(settings: Mapping[str, Any], folder: Path) -> PromptConfig:
     """The prompt's form that a trained model's settings record.
 
@@ -158,7 +183,8 @@ def read_form(settings: Mapping[str, Any], folder: Path) -> PromptConfig:
     Raises:
         ModelError: If the recorded form is none.
     """
-    recorded = settings.get("prompt") or {"answer_format": settings.get("answer_format")}
+    older = {"answer_format": settings["answer_format"]} if "answer_format" in settings else {}
+    recorded = settings.get("prompt", older)
     try:
         return PromptConfig.model_validate(recorded)
     except ValidationError as error:

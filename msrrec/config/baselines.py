@@ -1,6 +1,6 @@
 """Settings of the baselines."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,9 @@ class BaselinesConfig(Config):
     """Number of latest interactions that a sequential baseline sees."""
     num_workers: int = Field(default=1, ge=1)
     """Number of Ray Train workers that share the trials."""
+    arm_learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Values of train.learning_rate that ``compare`` tries for MSR-Rec and each of its controls, a
+    training each; HitRatio@1 on validation picks one. Empty: train.learning_rate alone."""
     embedding_model: str | None = None
     """Sentence-embedding model of the embedding baselines: ``minilm`` from a Python package, a
     folder or a Hugging Face hub name. Unset: these baselines can't run."""

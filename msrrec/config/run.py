@@ -37,6 +37,7 @@ MOVED = {
     "model.answer_format": "prompt.answer_format",
     "tallrec.candidates_first": "prompt.order",
     "llara.candidates_first": "prompt.order",
+    "train.reasoning": "train.arm=chain for true, train.arm=none for false",
 }
 """Settings of earlier versions, and what stands for each of them."""
 

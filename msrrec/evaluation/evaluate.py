@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
@@ -22,6 +23,7 @@ from msrrec.evaluation.results import (
     FitResult,
     FusionResult,
     ModelFacts,
+    RateTrial,
     Refused,
     SequentialFit,
     SideMetrics,
@@ -35,7 +37,7 @@ from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode, Recommender, sides_of
-from msrrec.models import ModelSource, locate_model
+from msrrec.models import ModelSource, SupervisedTokens, locate_model, read_arm, read_settings
 from msrrec.reasoning.prompts import Side
 from msrrec.reasoning.reading import read_lenient
 from msrrec.schema import Example
@@ -83,12 +85,13 @@ def evaluate(
     *,
     name: str | None = None,
     build: BuildRecommender = Recommender.from_source,
+    rate_trials: Sequence[RateTrial] = (),
 ) -> Summary:
     """Generate the sides that the variants need, in one engine start, and score each variant.
 
     Returns the summary; ``metrics.json`` has all figures. ``name`` is the system's name in tables;
-    ``build`` makes each actor's recommender. Outputs are kept in ``<out>.journal`` until the end,
-    so a killed run can be resumed.
+    ``build`` makes each actor's recommender; ``rate_trials`` are told in the result. Outputs are
+    kept in ``<out>.journal`` until the end, so a killed run can be resumed.
 
     Raises:
         ConfigError: If there are no variants.
@@ -106,12 +109,14 @@ def evaluate(
     constrained = config.inference.constrained
     refused = _refused(run.predictions)
     evaluation = Evaluation(
-        system=identify_model(source, model_dir, name, constrained=constrained),
+        system=identify_model(source, model_dir, name, constrained=constrained, variants=variants),
         examples=examples,
         predictions={variant: _chosen(variant, run) for variant in run.decisions},
         refused=refused,
         samples=[p for p in run.predictions if p.sample],
-        details=_details(run, dataset, model, refused, learned),
+        details=_details(run, dataset, model, refused, learned).model_copy(
+            update={"rate_trials": tuple(rate_trials)}
+        ),
         lenient=_lenient(run, dataset, source.form),
         form=source.form,
     )
@@ -215,6 +220,10 @@ def _details(
         errors=Errors(num_refused=len(refused), first=tuple(refused[:_MAX_ERRORS])),
         speed=_speed(run.predictions, run.seconds),
         sides={side: _side_metrics([both[side] for both in run.outputs]) for side in sides},
+        generated_tokens={
+            variant: sum(mean_tokens(run.outputs, side) for side in sides_of(variant))
+            for variant in run.decisions
+        },
         cases=tuple(pick_cases(dataset, run.examples, run.outputs, run.decisions)),
         fusion=_fusion(run, learned) if "fused" in run.decisions else None,
     )
@@ -236,6 +245,8 @@ def _with_samples(run: _Run) -> list[Sides]:
 
 
 def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
+    settings = read_settings(Path(model_dir))
+    counts = settings.get("supervised_tokens") if settings else None
     return ModelFacts(
         model_dir=model_dir,
         weights=source.path,
@@ -243,6 +254,8 @@ def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
         revision=source.revision,
         weights_hash=hash_weights(source),
         form=source.form,
+        arm=None if settings is None else read_arm(settings),
+        supervised_tokens=SupervisedTokens(**counts) if counts else None,
     )
 
 
@@ -272,6 +285,11 @@ def _speed(predictions: Sequence[Prediction], seconds: float) -> Speed:
         num_tokens=tokens,
         tokens_per_s=round(tokens / seconds, 1) if seconds else 0.0,
     )
+
+
+def mean_tokens(outputs: Sequence[Outputs], side: Side) -> float:
+    """Mean number of tokens of one side's outputs."""
+    return sum(both[side].num_tokens for both in outputs) / len(outputs)
 
 
 def _side_metrics(outputs: Sequence[SideOutput]) -> SideMetrics:

@@ -10,6 +10,7 @@ from msrrec.config.baselines import BaselinesConfig
 from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
 from msrrec.config.prompt import PromptConfig
+from msrrec.config.train import Arm
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
@@ -18,6 +19,7 @@ from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
 from msrrec.metrics.statistics import Paired, Share
+from msrrec.models import SupervisedTokens
 from msrrec.reasoning.prompts import Side
 from msrrec.stage import Summary
 from msrrec.titles import Rung
@@ -81,6 +83,10 @@ class ModelFacts(Result):
     """Hash of all weight files; None if they are not on this machine."""
     form: PromptConfig
     """How the model was prompted."""
+    arm: Arm | None = None
+    """What it was trained to write before its answers; None for a base model."""
+    supervised_tokens: SupervisedTokens | None = None
+    """How many tokens it was trained to write; None where that is not recorded."""
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +225,14 @@ class FusionResult(Result):
     """The gate in the study, fitted on validation."""
 
 
+class RateTrial(Result):
+    """A learning rate that was tried, and what it gave on validation."""
+
+    learning_rate: float
+    hit_ratio: float
+    """HitRatio@1 of the variant that is reported last."""
+
+
 class TrialResult(Result):
     """One trial of a sequential system."""
 
@@ -279,6 +293,10 @@ class Details(Result):
     errors: Errors | None = None
     speed: Speed | None = None
     sides: dict[Side, SideMetrics] = Field(default_factory=dict)
+    rate_trials: tuple[RateTrial, ...] = ()
+    """The learning rates that were tried, where there was a choice."""
+    generated_tokens: dict[str, float] = Field(default_factory=dict)
+    """Mean number of tokens generated per user, by variant; a fused one needs both sides."""
     cases: tuple[Case, ...] = ()
     fusion: FusionResult | None = None
     fit: FitResult | None = None

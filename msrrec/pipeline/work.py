@@ -85,10 +85,10 @@ def check_train(call: Call) -> None:
             f"--out {call.out}: found a URI; training writes to a folder that all nodes share, "
             "such as a mounted volume"
         )
-    if call.config.train.reasoning and "reasoning" not in call.inputs:
+    if call.config.train.arm != "none" and "reasoning" not in call.inputs:
         raise ConfigError(
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
-            "or set train.reasoning=false to train without"
+            "or set train.arm=none to train without"
         )
     check_source(locate_base(call.config.model))
 

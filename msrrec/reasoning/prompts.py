@@ -244,6 +244,17 @@ OUTPUT_PREFIX = f"{REASONING_START}\n"
 it is given and not learned."""
 
 
+def render_facts_prompt(
+    domain: str,
+    history: Sequence[str],
+    candidates: Sequence[str],
+    form: PromptConfig = DEFAULT_FORM,
+) -> str:
+    """The prompt that asks for the categories of an example's items, and for no recommendation."""
+    context = render_context(domain, history, candidates, form)
+    return context + "Name the category of every purchase and candidate in order, over and over."
+
+
 def render_judge_prompt(reasoning: str, reference: str) -> str:
     """The judge's prompt: score from 0 to 100 how well a reasoning agrees with its reference.
 

@@ -20,7 +20,13 @@ def find_all(table: Table) -> tuple[str, ...]:
     shown = [row.shown for row in table.rows]
     ceiling = _ceiling(table.headline.evaluated.result.ceiling)
     fusion = _conflicts(table.headline.evaluated.result.fusion)
-    return (*_compare(shown, table.headline.shown), *fusion, *ceiling, *_limits(table))
+    return (
+        *_compare(shown, table.headline.shown),
+        *fusion,
+        *ceiling,
+        *_costs(table),
+        *_limits(table),
+    )
 
 
 def check_all(results: Sequence[Evaluated]) -> list[Check]:
@@ -99,6 +105,31 @@ def _against_chance(hit: Share, chance: float) -> str:
     if hit.high < chance:
         return "That is worse than chance: look for an error before anything else."
     return "That can't be told from chance on this many users."
+
+
+def _costs(table: Table) -> list[str]:
+    """What MSR-Rec and its controls were trained to write, and write for a user."""
+    rows = [
+        row
+        for row in table.rows
+        if row.shown.system.id.startswith("msrrec")
+        and row.shown.users == table.headline.shown.users
+        and row.shown.variant == list(row.evaluated.result.variants)[-1]
+    ]
+    told = [sentence for row in rows if (sentence := _cost(row))]
+    return [f"Tokens: {'; '.join(told)}."] if len(told) > 1 else []
+
+
+def _cost(row: Row) -> str | None:
+    result = row.evaluated.result
+    counts = result.model.supervised_tokens if result.model else None
+    generated = result.generated_tokens.get(row.shown.variant)
+    if counts is None or generated is None:
+        return None
+    return (
+        f"{row.shown.label} learned to write {counts.reasoning:,} of reasoning and "
+        f"{counts.recommendation:,} of recommendations, and writes {generated:.0f} a user"
+    )
 
 
 def _limits(table: Table) -> list[str]:

@@ -129,7 +129,7 @@ def test_each_stage_runs_as_a_submitted_job(cluster: Cluster, tmp_path: Path) ->
 def test_a_job_with_bad_input_fails_with_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
     code, log = cluster.submit(
         *("jobs.train", "--dataset", str(tmp_path / "none"), "--out", str(tmp_path / "model")),
-        "train.reasoning=false",
+        "train.arm=none",
     )
     assert code != 0
     assert "holds no manifest.json; expected a folder made by `msrrec prepare`" in log

@@ -185,7 +185,7 @@ def test_training_stops_when_validation_stalls_and_the_best_is_the_model(
 
     config = make_config(
         base,
-        "train.reasoning=false",
+        "train.arm=none",
         "train.num_epochs=10",
         "train.learning_rate=1e-30",  # nothing is learned, so no validation is better
         "train.validate_every_steps=2",

@@ -101,6 +101,7 @@ def test_a_nested_setting_leaves_its_neighbours_as_the_section_has_them() -> Non
         ("model.answer_format=title", "prompt.answer_format"),
         ("tallrec.candidates_first=true", "prompt.order"),
         ("llara.candidates_first=false", "prompt.order"),
+        ("train.reasoning=false", "train.arm=chain for true, train.arm=none for false"),
     ],
 )
 def test_a_setting_that_moved_is_refused_by_its_new_name(old: str, new: str) -> None:

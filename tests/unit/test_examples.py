@@ -145,7 +145,7 @@ def test_users_without_a_path_train_on_their_purchase_alone(tmp_path: Path, toke
     assert sides_trained(dataset, tokenizer, sides=("user", "item")) == both
     all_too = [direct, ("full", True), direct, direct]
     assert sides_trained(dataset, tokenizer, behaviour="all") == all_too
-    assert sides_trained(dataset, tokenizer, reasoning=False) == [direct] * 3
+    assert sides_trained(dataset, tokenizer, arm="none") == [direct] * 3
 
 
 def test_examples_that_show_a_later_purchase_are_left_out(tmp_path: Path, tokenizer: Any) -> None:

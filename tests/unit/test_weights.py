@@ -251,7 +251,7 @@ def test_every_command_refuses_a_cut_shard_in_one_sentence(tmp_path: Path, comma
             "none",
             *out,
             f"model.name_or_path={model}",
-            "train.reasoning=false",
+            "train.arm=none",
         ],
         "recommend": ["--model", model, "--history", "a", "--candidate", "b", "--candidate", "c"],
         "serve": ["--model", model],
