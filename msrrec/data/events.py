@@ -159,7 +159,8 @@ def _find_kept(path: str, frame: pl.DataFrame, drop: bool) -> tuple[IntArray, di
         if lacks.any() and not drop:
             where = readers.locate_row(path, int(lacks.argmax()))
             raise DataError(
-                f"{where}: has no {name}; expected one, or set data.missing_fields=drop"
+                f"{where}: has no {name}; expected one that is not empty nor a word for none, such "
+                "as NA or NULL, or set data.missing_fields=drop"
             )
         if lacks.any():
             dropped[MISSING_REASONS[name]] = int(lacks.sum())

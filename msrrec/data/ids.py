@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from msrrec.data.text import MISSING_WORDS
+from msrrec.data.text import MISSING_KEYS
 from msrrec.errors import DataError
 
 _WHOLE, _FLOAT = r"^-?\d+$", r"^-?\d+\.0$"
@@ -11,7 +11,7 @@ _WHOLE, _FLOAT = r"^-?\d+$", r"^-?\d+\.0$"
 def blank_missing(texts: pl.Series) -> pl.Series:
     """The texts without outer spaces; null where they are empty or a word for a missing value."""
     texts = texts.str.strip_chars()
-    return texts.set(texts.is_in(["", *MISSING_WORDS]), None)
+    return texts.set(texts.is_in(["", *MISSING_KEYS]), None)
 
 
 def clean_ids(path: str, ids: pl.Series) -> pl.Series:

@@ -46,6 +46,9 @@ def _read_column(path: str, name: str, column: pa.ChunkedArray) -> pl.Series:
         if pa.types.is_nested(column.type):
             texts = [_as_json(value) for value in column.to_pylist()]
             return pl.Series(name, texts, pl.String)
+        if isinstance(column.type, pa.UuidType):
+            texts = [None if value is None else str(value) for value in column.to_pylist()]
+            return pl.Series(name, texts, pl.String)
         if pa.types.is_fixed_size_binary(column.type):
             column = column.cast(pa.binary())
         return _as_text(where, pl.Series(name, pl.from_arrow(column)))
@@ -61,7 +64,7 @@ def _as_text(where: str, column: pl.Series) -> pl.Series:
     if kind.is_float():
         return _numbers_as_text(where, column)
     if kind == pl.Datetime:
-        if kind.time_zone is None:  # type: ignore[attr-defined]
+        if kind.time_zone is None:
             return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.9f")
         utc = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.9fZ")
@@ -75,7 +78,7 @@ def _as_text(where: str, column: pl.Series) -> pl.Series:
 
 def _numbers_as_text(where: str, column: pl.Series) -> pl.Series:
     column = column.fill_nan(None)
-    limit = _EXACT.get(type(column.dtype), 2**11)  # type: ignore[call-overload]
+    limit = _EXACT.get(type(column.dtype), 2**11)
     if (column.abs() > limit).any():
         raise DataError(
             f"{where} holds {column.filter(column.abs() > limit)[0]:.0f}, but can't tell whole "

@@ -36,7 +36,9 @@ def rows(loaded: Loaded) -> list[tuple[str, str, int]]:
     return list(zip(users, items, events.timestamps.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("blank", ["", " ", "nan", "None", "NULL"])
+@pytest.mark.parametrize(
+    "blank", ["", " ", "nan", "None", "NULL", "\\N", "NA", "#N/A", "(null)", "none", "Null"]
+)
 def test_rows_without_a_field_are_an_error_or_dropped_and_counted(
     tmp_path: Path, blank: str
 ) -> None:
