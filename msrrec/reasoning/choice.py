@@ -138,6 +138,9 @@ def strip_label(line: str) -> str:
 
 
 def _find_choice(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
+    whole = match_title(step, candidates)
+    if whole is not None:  # no prose that could rule it out
+        return NamedChoice(whole, "title")
     found = find_titles(step, candidates, short=True)
     weighed = weigh(step, candidates)
     for rule, indices in _iter_rules(step, found, weighed, candidates):

@@ -284,7 +284,11 @@ def _read_last_chain(text: str, names: Sequence[str]) -> tuple[Chain | ParseFail
     outputs = _split_outputs(text)
     if outputs[-1].answer and _begins_chain(outputs[-1].answer, names):  # without markers
         return _read_steps(outputs[-1].answer, names), None
-    chains = [_read_steps(output.reasoning, names) for output in outputs]
+    exact = [_parse_rendered(output.reasoning, names) for output in outputs]
+    chains = [
+        Chain(steps) if steps else _read_steps(output.reasoning, names)
+        for steps, output in zip(exact, outputs, strict=True)
+    ]
     begun = [n for n, c in enumerate(chains) if isinstance(c, Chain) or c.reason == "incomplete"]
     n = begun[-1] if begun else 0
     answers = [output.answer for output in outputs[n:] if output.answer]
@@ -293,6 +297,8 @@ def _read_last_chain(text: str, names: Sequence[str]) -> tuple[Chain | ParseFail
 
 def _begins_chain(text: str, names: Sequence[str]) -> bool:
     """Whether a text has headings of steps, the first step's first; a list of numbers has none."""
+    if "\n" not in text:
+        return False
     lines = list(_iter_heads(text))
     readings = (_step_headings(lines), _named_headings(lines, names))
     return any(len(found) > 1 and found[0].number == 1 for found in readings)
