@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,13 +103,17 @@ class Loaded:
         }
 
 
-def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -> pa.Table:
+def encode_file(
+    path: str, found: pa.Table | pl.DataFrame, config: DataConfig, *, guesses: bool = True
+) -> pa.Table:
     """One file's events: ids as dictionaries, int64 ticks, and facts for ``combine``.
 
     Args:
         path: Path for error messages.
         found: What ``Source.read_events`` returns.
         config: The section ``data`` of the settings.
+        guesses: Whether the unit of times is a guess, so that numbers that look like dates are
+            refused; False for releases whose unit is known.
 
     Raises:
         DataError: If a row lacks a field and such rows are not dropped, or a time can't be read.
@@ -117,6 +121,7 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
     if isinstance(found, pa.Table) and found.schema.field(schema.TIMESTAMP).type == pa.int64():
         ticks = arrow.numbers(found[schema.TIMESTAMP])
         read, texts = times.read_integers(ticks), pl.Series(ticks)
+        read = read if guesses else replace(read, misread=None)
         return _encode(path, found, np.arange(len(texts)), texts, read, len(texts), {})
     frame = pl.DataFrame(found)
     optional = [ORDER_ID] if ORDER_ID in frame.columns else []
@@ -127,6 +132,7 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
     kept = frame[rows] if dropped else frame
     texts = kept[schema.TIMESTAMP]
     read = times.read_times(texts, config.timestamp_format)
+    read = read if guesses else replace(read, misread=None)
     if read.bad.any():
         raise _bad_time(path, rows, texts, read, config.timestamp_format)
     return _encode(path, kept.to_arrow(), rows, texts, read, frame.height, dropped)
