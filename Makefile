@@ -35,8 +35,8 @@ real: install
 demo: install
 	$(BIN)/msrrec demo --out runs/demo
 
-CONTROLS := random,popularity,category,item-knn,bm25-last,bm25-mean
-SEQUENTIAL := caser,gru4rec,sasrec,sasrec-binary
+CONTROLS := random,popularity,category,item-knn,item-knn-tuned,bm25-last,bm25-mean,bm25-tuned,graph
+SEQUENTIAL := caser,gru4rec,sasrec,sasrec-binary,sasrec-official,sasrec-sampled,gsasrec,esasrec
 MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver,recsaver-verified
 OURS := msrrec-without-reasoning,msrrec
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msrrec.config import InferenceConfig
+from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.data.dataset import Dataset
 from msrrec.embedded.world import make_catalogue
 from msrrec.engines.base import GenerationRequest
@@ -57,7 +57,7 @@ def make_model(folder: Path) -> ModelSource:
         eos_token_id=tokenizer.eos_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    return ModelSource("bench", str(folder), None, "number_title")
+    return ModelSource("bench", str(folder), None)
 
 
 def make_questions(num_users: int) -> tuple[Dataset, list[Example]]:
@@ -82,7 +82,7 @@ def make_recommender(engine: VllmEngine, config: InferenceConfig) -> Recommender
     return Recommender(
         engine.tokenizer,
         max_model_len=engine.max_model_len,
-        answer_format="number_title",
+        form=PromptConfig(),
         config=config,
         engine=engine,
     )
@@ -176,7 +176,7 @@ class Ways:
 def reversed_prompt(query: Query, side: Side) -> str:
     """A prompt with the instruction before the context."""
     context = render_context(query.domain, query.history, query.candidates)
-    return f"{render_instruction(side, 'number_title')}\n{context}"
+    return f"{render_instruction(side)}\n{context}"
 
 
 def time_rounds(ways: Ways, rounds: int) -> dict[str, float]:

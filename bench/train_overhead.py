@@ -57,7 +57,7 @@ def make_job(model: str, steps: int) -> tuple[Any, Any]:
     from bench.training_systems import LENGTHS, REASONING, make_examples
     from msrrec.training.worker import TrainingJob
 
-    source = ModelSource("random", model, None, "number_title")
+    source = ModelSource("random", model, None)
     config = CONFIG.model_copy(update={"num_epochs": steps})
     return TrainingJob(source, "auto", config), make_examples(
         32000, LENGTHS[:NUM_EXAMPLES], REASONING[:NUM_EXAMPLES]

@@ -155,7 +155,7 @@ def prepare(
     run_stage(stage.PREPARE, out, run, inputs, overwrite, source=source)
 
 
-_SYNTHESIZE = ("teacher", "synthesis", "model", "inference", "ray")
+_SYNTHESIZE = ("teacher", "synthesis", "prompt", "inference", "ray")
 
 
 @app.command(epilog=settings_help(*_SYNTHESIZE))
@@ -185,7 +185,7 @@ def synthesize(
     run_stage(stage.SYNTHESIZE, out, run, {"dataset": dataset}, overwrite)
 
 
-_TRAIN = ("model", "train", "ray")
+_TRAIN = ("model", "prompt", "train", "ray")
 
 
 @app.command(epilog=settings_help(*_TRAIN))
@@ -194,7 +194,7 @@ def train(
     out: OutDir,
     reasoning: Annotated[
         str | None,
-        typer.Option(help="Folder made by `msrrec synthesize`; unused with train.reasoning=false."),
+        typer.Option(help="Folder made by `msrrec synthesize`; train.arm=none may do without."),
     ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
@@ -206,17 +206,16 @@ def train(
     run = resolve("train", config, overrides, dry_run, _TRAIN, **inputs)
     if (hint := hint_at_preset(run)) is not None:
         logger.warning("train: %s", hint)
-    if not run.train.reasoning:
-        if reasoning is not None:
-            logger.warning("train: --reasoning is ignored, as train.reasoning is false")
-        del inputs["reasoning"]
     run_stage(stage.TRAIN, out, run, inputs, overwrite)
 
 
-_EVALUATE = ("inference", "evaluate", "model", "baselines", "tallrec", "llara", "train", "ray")
+_EVALUATE = (
+    *("inference", "evaluate", "model", "prompt", "baselines"),
+    *("tallrec", "llara", "train", "ray"),
+)
 
 
-@app.command(epilog=settings_help(*_EVALUATE[:4], "ray"))
+@app.command(epilog=settings_help(*_EVALUATE[:5], "ray"))
 def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
@@ -247,7 +246,7 @@ def evaluate(
     run_stage(stage.EVALUATE_BASELINE, out, run, {"dataset": dataset}, overwrite, system=model)
 
 
-_SWEEP = ("sweep", "train", "model", "inference", "evaluate", "ray")
+_SWEEP = ("sweep", "train", "model", "prompt", "inference", "evaluate", "ray")
 
 
 @app.command(epilog=settings_help(*_SWEEP))
@@ -301,7 +300,7 @@ def score(
 
 _COMPARE = (
     *("baselines", "tallrec", "llara", "inference", "evaluate"),
-    *("model", "train", "teacher", "synthesis", "ray"),
+    *("model", "prompt", "train", "teacher", "synthesis", "ray"),
 )
 
 
@@ -363,7 +362,7 @@ def report(
     emit(report_folder(folder))
 
 
-_RECOMMEND = ("inference", "model")
+_RECOMMEND = ("inference", "prompt")
 
 
 @app.command(epilog=settings_help(*_RECOMMEND))
@@ -390,7 +389,7 @@ def recommend(
 
     chosen_mode = parse_variants([mode])[0]
     check_query(Query("", domain or "", tuple(history), tuple(candidate)))
-    recommender = Recommender.from_pretrained(model, run.inference)
+    recommender = Recommender.from_pretrained(model, run.inference, run.prompt)
     result = recommender.recommend(history, candidate, domain=domain, mode=chosen_mode)
     if result.index is None:
         logger.warning("recommend: no output names exactly one of the candidates")
@@ -425,7 +424,7 @@ def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[Summary] | 
     return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
-_SERVE = ("serve", "inference", "model", "ray")
+_SERVE = ("serve", "inference", "model", "prompt", "ray")
 
 
 @app.command(epilog=settings_help(*_SERVE))
@@ -446,10 +445,13 @@ def serve(
     import_own("serve.app").run(model, run)
 
 
-_DEMO = (*_PREPARE, "teacher", "synthesis", "model", "train", "inference", "evaluate", "serve")
+_DEMO = (
+    *(*_PREPARE, "teacher", "synthesis", "model", "prompt"),
+    *("train", "inference", "evaluate", "serve"),
+)
 
 
-@app.command(epilog=settings_help("data", "synthesis", "train", "evaluate"))
+@app.command(epilog=settings_help("data", "synthesis", "prompt", "train", "evaluate"))
 def demo(
     out: OutDir = "runs/demo",
     source: Source = "demo",

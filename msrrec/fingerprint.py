@@ -78,13 +78,13 @@ def fingerprint_paths(path: str, reader: Reader) -> str:
 
 def fingerprint_model(path: str, reader: Reader) -> str:
     """The fingerprint of a trained or base model: its files, and how it answers."""
-    return identify_model(locate_model(path, reader.config.model))
+    return identify_model(locate_model(path, reader.config.model, reader.config.prompt))
 
 
 def identify_model(source: ModelSource) -> str:
-    """The fingerprint of weights, tokenizer, configuration and answer format of a model."""
+    """The fingerprint of weights, tokenizer, configuration and prompt form of a model."""
     places = [place for place in (source.path, source.adapter) if place]
-    facts = [source.revision, source.answer_format, source.domain]
+    facts = [source.revision, source.form.model_dump(mode="json"), source.domain]
     return hash_parts([*map(_fingerprint_place, places), json.dumps(facts)])
 
 

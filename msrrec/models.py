@@ -1,11 +1,14 @@
 """Which weights a name stands for: embedded, packaged, of a file, a folder, a hub, or trained."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
-from msrrec.config import EMBEDDED, AnswerFormat, ModelConfig
+from pydantic import ValidationError
+
+from msrrec.config import EMBEDDED, Arm, ModelConfig, PromptConfig
 from msrrec.conversion import SUFFIX, convert_gguf
 from msrrec.errors import ModelError
 from msrrec.packaged import PACKAGED
@@ -18,25 +21,39 @@ MODEL_CONFIG = "config.json"
 _KIND = "msrrec"
 
 
+@dataclass(frozen=True)
+class SupervisedTokens:
+    """Tokens that a model was trained to write, each as often as it was.
+
+    Attributes:
+        reasoning: Those between the markers, or of the facts in their place.
+        recommendation: Those from the end marker on.
+    """
+
+    reasoning: int
+    recommendation: int
+
+
 class ModelSettings(TypedDict):
     """The contents of a trained model's ``config.json``: what it was trained from, and how.
 
     Attributes:
         base_model: Folder or hub name.
         dataset_fingerprint: Fingerprint of the training dataset.
+        supervised_tokens: The fields of ``SupervisedTokens``.
         template_date: The day that its chat template takes for today.
-        model: The section of the config.
-        train: The section of the config.
+        model: The section of the config; ``prompt`` and ``train`` likewise.
     """
 
     base_model: str
     revision: str | None
-    answer_format: AnswerFormat
     domain: str
     dataset_fingerprint: str
+    supervised_tokens: dict[str, int]
     template_date: str
     seed: int
     model: dict[str, object]
+    prompt: dict[str, object]
     train: dict[str, object]
 
 
@@ -48,7 +65,7 @@ class ModelSource:
         name: Name of the model in results.
         path: Folder or hub name of the weights (merged ones where they exist).
         adapter: Folder of a PEFT adapter to put on top, or None.
-        answer_format: How the model's answers name an item.
+        form: How it is prompted: the settings of a trained model's run, else the present ones.
         domain: The shop that it was trained on, or None.
         template_date: The day that its chat template takes for today.
         is_ours: Whether training here wrote the weights, and so has seen them whole.
@@ -57,15 +74,19 @@ class ModelSource:
     name: str
     path: str
     adapter: str | None
-    answer_format: AnswerFormat
+    form: PromptConfig = field(default_factory=PromptConfig)
     domain: str | None = None
     revision: str | None = None
     template_date: str = TEMPLATE_DATE
     is_ours: bool = False
 
 
-def locate_base(model: ModelConfig) -> ModelSource:
+def locate_base(model: ModelConfig, form: PromptConfig | None = None) -> ModelSource:
     """The weights that the ``model`` section of the settings names.
+
+    Args:
+        model: The section.
+        form: The section ``prompt``; None for its defaults.
 
     Raises:
         ModelError: If it names a folder without a model, a package that is not installed, or a GGUF
@@ -80,7 +101,7 @@ def locate_base(model: ModelConfig) -> ModelSource:
             f"or one of {', '.join((EMBEDDED, *PACKAGED))}"
         )
     path = name if folder is None else str(folder)
-    return ModelSource(name, path, None, model.answer_format, revision=model.revision)
+    return ModelSource(name, path, None, form or PromptConfig(), revision=model.revision)
 
 
 def local_folder(name: str) -> Path | None:
@@ -104,8 +125,15 @@ def local_folder(name: str) -> Path | None:
     return path if is_local else None
 
 
-def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSource:
+def locate_model(
+    model_dir: str, model: ModelConfig | None = None, form: PromptConfig | None = None
+) -> ModelSource:
     """The weights of a trained model's folder, or else of a base model.
+
+    Args:
+        model_dir: Folder or hub name.
+        model: The section ``model`` of the settings, for a base model.
+        form: The section ``prompt``, for a base model; a trained one has its own.
 
     Raises:
         ModelError: If the folder holds neither.
@@ -114,16 +142,16 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
     settings = read_settings(folder)
     if settings is None:
         named = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
-        return locate_base(named)
+        return locate_base(named, form)
     merged, adapter = folder / "merged", folder / "adapter"
-    answer_format, domain = settings["answer_format"], settings["domain"]
+    own, domain = read_form(settings, folder), settings["domain"]
     day = settings.get("template_date", TEMPLATE_DATE)
     if (merged / "config.json").is_file():
         return ModelSource(
             folder.name,
             str(merged),
             None,
-            answer_format,
+            own,
             domain,
             template_date=day,
             is_ours=True,
@@ -131,12 +159,40 @@ def locate_model(model_dir: str, model: ModelConfig | None = None) -> ModelSourc
     if (adapter / "adapter_config.json").is_file():
         base_path = settings["base_model"]
         base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
-        return ModelSource(
-            folder.name, base.path, str(adapter), answer_format, domain, base.revision, day
-        )
+        return ModelSource(folder.name, base.path, str(adapter), own, domain, base.revision, day)
     raise ModelError(
         f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
     )
+
+
+def read_arm(settings: Mapping[str, Any]) -> Arm:
+    """The arm that a trained model belongs to.
+
+    Older settings say only whether it was trained on reasoning.
+    """
+    train = settings.get("train", {})
+    arm: Arm = train.get("arm", "chain" if train.get("reasoning", True) else "none")
+    return arm
+
+
+def read_form(settings: Mapping[str, Any], folder: Path) -> PromptConfig:
+    """The prompt's form that a trained model's settings record.
+
+    A model without the section ``prompt`` has the form of its ``answer_format`` alone.
+
+    Raises:
+        ModelError: If the recorded form is none.
+    """
+    older = {"answer_format": settings["answer_format"]} if "answer_format" in settings else {}
+    recorded = settings.get("prompt", older)
+    try:
+        return PromptConfig.model_validate(recorded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{folder / MODEL_CONFIG}: prompt.{'.'.join(map(str, first['loc']))}: {first['msg']} "
+            f"(found {first['input']!r}); expected the file that `msrrec train` wrote"
+        ) from error
 
 
 def write_settings(folder: Path, settings: ModelSettings) -> None:

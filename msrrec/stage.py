@@ -147,7 +147,8 @@ class Stage:
     def config_sections(self) -> tuple[str, ...]:
         """Every section of the settings that its command reads."""
         read = [name.partition(".")[0] for name in self.sections]
-        read += ["model"] * ("model" in self.inputs) + ["inference"] * (self.name == "synthesize")
+        read += ["model", "prompt"] * ("model" in self.inputs)
+        read += ["inference"] * (self.name == "synthesize")
         return tuple(dict.fromkeys(read))
 
 
@@ -297,7 +298,7 @@ SYNTHESIZE = Stage(
     "synthesize",
     f"{_WORK}:synthesize",
     inputs=("dataset",),
-    sections=("teacher", "synthesis", "model.answer_format"),
+    sections=("teacher", "synthesis", "prompt"),
     further=f"{_WORK}:local_teacher_settings",
     check=f"{_WORK}:check_synthesize",
 )
@@ -305,7 +306,7 @@ TRAIN = Stage(
     "train",
     f"{_WORK}:train",
     inputs=("dataset", "reasoning"),
-    sections=("model", "train"),
+    sections=("model", "prompt", "train"),
     check=f"{_WORK}:check_train",
     probe=f"{_WORK}:probe_train",
 )
@@ -342,7 +343,7 @@ SWEEP = Stage(
     "sweep",
     f"{_WORK}:sweep",
     inputs=("dataset", "reasoning"),
-    sections=("sweep", "train", "model", "inference", *_EXAMPLES, "evaluate.gate"),
+    sections=("sweep", "train", "model", "prompt", "inference", *_EXAMPLES, "evaluate.gate"),
     check=f"{_WORK}:check_sweep",
     probe=f"{_WORK}:probe_train",
 )

@@ -6,25 +6,28 @@ Titles are untrusted text. They reach a prompt only through ``clean_title``, one
 import html
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-REASONING_START = "[reasoning_start]"
-REASONING_END = "[reasoning_end]"
+from msrrec.markup import REASONING_END as REASONING_END
+from msrrec.markup import REASONING_START as REASONING_START
+from msrrec.markup import break_marks
 
 MAX_TITLE_CHARS = 160
 """Maximum length; longer titles are cut between words and end in an ellipsis."""
 
-_MARKER = re.compile(r"\[\s*(reasoning_(?:start|end))\s*\]", re.IGNORECASE)
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _ALIKE = str.maketrans(
-    {c: '"' for c in "“”„‟«»″‶ʺ˝"}
+    {c: None for c in "\ufe0e\ufe0f™®©"}
+    | {"×": "x"}
+    | {c: '"' for c in "“”„‟«»″‶ʺ˝"}
     | {c: "'" for c in "‘’‚‛′‵ʹʼʻˈ`´"}
     | {c: "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58"}
 )
-"""Quotes, primes and dashes that stand for one another."""
+"""Quotes, primes and dashes that stand for one another; signs that are often left out."""
 _DASHES = re.compile("-{2,}")
 """A dash as typewriters and plain text have it."""
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
@@ -47,6 +50,9 @@ _EMPHASIS = re.compile(r"[*_`]+")
 _MARKED = re.compile(r"[{0}]*\0[{0}]*".format(re.escape("".join(_EDGES.split()))))
 _PLACE = "\0"
 """Placeholder for a title that was found; it occurs in no cleaned title."""
+_ASCII_CONTROLS = {n: " " if chr(n).isspace() else None for n in (*range(32), 127)}
+_CACHED = 8192
+"""Number of titles whose forms are kept, as one title is looked for in many texts in a row."""
 _MIN_CUT_CHARS = 8
 _TOKEN = re.compile(rf"[{_SCRIPT}]|(?:(?![{_SCRIPT}])\w)+")
 _BRACKETS = re.compile(r"\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)")  # the last one is cut off
@@ -60,25 +66,44 @@ _SMALL_WORDS = frozenset(
 _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 
 
-def clean_title(title: str) -> str:
-    """A title as every prompt shows it: one line, no markup, no markers, at most 160 characters.
+def clean_title(title: str, max_chars: int = MAX_TITLE_CHARS) -> str:
+    """A title as prompts show it: one line of limited length, without markup and markers.
 
     HTML entities are decoded however often they were escaped, white space is collapsed, and
-    invisible and control characters are removed. A chain marker loses its brackets, so a title can
-    neither end its line nor close the reasoning. Cleaning a clean title changes nothing. The result
-    is empty if no visible character is left.
+    invisible and control characters are removed. A mark of chains or of thoughts loses its
+    brackets, so a title can neither end its line nor close the reasoning. Cleaning a clean title
+    changes nothing. The result is empty if no visible character is left.
     """
     text = title[: 8 * MAX_TITLE_CHARS]  # enough for entities; a title may have 400,000 characters
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
         text = cleaned
-    if len(text) <= MAX_TITLE_CHARS:
+    if len(text) <= max_chars:
         return text
-    head = text[: MAX_TITLE_CHARS - 1]
-    return (head.rsplit(" ", 1)[0] if " " in head[MAX_TITLE_CHARS // 2 :] else head).rstrip() + "…"
+    head = text[: max_chars - 1]
+    return (head.rsplit(" ", 1)[0] if " " in head[max_chars // 2 :] else head).rstrip() + "…"
+
+
+def show_titles(titles: Sequence[str], max_chars: int = MAX_TITLE_CHARS) -> list[str]:
+    """Titles as one list shows them, each cut to ``max_chars`` characters unless that hides it.
+
+    A cut title that reads like another one of the list is shown at its full length of at most 160
+    characters. Showing shown titles changes nothing.
+    """
+    whole = [clean_title(title) for title in titles]
+    shown = [clean_title(title, max_chars) for title in whole]
+    before: list[str] = []
+    while before != shown:  # a lengthened title may read like another cut one
+        before, forms = shown, [normalize_title(title) for title in shown]
+        counts = Counter(forms)
+        shown = [
+            long if counts[form] > 1 else short
+            for long, short, form in zip(whole, before, forms, strict=True)
+        ]
+    return shown
 
 
 def _clean_once(text: str) -> str:
-    return _MARKER.sub(r"\1", " ".join(_drop_invisible(text).split()))
+    return break_marks(" ".join(_drop_invisible(text).split()))
 
 
 def _drop_invisible(text: str) -> str:
@@ -86,8 +111,8 @@ def _drop_invisible(text: str) -> str:
 
     Entities are read once.
     """
-    if text.isascii() and text.isprintable() and "&" not in text:
-        return text
+    if text.isascii() and "&" not in text:
+        return text if text.isprintable() else text.translate(_ASCII_CONTROLS)
     spaced = "".join(" " if c.isspace() else c for c in html.unescape(text))
     return "".join(c for c in spaced if unicodedata.category(c) not in _INVISIBLE)
 
@@ -95,10 +120,12 @@ def _drop_invisible(text: str) -> str:
 def _fold(visible: str) -> str:
     """The one form in which texts are compared: case, spaces, quotes, primes and dashes alike.
 
+    Trademark signs and the selectors of emoji are left out; ``×`` is x, and ``½`` is 1/2.
+
     Signs are folded before NFKC, which takes a double prime apart, and after it, which makes some.
     """
     plain = unicodedata.normalize("NFKC", visible.translate(_ALIKE)).translate(_ALIKE)
-    typed = _DASHES.sub("-", plain.replace("''", '"'))
+    typed = _DASHES.sub("-", plain.replace("''", '"').replace("\u2044", "/"))
     return " ".join(typed.split()).casefold()
 
 
@@ -110,9 +137,10 @@ def normalize_title(text: str) -> str:
     return _normalize(text[: 8 * MAX_TITLE_CHARS])  # clean_title reads no more
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=_CACHED)
 def _normalize(text: str) -> str:
-    text = _fold(clean_title(text))
+    cleaned = clean_title(text)
+    text = _fold(cleaned) or cleaned  # a title may be nothing but signs that are left out
     return text.strip(_EDGES) or text
 
 
@@ -223,7 +251,12 @@ def _is_short(form: str, words: Sequence[str], title: str) -> bool:
 
 def main_title(title: str) -> str:
     """The normalised title without its subtitle, series or edition."""
-    return _SUBTITLE.split(normalize_title(title), maxsplit=1)[0]
+    return _main(normalize_title(title))
+
+
+@lru_cache(maxsize=_CACHED)
+def _main(form: str) -> str:
+    return _SUBTITLE.split(form, maxsplit=1)[0]
 
 
 def fold_text(text: str) -> str:
@@ -231,8 +264,26 @@ def fold_text(text: str) -> str:
     return _fold(_drop_invisible(text))
 
 
+@dataclass(frozen=True)
+class Mention:
+    """A mention in folded text: where it stands, and the 0-based candidates that it may mean."""
+
+    start: int
+    end: int
+    meant: frozenset[int]
+
+
 def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) -> list[int]:
     """The candidates that prose mentions, as 0-based indices in ascending order.
+
+    See ``find_mentions``.
+    """
+    mentions = find_mentions(fold_text(text), candidates, short=short)
+    return sorted({index for mention in mentions for index in mention.meant})
+
+
+def find_mentions(plain: str, candidates: Sequence[str], *, short: bool = False) -> list[Mention]:
+    """The mentions of candidates in folded prose, in their order.
 
     A mention stands between word boundaries, and longer titles are looked for first. A candidate
     whose title lies inside another candidate's counts only where it occurs outside that longer
@@ -241,28 +292,37 @@ def find_titles(text: str, candidates: Sequence[str], *, short: bool = False) ->
     be, and both are given.
 
     Args:
-        text: Prose to search.
+        plain: Prose to search, as ``fold_text`` gives it.
         candidates: Titles of the candidates.
         short: Whether the part before a subtitle counts too, if it has at least three words and no
             other candidate begins with it.
     """
-    plain = fold_text(text)
-    forms = [(normalize_title(title), i) for i, title in enumerate(candidates)]
+    found: list[Mention] = []
+    titles = tuple(map(normalize_title, candidates))
+    for form, i in _searched_forms(titles, short):
+        if form not in plain:
+            continue
+        ends = list(_mention_ends(plain, form))
+        longer = _longer_titles(i, titles) if ends else {}
+        for end in ends:
+            meant = _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
+            found.append(Mention(end - len(form), end, frozenset(meant)))
+        plain, _ = replace_mentions(plain, form, _PLACE * len(form))
+    return sorted(found, key=lambda mention: mention.start)
+
+
+@lru_cache(maxsize=_CACHED)
+def _searched_forms(titles: tuple[str, ...], short: bool) -> tuple[tuple[str, int], ...]:
+    """What to search for, longest first, and whose it is; ``titles`` are normalised."""
+    forms = [(title, i) for i, title in enumerate(titles)]
     if short:
         forms += [
             (main, i)
-            for i, title in enumerate(candidates)
-            if len((main := main_title(title)).split()) >= 3
+            for i, title in enumerate(titles)
+            if len((main := _main(title)).split()) >= 3
             and not any(whole.startswith(main) for whole, other in forms if other != i)
         ]
-    found: set[int] = set()
-    for form, i in sorted(forms, key=lambda pair: -len(pair[0])):
-        ends = list(_mention_ends(plain, form))
-        longer = _longer_titles(i, candidates) if ends else {}
-        for end in ends:
-            found |= _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
-        plain, _ = replace_mentions(plain, form, _PLACE)
-    return sorted(found)
+    return tuple(sorted(forms, key=lambda pair: -len(pair[0])))
 
 
 def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:
@@ -277,13 +337,18 @@ def meant_by(index: int, after: str, candidates: Sequence[str]) -> set[int]:
         after: Folded text from the end of the mention.
         candidates: Titles.
     """
-    return _meant_by(index, after, _longer_titles(index, candidates))
+    titles = tuple(map(normalize_title, candidates))
+    return _meant_by(index, after, _longer_titles(index, titles))
 
 
-def _longer_titles(index: int, candidates: Sequence[str]) -> dict[int, list[list[str]]]:
-    """Candidates in whose titles another one lies, and the words that go on after it there."""
-    inner = _tokens(normalize_title(candidates[index]))
-    tails = {i: _tails(title, inner) for i, title in enumerate(candidates) if i != index and inner}
+@lru_cache(maxsize=_CACHED)
+def _longer_titles(index: int, titles: tuple[str, ...]) -> dict[int, list[list[str]]]:
+    """The titles in which another one lies, and the words that go on after it there.
+
+    All are normalised; the result is shared and must not be changed.
+    """
+    inner = _shapes(titles[index])[0]
+    tails = {i: _tails(title, inner) for i, title in enumerate(titles) if i != index and inner}
     return {i: found for i, found in tails.items() if found}
 
 
@@ -312,16 +377,20 @@ def _is_telling(words: Sequence[str]) -> bool:
     return len(words) >= 2 and not set(words) <= _SMALL_WORDS
 
 
-def _tails(title: str, inner: list[str]) -> list[list[str]]:
+def _tails(form: str, inner: list[str]) -> list[list[str]]:
     """What is left of a longer title after a shorter one: of the whole, and of its short forms."""
-    form = normalize_title(title)
-    shapes = [_tokens(shape) for shape in (form, _BRACKETS.sub(" ", form), main_title(title))]
     return [
         tokens[n + len(inner) :]
-        for tokens in shapes
+        for tokens in _shapes(form)
         for n in range(len(tokens) - len(inner))
-        if tokens[n : n + len(inner)] == inner
+        if tokens[n] == inner[0] and tokens[n : n + len(inner)] == inner
     ]
+
+
+@lru_cache(maxsize=_CACHED)
+def _shapes(form: str) -> tuple[list[str], ...]:
+    """The words of a normalised title as a whole, without brackets, and without its subtitle."""
+    return tuple(_tokens(shape) for shape in (form, _BRACKETS.sub(" ", form), _main(form)))
 
 
 def _may_go_on(words: Sequence[str], tail: Sequence[str], shared: int) -> bool:
@@ -389,4 +458,9 @@ def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
 
 def _joins(left: str, right: str) -> bool:
     """Whether two neighbouring characters belong to one word."""
-    return all((c.isalnum() or c == "_") and not _UNSPACED.match(c) for c in (left, right))
+    return all(_is_of_word(c) and not _UNSPACED.match(c) for c in (left, right))
+
+
+def _is_of_word(char: str) -> bool:
+    """Whether a character is part of a word; vowel signs and accents are."""
+    return char.isalnum() or char == "_" or unicodedata.category(char or " ") in ("Mn", "Mc")

@@ -20,7 +20,7 @@ from ray import serve
 from ray.serve import Application
 
 from msrrec.cluster import ray_session
-from msrrec.config import Config, InferenceConfig, ModelConfig, RunConfig, ServeConfig
+from msrrec.config import Config, InferenceConfig, ModelConfig, PromptConfig, RunConfig, ServeConfig
 from msrrec.errors import ConfigError, EngineError
 from msrrec.loading import probe_for_inference
 from msrrec.models import ModelSource, locate_model
@@ -47,7 +47,9 @@ class AppArgs(Config):
     """GPUs per engine. Unset: as many as its parallel sizes need if the cluster has GPUs, else
     none. Set it if GPU nodes start on demand, as they can't be seen beforehand."""
     model: ModelConfig = ModelConfig()
-    """How the answers of a base model name an item; a trained model has its own setting."""
+    """The revision of a base model on a hub."""
+    prompt: PromptConfig = PromptConfig()
+    """How a base model is prompted; a trained model has its own settings."""
     inference: InferenceConfig = InferenceConfig()
     """Sampling, lengths and options of vLLM."""
     serve: ServeConfig = ServeConfig()
@@ -61,7 +63,7 @@ def build_app(args: AppArgs) -> Application:
         ModelError: If ``model_dir`` holds no model.
         ConfigError: If the API key is set but empty.
     """
-    source = locate_model(args.model_dir, args.model)
+    source = locate_model(args.model_dir, args.model, args.prompt)
     return assemble(args, source, partial(load_vllm, source, args.inference))
 
 
@@ -135,9 +137,13 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
         EngineError: If the engines don't start.
     """
     args = AppArgs(
-        model_dir=model_dir, model=config.model, inference=config.inference, serve=config.serve
+        model_dir=model_dir,
+        model=config.model,
+        prompt=config.prompt,
+        inference=config.inference,
+        serve=config.serve,
     )
-    source = locate_model(model_dir, config.model)
+    source = locate_model(model_dir, config.model, config.prompt)
     check_source(source)  # fail before Ray is started, which takes seconds
     probe_for_inference(source, config.inference)
     key_digest(config.serve.api_key_env)
@@ -162,7 +168,7 @@ def run(
 
     Args:
         model_dir: As for ``build_app``.
-        config: Settings; the sections model, inference, serve and ray are used.
+        config: Settings; the sections model, prompt, inference, serve and ray are used.
         on_ready: Called with the URL once the service is ready.
     """
     stop = threading.Event()

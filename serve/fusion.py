@@ -46,7 +46,7 @@ class Fusion:
         recommender = Recommender(
             tokenizer,
             max_model_len=max_model_len,
-            answer_format=source.answer_format,
+            form=source.form,
             config=inference,
         )
         settings = Settings(source.name, source.domain or "Shopping", max_model_len, limits, digest)

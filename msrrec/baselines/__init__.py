@@ -56,7 +56,8 @@ class Entry:
             own = getattr(config, self.tunes).decisive(fingerprint_setting)
             train = tuning_config(config, self.tunes).decisive(fingerprint_setting)
             model = config.model.decisive(fingerprint_setting)
-            found |= {"model": model, self.tunes: own, "train": train}
+            form = config.prompt.decisive(fingerprint_setting)
+            found |= {"model": model, "prompt": form, self.tunes: own, "train": train}
         return found
 
 
@@ -90,6 +91,11 @@ def _llara(prompts: str, paper_row: str | None = None) -> Entry:
     )
 
 
+def _likelihood(*, gain: bool) -> Entry:
+    place, options = "language.likelihood:Likelihood", {"gain": gain}
+    return Entry(place, options, needs_ray=True, tunes="tallrec", kind="base")
+
+
 BASELINES: dict[str, Entry] = {
     "random": Entry("random:Random"),
     "popularity": Entry("popularity:Popularity"),
@@ -99,15 +105,24 @@ BASELINES: dict[str, Entry] = {
     "bm25-mean": Entry("bm25:Bm25", {"uses": "mean"}),
     "embedding-last": Entry("embedding:Embedding", {"uses": "last"}, ("embedding_model",)),
     "embedding-mean": Entry("embedding:Embedding", {"uses": "mean"}, ("embedding_model",)),
+    "bm25-tuned": Entry("bm25:TunedBm25", {}, ("trials",)),
+    "item-knn-tuned": Entry("item_knn:TunedItemKnn", {}, ("trials",)),
+    "graph": Entry("graph:Graph", {}, ("trials",)),
     "embedding-max": Entry("embedding:Embedding", {"uses": "max"}, ("embedding_model",)),
     "caser": _sequential("caser:Caser", "Caser"),
     "gru4rec": _sequential("gru4rec:Gru4Rec", "GRU4Rec"),
     "sasrec": _sequential("sasrec:SasRec"),
     "sasrec-binary": _sequential("sasrec:SasRec", "SASRec", loss="binary"),
+    "sasrec-official": _sequential("sasrec_official:SasRecOfficial", loss="binary"),
+    "sasrec-sampled": _sequential("sasrec_official:SasRecOneBlock", loss="sampled"),
+    "gsasrec": _sequential("sasrec_official:GSasRec", loss="gbce"),
+    "esasrec": _sequential("esasrec:ESasRec", loss="sampled"),
     "tallrec-gen": _tallrec("tallrec_gen:TallrecGen", "TALLRec (7B)"),
     "tallrec-gen-untrained": _tallrec("tallrec_gen:TallrecGen", trains=False),
     "tallrec-pointwise": _tallrec("tallrec_pointwise:TallrecPointwise"),
     "tallrec-pointwise-untrained": _tallrec("tallrec_pointwise:TallrecPointwise", trains=False),
+    "lm-likelihood": _likelihood(gain=False),
+    "lm-gain": _likelihood(gain=True),
     "llara": _llara("curriculum", "LLaRA (7B)"),
     "llara-text": _llara("text"),
     "llara-hybrid": _llara("hybrid"),

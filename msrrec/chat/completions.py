@@ -10,7 +10,10 @@ from msrrec.chat.failures import TryAgain, clean, excerpt
 _CHARS_PER_TOKEN = 4
 _SAID = (None, "text", "output_text")
 """Types of the parts of a message that were said; all others were thought, or are no text."""
-_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_THOUGHT_FIELDS = (
+    *("reasoning_content", "reasoning", "thinking", "reasoning_details"),
+    "thinking_blocks",
+)
 
 Usage = dict[str, Any]
 """Token counts as an API gives them, and its price where it names one, under the API's names."""
@@ -66,7 +69,7 @@ def read_completion(value: Any, body: bytes, prompt: str, latency_s: float) -> C
         text=text,
         reasoning_content=thought or None,
         finish_reason="content_filter"
-        if message.get("refusal")
+        if message.get("refusal") or _is_refused(content)
         else clean(str(finish_reason or "")),
         usage=_read_usage(value.get("usage"), prompt, text + thought),
         served_model=clean(str(value.get("model") or "")),
@@ -88,6 +91,12 @@ def _join_parts(content: Any) -> str | None:
     return clean(content) if isinstance(content, str) else None
 
 
+def _is_refused(content: Any) -> bool:
+    """Whether a part of a message is a refusal."""
+    parts = content if isinstance(content, list) else []
+    return any(part.get("type") == "refusal" for part in parts if isinstance(part, dict))
+
+
 def _is_said(part: dict[str, Any]) -> bool:
     return part.get("type") in _SAID and part.get("thought") is not True
 
@@ -98,19 +107,20 @@ def _iter_thoughts(message: dict[str, Any]) -> Iterator[str]:
     yield next(filter(None, fields), "")
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
-        if not _is_said(part):
+        if not _is_said(part) and part.get("type") != "refusal":
             yield _join_texts([part])
 
 
 def _join_texts(value: Any) -> str:
-    """A text, or the texts of a list of parts as deep as two lists; empty for anything else."""
+    """A text, or those of a part or of a list of parts; empty for anything else."""
     if isinstance(value, str):
         return value
-    parts: Sequence[Any] = value if isinstance(value, list) else ()
+    parts: Sequence[Any] = value if isinstance(value, list) else [value]
     texts = []
     for part in parts:
         if isinstance(part, dict):
             inner = part.get("text") or part.get("thinking") or part.get("summary")
+            inner = inner or part.get("content")
             if isinstance(inner, list):
                 inner = "".join(str(p.get("text") or "") for p in inner if isinstance(p, dict))
             texts += [inner] if isinstance(inner, str) else []

@@ -37,8 +37,12 @@ _FILTER = re.compile(
 )
 _FLAGGED = re.compile(
     r"\b(?:input|prompt|message|content|text|completion|output)s?\b.{0,80}"
-    r"\b(?:flagged|moderat\w+|inappropriate|unsafe|sensitive|prohibited|violat\w+)\b"
-    r"|\b(?:inappropriate|unsafe|sensitive|prohibited) content\b",
+    r"\b(?:flagged|moderat\w+|inappropriate|unsafe|prohibited"
+    r"|violat\w+.{0,40}\b(?:polic\w+|safety|guidelines?|terms)\b"
+    r"|(?:policy|safety|guidelines?|terms).{0,20}\bviolat\w+)"
+    r"|\b(?:input|prompt|message|content|text|completion|output)s?\b.{0,80}\bsensitive\b(?! to\b)"
+    r"|\b(?:inappropriate|unsafe|sensitive|prohibited) content\b"
+    r"|\bviolat\w+.{0,40}\b(?:content|usage|safety) polic\w+",
     re.IGNORECASE,
 )
 _ACCOUNT = re.compile(
@@ -47,7 +51,7 @@ _ACCOUNT = re.compile(
 _NO_QUOTA = re.compile(r"insufficient[_ ](?:user[_ ])?quota", re.IGNORECASE)
 _NO_BALANCE = re.compile(
     r"insufficient[_ ](?:balance|funds|credits?)|credit balance|billing[_ ](?:hard|not)|"
-    r"payment required",
+    r"payment required|exceeded_current_quota|\b(?:please )?(?:recharge|top up)\b",
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(
@@ -56,9 +60,17 @@ _BAD_KEY = re.compile(
 _THROTTLED = re.compile(
     r"resource_?exhausted|rate_?limit|too_?many_?requests|throttl|slow_?down", re.IGNORECASE
 )
+_EMPTY = re.compile(
+    r"insufficient balance|exceeded_current_quota_error|please recharge", re.IGNORECASE
+)
+"""What means an empty balance even beside a 429."""
+_UNKNOWN_MODEL = re.compile(r"\bmodel_not_found\b", re.IGNORECASE)
 _UNSUPPORTED = re.compile(
     r"unsupported_(?:parameter|value)|unsupported (?:parameter|value)|"
-    r"unrecognized request argument|unknown_parameter",
+    r"unrecognized request argument|unknown_parameter|extra_forbidden|is not permitted|"
+    r"unknown name \W?\w+|"
+    r"\b(?:temperature|top_p|top_k|n|seed|max_tokens|max_completion_tokens|stop|logprobs|"
+    r"response_format[\w.]{0,40})\W{0,2} must be\b",
     re.IGNORECASE,
 )
 _WAIT = re.compile(
@@ -126,7 +138,7 @@ def classify(error: ApiError) -> Failure:
     is_client = 400 <= status < 500
     if _is_moderated(error):
         return "moderated"
-    if status == 402 or _NO_QUOTA.search(said):
+    if status == 402 or (is_client and _EMPTY.search(said)) or _NO_QUOTA.search(said):
         return "balance"
     if is_client and status != 429 and _NO_BALANCE.search(said):
         return "balance"
@@ -134,7 +146,7 @@ def classify(error: ApiError) -> Failure:
         return "throttled"
     if status in (401, 403) or (is_client and _BAD_KEY.search(said)):
         return "key"
-    if status == 404 or 300 <= status < 400:
+    if status == 404 or 300 <= status < 400 or (is_client and _UNKNOWN_MODEL.search(said)):
         return "address"
     if status in (408, 503):
         return "overloaded"

@@ -56,7 +56,7 @@ def compare(
         MsrRecError: If no system gives a result; it has the first one's reason.
     """
     out = run.out
-    run = replace(run, overwrite=overwrite)
+    run = replace(run, overwrite=overwrite, trained=set())
     systems = find_systems(names, run)
     done = Comparison()
     with ExitStack() as stack, log.Progress("compare", len(systems), "systems", 0.0) as progress:

@@ -76,7 +76,9 @@ def evaluate_verified(
     }
     kept = keep_best(samples, recovered)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
-    predictions = [to_prediction(dataset, e, kept.get(e.example_id)) for e in examples]
+    predictions = [
+        to_prediction(dataset, e, kept.get(e.example_id), config.prompt) for e in examples
+    ]
     facts = ApiFacts(
         calls=len(found) + len(verified),
         samples=len(samples),
@@ -85,7 +87,9 @@ def evaluate_verified(
         unanswered=len(examples) - len(kept),
     )
     system = identify_verified(name_model(kept, asked))
-    evaluation = Evaluation(system, examples, {"full": predictions}, details=Details(api=facts))
+    evaluation = Evaluation(
+        system, examples, {"full": predictions}, details=Details(api=facts), form=config.prompt
+    )
     return write_evaluation(evaluation, dataset, out, config)
 
 
@@ -112,8 +116,7 @@ def read_sample(
             break
     else:
         return Sample(record, choice, None)
-    answer_format = config.model.answer_format
-    prompt = render_recovery_prompt(dataset.domain, rationale, question.candidates, answer_format)
+    prompt = render_recovery_prompt(dataset.domain, rationale, question.candidates, config.prompt)
     key = hash_prompt(prompt)
     check_id = f"{question.example_id}, rationale {key}"
     check = TeacherRequest(check_id, prompt, key, question.candidates, question.target)

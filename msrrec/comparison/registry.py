@@ -3,22 +3,25 @@
 Each system defines what decides its result and how it is evaluated into a folder.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msrrec import storage
 from msrrec.baselines import BASELINES
-from msrrec.config import RunConfig, did_you_mean, without_reasoning
+from msrrec.config import Arm, RunConfig, did_you_mean, for_arm
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
+from msrrec.evaluation.results import RateTrial
 from msrrec.fingerprint import identify_dataset, identify_model
 from msrrec.inference.recommender import Mode
-from msrrec.models import locate_base, locate_model, read_settings
-from msrrec.stage import TRAIN, Call, Identity, Summary, decisive_settings
+from msrrec.models import locate_base, locate_model, read_arm, read_settings
+from msrrec.stage import EVALUATE, TRAIN, Call, Identity, Summary, decisive_settings
 from msrrec.weights import check_source
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class Run:
             comparison.
         keys: API keys by the names of their environment variables.
         overwrite: Whether to train finished models again.
+        trained: Folders of the models that this run has trained or found.
     """
 
     dataset: Dataset
@@ -64,6 +68,7 @@ class Run:
     reasoning: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
+    trained: set[str] = field(default_factory=set)
 
     def identity(
         self,
@@ -145,7 +150,7 @@ def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
 def _model(label: str, folder: str, run: Run, modes: Sequence[Mode] | None = None) -> System:
     """A trained model's folder in the modes that it was trained for, or a base model zero-shot."""
     chosen = modes or _modes(folder)
-    source = locate_model(folder, run.config.model)
+    source = locate_model(folder, run.config.model, run.config.prompt)
     check_source(source)
     inputs = {"model": identify_model(source)}
     settings = {"modes": list(chosen), **run.sections("inference", "evaluate.gate")}
@@ -159,10 +164,12 @@ def _evaluate_model(label: str, folder: str, run: Run, modes: Sequence[Mode], ou
 
 def _modes(folder: str) -> tuple[Mode, ...]:
     settings = read_settings(Path(folder))
-    if settings is None:
-        return ("full",)
-    has_reasoning = settings.get("train", {}).get("reasoning", True)
-    return ("user", "item", "full", "fused") if has_reasoning else ("direct",)
+    return ("full",) if settings is None else modes_of(read_arm(settings))
+
+
+def modes_of(arm: Arm) -> tuple[Mode, ...]:
+    """What is read of a model of an arm, the row that stands for it last."""
+    return ("direct",) if arm in ("none", "facts") else ("user", "item", "full", "fused")
 
 
 def _backbone(run: Run) -> System:
@@ -175,36 +182,94 @@ def _constrained(run: Run) -> System:
     return _model("backbone constrained", run.config.model.name_or_path, held, ("full",))
 
 
-def _trained(label: str, run: Run, config: RunConfig) -> System:
-    """MSR-Rec, trained unless there is a model with these settings."""
+def _trained(label: str, arm: Arm, run: Run, modes: Sequence[Mode] = ()) -> System:
+    """An arm of MSR-Rec, trained unless there is a model with these settings.
+
+    Args:
+        label: Name of the system in the table.
+        arm: What it learns to write before its answers.
+        run: The comparison.
+        modes: What is read of it; empty for what its arm was trained for.
+    """
     inputs = {"dataset": run.dataset.path}
-    if config.train.reasoning:
-        if run.reasoning is None:
-            raise ConfigError(
-                "--systems: msrrec is trained here and needs --reasoning, the folder made "
-                "by `msrrec synthesize`; or name a trained model as NAME=FOLDER"
-            )
+    if run.reasoning is not None:
         inputs["reasoning"] = run.reasoning
-    check_source(locate_base(config.model))
-    training = Call("", config, inputs)
-    learned = TRAIN.identity(training)
-    settings = {**learned.settings, **run.sections("inference", "evaluate.gate")}
-    work = partial(_train_and_evaluate, label, run, training)
+    elif arm != "none":
+        raise ConfigError(
+            f"--systems: {label} is trained here and needs --reasoning, the folder made "
+            "by `msrrec synthesize`; or name a trained model as NAME=FOLDER"
+        )
+    check_source(locate_base(run.config.model))
+    config = for_arm(run.config, arm)
+    trainings = [Call("", _with_rate(config, rate), inputs) for rate in _rates(run.config)]
+    learned = TRAIN.identity(trainings[0])
+    chosen = tuple(modes) or modes_of(arm)
+    settings = {
+        **learned.settings,
+        **run.sections("inference", "evaluate.gate", "baselines.arm_learning_rates"),
+        "modes": list(chosen),
+    }
+    work = partial(_train_and_evaluate, label, run, trainings, chosen)
     return System(label, run.identity(label, settings, learned.inputs), work, needs_ray=True)
 
 
-def _train_and_evaluate(label: str, run: Run, training: Call, out: str) -> Summary:
-    folder = storage.join(run.out, MODELS, out.rstrip("/").rsplit("/", 1)[1])
-    TRAIN.run(replace(training, out=folder), overwrite=run.overwrite)
-    return evaluate(run.dataset, folder, out, run.config, _modes(folder), name=label)
+def _rates(config: RunConfig) -> tuple[float, ...]:
+    """The learning rates to try, the same for every arm."""
+    return config.baselines.arm_learning_rates or (config.train.learning_rate,)
+
+
+def _with_rate(config: RunConfig, rate: float) -> RunConfig:
+    train = config.train.model_copy(update={"learning_rate": rate})
+    return config.model_copy(update={"train": train})
+
+
+def _train_and_evaluate(
+    label: str, run: Run, trainings: Sequence[Call], modes: Sequence[Mode], out: str
+) -> Summary:
+    models = [_train(run, training) for training in trainings]
+    trials = []
+    if len(models) > 1:
+        trials = [
+            RateTrial(
+                learning_rate=training.config.train.learning_rate,
+                hit_ratio=_validate(label, run, model, modes),
+            )
+            for training, model in zip(trainings, models, strict=True)
+        ]
+    best = max(range(len(models)), key=lambda n: trials[n].hit_ratio if trials else 0.0)
+    return evaluate(
+        run.dataset, models[best], out, run.config, modes, name=label, rate_trials=trials
+    )
+
+
+def _train(run: Run, training: Call) -> str:
+    """The folder of a trained model, which systems with equal settings share."""
+    identity = json.dumps(asdict(TRAIN.identity(training)), sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    folder = storage.join(run.out, MODELS, f"{training.config.train.arm}-{digest}")
+    TRAIN.run(replace(training, out=folder), overwrite=run.overwrite and folder not in run.trained)
+    run.trained.add(folder)
+    return folder
+
+
+def _validate(label: str, run: Run, model: str, modes: Sequence[Mode]) -> float:
+    """HitRatio@1 on validation of the row that stands for a model."""
+    update = {"split": "validation", "gate": None}
+    config = run.config.model_copy(
+        update={"evaluate": run.config.evaluate.model_copy(update=update)}
+    )
+    inputs = {"dataset": run.dataset.path, "model": model}
+    options = {"variants": list(modes[-1:]), "name": label}
+    call = Call(f"{model}-{modes[-1]}-validation", config, inputs, options)
+    summary = EVALUATE.run(call, overwrite=run.overwrite)
+    return float(summary["variants"][modes[-1]]["hit_ratio"]["value"])
 
 
 def _teacher(label: str, prompt: "Prompt", run: Run) -> System:
     is_local = any(endpoint.engine == "vllm" for endpoint in run.config.teacher.endpoints)
     settings = {
-        "prompt": prompt,
-        **run.sections("teacher", "synthesis", *(["inference"] if is_local else [])),
-        "answer_format": run.config.model.answer_format,
+        "asks": prompt,
+        **run.sections("teacher", "synthesis", "prompt", *(["inference"] if is_local else [])),
     }
     return System(label, run.identity(label, settings), partial(_ask_teacher, prompt, run), True)
 
@@ -236,9 +301,11 @@ MAKERS: dict[str, Callable[[Run], System]] = {
     "teacher": partial(_teacher, "teacher zero-shot", "chain"),
     "recsaver": partial(_teacher, "RecSAVER", "plain"),
     "recsaver-verified": _verified,
-    "msrrec": lambda run: _trained("MSR-Rec", run, run.config),
-    "msrrec-without-reasoning": lambda run: _trained(
-        "MSR-Rec w/o reason", run, without_reasoning(run.config)
-    ),
+    "msrrec-without-reasoning": partial(_trained, "MSR-Rec w/o reason", "none"),
+    "msrrec-placebo": partial(_trained, "MSR-Rec placebo", "placebo"),
+    "msrrec-filler": partial(_trained, "MSR-Rec filler", "filler"),
+    "msrrec-facts": partial(_trained, "MSR-Rec facts", "facts"),
+    "msrrec-direct": partial(_trained, "MSR-Rec direct", "chain", modes=("direct",)),
+    "msrrec": partial(_trained, "MSR-Rec", "chain"),
 }
 """Systems with a language model."""

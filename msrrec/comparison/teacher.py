@@ -8,7 +8,7 @@ for twice.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from msrrec.config import RunConfig, for_references
+from msrrec.config import PromptConfig, RunConfig, for_references
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.results import ApiFacts, Details
@@ -22,6 +22,7 @@ from msrrec.schema import Example
 from msrrec.stage import Summary
 from msrrec.synthesis.journal import JournalEntry
 from msrrec.synthesis.synthesize import first_answers, synthesize
+from msrrec.titles import show_titles
 
 Prompt = Literal["chain", "plain"]
 
@@ -40,7 +41,7 @@ def evaluate_teacher(
         dataset: Dataset made by ``msrrec prepare``.
         out: Folder of the evaluation.
         answers: Output folder of ``synthesize``; its journal is kept between runs.
-        config: Sections ``teacher``, ``evaluate`` and ``model.answer_format``.
+        config: Sections ``teacher``, ``evaluate`` and ``prompt``.
         keys: API keys by the names of their environment variables.
         prompt: chain for the five steps, plain for RecSAVER.
 
@@ -53,10 +54,14 @@ def evaluate_teacher(
     synthesize(dataset, answers, asked, keys)
     found = first_answers(dataset, answers, asked)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
-    predictions = [to_prediction(dataset, e, found.get(e.example_id)) for e in examples]
+    predictions = [
+        to_prediction(dataset, e, found.get(e.example_id), config.prompt) for e in examples
+    ]
     facts = ApiFacts(calls=len(found), unanswered=len(examples) - len(found))
     system = identify_teacher(prompt, name_model(found, config))
-    evaluation = Evaluation(system, examples, {"full": predictions}, details=Details(api=facts))
+    evaluation = Evaluation(
+        system, examples, {"full": predictions}, details=Details(api=facts), form=config.prompt
+    )
     return write_evaluation(evaluation, dataset, out, config)
 
 
@@ -94,11 +99,14 @@ def name_model(found: Mapping[str, JournalEntry], config: RunConfig) -> str:
     return next((record.sampling.model for record in found.values()), config.teacher.model)
 
 
-def to_prediction(dataset: Dataset, example: Example, record: JournalEntry | None) -> Prediction:
+def to_prediction(
+    dataset: Dataset, example: Example, record: JournalEntry | None, form: PromptConfig
+) -> Prediction:
     """A completion as a prediction; invalid and empty if an example has none."""
     if record is None:
         return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
-    index = read_choice(record, dataset.titles(example.candidates))
+    shown = show_titles(dataset.titles(example.candidates), form.max_title_chars)
+    index = read_choice(record, shown)
     reasoning = split_completion(record.text).reasoning
     num_tokens = int(record.usage.get("completion_tokens", 0))
     output = SideOutput("full", record.text, reasoning, index, None, num_tokens)

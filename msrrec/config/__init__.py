@@ -4,12 +4,13 @@ from msrrec.config.base import Config
 from msrrec.config.baselines import BaselinesConfig, LlaraConfig, TallrecConfig
 from msrrec.config.chat import ChatConfig
 from msrrec.config.data import DataConfig
-from msrrec.config.derived import for_references, without_reasoning
+from msrrec.config.derived import for_arm, for_references
 from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
 from msrrec.config.judge import JudgeConfig
 from msrrec.config.lora import LoraConfig
-from msrrec.config.model import EMBEDDED, AnswerFormat, ModelConfig
+from msrrec.config.model import EMBEDDED, ModelConfig
+from msrrec.config.prompt import AnswerFormat, InstructionForm, Order, PromptConfig
 from msrrec.config.ray import RayConfig
 from msrrec.config.run import (
     PRESETS,
@@ -23,12 +24,13 @@ from msrrec.config.serve import ServeConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import EndpointConfig, TeacherConfig
-from msrrec.config.train import TrainConfig
+from msrrec.config.train import Arm, TrainConfig
 
 __all__ = [
     "EMBEDDED",
     "PRESETS",
     "AnswerFormat",
+    "Arm",
     "BaselinesConfig",
     "ChatConfig",
     "Config",
@@ -36,10 +38,13 @@ __all__ = [
     "EndpointConfig",
     "EvaluateConfig",
     "InferenceConfig",
+    "InstructionForm",
     "JudgeConfig",
     "LlaraConfig",
     "LoraConfig",
     "ModelConfig",
+    "Order",
+    "PromptConfig",
     "RayConfig",
     "RunConfig",
     "ServeConfig",
@@ -51,7 +56,7 @@ __all__ = [
     "changed_settings",
     "did_you_mean",
     "find_config",
+    "for_arm",
     "for_references",
     "load_config",
-    "without_reasoning",
 ]

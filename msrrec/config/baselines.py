@@ -1,6 +1,6 @@
 """Settings of the baselines."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class BaselinesConfig(Config):
     folders: ClassVar[frozenset[str]] = frozenset({"embedding_model"})
 
     trials: int = Field(default=4, ge=1)
-    """Combinations of settings that each sequential baseline tries, its usual ones first;
+    """Combinations of settings that each sequential or tuned baseline tries, its usual ones first;
     validation picks one."""
     max_epochs: int = Field(default=200, ge=1)
     """Maximum number of passes over the training interactions."""
@@ -27,21 +27,15 @@ class BaselinesConfig(Config):
     """Number of latest interactions that a sequential baseline sees."""
     num_workers: int = Field(default=1, ge=1)
     """Number of Ray Train workers that share the trials."""
+    arm_learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Values of train.learning_rate that ``compare`` tries for MSR-Rec and each of its controls, a
+    training each; HitRatio@1 on validation picks one. Empty: train.learning_rate alone."""
     embedding_model: str | None = None
     """Sentence-embedding model of the embedding baselines: ``minilm`` from a Python package, a
     folder or a Hugging Face hub name. Unset: these baselines can't run."""
 
 
-class ListConfig(Config):
-    """Settings of baselines whose prompts list the history and the candidates."""
-
-    candidates_first: bool = False
-    """List the candidates before the history; the authors list them after it. Small models learn
-    better so: with the candidates already read, each purchase in the history can be compared with
-    them directly."""
-
-
-class TallrecConfig(ListConfig):
+class TallrecConfig(Config):
     """Settings of TALLRec; what is not listed here is taken from ``train``.
 
     The LoRA defaults are those of the authors' code. They tune on 16 to 256 examples; here the
@@ -62,7 +56,7 @@ class TallrecConfig(ListConfig):
     """Also compute the loss on the prompt's tokens, as the authors' code does."""
 
 
-class LlaraConfig(ListConfig):
+class LlaraConfig(Config):
     """Settings of LLaRA; what is not listed here is taken from ``train``.
 
     The SASRec inside it uses the settings of ``baselines``.

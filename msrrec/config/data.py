@@ -29,6 +29,9 @@ def _check_encoding(value: str | None) -> str | None:
     return value
 
 
+DemoWorld = Literal["mixture", "transitions", "unnamed"]
+"""What purchases follow in a generated world, see ``msrrec.embedded.world``."""
+
 ColumnName = Annotated[str | None, BeforeValidator(_as_text)]
 Separator = Annotated[str | None, BeforeValidator(_as_separator)]
 Encoding = Annotated[str | None, AfterValidator(_check_encoding)]
@@ -71,8 +74,8 @@ class DataConfig(Config):
     columns: ColumnsConfig = ColumnsConfig()
     item_columns: ItemColumnsConfig = ItemColumnsConfig()
     timestamp_format: str | None = None
-    """Format of the times for Python's strptime, such as "%d.%m.%Y %H:%M". Unset: numbers since
-    1970 and ISO 8601 are recognised."""
+    """Format of the times for Python's strptime, such as "%d.%m.%Y %H:%M", or the unit of numbers,
+    such as seconds. Unset: numbers since 1970 and ISO 8601 are recognised."""
     separator: Separator = Field(default=None, min_length=1, max_length=1)
     """Character between the fields of a CSV file, such as ; or tab. Unset: detected from the
     header."""
@@ -112,6 +115,10 @@ class DataConfig(Config):
     workers."""
     demo_users: int = Field(default=1500, ge=20)
     """Number of users in the embedded world (``--source demo``)."""
+    demo_world: DemoWorld = "mixture"
+    """What purchases follow in the embedded world: mixture, two categories and a brand of the user,
+    in any order; transitions, the category of the purchase before; unnamed, as mixture, but by
+    attributes that no title, category or brand names."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":

@@ -26,8 +26,8 @@ class EvaluateConfig(Config):
     num_negatives: int | None = Field(default=None, ge=1)
     """Number of negatives when new ones are drawn. Unset: as many as the dataset has."""
     gate: str | None = None
-    """Folder of the same model's evaluation on validation; a gate fitted there is added to the
-    study of fusion rules. Unset: no gate."""
+    """Folder of the same model's evaluation on validation; a gate fitted there, and the rule that
+    was best there, are added to the study of fusion rules. Unset: neither."""
     recsaver_samples: int = Field(default=3, ge=2)
     """Number of rationales that recsaver-verified generates and verifies per user."""
     bertscore_model: str | None = None

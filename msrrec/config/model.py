@@ -1,4 +1,4 @@
-"""Settings of the student: which weights to use and how its answers name an item."""
+"""Settings of the student: which weights to use."""
 
 from typing import ClassVar, Literal
 
@@ -6,9 +6,6 @@ from msrrec.config.base import Config
 
 EMBEDDED = "embedded"
 """Name of the small backbone that ships with the package."""
-
-AnswerFormat = Literal["title", "number_title"]
-"""How an answer names its item: by title alone, as in the paper, or by number and title."""
 
 
 class ModelConfig(Config):
@@ -24,6 +21,3 @@ class ModelConfig(Config):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Data type of the frozen weights while training. auto: bfloat16 on GPUs, and on processors
     with instructions for it (avx512_bf16 or amx_bf16); float32 on others, which only imitate it."""
-    answer_format: AnswerFormat = "number_title"
-    """How an answer names its item: title as in the paper, or number_title, which helps small
-    models."""

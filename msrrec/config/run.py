@@ -20,6 +20,7 @@ from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
 from msrrec.config.judge import JudgeConfig
 from msrrec.config.model import ModelConfig
+from msrrec.config.prompt import PromptConfig
 from msrrec.config.ray import RayConfig
 from msrrec.config.serve import ServeConfig
 from msrrec.config.sweep import SweepConfig
@@ -32,6 +33,15 @@ PRESETS = Path(__file__).parents[2] / "jobs" / "configs"
 """Folder of the presets, YAML files that ship beside the package."""
 
 
+MOVED = {
+    "model.answer_format": "prompt.answer_format",
+    "tallrec.candidates_first": "prompt.order",
+    "llara.candidates_first": "prompt.order",
+    "train.reasoning": "train.arm=chain for true, train.arm=none for false",
+}
+"""Settings of earlier versions, and what stands for each of them."""
+
+
 class RunConfig(Config):
     """All settings, by section."""
 
@@ -39,6 +49,7 @@ class RunConfig(Config):
     teacher: TeacherConfig = TeacherConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     model: ModelConfig = ModelConfig()
+    prompt: PromptConfig = PromptConfig()
     train: TrainConfig = TrainConfig()
     sweep: SweepConfig = SweepConfig()
     inference: InferenceConfig = InferenceConfig()
@@ -133,6 +144,8 @@ def _explain(error: ValidationError) -> str:
     for part in places[:-1]:
         found = getattr(config, part, None)
         config = found if isinstance(found, Config) else config
+    if key in MOVED:
+        return f"{key}: has moved; expected {MOVED[key]}"
     known = list(type(config).model_fields)
     what = "setting" if len(places) > 1 else "section"
     near = did_you_mean(places[-1], known) or f"; expected one of {', '.join(known)}"

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from msrrec.config.base import Config
 from msrrec.config.lora import LoraConfig
 
+Arm = Literal["chain", "none", "placebo", "filler", "facts"]
+"""What a model learns to write before its answer: chains of reasoning, or a control."""
+
 
 class TrainConfig(Config):
     """Settings of the reasoning-enhanced fine-tuning (paper, Eq. 1-2, Implementation Details)."""
@@ -31,8 +34,11 @@ class TrainConfig(Config):
     """Weight of the reasoning loss (paper, Eq. 1)."""
     beta: float = Field(default=0.3, ge=0)
     """Weight of the recommendation loss (paper, Eq. 1)."""
-    reasoning: bool = True
-    """Train on reasoning paths; false trains the ablation without reasoning, on purchases alone."""
+    arm: Arm = "chain"
+    """What stands between the markers. chain: the kept path. The others are its controls, of the
+    same purchases in the same order and about as many steps: none (purchases alone), placebo
+    (another user's path), filler (as many tokens that say nothing), facts (as many tokens of
+    categories, asked apart)."""
     sides: tuple[Literal["full", "user", "item"], ...] = ("full",)
     """Chains that each kept path teaches: full is the paper's; user and item are cut from its steps
     and help small backbones, which can't follow unseen instructions."""

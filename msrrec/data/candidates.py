@@ -68,13 +68,16 @@ class CandidateSampler:
             )
 
     def draw(self, cuts: Cuts, rng: np.random.Generator) -> IntArray:
-        """Candidates of each example as item codes; targets are spread evenly over positions.
+        """Candidates of each example as item codes.
+
+        Targets are spread evenly over positions, also among the first examples, however many are
+        taken.
 
         Returns:
             Shape (N, num_negatives + 1).
         """
         num_examples, width = len(cuts.targets), self._num_negatives + 1
-        slots = rng.permutation(np.arange(num_examples) % width)
+        slots = balanced_slots(num_examples, width, rng)
         targets = self._items[cuts.targets]
         negatives = self._draw_negatives(cuts.users, targets, rng)
         candidates = np.empty((num_examples, width), dtype=np.int64)
@@ -120,3 +123,14 @@ class CandidateSampler:
     def _key(self, users: IntArray, items: IntArray) -> IntArray:
         """One number for a pair of user and title."""
         return np.asarray(users * self._num_titles + self._titles[items])
+
+
+def balanced_slots(num_examples: int, width: int, rng: np.random.Generator) -> IntArray:
+    """A random position for each example's target, in [0, width); shape (N,).
+
+    Each block of ``width`` examples has every position once, so that the first n examples have each
+    of them n / width times, to within one.
+    """
+    num_blocks = -(-num_examples // width)
+    blocks = rng.permutation(num_blocks * width).reshape(-1, width)
+    return np.argsort(np.argsort(blocks, axis=1), axis=1).ravel()[:num_examples]

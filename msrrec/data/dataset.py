@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
 from msrrec import schema, storage
 from msrrec.errors import DataError
 from msrrec.schema import Example, Item, Split
@@ -80,17 +82,7 @@ class Dataset:
         """
         path = storage.join(self.path, f"{split}.parquet")
         table = storage.read_table(path, schema.EXAMPLES)
-        rows = (table.slice(0, limit) if limit else table).to_pylist()
-        examples = [
-            Example(
-                row["example_id"],
-                row[schema.USER_ID],
-                tuple(row["history"]),
-                row["target"],
-                tuple(row["candidates"]),
-            )
-            for row in rows
-        ]
+        examples = read_examples(table.slice(0, limit) if limit else table)
         for example in examples:
             for item_id in (*example.history, *example.candidates):
                 if item_id not in self.items:
@@ -118,6 +110,20 @@ class Dataset:
     def titles(self, item_ids: Iterable[str]) -> list[str]:
         """The titles of items, in order."""
         return [self.items[item_id].title for item_id in item_ids]
+
+
+def read_examples(table: pa.Table) -> list[Example]:
+    """The examples in a table of a split."""
+    return [
+        Example(
+            row["example_id"],
+            row[schema.USER_ID],
+            tuple(row["history"]),
+            row["target"],
+            tuple(row["candidates"]),
+        )
+        for row in table.to_pylist()
+    ]
 
 
 def hash_files(files: Mapping[str, bytes]) -> dict[str, Any]:

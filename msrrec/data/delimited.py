@@ -9,13 +9,16 @@ import codecs
 import csv
 import io
 import logging
+import re
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from msrrec.data.signatures import guess_unmarked
 from msrrec.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -26,9 +29,16 @@ SEPARATORS = (",", ";", "\t", "|")
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_LEAST_PROOF = 3
+"""Number of characters beyond ASCII that prove a file to be in UTF-8."""
+_SEPARATOR_LINE = re.compile(rb'"?sep=([^\r\n"])"?\r?\n', re.IGNORECASE)
+"""A first line that names the separator, for Excel."""
 _ESCAPED = '\\"'
 """A backslash before a quote, which some programs use to escape it."""
 _END = "\0"
@@ -45,22 +55,54 @@ def decode(path: str, content: bytes, encoding: str | None) -> bytes:
         encoding: Encoding of the file; None: by byte order mark, else UTF-8, else Windows-1252.
 
     Raises:
-        DataError: If the text is not in that encoding.
+        DataError: If the text is not in that encoding, or mostly but not wholly in UTF-8.
     """
     for mark, marked in _BOMS.items():
         if content.startswith(mark):
             encoding = encoding or marked
             content = content[len(mark) :] if marked == "utf-8" else content
+            break
     if encoding is None:
         try:
-            content.decode()
-        except UnicodeDecodeError:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            _refuse_damaged(path, content, error)
             return _decode_legacy(path, content)
+        if "\0" in text[:4]:
+            _refuse_unmarked(path, content)
         return content
     try:
         return content.decode(encoding).removeprefix("\ufeff").encode()
     except UnicodeError as error:
         raise DataError(f"{path}: is not {encoding} ({error}); set data.encoding") from error
+
+
+def _refuse_unmarked(path: str, content: bytes) -> None:
+    guess = guess_unmarked(content)
+    if guess is not None:
+        raise DataError(
+            f"{path}: looks like {guess} without a byte order mark, as its first bytes "
+            f"{content[:4]!r} say; expected UTF-8 or a mark; set data.encoding={guess}"
+        )
+
+
+def _refuse_damaged(path: str, content: bytes, error: UnicodeDecodeError) -> None:
+    """Refuse UTF-8 with some damaged bytes, as any other encoding would garble all accents.
+
+    Text in Windows-1252 hardly ever holds bytes that are characters of UTF-8.
+    """
+    _refuse_unmarked(path, content)
+    text = content.decode(errors="replace")
+    num_bad = text.count("\ufffd")
+    num_good = sum(map(len, _BEYOND_ASCII.findall(text))) - num_bad
+    if num_good < _LEAST_PROOF or num_good <= num_bad:
+        return
+    line = content.count(b"\n", 0, error.start) + 1
+    raise DataError(
+        f"{path}:{line}: byte {content[error.start : error.start + 1].hex()} is not UTF-8, but "
+        f"{num_good:,} other characters of the file are; expected UTF-8 throughout; mend this "
+        "line, or remove such bytes with iconv -c -f utf-8 -t utf-8"
+    )
 
 
 def _decode_legacy(path: str, content: bytes) -> bytes:
@@ -89,12 +131,19 @@ def parse_delimited(
     Raises:
         DataError: If the file is empty, or a row has more fields than the first or an open quote.
     """
-    content = content.lstrip(b"\r\n")
+    whole, content = content, content.lstrip(b"\r\n")
+    named = _SEPARATOR_LINE.match(content)
+    if named is not None:
+        separator = separator or named[1].decode()
+        content = content[named.end() :].lstrip(b"\r\n")
     if not content.strip():
         raise DataError(f"{path}: the file is empty; expected at least one row")
     separator = separator or _find_separator(content)
     frame = _read_fast(content, separator)
-    rows = None if frame is not None else _read_exactly(path, content.decode(), separator)
+    rows = None
+    if frame is None:
+        num_skipped = len(whole[: -len(content)].splitlines())
+        rows = _read_exactly(path, content.decode(), separator, num_skipped)
     if frame is None:
         assert rows is not None
         frame = pl.DataFrame(
@@ -119,8 +168,8 @@ def _find_separator(content: bytes) -> str:
 
 def _read_fast(content: bytes, separator: str) -> pl.DataFrame | None:
     """A standard file read by the fast parser; None if it is not standard or rows are missing."""
-    num_records = count_records(content, separator)
-    if num_records is None or _ESCAPED.encode() in content:
+    breaks = _find_breaks(content, separator)
+    if breaks is None or _ESCAPED.encode() in content:
         return None
     quote = {} if b'"' in content else {"quote_char": None}
     try:
@@ -133,10 +182,33 @@ def _read_fast(content: bytes, separator: str) -> pl.DataFrame | None:
         )
     except pl.exceptions.PolarsError:
         return None
-    if frame.height != num_records:
+    if frame.height != breaks.count_records(content):
+        return None
+    if _may_swallow(content, breaks, separator, frame.width):
         return None
     frame.columns = [str(n) for n in range(frame.width)]
     return frame
+
+
+@dataclass(frozen=True)
+class _Breaks:
+    """The line ends of a standard file.
+
+    Attributes:
+        places: Shape (L,). Positions of line ends; one stands after the last line in any case.
+        is_inside: Shape (L,). Whether a line end is inside of quotes.
+    """
+
+    places: NDArray[np.int64]
+    is_inside: NDArray[np.bool_]
+
+    def count_records(self, content: bytes) -> int:
+        """Number of records that are not blank."""
+        data = np.frombuffer(content, dtype=np.uint8)
+        breaks = self.places[~self.is_inside]
+        lengths = np.diff(breaks, prepend=-1) - 1
+        has_return = data[np.maximum(breaks - 1, 0)] == _RETURN
+        return int(np.count_nonzero(lengths - has_return > 0))
 
 
 def count_records(content: bytes, separator: str) -> int | None:
@@ -146,20 +218,56 @@ def count_records(content: bytes, separator: str) -> int | None:
     one, quotes inside are doubled, and lines end in LF or CRLF. So a line end between two quotes
     belongs to a text, and every other one ends a row.
     """
+    breaks = _find_breaks(content, separator)
+    return None if breaks is None else breaks.count_records(content)
+
+
+def _find_breaks(content: bytes, separator: str) -> _Breaks | None:
     data = np.frombuffer(content, dtype=np.uint8)
     if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
         return None
     breaks = np.flatnonzero(data == _NEWLINE)
+    is_inside = np.zeros(len(breaks), dtype=bool)
     if b'"' in content:
         quotes = np.flatnonzero(data == _QUOTE)
         if len(quotes) % 2 or not _stand_at_edges(data, quotes, ord(separator)):
             return None
-        breaks = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+        is_inside = np.searchsorted(quotes, breaks) % 2 == 1
     if data[-1] != _NEWLINE:
-        breaks = np.append(breaks, len(data))
-    lengths = np.diff(breaks, prepend=-1) - 1
-    has_return = data[np.maximum(breaks - 1, 0)] == _RETURN
-    return int(np.count_nonzero(lengths - has_return > 0))
+        breaks, is_inside = np.append(breaks, len(data)), np.append(is_inside, False)
+    return _Breaks(breaks, is_inside)
+
+
+def _may_swallow(content: bytes, breaks: _Breaks, separator: str, width: int) -> bool:
+    """Whether a row of several lines might be several rows; see ``_are_rows``."""
+    if not breaks.is_inside.any():
+        return False
+    data = np.frombuffer(content, dtype=np.uint8)
+    separators = np.flatnonzero(data == ord(separator))
+    counts = np.diff(np.searchsorted(separators, breaks.places), prepend=0)
+    last = np.flatnonzero(~breaks.is_inside)
+    first = np.append(0, last[:-1] + 1)
+    least = np.minimum.reduceat(counts, first)
+    begins = np.append(0, breaks.places[:-1] + 1)
+    for record in np.flatnonzero((last > first) & (least >= width - 1)):
+        text = content[begins[first[record]] : breaks.places[last[record]]].decode()
+        if _are_rows(text.split("\n"), separator, width):
+            return True
+    return False
+
+
+def _are_rows(lines: list[str], separator: str, width: int) -> bool:
+    """Whether each line inside of one quoted text has by itself as many fields as the header.
+
+    Then two stray quotes have swallowed the rows between them. In prose, other than in data, a
+    comma is followed by a space.
+    """
+    if width < 2 or any(separator + " " in line for line in lines):
+        return False
+    return all(
+        width in (line.count(separator) + 1, len(next(csv.reader([line], delimiter=separator), [])))
+        for line in lines
+    )
 
 
 def _stand_at_edges(data: Bytes, quotes: NDArray[np.int64], separator: int) -> bool:
@@ -173,8 +281,11 @@ def _stand_at_edges(data: Bytes, quotes: NDArray[np.int64], separator: int) -> b
     return bool(may_open[data[before - 1]].all() and may_close[data[after + 1]].all())
 
 
-def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:
-    """The rows by Python's ``csv``: first strictly, then with backslash escapes, then leniently."""
+def _read_exactly(path: str, text: str, separator: str, num_skipped: int) -> list[list[str]]:
+    """The rows by Python's ``csv``: first strictly, then with backslash escapes, then leniently.
+
+    Messages count the lines that were skipped before the text.
+    """
     csv.field_size_limit(sys.maxsize)
     rows, line = _read_rows(text, separator, strict=True)
     if _ESCAPED in text:
@@ -189,15 +300,16 @@ def _read_exactly(path: str, text: str, separator: str) -> list[list[str]]:
             line = _find_doubtful(text, separator, rows)
     if line:
         raise DataError(
-            f"{path}:{line}: a quoted text begins here and does not end as one; expected quotes "
-            "inside a text to be doubled, so that no row is taken for part of it"
+            f"{path}:{line + num_skipped}: a quoted text begins here and does not end as one, or "
+            "holds whole rows; expected quotes inside a text to be doubled, so that no row is part "
+            "of one; a text that does look like rows can be read from JSON lines or Parquet"
         )
     wide = _find_wide(rows)
     if wide is not None:
         line, row = _locate(text, separator, wide), rows[wide]
         raise DataError(
-            f"{path}:{line}: found {len(row)} fields; expected {len(rows[0])} as in the first row; "
-            f"quote texts that hold {separator!r}, or set data.separator"
+            f"{path}:{line + num_skipped}: found {len(row)} fields; expected {len(rows[0])} as in "
+            f"the first row; quote texts that hold {separator!r}, or set data.separator"
         )
     return _trim(rows)
 
@@ -213,7 +325,10 @@ def _read_rows(
     try:
         for row in reader:
             end = reader.line_num
-            if end - begin > 1 and not strict and not _is_sound(lines[begin:end], separator):
+            several = lines[begin:end] if end - begin > 1 else []
+            if several and not strict and not _is_sound(several, separator):
+                return rows, begin + 1
+            if several and rows and _are_rows(several, separator, len(rows[0])):
                 return rows, begin + 1
             if row:
                 rows.append(row)

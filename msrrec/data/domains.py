@@ -2,8 +2,17 @@
 
 import re
 
-_GENERIC_NAMES = {"interactions", "ratings", "reviews", "events", "train", "data", "u"}
-_EXTENSIONS = re.compile(r"(?:\.(?:csv|json|jsonl|ndjson|parquet|dat|data))?(?:\.gz)?$")
+_GENERIC = re.compile(
+    r"(?:interactions|ratings|reviews|events|orders|purchases|transactions|train|data|u"
+    r"|part-?\d.*|[^=]+=[^=]*)",
+    re.IGNORECASE,
+)
+"""Names that say nothing of the shop; those of parts and partitions, such as ``year=2024``, too."""
+_EXTENSIONS = re.compile(
+    r"(?:(?:\.(?:c\d+|snappy|zstd|gz|gzip|lz4))?\.(?:csv|tsv|json|jsonl|ndjson|parquet|dat|data|\*))?"
+    r"(?:\.gz)?$",
+    re.IGNORECASE,
+)
 
 
 def name_after_file(interactions: str | None, affixes: re.Pattern[str] | None = None) -> str:
@@ -16,8 +25,8 @@ def name_after_file(interactions: str | None, affixes: re.Pattern[str] | None = 
         affixes: Prefixes and suffixes to remove, which a source's releases add to names.
     """
     parts = [part for part in (interactions or "").split("/") if part not in ("", ".", "..")]
-    names = [_EXTENSIONS.sub("", part) for part in reversed(parts)]
-    usable = (n for n in names if n.lower() not in _GENERIC_NAMES and not set(n) & set("*?["))
+    names = [_EXTENSIONS.sub("", part, count=1) for part in reversed(parts)]
+    usable = (n for n in names if not _GENERIC.fullmatch(n) and not set(n) & set("*?["))
     name = next(usable, "shop")
     if affixes is not None:
         name = affixes.sub("", name)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from msrrec import schema
 from msrrec.config import DataConfig
-from msrrec.data import arrow, readers, times
+from msrrec.data import arrow, ids, readers, times
 from msrrec.data.columns import ORDER_ID
-from msrrec.data.text import MISSING_WORDS
+from msrrec.data.time_checks import is_out_of_range
 from msrrec.data.times import Times
 from msrrec.errors import DataError
 
@@ -103,13 +103,17 @@ class Loaded:
         }
 
 
-def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -> pa.Table:
+def encode_file(
+    path: str, found: pa.Table | pl.DataFrame, config: DataConfig, *, guesses: bool = True
+) -> pa.Table:
     """One file's events: ids as dictionaries, int64 ticks, and facts for ``combine``.
 
     Args:
         path: Path for error messages.
         found: What ``Source.read_events`` returns.
         config: The section ``data`` of the settings.
+        guesses: Whether the unit of times is a guess, so that numbers that look like dates are
+            refused; False for releases whose unit is known.
 
     Raises:
         DataError: If a row lacks a field and such rows are not dropped, or a time can't be read.
@@ -117,30 +121,30 @@ def encode_file(path: str, found: pa.Table | pl.DataFrame, config: DataConfig) -
     if isinstance(found, pa.Table) and found.schema.field(schema.TIMESTAMP).type == pa.int64():
         ticks = arrow.numbers(found[schema.TIMESTAMP])
         read, texts = times.read_integers(ticks), pl.Series(ticks)
+        read = read if guesses else replace(read, misread=None)
         return _encode(path, found, np.arange(len(texts)), texts, read, len(texts), {})
     frame = pl.DataFrame(found)
     optional = [ORDER_ID] if ORDER_ID in frame.columns else []
     names = (*EVENT_COLUMNS, *optional)
     frame = readers.select_columns(path, frame, names, EVENT_COLUMNS).cast(pl.String)
-    frame = _blank_missing(frame)
+    frame = _clean_columns(path, frame)
     rows, dropped = _find_kept(path, frame, config.missing_fields == "drop")
     kept = frame[rows] if dropped else frame
-    texts = kept[schema.TIMESTAMP].str.strip_chars()
+    texts = kept[schema.TIMESTAMP]
     read = times.read_times(texts, config.timestamp_format)
+    read = read if guesses else replace(read, misread=None)
     if read.bad.any():
         raise _bad_time(path, rows, texts, read, config.timestamp_format)
     return _encode(path, kept.to_arrow(), rows, texts, read, frame.height, dropped)
 
 
-def _blank_missing(frame: pl.DataFrame) -> pl.DataFrame:
-    """Replace empty fields by null, and fill user and time within each order."""
-    words = ["", *MISSING_WORDS]
-    columns = [
-        pl.when(pl.col(name).str.strip_chars().is_in(words)).then(None).otherwise(pl.col(name))
-        for name in frame.columns
-    ]
-    frame = frame.with_columns(
-        column.alias(name) for column, name in zip(columns, frame.columns, strict=True)
+def _clean_columns(path: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Replace empty fields by null, clean ids, and fill user and time within each order."""
+    frame = frame.select(
+        ids.blank_missing(column)
+        if column.name == schema.TIMESTAMP
+        else ids.clean_ids(path, column)
+        for column in frame.iter_columns()
     )
     if ORDER_ID not in frame.columns:
         return frame
@@ -161,7 +165,8 @@ def _find_kept(path: str, frame: pl.DataFrame, drop: bool) -> tuple[IntArray, di
         if lacks.any() and not drop:
             where = readers.locate_row(path, int(lacks.argmax()))
             raise DataError(
-                f"{where}: has no {name}; expected one, or set data.missing_fields=drop"
+                f"{where}: has no {name}; expected one that is not empty nor a word for none, such "
+                "as NA or NULL, or set data.missing_fields=drop"
             )
         if lacks.any():
             dropped[MISSING_REASONS[name]] = int(lacks.sum())
@@ -180,6 +185,11 @@ def _bad_time(
         return DataError(
             f"{where}: timestamp {texts[place]!r} is not written as data.timestamp_format says; "
             f"expected {pattern!r}"
+        )
+    if is_out_of_range(texts[place]):
+        return DataError(
+            f"{where}: timestamp {texts[place]!r} is before the year 1678 or beyond the year 2262; "
+            "expected the moment of a purchase, or none and data.missing_fields=drop"
         )
     return DataError(
         f"{where}: timestamp {texts[place]!r} is not a whole number; expected seconds, "
@@ -201,34 +211,48 @@ def _encode(
 
     The result is one chunk, as each chunk would repeat the dictionary.
     """
+    if read.misread is not None:
+        row, advice = read.misread
+        raise DataError(
+            f"{readers.locate_row(path, int(rows[row]))}: timestamp {texts[row]} is no "
+            f"plausible number of seconds or smaller units since 1970; {advice}"
+        )
     firsts = {way: (int(rows[n]), str(texts[n])) for way, n in read.firsts.items()}
-    _check_units({unit: (path, *firsts[unit]) for unit in read.units})
-    ids = [table[name] for name in (schema.USER_ID, schema.ITEM_ID)]
-    with ThreadPoolExecutor(len(ids)) as pool:
-        encoded = list(pool.map(_encode_ids, ids))
+    _check_ways({way: (path, *first) for way, first in firsts.items()})
+    columns = [table[name] for name in (schema.USER_ID, schema.ITEM_ID)]
+    with ThreadPoolExecutor(len(columns)) as pool:
+        encoded = list(pool.map(_encode_ids, columns))
     facts = {
         "num_rows": num_rows,
         "dropped": dict(dropped),
         "ticks_per_s": read.ticks_per_s,
         "firsts": firsts,
     }
-    columns = dict(zip(EVENT_COLUMNS, [*encoded, arrow.integers(read.ticks)], strict=True))
-    return pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
+    found = dict(zip(EVENT_COLUMNS, [*encoded, arrow.integers(read.ticks)], strict=True))
+    return pa.table(found).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
 
 
 def _encode_ids(ids: pa.ChunkedArray) -> pa.DictionaryArray:
     return ids.cast(pa.string()).dictionary_encode().combine_chunks()
 
 
-def _check_units(firsts: Mapping[str, tuple[str, int, str]]) -> None:
-    """Refuse two time units in one input, as one of them would be misread a thousandfold."""
-    if len(firsts) < 2:
+def _check_ways(firsts: Mapping[str, tuple[str, int, str]]) -> None:
+    """Refuse two units in one input, and zones in some rows alone, as both misplace times."""
+    _check_one(firsts, tuple(times.UNITS), "is in {} by its size, but {}: {} in {}", "one unit")
+    ways = (times.ISO_WITH_ZONE, times.ISO_WITHOUT_ZONE)
+    _check_one(firsts, ways, "is {}, but {}: {} is {}", "a zone in all rows or in none")
+
+
+def _check_one(
+    firsts: Mapping[str, tuple[str, int, str]], ways: Sequence[str], text: str, expected: str
+) -> None:
+    found = [way for way in firsts if way in ways]
+    if len(found) < 2:
         return
-    (unit, first), (other, second) = list(firsts.items())[:2]
-    raise DataError(
-        f"{readers.locate_row(*first[:2])}: timestamp {first[2]} is in {unit} by its size, but "
-        f"{readers.locate_row(*second[:2])}: {second[2]} in {other}; expected one unit in all files"
-    )
+    (path, row, first), (other_path, other_row, other) = (firsts[way] for way in found[:2])
+    where, other_where = readers.locate_row(path, row), readers.locate_row(other_path, other_row)
+    said = text.format(found[0], other_where, other, found[1])
+    raise DataError(f"{where}: timestamp {first} {said}; expected {expected} in all files")
 
 
 def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
@@ -244,7 +268,7 @@ def combine(paths: Sequence[str], tables: Sequence[pa.Table]) -> Loaded:
         dropped.update(fact["dropped"])
         for way, (row, text) in fact["firsts"].items():
             firsts.setdefault(way, (path, row, text))
-    _check_units({way: first for way, first in firsts.items() if way in times.UNITS})
+    _check_ways(firsts)
     ticks_per_s = max(fact["ticks_per_s"] for fact in facts)
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).unify_dictionaries()
     users, items = (table[n].combine_chunks() for n in (schema.USER_ID, schema.ITEM_ID))

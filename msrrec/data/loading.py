@@ -51,7 +51,8 @@ def parse_records(source: Source, inputs: Inputs, records: pa.Table) -> pa.Table
 
 def read_file(source: Source, path: str) -> pa.Table:
     """The events of one file, in the form that ``events.combine`` takes."""
-    return events.encode_file(path, source.read_events(path), source.config)
+    found = source.read_events(path)
+    return events.encode_file(path, found, source.config, guesses=source.takes_columns)
 
 
 def parse_part(source: Source, records: pa.Table) -> pa.Table:

@@ -7,7 +7,7 @@ events as dropping them first, but only needs the metadata of items in the first
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from msrrec.config import DataConfig
 from msrrec.data import loading, sequences
 from msrrec.data.arrow import lists, numbers, pick, texts
 from msrrec.data.candidates import CandidateSampler
-from msrrec.data.dataset import ITEMS_FILE, USERS_FILE, hash_files
+from msrrec.data.dataset import ITEMS_FILE, USERS_FILE, hash_files, read_examples
 from msrrec.data.events import Events, Loaded
 from msrrec.data.kcore import distinct_rows, k_core
-from msrrec.data.leave_one_out import MIN_EVENTS
+from msrrec.data.leave_one_out import HELD_OUT, MIN_EVENTS
 from msrrec.data.records import TITLE_KEY, TITLED
 from msrrec.data.sequences import Sequences
-from msrrec.data.sources import Inputs, Source, make_source
+from msrrec.data.sources import Inputs, Source, find_ceiling, make_source
 from msrrec.errors import DataError
 from msrrec.schema import SPLITS, Split
 from msrrec.storage import MANIFEST
@@ -87,6 +87,7 @@ def prepare(
     manifest = _describe(source, inputs, domain, config)
     manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
     manifest |= _count(seqs, catalogue, tables, dropped)
+    manifest |= _measure(manifest, tables)
     _account(manifest)
     with storage.atomic_folder(out, _DATASET_NAMES) as folder:
         for name, table in tables.items():
@@ -336,6 +337,14 @@ def _count(
         "duplicate_titles": num_items - distinct_titles,
         "dropped_events": dropped,
     }
+
+
+def _measure(manifest: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
+    """The ceiling of each held-out split, where purchases are generated."""
+    held_out = {split: read_examples(tables[f"{split}.parquet"]) for split in HELD_OUT}
+    ceilings = {split: find_ceiling(manifest, found) for split, found in held_out.items()}
+    known = {split: asdict(ceiling) for split, ceiling in ceilings.items() if ceiling}
+    return {"ceiling": known} if known else {}
 
 
 def _account(manifest: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ pieces of whole lines, while a thread decompresses the next piece with ISA-L.
 
 import codecs
 import contextlib
-import fnmatch
 import io
 import json
 import zlib
@@ -17,43 +16,20 @@ from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import fs
 
 from msrrec import storage
+from msrrec.data import json_lines
 from msrrec.data.columns import ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
+from msrrec.data.folders import DELIMITED, SUFFIXES, suffix
+from msrrec.data.parquet import read_parquet
+from msrrec.data.signatures import refuse_binary
 from msrrec.errors import DataError, first_line
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-_DELIMITED = (".csv", ".tsv")
 PIECE_BYTES = 2 << 20
 """Number of decompressed bytes parsed at once; larger pieces exceed the CPU's cache."""
 _LINES_FOR_KEYS = 1000
 """Number of lines of a JSON lines file whose keys are collected before it is read."""
-
-
-def find_files(path: str) -> list[str]:
-    """The files matching a file name, a folder or a pattern (``part-*.csv``), sorted by name.
-
-    Raises:
-        DataError: If there are none.
-    """
-    filesystem, inner = storage.resolve(path)
-    folder, name = path.rstrip("/").rpartition("/")[::2]
-    kind = filesystem.get_file_info(inner).type
-    if kind == fs.FileType.NotFound and any(sign in name for sign in "*?["):
-        found = fnmatch.filter(storage.list_files(folder or "."), name)
-    else:
-        if kind == fs.FileType.File:
-            return [path]
-        if kind == fs.FileType.NotFound:
-            raise DataError(f"{path}: no such file or folder; expected the source's files there")
-        folder = path
-        found = [n for n in storage.list_files(path) if _suffix(n) in SUFFIXES]
-    if not found:
-        raise DataError(f"{path}: matches no file; expected {', '.join(SUFFIXES)}, plain or .gz")
-    return [storage.join(folder or ".", name) for name in sorted(found)]
 
 
 def file_size(path: str) -> int:
@@ -81,13 +57,13 @@ def read_columns(
     Raises:
         DataError: If the file can't be read, lacks a column or holds no rows.
     """
-    suffix = _suffix(path)
+    ending = suffix(path)
     shown: Sequence[str] | None = None
-    if suffix == ".parquet":
-        shown, frame = _read_parquet(path, choice)
-    elif suffix in _DELIMITED:
+    if ending == ".parquet":
+        shown, frame = read_parquet(path, choice)
+    elif ending in DELIMITED:
         frame = read_csv(path, separator=separator, encoding=encoding)
-    elif suffix in SUFFIXES:
+    elif ending in SUFFIXES:
         shown = _list_keys(path, encoding)
         frame = read_json_lines(path, choice.possible_names(shown), encoding)
     else:
@@ -129,7 +105,7 @@ def read_csv(
 
 def is_csv(path: str) -> bool:
     """Whether a file's name says that it is CSV."""
-    return _suffix(path) in _DELIMITED
+    return suffix(path) in DELIMITED
 
 
 def read_json_lines(path: str, names: Sequence[str], encoding: str | None = None) -> pl.DataFrame:
@@ -140,45 +116,12 @@ def read_json_lines(path: str, names: Sequence[str], encoding: str | None = None
     """
     frames, line = [], 1
     for piece in _iter_text(path, encoding):
-        frames.append(_parse_json(path, piece, line, names))
+        frames.append(json_lines.parse_piece(path, piece, line, names))
         line += piece.count(b"\n")
     if not any(frame.height for frame in frames):
         raise DataError(f"{path}: the file is empty; expected at least one line")
     frame = pl.concat(frames, rechunk=False)
     return frame.select(name for name in names if frame[name].null_count() < frame.height)
-
-
-def _parse_json(path: str, piece: bytes, line: int, names: Sequence[str]) -> pl.DataFrame:
-    """Parse whole lines; by Python's parser if the fast one fails or merges lines."""
-    schema = dict.fromkeys(names, pl.String)
-    try:
-        frame = pl.read_ndjson(piece, schema=schema)
-        if frame.height == piece.count(b"\n") + (not piece.endswith(b"\n")):
-            return frame
-    except pl.exceptions.PolarsError:
-        pass
-    rows = []
-    for number, text in enumerate(piece.split(b"\n"), line):
-        if text.strip():
-            record = _parse_object(f"{path}:{number}", text)
-            rows.append([_as_json_text(record.get(name)) for name in names])
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _parse_object(where: str, text: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-    except ValueError as problem:
-        raise DataError(f"{where}: not JSON ({problem}); expected one object a line") from problem
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: not a JSON object; expected one a line")
-    return record
-
-
-def _as_json_text(value: Any) -> str | None:
-    if value is None or value != value:  # Python writes a missing number as NaN
-        return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _list_keys(path: str, encoding: str | None) -> list[str]:
@@ -197,7 +140,8 @@ def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
     """Pieces of whole lines in UTF-8; the whole file at once for other encodings."""
     pieces = iter_pieces(path)
     first = next(pieces, b"")
-    if encoding is not None or first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    wide = first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in first[:4]
+    if encoding is not None or wide:
         yield decode(path, first + b"".join(pieces), encoding)
         return
     yield first.removeprefix(codecs.BOM_UTF8)
@@ -206,7 +150,7 @@ def _iter_text(path: str, encoding: str | None) -> Iterator[bytes]:
 
 def locate_row(path: str, row: int) -> str:
     """The place of a 0-based data row: ``file:line`` for JSON lines, else file and row."""
-    if _suffix(path) in (*_DELIMITED, ".parquet"):
+    if suffix(path) in (*DELIMITED, ".parquet"):
         return f"{path}: row {row + 1}"
     for line, text in iter_lines(path):
         if text.strip():
@@ -239,8 +183,11 @@ def iter_pieces(path: str) -> Iterator[bytes]:
     filesystem, inner = storage.resolve(path)
     try:
         with filesystem.open_input_stream(inner, compression=None) as raw, _open(raw) as stream:
-            rest = b""
+            rest, is_first = b"", True
             for block in _read_ahead(stream):
+                if is_first:
+                    refuse_binary(path, block)
+                    is_first = False
                 end = block.rfind(b"\n") + 1
                 if end:
                     yield rest + block[:end]
@@ -291,34 +238,3 @@ class _Rewound(io.RawIOBase):
         self._head = b""
         buffer[: len(data)] = data
         return len(data)
-
-
-def _read_parquet(path: str, choice: ColumnChoice) -> tuple[list[str], pl.DataFrame]:
-    """The names of all columns, and the columns that may be chosen."""
-    filesystem, inner = storage.resolve(path)
-    try:
-        file = pq.ParquetFile(inner, filesystem=filesystem)
-        found = list(file.schema_arrow.names)
-        names = set(choice.possible_names(found))
-        table = file.read([name for name in found if name in names])
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file ({first_line(error)})") from error
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return found, frame.select(_as_text(column) for column in frame.iter_columns())
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    """A Parquet column as text: lists as JSON, times as ISO 8601 in UTC."""
-    if column.dtype.is_nested():
-        return pl.Series(column.name, [v and json.dumps(v) for v in column.to_list()], pl.String)
-    if column.dtype == pl.Datetime:
-        if column.dtype.time_zone is not None:
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.9f")
-    return column.cast(pl.String)
-
-
-def _suffix(path: str) -> str:
-    name = path.rpartition("/")[2].lower().removesuffix(".gz")
-    return "." + name.rpartition(".")[2]

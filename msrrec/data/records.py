@@ -14,7 +14,13 @@ import pyarrow as pa
 
 from msrrec import schema
 from msrrec.data import arrow
-from msrrec.data.text import category_path, is_missing, plain_description, visible_title
+from msrrec.data.text import (
+    category_path,
+    is_missing,
+    plain_description,
+    replace_surrogates,
+    visible_title,
+)
 from msrrec.titles import clean_title, normalize_title
 
 TITLED = "titled"
@@ -63,4 +69,4 @@ def clean_item(item_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
 @lru_cache(100_000)
 def _clean_name(name: str) -> str:
     """A brand or category on one line; cached, as the same few recur."""
-    return clean_title(name)
+    return clean_title(replace_surrogates(name))

@@ -13,22 +13,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from msrrec.data.time_checks import LEAST_SECONDS, find_misread
+
 IntArray = NDArray[np.int64]
 
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 """Number of ticks per second of each unit."""
 _UNIT_ENDS = (10**11, 10**14, 10**17)
 """Absolute values at which one unit ends and the next begins."""
-_LEAST_DECIMAL = 1e8
-"""Smallest decimal number that is read as a time, which is in 1973."""
 _NS = 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMAL = r"^[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?$"
 _ISO = (
     r"^(?P<date>\d{4}-\d{2}-\d{2})"
-    r"(?:[T ](?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.(?P<fraction>\d{1,9}))?)?"
-    r"(?: ?(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?)?$"
+    r"(?:[Tt ](?P<hour>\d{2}):(?P<minute>\d{2})"
+    r"(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
+    r"(?: ?(?P<zone>[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?)?$"
 )
+_ISO_BASIC = r"^(\d{4})(\d{2})(\d{2})[Tt](\d{2})(\d{2})"
+"""ISO 8601 without separators, up to the minute; seconds follow."""
 ISO_WITH_ZONE = "ISO 8601 with a zone"
 ISO_WITHOUT_ZONE = "ISO 8601 without a zone, taken as UTC"
 
@@ -42,12 +45,14 @@ class Times:
         bad: Shape (E,). Whether a text can't be read as a time.
         ticks_per_s: Ticks in a second.
         firsts: The first row of each format that occurs: a unit of ``UNITS``, or ISO 8601.
+        misread: The row of a number that is no time since 1970, and what to do about it.
     """
 
     ticks: IntArray
     bad: NDArray[np.bool_]
     ticks_per_s: int
     firsts: Mapping[str, int] = field(default_factory=dict)
+    misread: tuple[int, str] | None = None
 
     @property
     def units(self) -> list[str]:
@@ -59,7 +64,8 @@ def read_integers(numbers: IntArray) -> Times:
     """Times that are whole numbers."""
     firsts = _first_of_units(np.abs(numbers.astype(np.float64)))
     unit = next(iter(firsts), "seconds")
-    return Times(numbers, np.zeros(len(numbers), dtype=bool), UNITS[unit], firsts)
+    bad = np.zeros(len(numbers), dtype=bool)
+    return Times(numbers, bad, UNITS[unit], firsts, find_misread(numbers))
 
 
 def read_times(texts: pl.Series, pattern: str | None = None) -> Times:
@@ -67,14 +73,29 @@ def read_times(texts: pl.Series, pattern: str | None = None) -> Times:
 
     Args:
         texts: No nulls, no outer spaces.
-        pattern: Their format for ``datetime.strptime``; None: recognised.
+        pattern: Their format for ``datetime.strptime``, or a unit of ``UNITS``; None: recognised.
     """
+    if pattern in UNITS:
+        return _read_unit(texts, pattern)
     if pattern is not None:
         return _read_pattern(texts, pattern)
     whole = texts.str.strip_suffix(".0").cast(pl.Int64, strict=False)
     if not whole.null_count():
         return read_integers(whole.to_numpy())
     return _read_mixed(texts, whole)
+
+
+def _read_unit(texts: pl.Series, unit: str) -> Times:
+    """Whole or decimal numbers of a given unit, of any size."""
+    whole = texts.str.strip_suffix(".0").cast(pl.Int64, strict=False)
+    if not whole.null_count():
+        bad = np.zeros(len(texts), dtype=bool)
+        return Times(whole.to_numpy(), bad, UNITS[unit], {unit: 0})
+    ticks_per_s = min(_NS, UNITS[unit] * 10**6)
+    values = texts.cast(pl.Float64, strict=False)
+    ticks = (values.fill_null(0).fill_nan(0) * (ticks_per_s // UNITS[unit])).to_numpy()
+    bad = ~values.is_finite().fill_null(False).to_numpy() | (np.abs(ticks) >= 2.0**63)
+    return Times(np.rint(np.where(bad, 0, ticks)).astype(np.int64), bad, ticks_per_s, {unit: 0})
 
 
 def _read_pattern(texts: pl.Series, pattern: str) -> Times:
@@ -113,7 +134,7 @@ def _read_mixed(texts: pl.Series, whole: pl.Series) -> Times:
     if fractional.any():
         ticks_per_s = max(ticks_per_s, min(_NS, UNITS[unit] * 10**6))
     factor = ticks_per_s // UNITS[unit]
-    bad = ~(is_number | is_iso) | (fractional & (np.abs(numbers) < _LEAST_DECIMAL))
+    bad = ~(is_number | is_iso) | (fractional & (np.abs(numbers) < LEAST_SECONDS))
     bad |= is_number & (np.abs(numbers) * factor >= 2.0**63)
     safe = np.where(bad, 0.0, numbers)
     whole_parts = np.where(fractional, np.floor(safe), safe).astype(np.int64)
@@ -121,7 +142,10 @@ def _read_mixed(texts: pl.Series, whole: pl.Series) -> Times:
     whole_parts = np.where(whole.is_not_null().to_numpy() & ~bad, exact, whole_parts)
     rest = np.rint((safe - np.floor(safe)) * factor * fractional).astype(np.int64)
     ticks = np.where(is_iso, iso, whole_parts * factor + rest)
-    return Times(np.where(bad, 0, ticks), bad, ticks_per_s, firsts)
+    places = np.flatnonzero(is_number)
+    found = find_misread(numbers[places])
+    misread = found and (int(places[found[0]]), found[1])
+    return Times(np.where(bad, 0, ticks), bad, ticks_per_s, firsts, misread)
 
 
 def _first_of_units(sizes: NDArray[np.float64]) -> dict[str, int]:
@@ -141,6 +165,9 @@ def _first_of_units(sizes: NDArray[np.float64]) -> dict[str, int]:
 
 def _read_iso(texts: pl.Series) -> tuple[IntArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """Nanoseconds since 1970, whether a text is ISO 8601, and whether it has a zone."""
+    if texts.str.contains(_ISO_BASIC).any():
+        texts = texts.str.replace(_ISO_BASIC + r"(\d{2})", "${1}-${2}-${3}T${4}:${5}:${6}")
+        texts = texts.str.replace(_ISO_BASIC, "${1}-${2}-${3}T${4}:${5}")
     parts = texts.str.extract_groups(_ISO).struct.unnest()
     day = parts["date"].str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
     valid = day.is_not_null() & (day.abs() < 106_751)  # the range of nanoseconds in 64 bits

@@ -1,11 +1,16 @@
-"""The offline teacher: a program that reads titles and categories and writes reasoning chains.
+"""The offline teacher: a program that weighs titles and categories and writes reasoning chains.
 
 It is served on loopback as OpenAI chat completions, so the real client code runs. It knows the
 catalogue and the training histories, and reads the rest from its prompt. It does not know the
 target and is often wrong. Its completions carry the model name ``MODEL_NAME``.
 
+What speaks for a candidate is the sum of three things: its category, by how often it was bought;
+the words that its title and brand share with the history, by their rarity; and how often it was
+bought together with items of the history. Candidates with equal sums are chosen from by a hash of
+the prompt, so that no position in the list is preferred.
+
 Its style is terse and refers to candidates by list number, which very small students can learn. If
-the catalogue has no categories, it uses the rarest word that history and candidate share.
+the catalogue has no categories, the rarest word that history and candidate share stands in.
 """
 
 import contextlib
@@ -13,6 +18,7 @@ import hashlib
 import math
 import random
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +46,12 @@ _EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that"
 _BESIDE_WEIGHT = 20.0
 """Weight of having been bought together, on the scale of words: about that of a word that occurs in
 one of a hundred titles."""
+_CATEGORY_WEIGHT = 60.0
+"""Weight of each purchase from the candidate's category, on the scale of words: that of three words
+that occur in one of a hundred titles."""
+_LATEST_WEIGHT = 0.5
+"""Number of purchases that the latest place of a category counts for, so that the one bought later
+leads if two were bought as often."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +75,40 @@ class Opinion:
     bought: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a candidate.
+
+    Attributes:
+        score: The sum of all its parts.
+        word: The rarest word that it shares with the history; None if it shares none.
+        num_together: How often training histories hold it with an item of the history.
+    """
+
+    score: float
+    word: str | None
+    num_together: int
+
+
 class OfflineTeacher:
     """Answers prompts of the full chain from a catalogue and training histories.
 
     Args:
         items: The catalogue.
-        examples: The training split; items bought together replace missing categories.
+        examples: The training split, which says what is bought together.
     """
 
     def __init__(self, items: Iterable[Item], examples: Iterable[Example] = ()) -> None:
         self._items: dict[str, Item] = {}
         for item in items:
             self._items.setdefault(normalize_title(item.title), item)
+        self._forms = sorted(self._items)
         self._has_categories = any(item.categories for item in self._items.values())
         self._words: dict[str, frozenset[str]] = {}
         self._rarity: dict[str, float] = {}
         self._together: Counter[tuple[str, str]] = Counter()
-        if not self._has_categories:
-            self._learn_words()
-            self._learn_together(examples)
+        self._learn_words()
+        self._learn_together(examples)
 
     def answer(self, prompt: str, seed: int = 0) -> tuple[str, str] | None:
         """The completion and its finish reason; the same for the same prompt and seed.
@@ -100,16 +127,16 @@ class OfflineTeacher:
             return None
         digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
         rng = random.Random(digest)
-        opinion = self._by_category(parsed) if self._has_categories else self._by_words(parsed)
-        best = opinion.ranking[0]
+        opinion = self._opinion(parsed)
+        best = sorted(opinion.ranking[0], key=lambda n: _hash(f"{parsed.candidates[n]}\n{prompt}"))
         choice = best[seed % len(best)]
         steps = write_steps(parsed.candidates, opinion, choice)
         if plain:
             reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
-            answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+            answer = _write_answer(parsed, choice)
             return render_output(reasoning, answer), "stop"
         reasoning = render_reasoning("full", steps)
-        answer = render_answer(parsed.candidates[choice], choice, parsed.answer_format)
+        answer = _write_answer(parsed, choice)
         draw = rng.random()
         if draw < _INCOMPLETE:
             reasoning = _drop_a_step(reasoning, rng)
@@ -127,67 +154,68 @@ class OfflineTeacher:
             mentions = sum(rationale.count(mark) for mark in marks)
             scores.append((mentions, bool(brand) and brand in rationale))
         choice = random.Random(f"{seed}\n{rationale}").choice(_tiers(scores)[0])
-        return render_answer(prompt.candidates[choice], choice, prompt.answer_format)
+        return _write_answer(prompt, choice)
 
     def _find(self, title: str) -> Item:
-        """The catalogue's item with a title; an item without attributes if there is none."""
-        return self._items.get(normalize_title(title)) or Item(title, title)
+        """The catalogue's item with a title; an item without attributes if there is none.
 
-    def _by_category(self, prompt: ParsedPrompt) -> Opinion:
-        """An opinion by category: categories bought most first, a repeated brand breaks ties."""
+        A title that was cut for the prompt means the first item that begins with it.
+        """
+        form = normalize_title(title)
+        if form not in self._items and title.endswith("…"):
+            place = bisect_left(self._forms, form)
+            form = next((f for f in self._forms[place : place + 1] if f.startswith(form)), form)
+        return self._items.get(form) or Item(title, title)
+
+    def _opinion(self, prompt: ParsedPrompt) -> Opinion:
+        """The analysis of a prompt; labels are categories, or shared words without categories."""
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
-        labels = tuple(map(_label, candidates))
-        liked = [label for label in _most_frequent(map(_label, history)) if label != _OTHER]
+        weights = self._weigh_words(history)
+        evidence = [self._weigh(item, history, weights) for item in candidates]
+        if self._has_categories:
+            labels = tuple(map(_label, candidates))
+            liked = [label for label in _most_frequent(map(_label, history)) if label != _OTHER]
+        else:
+            labels = tuple(found.word or _OTHER for found in evidence)
+            liked = sorted(set(labels) - {_OTHER}, key=lambda word: (-weights[word], word))
         brand = _favourite_brand(history)
-        scores, reasons = [], []
-        for item, label in zip(candidates, labels, strict=True):
-            has_brand = brand is not None and _brand(item) == brand
-            place = liked.index(label) if label in liked else len(liked)
-            # order: the two preferred categories, the brand, any category of the history
-            scores.append((-place if place < 2 else -2, has_brand, -place))
-            reasons.append(_reason(label, place < len(liked), brand if has_brand else None))
+        reasons = tuple(
+            _reason(
+                label if label in liked else None, brand if _brand(item) == brand else None, found
+            )
+            for item, label, found in zip(candidates, labels, evidence, strict=True)
+        )
         return Opinion(
             tuple(liked[:2]) or (_OTHER,),
             brand,
             labels,
-            _tiers(scores),
-            tuple(reasons),
-            tuple(map(_label, history)),
+            _tiers([found.score for found in evidence]),
+            reasons,
+            tuple(map(_label, history)) if self._has_categories else (),
         )
 
-    def _by_words(self, prompt: ParsedPrompt) -> Opinion:
-        """An opinion by words: candidates that share rare words with the history, or go with it."""
-        history = [self._find(title) for title in prompt.history]
-        candidates = [self._find(title) for title in prompt.candidates]
+    def _weigh_words(self, history: Sequence[Item]) -> dict[str, float]:
+        """The weight of each word of the history: its number times its rarity."""
         counts = Counter(word for item in history for word in self._words_of(item))
-        weight = {word: count * self._rarity.get(word, 0.0) for word, count in counts.items()}
-        labels, scores, reasons = [], [], []
-        brand = _favourite_brand(history)
-        for item in candidates:
-            shared = sorted(self._words_of(item) & weight.keys(), key=lambda w: (-weight[w], w))
-            beside = sum(self._together[_pair(item.item_id, h.item_id)] for h in history)
-            has_brand = brand is not None and _brand(item) == brand
-            labels.append(shared[0] if shared else _OTHER)
-            scores.append(
-                (
-                    round(
-                        sum(map(weight.__getitem__, shared)) + _BESIDE_WEIGHT * math.log1p(beside),
-                        6,
-                    ),
-                )
-            )
-            reasons.append(_reason(labels[-1], bool(shared), brand if has_brand else None))
-        liked = sorted(set(labels) - {_OTHER}, key=lambda w: (-weight[w], w))
-        return Opinion(
-            tuple(liked[:2]) or (_OTHER,), brand, tuple(labels), _tiers(scores), tuple(reasons)
+        return {word: count * self._rarity.get(word, 0.0) for word, count in counts.items()}
+
+    def _weigh(self, item: Item, history: Sequence[Item], weights: Mapping[str, float]) -> Evidence:
+        """What speaks for a candidate, given the weights of the history's words."""
+        shared = sorted(self._words_of(item) & weights.keys(), key=lambda w: (-weights[w], w))
+        together = sum(self._together[_pair(item.item_id, h.item_id)] for h in history)
+        score = (
+            _CATEGORY_WEIGHT * _count_purchases(_label(item), history)
+            + sum(map(weights.__getitem__, shared))
+            + _BESIDE_WEIGHT * math.log1p(together)
         )
+        return Evidence(round(score, 6), shared[0] if shared else None, together)
 
     def _learn_words(self) -> None:
-        """Weight of each title word: squared logarithm of all items over items with the word."""
+        """Weight of each word of title or brand: squared logarithm of all items over its items."""
         documents: Counter[str] = Counter()
         for key, item in self._items.items():
-            words = _WORD.findall(clean_title(item.title).lower())
+            words = _WORD.findall(f"{clean_title(item.title)} {_brand(item)}".lower())
             self._words[key] = frozenset(words) - _EMPTY_WORDS
             documents.update(self._words[key])
         self._rarity = {w: math.log(len(self._items) / n) ** 2 for w, n in documents.items()}
@@ -206,6 +234,11 @@ class OfflineTeacher:
 
     def _words_of(self, item: Item) -> frozenset[str]:
         return self._words.get(normalize_title(item.title), frozenset())
+
+
+def _write_answer(prompt: ParsedPrompt, choice: int) -> str:
+    """The answer for a candidate, as an API's model writes it."""
+    return render_answer(prompt.candidates[choice], choice, prompt.form.answer_format).strip()
 
 
 def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[str, ...]:
@@ -229,15 +262,28 @@ def _matches(label: str, labels: Sequence[str]) -> str:
     return ", ".join(numbers) or "none"
 
 
-def _reason(label: str, is_match: bool, brand: str | None) -> str:
-    if is_match:
+def _reason(label: str | None, brand: str | None, found: Evidence) -> str:
+    """The sentence for a candidate: its label, its brand, a shared word, or its companions."""
+    if label:
         return f"It matches {label}."
-    return f"It is made by {brand}." if brand else "There is no clear match."
+    if brand:
+        return f"It is made by {brand}."
+    if found.word:
+        return f"It shares the word {found.word}."
+    if found.num_together:
+        return "It was bought with items of the history."
+    return "There is no clear match."
 
 
 def _label(item: Item) -> str:
     """The narrowest category of an item."""
     return clean_title(item.categories[-1]) if item.categories else _OTHER
+
+
+def _count_purchases(label: str, history: Sequence[Item]) -> float:
+    """Number of purchases from a category; the place of the latest one adds a little."""
+    places = [n for n, item in enumerate(history, 1) if _label(item) == label != _OTHER]
+    return len(places) + _LATEST_WEIGHT * places[-1] / len(history) if places else 0.0
 
 
 def _most_frequent(labels: Iterable[str]) -> list[str]:
@@ -265,6 +311,10 @@ def _tiers(scores: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
         tuple(n for n, score in enumerate(scores) if score == level)
         for level in sorted(set(scores), reverse=True)
     )
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _pair(a: str, b: str) -> tuple[str, str]:

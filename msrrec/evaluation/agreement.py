@@ -5,7 +5,7 @@ from typing import get_args
 
 import numpy as np
 
-from msrrec.evaluation.results import AgainstSide, FusionCount, FusionResult, Histogram
+from msrrec.evaluation.results import AgainstSide, Conflicts, FusionCount, FusionResult, Histogram
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.metrics.statistics import mcnemar
 from msrrec.reasoning.prompts import Side
@@ -41,7 +41,24 @@ def fusion_table(
         gain=sum(fused_hits) - sum(side_hits),
         against_better=AgainstSide(**vars(mcnemar(fused_hits, side_hits)), side=better),
         perplexity=_perplexities(sides, fused),
+        conflicts=_conflicts(targets, sides, fused),
     )
+
+
+def _conflicts(
+    targets: Sequence[int], sides: Sequence[Sides], fused: Sequence[Recommendation]
+) -> Conflicts:
+    """How often fusion takes the right side where exactly one of two different items is right."""
+    from scipy.stats import binomtest  # a second to import
+
+    decisive = [
+        result.index == target
+        for target, both, result in zip(targets, sides, fused, strict=True)
+        if result.agreement == "differ" and target in (both["user"].index, both["item"].index)
+    ]
+    num_right = sum(decisive)
+    p_value = float(binomtest(num_right, len(decisive)).pvalue) if decisive else 1.0
+    return Conflicts(num_users=len(decisive), num_right=num_right, p_value=p_value)
 
 
 def _count(

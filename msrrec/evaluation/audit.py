@@ -124,8 +124,12 @@ def hash_predictions(examples: Sequence[Example], predictions: Sequence[Predicti
     return digest.hexdigest()[:16]
 
 
+_ONE_MODEL = {"msrrec", "msrrec-direct"}
+"""Ids of two systems that are one model, read with and without its reasoning."""
+
+
 def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
-    """Checks across evaluations: missing controls, and mixed-up models."""
+    """Checks across evaluations: missing controls, mixed-up models, and unlike prompts."""
     pairs = [
         (a, b) for a, b in combinations(results, 2) if _same_users(a, b) and a.config == b.config
     ]
@@ -133,6 +137,12 @@ def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
         f"{a.system.label} and {b.system.label}"
         for a, b in pairs
         if a.weights_hash and a.weights_hash == b.weights_hash and a.system != b.system
+        if {a.system.id, b.system.id} != _ONE_MODEL
+    ]
+    forms = [
+        f"{a.system.label} and {b.system.label}"
+        for a, b in pairs
+        if a.model and b.model and a.model.form != b.model.form
     ]
     outputs = [
         f"{a.system.label} {name} and {b.system.label} {other}"
@@ -149,6 +159,7 @@ def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
     missing = [name for name, found in is_there.items() if not found and kinds != {"baseline"}]
     return [
         check("Weights", "systems of different names loaded different weights", weights),
+        check("Prompts", "all models are prompted in the same form", forms),
         check("Outputs", "no two systems gave the same outputs for every user", outputs),
         check("Control", "control systems are evaluated beside trained ones", missing),
     ]

@@ -5,23 +5,25 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
 from msrrec.baselines.interface import Facts, Writer, WrittenChoice, choose
-from msrrec.config import RunConfig
+from msrrec.config import PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.cases import pick_cases
 from msrrec.evaluation.examples import evaluated_examples
-from msrrec.evaluation.fusion_study import Sides, fusion_study, load_gate
+from msrrec.evaluation.fusion_study import Learned, Sides, fusion_study, learn
 from msrrec.evaluation.results import (
     Details,
     Errors,
     FitResult,
     FusionResult,
     ModelFacts,
+    RateTrial,
     Refused,
     SequentialFit,
     SideMetrics,
@@ -31,15 +33,16 @@ from msrrec.evaluation.systems import identify_baseline, identify_model
 from msrrec.evaluation.write import DEAD_LETTERS, Evaluation, write_evaluation
 from msrrec.fingerprint import hash_weights, identify_dataset
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
-from msrrec.inference.fusion import Gate, Recommendation, SideOutput
+from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode, Recommender, sides_of
-from msrrec.models import ModelSource, locate_model
+from msrrec.models import ModelSource, SupervisedTokens, locate_model, read_arm, read_settings
 from msrrec.reasoning.prompts import Side
 from msrrec.reasoning.reading import read_lenient
 from msrrec.schema import Example
 from msrrec.stage import Summary
+from msrrec.titles import show_titles
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +85,13 @@ def evaluate(
     *,
     name: str | None = None,
     build: BuildRecommender = Recommender.from_source,
+    rate_trials: Sequence[RateTrial] = (),
 ) -> Summary:
     """Generate the sides that the variants need, in one engine start, and score each variant.
 
     Returns the summary; ``metrics.json`` has all figures. ``name`` is the system's name in tables;
-    ``build`` makes each actor's recommender. Outputs are kept in ``<out>.journal`` until the end,
-    so a killed run can be resumed.
+    ``build`` makes each actor's recommender; ``rate_trials`` are told in the result. Outputs are
+    kept in ``<out>.journal`` until the end, so a killed run can be resumed.
 
     Raises:
         ConfigError: If there are no variants.
@@ -96,22 +100,25 @@ def evaluate(
         EngineError: If generation fails; nothing is written then.
     """
     variants = _with_sides(variants)
-    source = locate_model(model_dir, config.model)
+    source = locate_model(model_dir, config.model, config.prompt)
     examples = evaluated_examples(dataset, config.evaluate)
-    gate = load_gate(config.evaluate.gate, dataset) if config.evaluate.gate else None
+    learned = learn(config.evaluate.gate, dataset) if config.evaluate.gate else Learned()
     model = _describe(source, model_dir)
     journal = _journal(out, dataset, model, variants, config)
     run = _generate(examples, dataset, source, variants, config, build, journal)
     constrained = config.inference.constrained
     refused = _refused(run.predictions)
     evaluation = Evaluation(
-        system=identify_model(source, model_dir, name, constrained=constrained),
+        system=identify_model(source, model_dir, name, constrained=constrained, variants=variants),
         examples=examples,
         predictions={variant: _chosen(variant, run) for variant in run.decisions},
         refused=refused,
         samples=[p for p in run.predictions if p.sample],
-        details=_details(run, dataset, model, refused, gate),
-        lenient=_lenient(run, dataset),
+        details=_details(run, dataset, model, refused, learned).model_copy(
+            update={"rate_trials": tuple(rate_trials)}
+        ),
+        lenient=_lenient(run, dataset, source.form),
+        form=source.form,
     )
     summary = write_evaluation(evaluation, dataset, out, config)
     journal.delete()
@@ -187,14 +194,16 @@ def _chosen(variant: Mode, run: _Run) -> list[Prediction]:
     return chosen
 
 
-def _lenient(run: _Run, dataset: Dataset) -> dict[str, list[int | None]]:
+def _lenient(run: _Run, dataset: Dataset, form: PromptConfig) -> dict[str, list[int | None]]:
     """What each variant chooses where its sides are read leniently."""
+    titles = (dataset.titles(example.candidates) for example in run.examples)
+    lists = [show_titles(some, form.max_title_chars) for some in titles]
     outputs: list[Outputs] = [
         {
-            side: replace(output, index=read_lenient(output.text, dataset.titles(e.candidates)))
+            side: replace(output, index=read_lenient(output.text, shown))
             for side, output in both.items()
         }
-        for e, both in zip(run.examples, run.outputs, strict=True)
+        for shown, both in zip(lists, run.outputs, strict=True)
     ]
     return {
         variant: [Recommender.decide(variant, both).index for both in outputs]
@@ -203,7 +212,7 @@ def _lenient(run: _Run, dataset: Dataset) -> dict[str, list[int | None]]:
 
 
 def _details(
-    run: _Run, dataset: Dataset, model: ModelFacts, refused: Sequence[Refused], gate: Gate | None
+    run: _Run, dataset: Dataset, model: ModelFacts, refused: Sequence[Refused], learned: Learned
 ) -> Details:
     sides = dict.fromkeys(side for both in run.outputs for side in both)
     return Details(
@@ -211,15 +220,19 @@ def _details(
         errors=Errors(num_refused=len(refused), first=tuple(refused[:_MAX_ERRORS])),
         speed=_speed(run.predictions, run.seconds),
         sides={side: _side_metrics([both[side] for both in run.outputs]) for side in sides},
+        generated_tokens={
+            variant: sum(mean_tokens(run.outputs, side) for side in sides_of(variant))
+            for variant in run.decisions
+        },
         cases=tuple(pick_cases(dataset, run.examples, run.outputs, run.decisions)),
-        fusion=_fusion(run, gate) if "fused" in run.decisions else None,
+        fusion=_fusion(run, learned) if "fused" in run.decisions else None,
     )
 
 
-def _fusion(run: _Run, gate: Gate | None) -> FusionResult:
+def _fusion(run: _Run, learned: Learned) -> FusionResult:
     table = fusion_table(run.examples, run.outputs, run.decisions["fused"])
-    study = fusion_study(run.examples, _with_samples(run), gate)
-    return table.model_copy(update={"study": study, "gate": gate})
+    study = fusion_study(run.examples, _with_samples(run), learned.gate, learned.chosen)
+    return table.model_copy(update={"study": study, "gate": learned.gate})
 
 
 def _with_samples(run: _Run) -> list[Sides]:
@@ -232,13 +245,17 @@ def _with_samples(run: _Run) -> list[Sides]:
 
 
 def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
+    settings = read_settings(Path(model_dir))
+    counts = settings.get("supervised_tokens") if settings else None
     return ModelFacts(
         model_dir=model_dir,
         weights=source.path,
         adapter=source.adapter,
         revision=source.revision,
         weights_hash=hash_weights(source),
-        answer_format=source.answer_format,
+        form=source.form,
+        arm=None if settings is None else read_arm(settings),
+        supervised_tokens=SupervisedTokens(**counts) if counts else None,
     )
 
 
@@ -270,6 +287,11 @@ def _speed(predictions: Sequence[Prediction], seconds: float) -> Speed:
     )
 
 
+def mean_tokens(outputs: Sequence[Outputs], side: Side) -> float:
+    """Mean number of tokens of one side's outputs."""
+    return sum(both[side].num_tokens for both in outputs) / len(outputs)
+
+
 def _side_metrics(outputs: Sequence[SideOutput]) -> SideMetrics:
     perplexities = sorted(o.perplexity for o in outputs if o.perplexity is not None)
     return SideMetrics(
@@ -297,7 +319,9 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         found = _scored(name, dataset, examples, baseline.score(examples), seed)
     seconds = round(time.monotonic() - begin, 2)
     details = Details(fit=read_fit(facts, seconds))
-    evaluation = Evaluation(identify_baseline(name), examples, {name: found}, details=details)
+    evaluation = Evaluation(
+        identify_baseline(name), examples, {name: found}, details=details, form=config.prompt
+    )
     summary = write_evaluation(evaluation, dataset, out, config)
     storage.delete_folder(fit_folder(out))
     return summary

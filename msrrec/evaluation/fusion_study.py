@@ -5,7 +5,7 @@ gives their number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,12 @@ from msrrec.evaluation.results import EvaluationResult, RuleResult
 from msrrec.inference.fusion import (
     Gate,
     SideOutput,
+    by_certainty,
+    by_coin,
     by_equation_3,
     by_higher,
+    by_joint_likelihood,
+    by_likelihood_vote,
     by_lower,
     by_margin,
     by_vote,
@@ -40,24 +44,37 @@ Sides = Mapping[str, SideOutput]
 
 
 def fusion_study(
-    examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None = None
+    examples: Sequence[Example],
+    sides: Sequence[Sides],
+    gate: Gate | None = None,
+    chosen: str | None = None,
 ) -> tuple[RuleResult, ...]:
     """One row per rule: hits with interval, and the paired test against Eq. 3.
 
     Both sides alone come first, and last the oracle, which is right if either side is. Rules whose
     inputs were not measured are left out.
+
+    Args:
+        examples: One example per user.
+        sides: The outputs of each example.
+        gate: A gate fitted on validation, for a row of its own.
+        chosen: The best rule on validation, see ``choose_rule``, for a row of its own.
     """
     targets = [example.candidates.index(example.target) for example in examples]
     names = [name for name, is_measured in _measured(sides).items() if is_measured]
     choices = {name: [_RULES[name](both) for both in sides] for name in names}
+    choices["coin"] = [_flip(e, both) for e, both in zip(examples, sides, strict=True)]
     if gate:
         choices["gate"] = [fuse(both["user"], both["item"], gate).index for both in sides]
+    if chosen in choices:
+        choices["chosen"] = choices[chosen]
     hits = {
         name: [choice == target for choice, target in zip(chosen, targets, strict=True)]
         for name, chosen in choices.items()
     }
     pairs = zip(hits["user"], hits["item"], strict=True)
     hits["oracle"] = [user or item for user, item in pairs]
+    coin = _expected_of_coin(sides, targets)
     differ = [_differ(both) for both in sides]
     return tuple(
         RuleResult(
@@ -66,6 +83,8 @@ def fusion_study(
             hit_ratio=_share(is_hit),
             hit_ratio_differ=_share([h for h, d in zip(is_hit, differ, strict=True) if d]),
             against_eq3=None if name == "eq3" else mcnemar(is_hit, hits["eq3"]),
+            expected=coin if name == "coin" else None,
+            chosen=chosen if name == "chosen" else None,
         )
         for name, is_hit in hits.items()
     )
@@ -73,6 +92,43 @@ def fusion_study(
 
 def _by(rule: Callable[[SideOutput, SideOutput], bool]) -> Callable[[Sides], int | None]:
     return lambda both: fuse(both["user"], both["item"], rule).index
+
+
+def _flip(example: Example, both: Sides) -> int | None:
+    return fuse(both["user"], both["item"], by_coin(example.example_id)).index
+
+
+def _heads(user_side: SideOutput, item_side: SideOutput) -> bool:
+    return True
+
+
+def _tails(user_side: SideOutput, item_side: SideOutput) -> bool:
+    return False
+
+
+def _expected_of_coin(sides: Sequence[Sides], targets: Sequence[int]) -> float | None:
+    """The expected HitRatio@1 of a fair coin: the mean of what heads and tails would hit."""
+    throws = [
+        fuse(both["user"], both["item"], rule).index == target
+        for both, target in zip(sides, targets, strict=True)
+        for rule in (_heads, _tails)
+    ]
+    return sum(throws) / len(throws) if throws else None
+
+
+def _likelihood_vote(both: Sides) -> int | None:
+    return fuse(both["user"], both["item"], by_likelihood_vote(both.values())).index
+
+
+def choose_rule(study: Sequence[RuleResult]) -> str | None:
+    """The rule with the most hits in a study on validation, Eq. 3 first among equals.
+
+    The oracle and the coin are no rules that one can choose, and a gate was fitted elsewhere.
+    """
+    rules = [row for row in study if row.rule not in ("oracle", "coin", "gate", "chosen")]
+    if not rules:
+        return None
+    return max(rules, key=lambda row: (row.num_hits, row.rule == "eq3")).rule
 
 
 def _vote(both: Sides) -> int | None:
@@ -99,7 +155,10 @@ _RULES: dict[str, Callable[[Sides], int | None]] = {
     "min": _by(by_lower),
     "max": _by(by_higher),
     "margin": _by(by_margin),
+    "certainty": _by(by_certainty),
     "vote": _vote,
+    "likelihood_vote": _likelihood_vote,
+    "joint": _by(by_joint_likelihood),
     "eq3_output": _eq3_on("perplexity_output"),
     "eq3_unconditional": _eq3_on("perplexity_unconditional"),
 }
@@ -110,7 +169,10 @@ def _measured(sides: Sequence[Sides]) -> dict[str, bool]:
     both = [output for pair in sides for output in (pair["user"], pair["item"])]
     needs = {
         "margin": any(output.candidate_logprobs for output in both),
+        "certainty": any(output.candidate_logprobs for output in both),
         "vote": any(len(pair) > 2 for pair in sides),
+        "likelihood_vote": any(len(pair) > 2 for pair in sides),
+        "joint": any(output.perplexity_output is not None for output in both),
         "eq3_output": any(output.perplexity_output is not None for output in both),
         "eq3_unconditional": any(output.perplexity_unconditional is not None for output in both),
     }
@@ -153,6 +215,30 @@ def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None
 
     constant, of_user, of_item = minimize(loss, np.zeros(3)).x
     return Gate((float(constant), float(of_user), float(of_item)), len(rows))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a study on validation teaches.
+
+    Attributes:
+        gate: The gate fitted there; None where too few users decide.
+        chosen: The rule with the most hits there.
+    """
+
+    gate: Gate | None = None
+    chosen: str | None = None
+
+
+def learn(folder: str, dataset: Dataset) -> Learned:
+    """The gate and the best rule of the same model's evaluation on validation.
+
+    Raises:
+        DataError: If the folder is not such an evaluation, or has another dataset.
+    """
+    gate = load_gate(folder, dataset)
+    fusion = EvaluationResult.load(folder).fusion
+    return Learned(gate, choose_rule(fusion.study) if fusion else None)
 
 
 def load_gate(folder: str, dataset: Dataset) -> Gate | None:

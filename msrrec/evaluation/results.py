@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from msrrec.config.baselines import BaselinesConfig
 from msrrec.config.evaluate import EvaluateConfig
 from msrrec.config.inference import InferenceConfig
+from msrrec.config.prompt import PromptConfig
+from msrrec.config.train import Arm
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
@@ -16,6 +19,7 @@ from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
 from msrrec.metrics.statistics import Paired, Share
+from msrrec.models import SupervisedTokens
 from msrrec.reasoning.prompts import Side
 from msrrec.stage import Summary
 from msrrec.titles import Rung
@@ -77,7 +81,21 @@ class ModelFacts(Result):
     revision: str | None
     weights_hash: str | None
     """Hash of all weight files; None if they are not on this machine."""
-    answer_format: str
+    form: PromptConfig
+    """How the model was prompted."""
+    arm: Arm | None = None
+    """What it was trained to write before its answers; None for a base model."""
+    supervised_tokens: SupervisedTokens | None = None
+    """How many tokens it was trained to write; None where that is not recorded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_answer_format(cls, values: Any) -> Any:
+        """Take the answer format that stands in place of a form in older files."""
+        if not isinstance(values, Mapping) or "answer_format" not in values:
+            return values
+        known = {name: value for name, value in values.items() if name != "answer_format"}
+        return {"form": {"answer_format": values["answer_format"]}, **known}
 
 
 class Refused(Result):
@@ -176,6 +194,20 @@ class RuleResult(Result):
     """HitRatio@1 of the users whose sides differ; None if there are none."""
     against_eq3: Paired | None
     """The rule (first) against Eq. 3 (second); None for Eq. 3 itself."""
+    expected: float | None = None
+    """The expected HitRatio@1 over all throws; only of the coin."""
+    chosen: str | None = None
+    """The rule with the most hits on validation; only of the row that reports it."""
+
+
+class Conflicts(Result):
+    """Users whose sides name different items of which exactly one is right."""
+
+    num_users: int
+    num_right: int
+    """Users for whom Eq. 3 takes the right one."""
+    p_value: float
+    """Exact two-sided binomial test against a coin; 1 without users."""
 
 
 class FusionResult(Result):
@@ -187,9 +219,18 @@ class FusionResult(Result):
     """Hits of fusion minus hits of the better side alone."""
     against_better: AgainstSide
     perplexity: Histogram
+    conflicts: Conflicts | None = None
     study: tuple[RuleResult, ...] = ()
     gate: Gate | None = None
     """The gate in the study, fitted on validation."""
+
+
+class RateTrial(Result):
+    """A learning rate that was tried, and what it gave on validation."""
+
+    learning_rate: float
+    hit_ratio: float
+    """HitRatio@1 of the variant that is reported last."""
 
 
 class TrialResult(Result):
@@ -252,6 +293,10 @@ class Details(Result):
     errors: Errors | None = None
     speed: Speed | None = None
     sides: dict[Side, SideMetrics] = Field(default_factory=dict)
+    rate_trials: tuple[RateTrial, ...] = ()
+    """The learning rates that were tried, where there was a choice."""
+    generated_tokens: dict[str, float] = Field(default_factory=dict)
+    """Mean number of tokens generated per user, by variant; a fused one needs both sides."""
     cases: tuple[Case, ...] = ()
     fusion: FusionResult | None = None
     fit: FitResult | None = None
@@ -280,6 +325,8 @@ class EvaluationResult(Document, Details):
     paired: tuple[VariantPair, ...]
     """Paired tests of fusion against each other variant."""
     config: EvaluationConfig
+    ceiling: Ceiling | None = None
+    """The best that any system can reach on these examples; only known of a generated world."""
 
     @property
     def weights_hash(self) -> str | None:

@@ -12,12 +12,13 @@ stand beside a system only where ``paper_row`` says so:
   plain request for RecSAVER; which model was asked is in the label.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from msrrec.baselines import BASELINES
 from msrrec.evaluation.document import Result
-from msrrec.models import ModelSource, read_settings
+from msrrec.models import ModelSource, read_arm, read_settings
 
 MSR_REC = "MSR-Rec (8B)"
 WITHOUT_REASONING = "MSR-Rec w/o reason"
@@ -49,7 +50,12 @@ def identify_baseline(name: str) -> SystemId:
 
 
 def identify_model(
-    source: ModelSource, model_dir: str, label: str | None, *, constrained: bool
+    source: ModelSource,
+    model_dir: str,
+    label: str | None,
+    *,
+    constrained: bool,
+    variants: Sequence[str] = (),
 ) -> SystemId:
     """The identity of a base model, or of one that ``msrrec train`` wrote.
 
@@ -58,9 +64,11 @@ def identify_model(
         model_dir: Folder or hub name of the model.
         label: Name of the system in tables; None for the model's own name.
         constrained: Whether its answers are constrained to candidates.
+        variants: What is read of its outputs; one trained on chains that answers directly is a
+            control.
     """
     kind: SystemKind = "base" if source.domain is None else "trained"
-    name, row = ("backbone", BACKBONE) if kind == "base" else _name_trained(model_dir)
+    name, row = ("backbone", BACKBONE) if kind == "base" else _name_trained(model_dir, variants)
     return SystemId(
         id=f"{name}-constrained" if constrained else name,
         kind=kind,
@@ -69,8 +77,12 @@ def identify_model(
     )
 
 
-def _name_trained(model_dir: str) -> tuple[str, str]:
+def _name_trained(model_dir: str, variants: Sequence[str]) -> tuple[str, str | None]:
+    """The id of a trained model, and its row in the paper, which controls beside *w/o* lack."""
     settings = read_settings(Path(model_dir))
-    if settings is None or settings.get("train", {}).get("reasoning", True):
-        return "msrrec", MSR_REC
-    return "msrrec-without-reasoning", WITHOUT_REASONING
+    arm = "chain" if settings is None else read_arm(settings)
+    if arm == "none":
+        return "msrrec-without-reasoning", WITHOUT_REASONING
+    if arm != "chain":
+        return f"msrrec-{arm}", None
+    return ("msrrec-direct", None) if tuple(variants) == ("direct",) else ("msrrec", MSR_REC)

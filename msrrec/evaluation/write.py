@@ -13,8 +13,10 @@ from typing import TypedDict
 from msrrec import storage
 from msrrec.baselines.popularity import count_buyers
 from msrrec.baselines.purchases import training_purchases
-from msrrec.config import RunConfig
+from msrrec.config import PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.sources import find_ceiling
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import audit_examples, audit_variants, hash_predictions
 from msrrec.evaluation.results import (
     Check,
@@ -32,10 +34,11 @@ from msrrec.metrics import ranking
 from msrrec.metrics.ranking import LenientMetrics
 from msrrec.metrics.reasoning import reasoning_metrics
 from msrrec.metrics.statistics import Share, mcnemar
+from msrrec.reasoning.prompts import DEFAULT_FORM
 from msrrec.reasoning.reading import read_lenient, read_rung
 from msrrec.schema import Example
 from msrrec.stage import SCORE, Summary
-from msrrec.titles import Rung
+from msrrec.titles import Rung, show_titles
 
 _NAMES = ("predictions", "report", SCORE.place, storage.RECORD)
 """Names in an evaluation's folder."""
@@ -59,6 +62,7 @@ class Evaluation:
         details: Parts that only some kinds of systems have.
         lenient: 0-based candidates of variants whose lenient reading needs more than the text of
             their predictions, one per example.
+        form: How the system was prompted, for those that read and write titles.
     """
 
     system: SystemId
@@ -68,6 +72,7 @@ class Evaluation:
     samples: Sequence[Prediction] = ()
     details: Details = field(default_factory=Details)
     lenient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    form: PromptConfig = DEFAULT_FORM
 
 
 def write_evaluation(
@@ -109,7 +114,14 @@ def summarize(evaluation: Evaluation, dataset: Dataset, config: RunConfig) -> Ev
         config=EvaluationConfig(
             inference=config.inference, evaluate=config.evaluate, baselines=config.baselines
         ),
+        ceiling=_ceiling(dataset, examples, config),
     )
+
+
+def _ceiling(dataset: Dataset, examples: Sequence[Example], config: RunConfig) -> Ceiling | None:
+    """The ceiling of a generated world, which is known for uniform negatives."""
+    is_uniform = config.evaluate.negatives in ("frozen", "uniform")
+    return find_ceiling(dataset.manifest, examples) if is_uniform else None
 
 
 def _audit(
@@ -155,8 +167,9 @@ def _read_texts(evaluation: Evaluation, variant: str, dataset: Dataset) -> _Text
     examples, predictions = evaluation.examples, evaluation.predictions[variant]
     if any(prediction.candidate_scores is not None for prediction in predictions):
         return {}
+    max_chars = evaluation.form.max_title_chars
     pairs = [
-        (p.output.text, dataset.titles(e.candidates))
+        (p.output.text, show_titles(dataset.titles(e.candidates), max_chars))
         for e, p in zip(examples, predictions, strict=True)
     ]
     found = evaluation.lenient.get(variant)

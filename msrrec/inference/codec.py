@@ -35,7 +35,7 @@ def read_generation(
     Args:
         tokenizer: The model's tokenizer.
         side: The side that was generated.
-        candidates: Titles in the frozen order.
+        candidates: Titles as the prompt showed them, in the frozen order.
         generation: What the engine returned.
         exact_format: The format of the answers that the output was constrained to; None if it was
             free. An answer that equals one of them is that candidate, even if it could be read
@@ -76,7 +76,7 @@ def _find_exact(
     answer: str | None, candidates: Sequence[str], answer_format: AnswerFormat
 ) -> int | None:
     rendered = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
-    return next((n for n, known in enumerate(rendered) if known == answer), None)
+    return next((n for n, known in enumerate(rendered) if known.strip() == answer), None)
 
 
 def count_reasoning_tokens(tokenizer: Any, token_ids: Sequence[int], written: str) -> int:

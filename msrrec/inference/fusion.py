@@ -1,7 +1,8 @@
 """The choice between user side and item side (paper, Eq. 3), and other rules to study."""
 
+import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -106,6 +107,63 @@ def by_vote(others: Iterable[SideOutput]) -> ItemWins:
         return by_equation_3(user_side, item_side) if user == item else item > user
 
     return item_wins
+
+
+def by_likelihood_vote(others: Iterable[SideOutput]) -> ItemWins:
+    """A rule: the item whose outputs are likeliest together (2502.00511, without its pruning).
+
+    Each output votes with its probability per token, 1 / perplexity of reasoning and answer. The
+    paper fits two Weibull distributions to prune unlikely outputs, which takes more than a few.
+    """
+    votes: dict[int | None, float] = defaultdict(float)
+    for output in others:
+        value = output.perplexity_output or output.perplexity
+        if output.is_valid and value:
+            votes[output.index] += 1.0 / value
+
+    def item_wins(user_side: SideOutput, item_side: SideOutput) -> bool:
+        return votes[item_side.index] > votes[user_side.index]
+
+    return item_wins
+
+
+def by_joint_likelihood(user_side: SideOutput, item_side: SideOutput) -> bool:
+    """The higher log-likelihood of reasoning and answer together (PiCSAR, 2508.21787)."""
+    user, item = joint_loglikelihood(user_side), joint_loglikelihood(item_side)
+    return user is not None and item is not None and item > user
+
+
+def joint_loglikelihood(side: SideOutput) -> float | None:
+    """Summed log-likelihood of all tokens of an output; None if not measured."""
+    if not side.perplexity_output:
+        return None
+    return -side.num_tokens * math.log(side.perplexity_output)
+
+
+def by_certainty(user_side: SideOutput, item_side: SideOutput) -> bool:
+    """The side whose candidates' probabilities are farther from uniform, see ``certainty``."""
+    return certainty(item_side) > certainty(user_side)
+
+
+def certainty(side: SideOutput) -> float:
+    """Self-certainty (2502.18581) over the candidates: KL divergence of uniform from them.
+
+    The paper takes the mean over all tokens of the divergence over the vocabulary. Engines keep the
+    log-probability of the sampled token alone, so it is taken over the candidates' likelihoods at
+    the answer. 0 if these were not measured.
+    """
+    logprobs = side.candidate_logprobs
+    if not logprobs:
+        return 0.0
+    best = max(logprobs)
+    total = best + math.log(math.fsum(math.exp(value - best) for value in logprobs))
+    return total - math.fsum(logprobs) / len(logprobs) - math.log(len(logprobs))
+
+
+def by_coin(key: str) -> ItemWins:
+    """A rule: heads or tails by a hash of a key, the same at every call."""
+    is_heads = hashlib.sha256(f"coin {key}".encode()).digest()[0] % 2 == 1
+    return lambda user_side, item_side: is_heads
 
 
 @dataclass(frozen=True)

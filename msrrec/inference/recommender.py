@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from msrrec.config import AnswerFormat, InferenceConfig
+from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.engines.base import Engine, Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
@@ -16,6 +16,7 @@ from msrrec.inference.scoring import (
 )
 from msrrec.reasoning.encoding import Query, check_query, encode_choice, fit_prompt
 from msrrec.reasoning.prompts import Side
+from msrrec.titles import show_titles
 
 if TYPE_CHECKING:
     from msrrec.models import ModelSource
@@ -47,23 +48,31 @@ class Recommender:
         tokenizer: Any,
         *,
         max_model_len: int,
-        answer_format: AnswerFormat,
+        form: PromptConfig,
         config: InferenceConfig,
         engine: Engine | None = None,
         domain: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
-        self.answer_format = answer_format
+        self.form = form
         self.config = config
         self.engine = engine
         self.domain = domain
 
     @classmethod
     def from_pretrained(
-        cls, model_dir: str, config: InferenceConfig | None = None
+        cls,
+        model_dir: str,
+        config: InferenceConfig | None = None,
+        form: PromptConfig | None = None,
     ) -> "Recommender":
         """A recommender on vLLM, from a folder made by ``msrrec train`` or from a base model.
+
+        Args:
+            model_dir: Folder or hub name.
+            config: Settings of inference; None for the defaults.
+            form: How a base model is prompted; a trained one has its own settings.
 
         Raises:
             ModelError: If the folder is missing or not a model.
@@ -72,7 +81,7 @@ class Recommender:
         from msrrec.models import locate_model
         from msrrec.weights import check_source
 
-        source, chosen = locate_model(model_dir), config or InferenceConfig()
+        source, chosen = locate_model(model_dir, None, form), config or InferenceConfig()
         check_source(source)
         probe_for_inference(source, chosen)
         return cls.from_source(source, chosen)
@@ -90,7 +99,7 @@ class Recommender:
         return cls(
             engine.tokenizer,
             max_model_len=engine.max_model_len,
-            answer_format=source.answer_format,
+            form=source.form,
             config=config,
             engine=engine,
             domain=source.domain,
@@ -106,10 +115,10 @@ class Recommender:
         max_new = min(self.config.max_new_tokens, self.max_model_len // 2)
         choice = None
         if self.config.constrained:
-            choice = encode_choice(self.tokenizer, query.candidates, self.answer_format)
+            choice = encode_choice(self.tokenizer, query.candidates, self.form)
             max_new = max(max_new, choice.num_tokens)
         room = self.max_model_len - max_new
-        ids, _ = fit_prompt(self.tokenizer, side, query, self.answer_format, room)
+        ids, _ = fit_prompt(self.tokenizer, side, query, self.form, room)
         return GenerationRequest(
             prompt_ids=tuple(ids),
             seed=request_seed(self.config.seed, query.key, side),
@@ -121,8 +130,9 @@ class Recommender:
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
         """A side's generation, read as its output."""
-        exact_format = self.answer_format if self.config.constrained else None
-        return read_generation(self.tokenizer, side, query.candidates, generation, exact_format)
+        shown = show_titles(query.candidates, self.form.max_title_chars)
+        exact_format = self.form.answer_format if self.config.constrained else None
+        return read_generation(self.tokenizer, side, shown, generation, exact_format)
 
     @staticmethod
     def decide(mode: Mode, outputs: Mapping[Side, SideOutput]) -> Recommendation:
@@ -188,7 +198,7 @@ class Recommender:
             for (n, _, request), generation in asked
         ]
         if self.config.candidate_logprobs:
-            scores = candidate_logprobs(self.engine, generated, self.answer_format)
+            scores = candidate_logprobs(self.engine, generated, self.form)
             outputs = [
                 replace(output, candidate_logprobs=found)
                 for output, found in zip(outputs, scores, strict=True)

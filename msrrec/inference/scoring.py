@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from msrrec.config import AnswerFormat
+from msrrec.config import PromptConfig
 from msrrec.engines.base import Engine, Generation, GenerationRequest
 from msrrec.inference.perplexity import are_numbers, perplexity
 from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice
@@ -28,7 +28,7 @@ class GeneratedReasoning:
 
 
 def candidate_logprobs(
-    engine: Engine, generated: Sequence[GeneratedReasoning], answer_format: AnswerFormat
+    engine: Engine, generated: Sequence[GeneratedReasoning], form: PromptConfig
 ) -> list[tuple[float, ...] | None]:
     """Log-likelihood of each candidate's answer, end token included, after each reasoning.
 
@@ -38,7 +38,7 @@ def candidate_logprobs(
     """
     requests: list[GenerationRequest] = []
     for one in generated:
-        choice = encode_choice(engine.tokenizer, one.query.candidates, answer_format)
+        choice = encode_choice(engine.tokenizer, one.query.candidates, form)
         room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
         reasoning = one.reasoning_ids[: max(room, 0)]
         prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)

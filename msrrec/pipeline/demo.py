@@ -19,9 +19,9 @@ from msrrec.cluster import ray_session
 from msrrec.config import (
     RunConfig,
     changed_settings,
+    for_arm,
     for_references,
     load_config,
-    without_reasoning,
 )
 from msrrec.data.dataset import Dataset
 from msrrec.errors import EngineError
@@ -139,7 +139,7 @@ def run_demo(
         road.prepare(source, files)
         reasoning = road.synthesize("reasoning", config)
         model = road.train("model", reasoning, config)
-        plain = road.train("model-without-reasoning", None, without_reasoning(config))
+        plain = road.train("model-without-reasoning", reasoning, for_arm(config, "none"))
         for name in ("random", "popularity"):
             road.evaluate_baseline(name)
         systems: tuple[tuple[str, str, tuple[Mode, ...]], ...] = (

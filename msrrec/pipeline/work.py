@@ -85,10 +85,10 @@ def check_train(call: Call) -> None:
             f"--out {call.out}: found a URI; training writes to a folder that all nodes share, "
             "such as a mounted volume"
         )
-    if call.config.train.reasoning and "reasoning" not in call.inputs:
+    if call.config.train.arm != "none" and "reasoning" not in call.inputs:
         raise ConfigError(
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
-            "or set train.reasoning=false to train without"
+            "or set train.arm=none to train without"
         )
     check_source(locate_base(call.config.model))
 
@@ -122,7 +122,7 @@ def probe_evaluate(call: Call) -> None:
     from msrrec.loading import probe_for_inference
     from msrrec.models import locate_model
 
-    source = locate_model(call.inputs["model"], call.config.model)
+    source = locate_model(call.inputs["model"], call.config.model, call.config.prompt)
     probe_for_inference(source, call.config.inference)
 
 

@@ -5,12 +5,14 @@ A student's answer must satisfy ``match_title`` instead.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from msrrec.reasoning.parsing import ParseFailure
+from msrrec.reasoning.weighing import Weighing, weigh
 from msrrec.titles import (
+    clean_title,
     find_titles,
     fold_text,
     match_short_title,
@@ -30,21 +32,19 @@ _NAMING_LABEL = re.compile(
     r"product|option)\b[ \t*_]*(?:is\b)?[ \t*_]*[:：][ \t*_]*(?=\S)",
     re.IGNORECASE,
 )
-_CHOOSING = re.compile(
-    r"\b(?:recommend\w*|choos\w+|chosen?|chose|select\w*|pick\w*|best|go with|opt for|winner)\b"
-    r"|推荐|推薦",
-    re.IGNORECASE,
+_OF_PROSE = frozenset(
+    (
+        *("Is", "Was", "As", "The", "This", "That", "It", "Its", "And", "Or", "But", "For", "From"),
+        *("With", "Because", "Since", "Due", "By", "To", "In", "On", "Has", "Fits", "Matches"),
+        *("Reason", "Reasons", "Reasoning", "Rationale", "Why", "Summary", "Explanation", "Best"),
+        *("User", "Users", "You", "We", "Given", "Based", "Would", "Will", "Over", "Not", "Than"),
+    )
 )
-_DENYING = re.compile(r"\b(?:never|neither|nor|cannot|\w+n['’]t)\b", re.IGNORECASE)
-_CONTRAST = re.compile(
-    r"\b(?:not|over|rather than|instead of|than|unlike|compared (?:to|with)|while|whereas|although|"
-    r"though|but)\b",
-    re.IGNORECASE,
-)
+"""Words in capitals that may follow a title in prose."""
 _HEAD_CHARS = 200
 """Number of characters of a line in which a label is searched."""
-_MAX_NAMES = _MAX_SENTENCES = 50
-"""Limits on names and sentences read per step, so that a huge text does not take too long."""
+_MAX_NAMES = 50
+"""Limit on names read per step, so that a huge text does not take too long."""
 
 
 Rule = Literal["title", "begins", "alone", "recommended", "opening", "mention", "number"]
@@ -65,7 +65,9 @@ def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFai
     return choice if isinstance(choice, ParseFailure) else choice.index
 
 
-def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
+def read_recommendation(
+    step: str, candidates: Sequence[str], shown: Sequence[str] = ()
+) -> NamedChoice | ParseFailure:
     """The candidate that the recommending step names, or why none.
 
     The first rule that finds a candidate decides:
@@ -78,13 +80,26 @@ def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | P
     6. mention: exactly one title is mentioned.
     7. number: exactly one list number such as ``(3)`` is mentioned, and no title.
 
+    No rule gives a candidate that the prose rules out ("X is less suitable than Y"), or one that it
+    sets aside for another that it chooses ("X is good, but I recommend Y"), see ``weigh``; nor does
+    the beginning count where the same sentence goes on to another ("X or Y", "X fits, but Y").
+
     Titles that stand alone may be shortened as in ``match_short_title``. If a list number belongs
-    to another candidate, the step is ambiguous.
+    to another candidate, the step is ambiguous. A title that goes on with a number or a capital, as
+    in ``Toy Story 2``, is another item's.
+
+    Args:
+        step: The step's text.
+        candidates: Titles.
+        shown: Other titles that the prompt shows. One in which a candidate's lies is told apart
+            from it, and is no candidate.
     """
     step = step.strip()
-    choice = _find_choice(step, candidates)
+    choice = _find_choice(step, [*candidates, *_longer_shown(candidates, shown)])
     if isinstance(choice, ParseFailure):
         return choice
+    if choice.index >= len(candidates) or _goes_on(step, candidates[choice.index]):
+        return ParseFailure("not_a_candidate", "another item's title")
     listed = _LISTED.match(step.lstrip("\"'*_"))
     number = int(listed.group(1)) if listed else choice.index + 1
     is_other = number != choice.index + 1 and 1 <= number <= len(candidates)
@@ -93,29 +108,79 @@ def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | P
     return choice
 
 
+def _longer_shown(candidates: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """Titles that are no candidates, and in which a candidate's lies."""
+    wanted = {normalize_title(title) for title in candidates}
+    forms = {normalize_title(title): title for title in shown}
+    return [
+        title
+        for form, title in forms.items()
+        if form not in wanted and any(inner and inner in form for inner in wanted)
+    ]
+
+
+def _goes_on(step: str, title: str) -> bool:
+    """Whether every mention of a title goes on with a number or a capital, as another title does.
+
+    A year, and a word that prose begins with, say nothing.
+    """
+    words = r"[ \t]+".join(map(re.escape, clean_title(title).split()))
+    mentions = re.findall(
+        rf"(?<!\w)(?i:{words})(?!\w)(?:[ \t]+(\d{{1,3}}|[IVX]{{2,4}}|[A-Z]\w+)\b(?![.)]\s))?", step
+    )
+    return bool(mentions) and all(word and word not in _OF_PROSE for word in mentions)
+
+
+def strip_label(line: str) -> str:
+    """A line without a label before what it names, such as ``Final answer:``."""
+    label = _NAMING_LABEL.match(line[:_HEAD_CHARS])
+    return line[label.end() :] if label else line
+
+
 def _find_choice(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
+    whole = match_title(step, candidates)
+    if whole is not None:  # no prose that could rule it out
+        return NamedChoice(whole, "title")
+    found = find_titles(step, candidates, short=True)
+    weighed = weigh(step, candidates)
+    for rule, indices in _iter_rules(step, found, weighed, candidates):
+        open_ones = [i for i in indices if i not in weighed.ruled_out]
+        if len(open_ones) == 1 and weighed.chosen <= set(open_ones):
+            return NamedChoice(open_ones[0], rule)
+    if found and set(found) <= weighed.ruled_out:
+        return ParseFailure("not_a_candidate", "only ruled out")
+    if found:
+        return ParseFailure("ambiguous", f"{len(found)} candidates named")
+    return _find_number(step, candidates)
+
+
+def _iter_rules(
+    step: str, found: Sequence[int], weighed: Weighing, candidates: Sequence[str]
+) -> Iterator[tuple[Rule, Sequence[int]]]:
+    """Each rule, and the candidates that it finds."""
     first_line = step.splitlines()[0] if step else ""
     for form in (first_line, re.split(r"(?<=[.!?])\s", first_line)[0]):
         index = match_title(form, candidates)
         if index is not None:
-            return NamedChoice(index, "title")
-    found = find_titles(step, candidates, short=True)
-    begun = [i for i in found if _begins_with(step, i, candidates)]
-    rules: dict[Rule, list[int]] = {
-        "begins": [i for i in begun if _begins_with(step, i, candidates, r"\W*[.:;,!?()\-\"'*]")],
-        "alone": _named_alone(step, candidates),
-        "recommended": _recommended(step, candidates),
-        "opening": begun,
-        "mention": found,
-    }
-    for rule, indices in rules.items():
-        if len(indices) == 1:
-            return NamedChoice(indices[0], rule)
-    if found:
-        return ParseFailure("ambiguous", f"{len(found)} candidates named")
+            yield "title", [index]
+    begun = [i for i in found if _begins_with(step, i, candidates) and i not in weighed.doubted]
+    yield (
+        "begins",
+        [i for i in begun if _begins_with(step, i, candidates, r"\W*[.:;,!?()\-\"'*]")],
+    )
+    yield "alone", _named_alone(step, candidates)
+    yield "recommended", sorted(weighed.chosen)
+    yield "opening", begun
+    yield "mention", found if len(found) == 1 else []
+
+
+def _find_number(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
+    """The candidate whose list number alone is mentioned, and not ruled out."""
     numbers = {int(number) for number in _LISTED.findall(step)}
     if len(numbers) == 1 and 1 <= min(numbers) <= len(candidates):
-        return NamedChoice(min(numbers) - 1, "number")
+        index = min(numbers) - 1
+        if index not in weigh(step, candidates, by_number=True).ruled_out:
+            return NamedChoice(index, "number")
     return ParseFailure("not_a_candidate")
 
 
@@ -147,16 +212,6 @@ def _named_by(form: str, after: str, candidates: Sequence[str]) -> set[int]:
     """The candidates that a text which is a title may mean, by what stands after it."""
     index = match_title(form, candidates)
     return set() if index is None else meant_by(index, fold_text(after), candidates)
-
-
-def _recommended(step: str, candidates: Sequence[str]) -> list[int]:
-    """Candidates in recommending sentences, up to a word of contrast such as "unlike"."""
-    found: set[int] = set()
-    for sentence in re.split(r"(?<=[.!?])\s+|\n", step)[:_MAX_SENTENCES]:
-        claim = _CONTRAST.split(sentence, maxsplit=1)[0]
-        if _CHOOSING.search(claim) and not _DENYING.search(claim):
-            found |= set(find_titles(claim, candidates))
-    return sorted(found)
 
 
 def _begins_with(step: str, index: int, candidates: Sequence[str], then: str = r"(?!\w)") -> bool:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msrrec.config import AnswerFormat
+from msrrec.config import PromptConfig
 from msrrec.errors import DataError
 from msrrec.reasoning.prompts import (
     OUTPUT_PREFIX,
     Side,
-    render_answer,
+    render_answers,
     render_prompt,
     render_recommendation,
 )
@@ -80,17 +80,23 @@ def check_query(query: Query) -> None:
             )
 
 
-def encode_prompt(tokenizer: Any, prompt: str, prefix: str = OUTPUT_PREFIX) -> list[int]:
+def encode_prompt(
+    tokenizer: Any,
+    prompt: str,
+    prefix: str = OUTPUT_PREFIX,
+    *,
+    use_chat_template: bool = True,
+) -> list[int]:
     """Token ids of a prompt in the model's chat template, ending in ``prefix``.
 
     Only the template's own text may become special tokens: a title that spells ``<|eot_id|>`` is
-    encoded as those characters. A tokenizer without a chat template gets its BOS, the prompt and a
-    line break.
+    encoded as those characters. Without a chat template, or where it is not to be used, the prompt
+    stands between BOS and a line break.
 
     Raises:
         ModelError: If the chat template can't be used.
     """
-    before, after = split_template(tokenizer)
+    before, after = split_template(tokenizer, use_chat_template=use_chat_template)
     return [
         *tokenizer.encode(before, add_special_tokens=False),
         *encode_text(tokenizer, prompt),
@@ -108,11 +114,9 @@ def encode_closing(tokenizer: Any) -> list[int]:
     return list(tokenizer.encode(render_recommendation(""), add_special_tokens=False))
 
 
-def encode_choice(
-    tokenizer: Any, candidates: Sequence[str], answer_format: AnswerFormat
-) -> AnswerChoice:
+def encode_choice(tokenizer: Any, candidates: Sequence[str], form: PromptConfig) -> AnswerChoice:
     """The answers that may end an output, spelled as in training."""
-    answers = (render_answer(title, n, answer_format) for n, title in enumerate(candidates))
+    answers = render_answers(candidates, form)
     return AnswerChoice(
         tuple(encode_closing(tokenizer)),
         tuple(tuple(encode_text(tokenizer, answer)) for answer in answers),
@@ -120,7 +124,7 @@ def encode_choice(
 
 
 def fit_prompt(
-    tokenizer: Any, side: Side, query: Query, answer_format: AnswerFormat, max_tokens: int
+    tokenizer: Any, side: Side, query: Query, form: PromptConfig, max_tokens: int
 ) -> tuple[list[int], int]:
     """The prompt's tokens within ``max_tokens``, and how many of the oldest titles were left out.
 
@@ -130,8 +134,8 @@ def fit_prompt(
 
     def encode(dropped: int) -> list[int]:
         history = query.history[dropped:]
-        prompt = render_prompt(side, query.domain, history, query.candidates, answer_format)
-        return encode_prompt(tokenizer, prompt)
+        prompt = render_prompt(side, query.domain, history, query.candidates, form)
+        return encode_prompt(tokenizer, prompt, use_chat_template=form.use_chat_template)
 
     return shorten(encode, query, max_tokens)
 

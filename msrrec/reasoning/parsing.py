@@ -11,8 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, get_args
 
-from msrrec.config import AnswerFormat
+from msrrec.config import AnswerFormat, InstructionForm, PromptConfig
+from msrrec.markup import unify_markers
 from msrrec.reasoning.prompts import (
+    CANDIDATES,
+    HISTORY,
+    RATIONALE,
     STEPS,
     Side,
     render_instruction,
@@ -36,7 +40,7 @@ _PREAMBLE_CHARS = 200
 """Maximum text before a bare numbered list for it to count as the chain, not as a list at the end
 of prose."""
 _DECORATION = r"[ \t>#*_`~|\[(\-–—•]*"
-_SEPARATOR = r"[ \t*_`~:.)\]|\-–—：、．]*"
+_SEPARATOR = r"[ \t*_`~:.)\]|\\\-–—：、．]*"
 _END = r"[ \t*_`~|)\]]*[:.\-–—：|]+[ \t*_`~]*"
 _TAIL = rf"(?:{_END}|[ \t*_`~]*(?:\s|$))"
 _DIGITS = (
@@ -52,12 +56,12 @@ _STEP_WORDS = (
     "步骤|步驟|ステップ|手順|단계"
 )
 _BY_STEP = re.compile(
-    rf"{_DECORATION}(?:(?:{_STEP_WORDS})[ \t.#*_]{{0,4}}({_NUMERAL})(?:\s?/\s?\d)?"
+    rf"{_DECORATION}(?:(?:{_STEP_WORDS})[ \t.#*_\-–]{{0,4}}({_NUMERAL})(?:\s?/\s?\d)?"
     rf"|第\s?({_NUMERAL})\s?步|([1-5])\s?단계){_SEPARATOR}",
     re.IGNORECASE,
 )
 _BY_NUMBER = re.compile(
-    rf"[ \t>#*_`~|\-–—•]*(?:([1-9])(?:\ufe0f?\u20e3|\d?[ \t]?[.):．、](?=\s|\*|$))"
+    rf"[ \t>#*_`~|\-–—•]*(?:\(?([1-9])(?:\ufe0f?\u20e3|\d?[ \t]?\\?[.):．、](?=\s|\*|$))"
     rf"|([①-⑤])|((?:i{{1,3}}|iv|v)\b)[.)](?=\s)){_DECORATION}",
     re.IGNORECASE,
 )
@@ -98,9 +102,10 @@ class Output:
 def split_output(text: str) -> Output:
     """Split an output at ``[reasoning_start]`` and ``[reasoning_end]``.
 
-    The start marker may be missing, as it is part of the prompt. The first end marker counts.
+    The start marker may be missing, as it is part of the prompt. The first end marker counts, in
+    any spelling of ``unify_markers``.
     """
-    reasoning, marker, answer = text.partition(REASONING_END)
+    reasoning, marker, answer = unify_markers(text).partition(REASONING_END)
     head, start, body = reasoning.partition(REASONING_START)
     reasoning = (body if start else head).strip()
     return Output(reasoning, answer.strip() if marker else None)
@@ -114,21 +119,32 @@ def parse_answer(answer: str, candidates: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What a prompt shows and asks, parsed from its text; titles are cleaned ones."""
+    """What a prompt shows and asks, parsed from its text; titles are those that it shows.
+
+    The form has the order, answer format and instruction of the prompt; how far titles were cut
+    can't be seen.
+    """
 
     side: Side
     domain: str
     history: tuple[str, ...]
     candidates: tuple[str, ...]
-    answer_format: AnswerFormat
+    form: PromptConfig
+
+
+_FORMS = tuple(
+    PromptConfig(answer_format=answer_format, instruction=instruction)
+    for answer_format, instruction in product(get_args(AnswerFormat), get_args(InstructionForm))
+)
+"""Every form that shows in an instruction."""
 
 
 def parse_prompt(prompt: str) -> ParsedPrompt | None:
     """The inverse of ``render_prompt``; None for any other text."""
-    for side, answer_format in product(get_args(Side), get_args(AnswerFormat)):
-        instruction = render_instruction(side, answer_format)
+    for side, form in product(get_args(Side), _FORMS):
+        instruction = render_instruction(side, form)
         if prompt.endswith("\n" + instruction):
-            return _parse_context(prompt.removesuffix(instruction), side, answer_format)
+            return _parse_context(prompt.removesuffix(instruction), side, form)
     return None
 
 
@@ -137,10 +153,10 @@ def parse_plain_prompt(prompt: str) -> ParsedPrompt | None:
 
     Its side is ``direct``: it names no steps.
     """
-    for answer_format in get_args(AnswerFormat):
-        instruction = render_plain_instruction(answer_format)
+    for form in _FORMS:
+        instruction = render_plain_instruction(form)
         if prompt.endswith("\n" + instruction):
-            return _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
+            return _parse_context(prompt.removesuffix(instruction), "direct", form)
     return None
 
 
@@ -149,10 +165,10 @@ def parse_recovery_prompt(prompt: str) -> ParsedPrompt | None:
 
     Its history is the rationale alone.
     """
-    for answer_format in get_args(AnswerFormat):
-        instruction = render_recovery_instruction(answer_format)
+    for form in _FORMS:
+        instruction = render_recovery_instruction(form)
         if prompt.endswith("\n" + instruction):
-            found = _parse_context(prompt.removesuffix(instruction), "direct", answer_format)
+            found = _parse_context(prompt.removesuffix(instruction), "direct", form)
             with contextlib.suppress(ValueError):
                 rationale = json.loads("\n".join(found.history)) if found else None
                 if found and isinstance(rationale, str):
@@ -160,18 +176,24 @@ def parse_recovery_prompt(prompt: str) -> ParsedPrompt | None:
     return None
 
 
-def _parse_context(context: str, side: Side, answer_format: AnswerFormat) -> ParsedPrompt | None:
+def _parse_context(context: str, side: Side, form: PromptConfig) -> ParsedPrompt | None:
     lines = context.split("\n")[:-1]
-    if len(lines) < 3 or not lines[0].startswith("Domain: ") or "Candidates:" not in lines:
+    if len(lines) < 3 or not lines[0].startswith("Domain: "):
         return None
-    middle = lines.index("Candidates:")  # titles are never a whole line, so this line is not one
-    numbered = [_NUMBERED_TITLE.fullmatch(line) for line in lines[middle + 1 :]]
+    is_reversed = lines[1] == CANDIDATES
+    below = {HISTORY, RATIONALE} if is_reversed else {CANDIDATES}
+    middle = next((n for n, line in enumerate(lines[2:], 2) if line in below), None)
+    if middle is None:
+        return None
+    first, second = lines[2:middle], lines[middle + 1 :]
+    evidence, choices = (second, first) if is_reversed else (first, second)
+    numbered = [_NUMBERED_TITLE.fullmatch(line) for line in choices]
     return ParsedPrompt(
         side,
         lines[0].removeprefix("Domain: "),
-        tuple(line.removeprefix("- ") for line in lines[2:middle]),
+        tuple(line.removeprefix("- ") for line in evidence),
         tuple(match.group(2) for match in numbered if match),
-        answer_format,
+        form.model_copy(update={"order": "candidates_first"}) if is_reversed else form,
     )
 
 
@@ -223,6 +245,7 @@ def parse_completion(text: str, side: Side = "full", thinking: str = "") -> Pars
         side: Whose steps are looked for.
         thinking: Thoughts that arrived apart from the text.
     """
+    text, thinking = (part.replace("\r\n", "\n").replace("\r", "\n") for part in (text, thinking))
     parts = split_thinking(text)
     speech, thoughts = parts.speech.strip(), f"{parts.thinking}\n{strip_marks(thinking)}".strip()
     chain, answer = _read_last_chain(parts.speech, STEPS[side])
@@ -248,7 +271,7 @@ def _split_outputs(text: str) -> list[Output]:
 
     An output begins at the last start marker before its end, or where the one before ended.
     """
-    pieces = text.split(REASONING_END)
+    pieces = unify_markers(text).split(REASONING_END)
     bodies = [piece.rpartition(REASONING_START)[2].strip() for piece in pieces]
     answers: list[str | None] = [p.partition(REASONING_START)[0].strip() for p in pieces[1:]]
     is_begun = len(pieces) == 1 or REASONING_START in pieces[-1]
@@ -261,7 +284,11 @@ def _read_last_chain(text: str, names: Sequence[str]) -> tuple[Chain | ParseFail
     outputs = _split_outputs(text)
     if outputs[-1].answer and _begins_chain(outputs[-1].answer, names):  # without markers
         return _read_steps(outputs[-1].answer, names), None
-    chains = [_read_steps(output.reasoning, names) for output in outputs]
+    exact = [_parse_rendered(output.reasoning, names) for output in outputs]
+    chains = [
+        Chain(steps) if steps else _read_steps(output.reasoning, names)
+        for steps, output in zip(exact, outputs, strict=True)
+    ]
     begun = [n for n, c in enumerate(chains) if isinstance(c, Chain) or c.reason == "incomplete"]
     n = begun[-1] if begun else 0
     answers = [output.answer for output in outputs[n:] if output.answer]
@@ -270,6 +297,8 @@ def _read_last_chain(text: str, names: Sequence[str]) -> tuple[Chain | ParseFail
 
 def _begins_chain(text: str, names: Sequence[str]) -> bool:
     """Whether a text has headings of steps, the first step's first; a list of numbers has none."""
+    if "\n" not in text:
+        return False
     lines = list(_iter_heads(text))
     readings = (_step_headings(lines), _named_headings(lines, names))
     return any(len(found) > 1 and found[0].number == 1 for found in readings)
@@ -325,10 +354,10 @@ def _iter_heads(text: str) -> Iterator[tuple[int, str]]:
 def _named_headings(lines: Sequence[tuple[int, str]], names: Sequence[str]) -> list[_Heading]:
     """Lines that begin with a step's name, numbered or set apart from the text."""
     either = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", n))) for n in names)
-    numbering = rf"\(?(?:(?:{_STEP_WORDS})\s?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
+    numbering = rf"\(?(?:(?:{_STEP_WORDS})[\s\-–]?)?{_NUMERAL}(?:\ufe0f?\u20e3)?{_SEPARATOR}"
     pattern = re.compile(
         rf"{_DECORATION}(?:{numbering}(?:final )?(?P<n>{either}){_TAIL}"
-        rf"|(?:final )?(?P<s>{either})(?:{_END}|[ \t*_`~]*$|[*_`]+))",
+        rf"|(?:final )?(?P<s>{either})(?:\s?\([1-9]\))?(?:{_END}|[ \t*_`~]*$|[*_`]+))",
         re.IGNORECASE,
     )
     lower = [_squeeze(name) for name in names]

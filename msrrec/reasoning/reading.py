@@ -14,6 +14,7 @@ another candidate's makes two, so the lenient reading is not always the more gen
 from collections.abc import Sequence
 from typing import get_args
 
+from msrrec.markup import unify_markers
 from msrrec.reasoning.parsing import (
     Chain,
     ParseFailure,
@@ -55,7 +56,7 @@ def read_lenient(text: str, candidates: Sequence[str]) -> int | None:
 
 def answer_lines(text: str) -> list[str]:
     """The lines in which an answer is looked for, in order; none in an output without one."""
-    spoken = split_thinking(text).speech
+    spoken = unify_markers(split_thinking(text).speech)
     answer = _find_answer(spoken)
     if answer is not None:
         return _written_lines(answer)[:1]
@@ -77,7 +78,7 @@ def _lenient_lines(text: str, candidates: Sequence[str]) -> list[str]:
 
     An output without steps is read at its last line, one whose steps broke off not at all.
     """
-    spoken, lines = split_thinking(text).speech, answer_lines(text)
+    spoken, lines = unify_markers(split_thinking(text).speech), answer_lines(text)
     if _find_answer(spoken) is not None or read_strict(text, candidates) is not None:
         return lines
     chain = _read_chain(spoken)

@@ -22,16 +22,16 @@ _HINT = (
 )
 
 
-def split_template(tokenizer: Any) -> tuple[str, str]:
+def split_template(tokenizer: Any, *, use_chat_template: bool = True) -> tuple[str, str]:
     """What stands before and after a prompt in the chat template, the answer's beginning included.
 
-    A tokenizer without a template has its BOS before and a line break after.
+    Without a template, or where it is not to be used, BOS stands before and a line break after.
 
     Raises:
         ModelError: If the template fails on a single message of a user, or does not show it just
             once as it is.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    if not (use_chat_template and getattr(tokenizer, "chat_template", None)):
         return tokenizer.bos_token or "", "\n"
     where = getattr(tokenizer, "name_or_path", None) or type(tokenizer).__name__
     try:

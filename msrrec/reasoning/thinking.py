@@ -9,44 +9,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_TAG = (
-    r"<\s?(?P<slash>/?)\s?(?:\w{1,20}:)?"
-    r"(?P<tag>think|thinking|thoughts?|scratchpad|reasoning|analysis|reflection|reflect)"
-    r"(?:\s[^<>]{0,200})?(?<!/)>"
-)
-_DETAILS = (
-    r"(?P<details><details\s(?=[^<>]{0,200}\btype\s?=\s?[\"']?reasoning)[^<>]{0,300}>)"
-    r"|(?P<details_end></details>)"
-)
-_BRACKET = r"\[(?P<bracket>/?)THINK\]|◁(?P<triangle>/?)think▷"
-_TOKEN = (
-    r"(?P<token><\|(?:begin_of_thought|start_thinking|think(?:ing)?)\|>|<\|channel>\s?thought\b)"
-    r"|(?P<token_end><\|(?:end_of_thought|end_thinking|/think(?:ing)?)\|>|<channel\|>)"
-)
-_CHANNEL = (
-    r"(?:<\|start\|>\s?\w{0,20}\s?)?<\|channel\|>\s?(?P<channel>\w{1,20})"
-    r"[^<]{0,80}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
-    r"|(?P<channel_end><\|(?:end|call)\|>)"
-    r"|(?P<bare>\A\s{0,9}(?-i:analysis(?=[A-Z])))|(?P<bare_end>(?-i:assistant ?final))"
-)
-"""Channels of OpenAI's harmony format, the last two where a server has removed its tokens."""
-_PHRASE = (
-    r"(?P<phrase>\A\W{0,9}here(?:['’]s| is) (?:my|the) (?:thought|thinking) process[*_]{0,3}:"
-    r"|\A\s{0,9}thinking\.{3}(?=\n))"
-    r"|(?P<phrase_end>^\W{0,9}here(?:['’]s| is) (?:my|the) (?:final )?(?:response|answer)[*_]{0,3}:"
-    r"|^\.{3}done thinking\.)"
-)
-_MARK = re.compile(
-    "|".join((_TAG, _DETAILS, _BRACKET, _TOKEN, _CHANNEL, _PHRASE)), re.IGNORECASE | re.MULTILINE
-)
-_WRAPPER = re.compile(
-    r"</?(?:answer|response|output|solution|final|final_answer)>"
-    r"|<\|(?:start\|>\s?assistant\b|return\|>|end\|>|im_end\|>|eot_id\|>|end_?of_?text\|>"
-    r"|(?:begin|end)_of_solution\|>|(?:start|end)_(?:response|text)\|>)",
-    re.IGNORECASE,
-)
-"""Marks around what was said."""
-_NEED_OPENING = ("details", "phrase", "bare", "channel_end")
+from msrrec.markup import MARK, WRAPPER
+
+_NEED_OPENING = ("details", "phrase", "bare", "channel_end", "im")
 """Closing marks that mean nothing where no thought was opened."""
 
 
@@ -101,13 +66,13 @@ def split_thinking(text: str) -> Thinking:
             continue
         begin, kind = mark.end, mark.kind if mark.opens else ""
     (thoughts if kind else said).append(text[begin:])
-    speech = _WRAPPER.sub("\n", "".join(said))
+    speech = WRAPPER.sub("\n", "".join(said))
     return Thinking(strip_marks("\n".join(thoughts)), speech, bool(kind) or is_introduced)
 
 
 def strip_marks(text: str) -> str:
     """The text without any mark of thoughts or of what was said."""
-    return _WRAPPER.sub("\n", _MARK.sub("\n", text)).strip()
+    return WRAPPER.sub("\n", MARK.sub("\n", text)).strip()
 
 
 def _closes(closing: str, opening: str) -> bool:
@@ -117,7 +82,7 @@ def _closes(closing: str, opening: str) -> bool:
 
 
 def _iter_marks(text: str) -> Iterator[_Mark]:
-    for match in _MARK.finditer(text):
+    for match in MARK.finditer(text):
         kind, opens = _read_mark(match)
         yield _Mark(match.start(), match.end(), kind, opens)
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
-from msrrec.evaluation.results import Check, VariantResult
+from msrrec.evaluation.results import Check, FusionResult, VariantResult
 from msrrec.metrics.statistics import SIGNIFICANT, Share, holm, mcnemar
 from msrrec.page import format_p, percent
 from msrrec.report.load import Evaluated
@@ -17,7 +18,15 @@ _CONTROLS = ("popularity", "item-knn")
 def find_all(table: Table) -> tuple[str, ...]:
     """All sentences about a table, beginning with its headline system."""
     shown = [row.shown for row in table.rows]
-    return (*_compare(shown, table.headline.shown), *_limits(table))
+    ceiling = _ceiling(table.headline.evaluated.result.ceiling)
+    fusion = _conflicts(table.headline.evaluated.result.fusion)
+    return (
+        *_compare(shown, table.headline.shown),
+        *fusion,
+        *ceiling,
+        *_costs(table),
+        *_limits(table),
+    )
 
 
 def check_all(results: Sequence[Evaluated]) -> list[Check]:
@@ -52,6 +61,37 @@ def _compare(rows: Sequence[SystemRow], headline: SystemRow) -> list[str]:
     return findings
 
 
+def _ceiling(found: Ceiling | None) -> list[str]:
+    """What can be reached in a generated world, whose probabilities are known."""
+    if found is None:
+        return []
+    return [
+        f"Purchases are generated (world: {found.world}), so the ceiling is known: the most likely "
+        f"candidate is expected to be right for {percent(found.expected)} of these users and was "
+        f"for {percent(found.hit_ratio)}; no system can be expected to do better. The category "
+        f"that a history names most often is expected to be right for "
+        f"{percent(found.category_expected)} and was for {percent(found.category_hit_ratio)}."
+    ]
+
+
+def _conflicts(fusion: FusionResult | None) -> list[str]:
+    """What Eq. 3 decides where a decision counts."""
+    found = fusion.conflicts if fusion else None
+    if found is None or not found.num_users:
+        return []
+    if found.p_value >= SIGNIFICANT:
+        verdict = "no difference from a coin is shown"
+    elif 2 * found.num_right > found.num_users:
+        verdict = "it is better than a coin"
+    else:
+        verdict = "it is worse than a coin"
+    return [
+        f"Where the sides differ and exactly one is right, Equation 3 takes the right one for "
+        f"{found.num_right} of {found.num_users} users; {verdict} ({format_p(found.p_value)}, "
+        "exact binomial test)."
+    ]
+
+
 def _verdict(paired: AdjustedPaired) -> str:
     if paired.p_adjusted >= SIGNIFICANT:
         return "On the same users, no difference is shown from"
@@ -65,6 +105,31 @@ def _against_chance(hit: Share, chance: float) -> str:
     if hit.high < chance:
         return "That is worse than chance: look for an error before anything else."
     return "That can't be told from chance on this many users."
+
+
+def _costs(table: Table) -> list[str]:
+    """What MSR-Rec and its controls were trained to write, and write for a user."""
+    rows = [
+        row
+        for row in table.rows
+        if row.shown.system.id.startswith("msrrec")
+        and row.shown.users == table.headline.shown.users
+        and row.shown.variant == list(row.evaluated.result.variants)[-1]
+    ]
+    told = [sentence for row in rows if (sentence := _cost(row))]
+    return [f"Tokens: {'; '.join(told)}."] if len(told) > 1 else []
+
+
+def _cost(row: Row) -> str | None:
+    result = row.evaluated.result
+    counts = result.model.supervised_tokens if result.model else None
+    generated = result.generated_tokens.get(row.shown.variant)
+    if counts is None or generated is None:
+        return None
+    return (
+        f"{row.shown.label} learned to write {counts.reasoning:,} of reasoning and "
+        f"{counts.recommendation:,} of recommendations, and writes {generated:.0f} a user"
+    )
 
 
 def _limits(table: Table) -> list[str]:

@@ -134,4 +134,5 @@ def build_report(
         seeds=table.seeds,
         changed_choices=tuple(changed),
         fusion_study=study,
+        ceiling=main.result.ceiling,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.consistency import ChangedChoices
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.results import RuleResult
@@ -95,6 +96,8 @@ class ReportResult(Document):
     seeds: tuple[SeedSpread, ...]
     changed_choices: tuple[ChangedChoices, ...]
     fusion_study: tuple[StudyRow, ...]
+    ceiling: Ceiling | None = None
+    """The best that any system can reach on the reference row's users, in a generated world."""
 
 
 class PointVariant(Result):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msrrec import schema, storage
-from msrrec.evaluation.results import Case, EvaluationResult, VariantResult
+from msrrec.evaluation.results import Case, EvaluationResult, RuleResult, VariantResult
 from msrrec.metrics.ranking import Group, Groups, Slots
 from msrrec.metrics.statistics import Share, holm
 from msrrec.report.load import Evaluated
@@ -120,6 +120,10 @@ _RULES = {
     "max": "always the higher perplexity",
     "margin": "the larger margin in likelihood",
     "vote": "vote with the full chain",
+    "certainty": "the candidate probabilities farther from uniform (self-certainty at the answer)",
+    "likelihood_vote": "vote weighted by likelihood (RPC without pruning)",
+    "joint": "joint likelihood of reasoning and answer (PiCSAR)",
+    "coin": "a coin, by a hash of the user",
     "gate": "gate fitted on validation",
     "eq3_output": "Equation 3, perplexity of the whole output",
     "eq3_unconditional": "Equation 3, perplexity without the prompt",
@@ -130,13 +134,23 @@ _RULES = {
 def build_study(result: EvaluationResult) -> tuple[StudyRow, ...]:
     """The fusion rules with corrected p-values; empty without fusion."""
     study = result.fusion.study if result.fusion else ()
-    tests = {row.rule: row.against_eq3 for row in study if row.rule != "oracle"}
+    tests = {row.rule: row.against_eq3 for row in study if row.rule not in ("oracle", "chosen")}
     p_values = {rule: test.p_value for rule, test in tests.items() if test}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return tuple(
-        StudyRow(**dict(row), label=_RULES[row.rule], p_adjusted=adjusted.get(row.rule))
+        StudyRow(
+            **dict(row), label=_name_rule(row), p_adjusted=adjusted.get(row.chosen or row.rule)
+        )
         for row in study
     )
+
+
+def _name_rule(row: RuleResult) -> str:
+    if row.chosen:
+        return f"chosen on validation: {_RULES[row.chosen]}"
+    if row.expected is not None:
+        return f"{_RULES[row.rule]}; expected {row.expected:.4f}"
+    return _RULES[row.rule]
 
 
 def show_cases(main: Evaluated, results: Sequence[Evaluated]) -> list[ShownCase]:

@@ -24,8 +24,15 @@ class LocalClient:
     The model is loaded by the first call, so that a loading error is an error of that call.
     """
 
-    def __init__(self, endpoint: EndpointConfig, inference: InferenceConfig) -> None:
+    def __init__(
+        self,
+        endpoint: EndpointConfig,
+        inference: InferenceConfig,
+        *,
+        use_chat_template: bool = True,
+    ) -> None:
         self._endpoint, self._inference = endpoint, inference
+        self._use_chat_template = use_chat_template
         self._engine: AsyncVllmEngine | None = None
         self._starting = asyncio.Lock()
 
@@ -38,7 +45,9 @@ class LocalClient:
             CallFailed: If the prompt is too long.
         """
         engine = await self._start()
-        ids = encode_prompt(engine.tokenizer, prompt, prefix="")
+        ids = encode_prompt(
+            engine.tokenizer, prompt, prefix="", use_chat_template=self._use_chat_template
+        )
         request = GenerationRequest(
             prompt_ids=tuple(ids),
             seed=zlib.crc32(f"{attempt}\x1f{prompt}".encode("utf-8", "replace")) & 0x7FFFFFFF,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from msrrec.data.leakage import find_leak
-from msrrec.reasoning.choice import Rule, parse_recommendation, read_recommendation
+from msrrec.reasoning.answers import read_answer
+from msrrec.reasoning.choice import Rule, read_recommendation
 from msrrec.reasoning.parsing import (
     ParsedCompletion,
     ParseFailure,
     Reason,
-    parse_answer,
     parse_completion,
 )
 from msrrec.reasoning.prompts import sanitize_step
@@ -36,6 +36,7 @@ _FILTERED = (
 )
 """Finish reasons of a text that a filter withheld."""
 
+_TAG = re.compile(r"\s{0,9}<(\w[\w-]{0,40})(?:\s[^<>]{0,200})?>")
 _OPENING_CHARS = 200
 _REFUSAL = re.compile(
     r"\W{0,9}(?:i'?m (?:very |really |so )?sorry|i am sorry|sorry,|i apologi[sz]e|i can'?t |"
@@ -83,6 +84,8 @@ def judge(
 
     What was said outside the model's thoughts decides, and of two answers the last. A chain that
     stands in the thoughts alone counts only where the answer said after them names its choice.
+    All that is said after the end marker is read as prose, see ``read_answer``: another candidate
+    there, several, or an item that is none, and the path is not kept; courtesies change nothing.
     Thoughts after which nothing was said are truncated, and so is a text that ends before its
     reasoning does for another reason than that the model ended it.
 
@@ -101,13 +104,15 @@ def judge(
     shown = (*candidates, *history)
     if sum(match_title(step, shown) is not None for step in steps[:-1]) > _MAX_TITLES:
         return Judgement("malformed", "a list of titles", steps)
-    choice = read_recommendation(read.chain.steps[-1], candidates)
+    choice = read_recommendation(read.chain.steps[-1], candidates, history)
     if isinstance(choice, ParseFailure):
         return Judgement(choice.reason, choice.detail, steps)
-    named = _read_named(read, candidates)
+    named = read_answer(read.answer or "", candidates, history)
     if read.is_thought and named is None:
         return Judgement("malformed", "the steps were only thought", steps)
     found = Judgement("kept", "", steps, choice.index, choice.rule)
+    if isinstance(named, ParseFailure):
+        return _judge_answer(found, named)
     if named is not None and named != choice.index:
         return replace(found, verdict="inconsistent", detail="step 5 and answer differ")
     if choice.index != target:
@@ -116,13 +121,27 @@ def judge(
     return replace(found, verdict="leaked", detail=leak) if leak else found
 
 
+def _opens_unknown(text: str) -> bool:
+    """Whether a text begins with a tag of whatever name that is never closed."""
+    tag = _TAG.match(text)
+    return tag is not None and f"</{tag.group(1)}" not in text
+
+
+def _judge_answer(found: Judgement, why: ParseFailure) -> Judgement:
+    """The verdict where the answer names several candidates, or an item that is none."""
+    if why.reason == "ambiguous":
+        return replace(found, verdict="ambiguous", detail=f"answer: {why.detail}")
+    return replace(found, verdict="inconsistent", detail="the answer is not a candidate")
+
+
 def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:
     """Why a completion holds no whole chain; None where it does."""
     reason = entry.finish_reason.casefold()
     is_cut = reason not in _ENDED
     if reason in _FILTERED:
         return Judgement("refused", "content filter")
-    if is_cut and (read.is_open or read.answer is None or not read.speech):
+    is_open = read.is_open or _opens_unknown(entry.text)
+    if is_cut and (is_open or read.answer is None or not read.speech):
         is_long = reason in ("length", "max_tokens")
         return Judgement(
             "truncated", f"{entry.sampling.max_tokens} tokens" if is_long else entry.finish_reason
@@ -135,17 +154,3 @@ def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:
     if read.chain.reason == "malformed" and _REFUSAL.match(opening):
         return Judgement("refused")
     return Judgement(read.chain.reason, read.chain.detail)
-
-
-def _read_named(read: ParsedCompletion, candidates: Sequence[str]) -> int | None:
-    """The candidate that the answer beside the chain names.
-
-    Beside a chain that was only thought, the answer is all that was said, and is read as prose.
-    """
-    if not read.answer:
-        return None
-    named = parse_answer(read.answer, candidates)
-    if named is not None or not read.is_thought:
-        return named
-    found = parse_recommendation(read.answer, candidates)
-    return None if isinstance(found, ParseFailure) else found

@@ -12,6 +12,7 @@ from msrrec.reasoning.prompts import render_plain_prompt, render_prompt
 from msrrec.schema import Example
 from msrrec.synthesis.journal import JournalEntry, hash_prompt
 from msrrec.synthesis.pruning import Judgement, judge
+from msrrec.titles import clean_title, show_titles
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class TeacherRequest:
     """One example's prompt for the teacher, and what pruning needs besides.
 
     Attributes:
-        candidates: Titles in the frozen order.
+        candidates: Titles as the prompt shows them, in the frozen order.
         target: 0-based index of the target; never marked in the prompt.
         history: Titles of the history in the prompt.
         later: Titles that the user bought in validation and test; they must be in no prompt or
@@ -87,14 +88,14 @@ def _build(
     history, candidates = dataset.titles(example.history), dataset.titles(example.candidates)
     if shows_later((*history, *candidates), later):
         return None
-    render = _RENDER[config.synthesis.prompt]
-    prompt = render(dataset.domain, history, candidates, config.model.answer_format)
+    render, max_chars = _RENDER[config.synthesis.prompt], config.prompt.max_title_chars
+    prompt = render(dataset.domain, history, candidates, config.prompt)
     return TeacherRequest(
         example.example_id,
         prompt,
         hash_prompt(prompt),
-        tuple(candidates),
+        tuple(show_titles(candidates, max_chars)),
         example.candidates.index(example.target),
-        tuple(history),
+        tuple(clean_title(title, max_chars) for title in history),
         later,
     )

@@ -52,7 +52,7 @@ def synthesize(
         dataset: The dataset whose examples the teacher is asked about.
         out: Folder for ``journal/``, ``paths.parquet``, ``verdicts.parquet``, ``card.html``,
             ``card.json`` and ``summary.json``.
-        config: Sections ``teacher``, ``synthesis``, ``inference`` and ``model.answer_format`` are
+        config: Sections ``teacher``, ``synthesis``, ``inference`` and ``prompt`` are
             used.
         keys: API keys by the names that ``teacher.api_key_env`` gives them.
 
@@ -254,6 +254,7 @@ def _make_calls(
             num_actors=config.synthesis.num_actors,
             is_offline=is_offline,
             inference=config.inference,
+            use_chat_template=config.prompt.use_chat_template,
         )
         return run_calls(plan, ActorPool(requests, settings), config.synthesis.num_actors)
 

@@ -38,6 +38,7 @@ class ActorSettings:
         num_actors: Number of actors that share the rates.
         is_offline: Whether the teacher is the offline one, on loopback and with seeds.
         inference: Options of vLLM for local weights.
+        use_chat_template: Whether local weights are asked within their chat template.
     """
 
     teacher: TeacherConfig
@@ -47,6 +48,7 @@ class ActorSettings:
     num_actors: int
     is_offline: bool
     inference: InferenceConfig
+    use_chat_template: bool = True
 
 
 def build_teachers(settings: ActorSettings) -> Teachers:
@@ -67,7 +69,9 @@ def build_teachers(settings: ActorSettings) -> Teachers:
 
 def _build_client(endpoint: EndpointConfig, key: str | None, settings: ActorSettings) -> Client:
     if endpoint.engine == "vllm":
-        return LocalClient(endpoint, settings.inference)
+        return LocalClient(
+            endpoint, settings.inference, use_chat_template=settings.use_chat_template
+        )
     return TeacherClient(endpoint, key, settings.teacher.timeout_s, sends_seed=settings.is_offline)
 
 

@@ -6,7 +6,7 @@ separately, so the border between their losses never falls inside a token.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msrrec import schema, storage
-from msrrec.config import AnswerFormat, TrainConfig
+from msrrec.config import PromptConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.leakage import later_titles, shows_later
 from msrrec.errors import DataError
 from msrrec.log import Progress
-from msrrec.reasoning.encoding import Query, encode_closing, encode_text, fit_prompt
-from msrrec.reasoning.prompts import Side, project_steps, render_answer, render_reasoning
+from msrrec.models import SupervisedTokens
+from msrrec.reasoning.encoding import (
+    Query,
+    encode_closing,
+    encode_prompt,
+    encode_text,
+    fit_prompt,
+    shorten,
+)
+from msrrec.reasoning.prompts import (
+    Side,
+    project_steps,
+    render_answers,
+    render_facts_prompt,
+    render_reasoning,
+)
 from msrrec.schema import Example
+from msrrec.training.arms import encode_facts, encode_filler, swap_paths
 from msrrec.training.loss import NOT_SUPERVISED, REASONING, RECOMMENDATION
 from msrrec.training.packing import Pair
 
 logger = logging.getLogger(__name__)
 
 Steps = tuple[str, ...]
+
+_NO_PATH: Steps = ("",) * 5
+"""Stands for a path where only its place counts."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,21 @@ class ExampleSet:
     offsets: NDArray[np.int64]
     num_reasoning: int
     num_shortened: int
+
+    def count_supervised(self, batches: Iterable[NDArray[np.int64]]) -> SupervisedTokens:
+        """The tokens that training on some batches of examples supervises.
+
+        Args:
+            batches: Indices of examples.
+        """
+        times = np.zeros(len(self), np.int64)
+        for batch in batches:
+            times[batch] += 1
+        weights = np.repeat(times, self.lengths)
+        reasoning, recommendation = (
+            int(weights[self.segments == kind].sum()) for kind in (REASONING, RECOMMENDATION)
+        )
+        return SupervisedTokens(reasoning=reasoning, recommendation=recommendation)
 
     @classmethod
     def collect(cls, examples: Iterable[Encoded]) -> "ExampleSet":
@@ -102,43 +135,42 @@ class ExampleSet:
 
 def build_examples(
     dataset: Dataset,
-    paths: dict[str, Steps],
+    paths: Mapping[str, Steps] | None,
     tokenizer: Any,
     config: TrainConfig,
-    answer_format: AnswerFormat,
+    form: PromptConfig,
 ) -> ExampleSet:
     """The training examples of a dataset, in its order.
 
     Args:
         dataset: Its train split is used.
         paths: The five steps of each kept path, by example id; the others train on behaviour alone.
+            None, only for the arm without reasoning, lets every example count as one with a path.
         tokenizer: The base model's.
-        config: Sides, behaviour, and the longest example.
-        answer_format: How the recommendation names its item.
+        config: Arm, sides, behaviour, and the longest example.
+        form: How prompts and answers are written.
 
     Raises:
         DataError: If an example does not fit even with only its latest history title, or there are
             no examples.
     """
     examples = training_examples(dataset)
-    max_tokens = min(config.max_seq_len, tokenizer.model_max_length)
+    known = dict.fromkeys((e.example_id for e in examples), _NO_PATH) if paths is None else paths
+    if config.arm == "placebo":
+        known = swap_paths(known, examples, config.seed)
+    encoder = ArmEncoder(dataset, tokenizer, config, form)
 
     def encode_all() -> Iterator[Encoded]:
         with Progress("tokenize", len(examples), "examples") as progress:
             for example in examples:
-                query = make_query(dataset, example)
-                answer = _answer(query, example, answer_format)
-                for side, steps in _chains(config, paths.get(example.example_id)):
-                    yield encode_example(
-                        tokenizer, query, side, steps, answer, answer_format, max_tokens
-                    )
+                yield from encoder.encode(example, known.get(example.example_id))
                 progress.advance()
 
     return ExampleSet.collect(encode_all())
 
 
 def build_validation(
-    dataset: Dataset, tokenizer: Any, config: TrainConfig, answer_format: AnswerFormat
+    dataset: Dataset, tokenizer: Any, config: TrainConfig, form: PromptConfig
 ) -> ExampleSet:
     """The first examples of the validation split, without reasoning, as no teacher saw them.
 
@@ -156,8 +188,8 @@ def build_validation(
 
     def encode(example: Example) -> Encoded:
         query = make_query(dataset, example)
-        answer = _answer(query, example, answer_format)
-        return encode_example(tokenizer, query, "direct", (), answer, answer_format, max_tokens)
+        answer = _answer(query, example, form)
+        return encode_example(tokenizer, query, "direct", (), answer, form, max_tokens)
 
     return ExampleSet.collect(map(encode, examples))
 
@@ -217,7 +249,7 @@ def encode_example(
     side: Side,
     steps: Sequence[str],
     answer: str,
-    answer_format: AnswerFormat,
+    form: PromptConfig,
     max_tokens: int,
 ) -> Encoded:
     """One example as tokens, without its oldest history titles if it is too long.
@@ -228,17 +260,30 @@ def encode_example(
         side: The chain; ``direct`` for behaviour-only examples.
         steps: One text per step of the chain, none for ``direct``.
         answer: As ``render_answer`` writes it.
-        answer_format: What the prompt asks for.
+        form: How the prompt is written.
         max_tokens: Longest example, prompt and output together.
 
     Raises:
         DataError: If it does not fit even with only its latest title.
     """
     reasoning = encode_text(tokenizer, render_reasoning(side, steps)) if steps else []
+    return join_example(tokenizer, query, side, reasoning, answer, form, max_tokens)
+
+
+def join_example(
+    tokenizer: Any,
+    query: Query,
+    side: Side,
+    reasoning: Sequence[int],
+    answer: str,
+    form: PromptConfig,
+    max_tokens: int,
+) -> Encoded:
+    """One example around the token ids of its reasoning; see ``encode_example``."""
     recommendation = encode_recommendation(tokenizer, answer)
     room = max_tokens - len(reasoning) - len(recommendation)
     try:
-        prompt, dropped = fit_prompt(tokenizer, side, query, answer_format, room)
+        prompt, dropped = fit_prompt(tokenizer, side, query, form, room)
     except DataError as error:
         raise DataError(
             f"example {query.key}: its output of {len(reasoning) + len(recommendation)} tokens "
@@ -272,15 +317,71 @@ def make_query(dataset: Dataset, example: Example) -> Query:
     )
 
 
-def _answer(query: Query, example: Example, answer_format: AnswerFormat) -> str:
-    index = example.candidates.index(example.target)
-    return render_answer(query.candidates[index], index, answer_format)
+def _answer(query: Query, example: Example, form: PromptConfig) -> str:
+    return render_answers(query.candidates, form)[example.candidates.index(example.target)]
+
+
+@dataclass(frozen=True)
+class ArmEncoder:
+    """Encodes the training examples of one arm; see ``TrainConfig.arm``."""
+
+    dataset: Dataset
+    tokenizer: Any
+    config: TrainConfig
+    form: PromptConfig
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest example, prompt and output together."""
+        return int(min(self.config.max_seq_len, self.tokenizer.model_max_length))
+
+    def encode(self, example: Example, path: Steps | None) -> list[Encoded]:
+        """What one example teaches: an item for each chain of its path, or its purchase alone."""
+        query = make_query(self.dataset, example)
+        answer = _answer(query, example, self.form)
+        found: list[Encoded] = []
+        for side, steps in _chains(self.config, path):
+            found += self._encode_chain(example, query, side, steps, answer)
+        return found
+
+    def _encode_chain(
+        self, example: Example, query: Query, side: Side, steps: Steps, answer: str
+    ) -> list[Encoded]:
+        """The examples that stand in this arm where the chains have one of these steps."""
+        arm, beside = self.config.arm, []
+        reasoning = encode_text(self.tokenizer, render_reasoning(side, steps)) if steps else []
+        if reasoning and arm == "filler":
+            reasoning = encode_filler(self.tokenizer, len(reasoning))
+        if reasoning and arm == "facts":
+            beside = [self._encode_facts(example, query, len(reasoning))]
+        if arm in ("none", "facts"):
+            side, reasoning = "direct", []
+        joined = join_example(
+            self.tokenizer, query, side, reasoning, answer, self.form, self.max_tokens
+        )
+        return [joined, *beside]
+
+    def _encode_facts(self, example: Example, query: Query, count: int) -> Encoded:
+        """The categories of an example's items, asked apart, in a number of supervised tokens."""
+
+        def encode(dropped: int) -> list[int]:
+            titles = query.history[dropped:], query.candidates
+            prompt = render_facts_prompt(query.domain, *titles, self.form)
+            with_template = self.form.use_chat_template
+            return encode_prompt(self.tokenizer, prompt, prefix="", use_chat_template=with_template)
+
+        prompt, dropped = shorten(encode, query, self.max_tokens - count)
+        shown = (example.history[dropped:], example.candidates)
+        history, candidates = ([self.dataset.items[i] for i in ids] for ids in shown)
+        facts = encode_facts(self.tokenizer, history, candidates, count)
+        segments = [NOT_SUPERVISED] * len(prompt) + [REASONING] * count
+        return Encoded([*prompt, *facts], segments, dropped)
 
 
 def _chains(config: TrainConfig, path: Steps | None) -> list[tuple[Side, Steps]]:
     """The chains to train on for one example, each with its steps."""
     chains: list[tuple[Side, Steps]] = []
-    if path is not None and config.reasoning:
+    if path is not None:
         chains += [(side, project_steps(side, path)) for side in config.sides]
     if not chains or config.behaviour == "all":
         chains.append(("direct", ()))

@@ -110,7 +110,7 @@ def write_merged(
     Raises:
         ModelError: If the merged model computes something else than base and adapter.
     """
-    ids = comparison_prompt(tokenizer, source.answer_format)
+    ids = comparison_prompt(tokenizer, source.form)
     dtype = base.dtype
     model, expected = merge_adapter(base, checkpoint, ids)
     model.config.use_cache = True

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import ray
@@ -19,7 +20,7 @@ from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
-from msrrec.models import ModelSettings, ModelSource, locate_base
+from msrrec.models import ModelSettings, ModelSource, SupervisedTokens, locate_base
 from msrrec.processor import warn_if_imitated
 from msrrec.reasoning.template import TEMPLATE_DATE
 from msrrec.stage import Summary
@@ -35,7 +36,7 @@ from msrrec.training.checkpoint import (
 from msrrec.training.examples import ExampleSet, build_examples, build_validation, load_paths
 from msrrec.training.export import CHECKPOINTS, begin_folder, export_model
 from msrrec.training.model import check_4bit, load_tokenizer
-from msrrec.training.schedule import num_steps
+from msrrec.training.schedule import iter_batches, num_steps
 from msrrec.training.worker import TrainingJob, run_worker
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
     Args:
         dataset: Dataset made by ``msrrec prepare``.
         reasoning_dir: Folder made by ``msrrec synthesize``; None only with
-            ``train.reasoning=false``.
+            ``train.arm=none``.
         out: The model's folder, shared by all nodes. Checkpoints live in it.
-        config: Sections ``model`` and ``train``.
+        config: Sections ``model``, ``prompt`` and ``train``.
 
     Returns:
         Counts, final losses and speed.
@@ -63,18 +64,18 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         ModelError: If the base model can't be loaded, or training diverges.
     """
     on_gpu = check_cluster(config.train)
-    source = locate_base(config.model)
+    source = locate_base(config.model, config.prompt)
     examples = prepare_examples(dataset, reasoning_dir, source, config)
     validation = None
     if config.train.validate_every_steps:
-        validation = build_validation(
-            dataset, load_tokenizer(source), config.train, source.answer_format
-        )
+        validation = build_validation(dataset, load_tokenizer(source), config.train, source.form)
     folder = begin_folder(out)
     job = TrainingJob(source, config.model.dtype, config.train)
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
     rows = read_metrics(str(last))
     kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
+    batches = (batch for _, batch in islice(iter_batches(len(examples), config.train), kept))
+    supervised = examples.count_supervised(batches)
     export_model(
         folder,
         next(
@@ -85,11 +86,11 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         rows,
         source,
         config.model.dtype,
-        describe_model(dataset, config),
+        describe_model(dataset, config, supervised),
         merged=config.train.export_merged,
         on_gpu=on_gpu,
     )
-    return asdict(summarize(out, examples, rows, steps_of(last), kept))
+    return asdict(summarize(out, examples, rows, steps_of(last), kept, supervised))
 
 
 def check_cluster(config: TrainConfig) -> bool:
@@ -117,17 +118,15 @@ def prepare_examples(
     dataset: Dataset, reasoning_dir: str | None, source: ModelSource, config: RunConfig
 ) -> ExampleSet:
     """The tokenised training examples."""
-    paths = {}
-    if config.train.reasoning:
-        if reasoning_dir is None:
-            raise ConfigError(
-                "train.reasoning is true but there is no --reasoning; name the folder that "
-                "`msrrec synthesize` wrote, or set train.reasoning=false"
-            )
+    paths = None
+    if reasoning_dir is not None:
         paths = load_paths(reasoning_dir, dataset.examples("train"))
-    examples = build_examples(
-        dataset, paths, load_tokenizer(source), config.train, source.answer_format
-    )
+    elif config.train.arm != "none":
+        raise ConfigError(
+            f"train.arm is {config.train.arm} but there is no --reasoning; name the folder that "
+            "`msrrec synthesize` wrote, or set train.arm=none"
+        )
+    examples = build_examples(dataset, paths, load_tokenizer(source), config.train, source.form)
     logger.info(
         "train: %d examples, %d of them with reasoning, %d shortened; %d tokens, the longest %d",
         len(examples),
@@ -232,17 +231,20 @@ def run_name(job: TrainingJob, examples: ExampleSet, validation: ExampleSet | No
     return f"run-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
-def describe_model(dataset: Dataset, config: RunConfig) -> ModelSettings:
+def describe_model(
+    dataset: Dataset, config: RunConfig, supervised: SupervisedTokens
+) -> ModelSettings:
     """The contents of ``config.json`` of the trained model."""
     return {
         "base_model": config.model.name_or_path,
         "revision": config.model.revision,
-        "answer_format": config.model.answer_format,
         "domain": dataset.domain,
         "dataset_fingerprint": dataset.fingerprint,
+        "supervised_tokens": asdict(supervised),
         "template_date": TEMPLATE_DATE,
         "seed": config.train.seed,
         "model": config.model.model_dump(mode="json"),
+        "prompt": config.prompt.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
     }
 
@@ -257,6 +259,7 @@ class TrainingSummary:
         loss: Mean over the steps of the last lines of metrics; likewise for its two parts.
         validation_loss: The lowest of the run; None without validation.
         kept_step: Step of the exported checkpoint.
+        supervised_tokens: Those that the run was trained to write up to that step.
     """
 
     model: str
@@ -272,10 +275,16 @@ class TrainingSummary:
     tokens_per_s: float
     steps: int
     kept_step: int | None
+    supervised_tokens: SupervisedTokens
 
 
 def summarize(
-    out: str, examples: ExampleSet, rows: list[MetricsRow], steps: int, kept_step: int | None
+    out: str,
+    examples: ExampleSet,
+    rows: list[MetricsRow],
+    steps: int,
+    kept_step: int | None,
+    supervised: SupervisedTokens,
 ) -> TrainingSummary:
     """The summary of a run from its examples and metrics."""
     last = rows[-1]
@@ -294,4 +303,5 @@ def summarize(
         tokens_per_s=last["tokens_per_s"],
         steps=steps,
         kept_step=kept_step,
+        supervised_tokens=supervised,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from msrrec.config import AnswerFormat
+from msrrec.config import PromptConfig
 from msrrec.errors import ModelError
 from msrrec.reasoning.encoding import encode_prompt
 from msrrec.reasoning.prompts import render_prompt
@@ -36,10 +36,11 @@ def merge_adapter(base: Any, checkpoint: str, ids: list[int]) -> tuple[Any, torc
     return merged, expected
 
 
-def comparison_prompt(tokenizer: Any, answer_format: AnswerFormat) -> list[int]:
+def comparison_prompt(tokenizer: Any, form: PromptConfig) -> list[int]:
     """Token ids of a short recommendation prompt, on which models are compared."""
-    prompt = render_prompt("full", "Shopping", _HISTORY, _CANDIDATES, answer_format)
-    return encode_prompt(tokenizer, prompt)[-_MAX_TOKENS:]
+    prompt = render_prompt("full", "Shopping", _HISTORY, _CANDIDATES, form)
+    ids = encode_prompt(tokenizer, prompt, use_chat_template=form.use_chat_template)
+    return ids[-_MAX_TOKENS:]
 
 
 def compute_logits(model: Any, ids: list[int]) -> torch.Tensor:

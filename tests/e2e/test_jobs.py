@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PORTS = {"gcs": 26379, "dashboard": 28265, "client": 28001}
+PORTS = {"gcs": 26379, "dashboard": 28265, "agent": 28365, "client": 28001}
 SMALL = [
     "data.demo_users=60",
     "data.num_users=40",
@@ -53,6 +53,7 @@ class Cluster:
             *(str(self.bin / "ray"), "start", "--head", "--num-cpus=4"),
             f"--port={PORTS['gcs']}",
             f"--dashboard-port={PORTS['dashboard']}",
+            f"--dashboard-agent-listen-port={PORTS['agent']}",  # another Ray may have the usual one
             f"--ray-client-server-port={PORTS['client']}",
             "--dashboard-host=127.0.0.1",
             f"--temp-dir={self.temp}",
@@ -129,7 +130,7 @@ def test_each_stage_runs_as_a_submitted_job(cluster: Cluster, tmp_path: Path) ->
 def test_a_job_with_bad_input_fails_with_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
     code, log = cluster.submit(
         *("jobs.train", "--dataset", str(tmp_path / "none"), "--out", str(tmp_path / "model")),
-        "train.reasoning=false",
+        "train.arm=none",
     )
     assert code != 0
     assert "holds no manifest.json; expected a folder made by `msrrec prepare`" in log

@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def embedded_source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     """The embedded backbone where the package has its weights, else one of its kind, untrained."""
     if (EMBEDDED_DIR / "config.json").is_file():
-        return ModelSource("embedded", str(EMBEDDED_DIR), None, "number_title")
+        return ModelSource("embedded", str(EMBEDDED_DIR), None)
     folder = tmp_path_factory.mktemp("backbone")
     save_untrained(folder)
-    return ModelSource("untrained", str(folder), None, "number_title")
+    return ModelSource("untrained", str(folder), None)
 
 
 def save_untrained(folder: Path) -> None:

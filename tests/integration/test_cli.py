@@ -126,7 +126,7 @@ def test_a_folder_that_is_no_model_is_one_sentence(
 def test_training_without_reasoning_data_says_what_to_do(tmp_path: Path, msrrec: Commands) -> None:
     ended = msrrec("train", "--dataset", str(tmp_path), "--out", str(tmp_path / "m"))
     assert ended.code == 2
-    assert "train.reasoning=false" in ended.sentence
+    assert "train.arm=none" in ended.sentence
 
 
 def test_a_dry_run_prints_the_settings_and_writes_nothing(tmp_path: Path, msrrec: Commands) -> None:

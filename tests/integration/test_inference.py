@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from msrrec import perplexity, schema, storage
-from msrrec.config import DataConfig, InferenceConfig, load_config
+from msrrec.config import DataConfig, InferenceConfig, PromptConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.data.prepare import prepare
 from msrrec.engines.base import GenerationRequest
@@ -54,7 +54,7 @@ def recommender(vllm_engine: "VllmEngine") -> Recommender:
     return Recommender(
         vllm_engine.tokenizer,
         max_model_len=vllm_engine.max_model_len,
-        answer_format="number_title",
+        form=PromptConfig(),
         config=InferenceConfig(max_new_tokens=48),
         engine=vllm_engine,
     )
@@ -65,7 +65,7 @@ def constrained(vllm_engine: "VllmEngine") -> Recommender:
     return Recommender(
         vllm_engine.tokenizer,
         max_model_len=vllm_engine.max_model_len,
-        answer_format="number_title",
+        form=PromptConfig(),
         config=InferenceConfig(max_new_tokens=48, constrained=True),
         engine=vllm_engine,
     )
@@ -158,7 +158,7 @@ STRANGE = (
 def test_a_constrained_output_is_always_a_candidate_and_every_one_is_reachable(
     constrained: Recommender, answer_format: Any
 ) -> None:
-    constrained.answer_format = answer_format
+    constrained.form = PromptConfig(answer_format=answer_format)
     queries = [Query(f"u{n}", "Home", ("Steel Pan", "Green Tea"), STRANGE) for n in range(12)]
     outputs = [both["user"] for both in constrained.generate(queries, ("user",))]
     assert all(output.is_valid for output in outputs)
@@ -216,7 +216,7 @@ def test_candidates_are_as_likely_as_transformers_says(
     scoring = Recommender(
         tokenizer,
         max_model_len=vllm_engine.max_model_len,
-        answer_format="number_title",
+        form=PromptConfig(),
         config=config,
         engine=vllm_engine,
     )

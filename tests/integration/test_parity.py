@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.parity import distance, engine_logprobs, trainer_logprobs, transformers_logprobs
+from msrrec.config import PromptConfig
 from msrrec.models import ModelSource, locate_model
 from tests.support.dataset import write_dataset
 from tests.support.training import make_config, write_paths
@@ -49,7 +50,7 @@ def test_what_is_exported_gives_the_trainers_log_probabilities(
     paths = load_paths(str(tmp_path / "paths"), dataset.examples("train"))
     source = embedded_source
     config = make_config(source.path, "train.learning_rate=0.03")
-    examples = build_examples(dataset, paths, load_tokenizer(source), config.train, "number_title")
+    examples = build_examples(dataset, paths, load_tokenizer(source), config.train, PromptConfig())
     model = add_lora(load_base(source, "float32", on_gpu=False), config.train)
     learner = Learner(model, config.train, bfloat16=False)
     for step in range(3):
@@ -57,7 +58,7 @@ def test_what_is_exported_gives_the_trainers_log_probabilities(
     folder = begin_folder(str(tmp_path / "model"))
     (tmp_path / "checkpoint").mkdir()
     save_checkpoint(str(tmp_path / "checkpoint"), learner, 3, [])
-    settings: dict[str, Any] = {"answer_format": "number_title", "domain": dataset.domain}
+    settings: dict[str, Any] = {"prompt": {}, "domain": dataset.domain}
     export_model(
         *(folder, tmp_path / "checkpoint", [], source, "float32", settings),
         merged=True,

@@ -78,7 +78,7 @@ def test_the_folder_is_whole(trained: tuple[Path, dict[str, Any]], base: str) ->
     assert summary["loss"] == rows[-1]["loss"]
     source = locate_model(str(out))
     assert (source.path, source.adapter) == (str(out / "merged"), None)
-    assert (source.answer_format, source.domain) == ("number_title", "Home")
+    assert (source.form.answer_format, source.domain) == ("number_title", "Home")
     settings = json.loads((out / "config.json").read_text())
     assert settings["base_model"] == base
     assert settings["dataset_fingerprint"] == "abc"
@@ -185,7 +185,7 @@ def test_training_stops_when_validation_stalls_and_the_best_is_the_model(
 
     config = make_config(
         base,
-        "train.reasoning=false",
+        "train.arm=none",
         "train.num_epochs=10",
         "train.learning_rate=1e-30",  # nothing is learned, so no validation is better
         "train.validate_every_steps=2",

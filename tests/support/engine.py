@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from msrrec.config import InferenceConfig
+from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.inference.recommender import Recommender
 from msrrec.models import ModelSource
 from msrrec.reasoning.prompts import render_answer, render_recommendation
 
-SOURCE = ModelSource("fake", "/nowhere", None, "number_title")
+SOURCE = ModelSource("fake", "/nowhere", None)
 
 
 class CharTokenizer:
@@ -108,7 +108,7 @@ def recommender(engine: FakeEngine, config: InferenceConfig | None = None) -> Re
     return Recommender(
         engine.tokenizer,
         max_model_len=engine.max_model_len,
-        answer_format="number_title",
+        form=PromptConfig(),
         config=config or InferenceConfig(max_new_tokens=64),
         engine=engine,
     )

@@ -68,7 +68,7 @@ class TinyJob(ItemTrainingJob):
 def make_job(**changes: Any) -> TinyJob:
     config = tuning_config(load_config(overrides=["llara.lora.dropout=0.0"]), "llara")
     settings = {"total_steps": 4, "curriculum": True, "weight_decay": 0.0} | changes
-    source = ModelSource("tiny", "nowhere", None, "title")
+    source = ModelSource("tiny", "nowhere", None)
     return TinyJob(source, "float32", config, items=ITEMS, placeholder=7, **settings)
 
 

@@ -75,4 +75,4 @@ def rewrite_weights(folder: str, change: Callable[[dict[str, Any]], dict[str, An
 
 def source_of(folder: str) -> ModelSource:
     """The source of a folder that holds a base model."""
-    return ModelSource("base", folder, None, "title")
+    return ModelSource("base", folder, None)

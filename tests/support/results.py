@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msrrec.config import BaselinesConfig, EvaluateConfig, InferenceConfig
+from msrrec.config import BaselinesConfig, EvaluateConfig, InferenceConfig, PromptConfig
 from msrrec.evaluation.results import (
     DatasetId,
     EvaluationConfig,
@@ -56,7 +56,7 @@ def evaluation_result(
         adapter=None,
         revision=None,
         weights_hash=weights,
-        answer_format="title",
+        form=PromptConfig(answer_format="title"),
     )
     return EvaluationResult(
         system=system,

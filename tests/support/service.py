@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.config import InferenceConfig, PromptConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.inference.recommender import Recommender
 from serve.fan_out import EngineLost, FanOut
@@ -80,7 +80,7 @@ class World:
     def __init__(self, key: str | None = None, **limits: Any) -> None:
         self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
         recommender = Recommender(
-            Characters(), max_model_len=8000, answer_format="number_title", config=InferenceConfig()
+            Characters(), max_model_len=8000, form=PromptConfig(), config=InferenceConfig()
         )
         digest = None
         if key is not None:

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
+from msrrec.config import PromptConfig
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.audit import (
     audit_examples,
@@ -131,14 +132,14 @@ def test_the_weights_hash_changes_with_any_byte_of_model_and_adapter(tmp_path: P
     for folder in (base, adapter):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"weights")
-    plain = ModelSource("m", str(base), None, "title")
-    adapted = ModelSource("m", str(base), str(adapter), "title")
+    plain = ModelSource("m", str(base), None)
+    adapted = ModelSource("m", str(base), str(adapter))
     hashes = [hash_weights(plain), hash_weights(adapted)]
     (adapter / "model.safetensors").write_bytes(b"Weights")
     hashes.append(hash_weights(adapted))
     assert len({*hashes}) == 3
     assert None not in hashes
-    assert hash_weights(ModelSource("m", "hub/name", None, "title")) is None
+    assert hash_weights(ModelSource("m", "hub/name", None)) is None
 
 
 def metrics(
@@ -161,6 +162,27 @@ def test_systems_that_loaded_the_same_weights_or_said_the_same_are_found() -> No
     assert mixed["Outputs"].endswith("not so for MSR-Rec full and other full")
     another_seed = metrics("MSR-Rec", "trained", "w1", "o2", seed=1)
     assert failed(audit_systems([random, base, trained, another_seed])) == {}
+
+
+def test_one_model_read_with_and_without_its_reasoning_is_no_mix_up() -> None:
+    controls = [metrics("random", "baseline", None, "o9"), metrics("base", "base", "w0", "o0")]
+    whole, direct = (
+        metrics(name, "trained", "w1", outputs).model_copy(
+            update={"system": system_id(name, "trained")}
+        )
+        for name, outputs in (("msrrec", "o1"), ("msrrec-direct", "o2"))
+    )
+    assert failed(audit_systems([*controls, whole, direct])) == {}
+
+
+def test_models_that_were_prompted_in_different_forms_are_told() -> None:
+    base, trained = metrics("base", "base", "w0", "o0"), metrics("MSR-Rec", "trained", "w1", "o1")
+    assert base.model is not None
+    turned = base.model.model_copy(update={"form": PromptConfig(order="candidates_first")})
+    other = base.model_copy(update={"model": turned})
+    assert "Prompts" not in failed(audit_systems([base, trained]))
+    found = failed(audit_systems([other, trained]))
+    assert found["Prompts"].endswith("not so for base and MSR-Rec")
 
 
 def test_a_trained_model_alone_lacks_its_controls(

@@ -174,13 +174,13 @@ def test_bm25_is_the_same_in_every_process() -> None:
         "from msrrec.baselines.bm25 import Bm25\n"
         "from msrrec.config import ModelConfig, RunConfig\n"
         "from msrrec.data.dataset import Dataset\n"
-        "from msrrec.schema import Item\n"
+        "from msrrec.schema import Example, Item\n"
         "words = [f'word{n}' for n in range(60)]\n"
         "titles = [' '.join(words[:n]) for n in range(1, 60)]\n"
         "items = {str(n): Item(str(n), title) for n, title in enumerate(titles)}\n"
         "bm25 = Bm25(RunConfig(), 'last')\n"
         "bm25.fit(Dataset('', {}, items), '')\n"
-        "print([bm25._score(['58'], item) for item in items])"
+        "print(bm25.score([Example('e', 'u', ('58',), '0', tuple(items))]))"
     )
     found = {
         subprocess.run(

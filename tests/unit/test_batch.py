@@ -81,7 +81,7 @@ def test_folders_becomemake_absolute_and_hub_names_stay(
 ) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = make_absolute(ModelSource("m", "model", "model", "title"))
+    found = make_absolute(ModelSource("m", "model", "model"))
     assert (found.path, found.adapter) == (str(tmp_path / "model"), str(tmp_path / "model"))
-    hub = ModelSource("m", "meta-llama/Meta-Llama-3-8B", None, "title")
+    hub = ModelSource("m", "meta-llama/Meta-Llama-3-8B", None)
     assert make_absolute(hub) == hub

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msrrec.data.candidates import CandidateSampler
+from msrrec.data.candidates import CandidateSampler, balanced_slots
 from msrrec.data.sequences import Sequences, cut_sequences
 from msrrec.errors import DataError
 
@@ -42,6 +42,16 @@ def test_target_slots_are_balanced_to_within_one() -> None:
     slots = (drawn == sequences.items[cuts.targets][:, None]).argmax(axis=1)
     assert sorted(np.bincount(slots)) == [16, 16, 17, 17, 17, 17]  # 100 users over 6 slots
     assert slots.tolist() != sorted(slots)
+
+
+@pytest.mark.parametrize("num_users", [1, 5, 6, 20, 61, 100])
+def test_target_slots_are_balanced_among_the_first_users_too(num_users: int) -> None:
+    slots = balanced_slots(100, 6, np.random.default_rng(1))[:num_users]
+    counts = np.bincount(slots, minlength=6)
+    assert counts.max() - counts.min() <= 1
+    # the positions of an unfinished block are random
+    last = {tuple(sorted(balanced_slots(4, 6, np.random.default_rng(n)))) for n in range(20)}
+    assert len(last) > 5
 
 
 def test_negatives_are_drawn_uniformly() -> None:

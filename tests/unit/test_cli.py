@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from msrrec import __version__, storage
-from msrrec.config import InferenceConfig
+from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.evaluation import evaluate as evaluation
 from msrrec.inference.recommender import Recommender
 from msrrec.metrics.text import meteor
@@ -211,7 +211,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     def write(prompt: str, seed: int) -> str:
         return next(text for words, text in texts.items() if words in prompt)
 
-    def build(model: str, config: InferenceConfig) -> Recommender:
+    def build(model: str, config: InferenceConfig, form: PromptConfig) -> Recommender:
         return recommender(FakeEngine(write), config)
 
     monkeypatch.setattr(Recommender, "from_pretrained", build)

@@ -11,19 +11,16 @@ import pytest
 
 from msrrec.baselines.interface import WrittenChoice
 from msrrec.comparison import registry as comparison
-from msrrec.comparison import teacher
 from msrrec.comparison.compare import compare
 from msrrec.comparison.registry import Run, find_systems
-from msrrec.comparison.teacher import read_choice
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation import evaluate as evaluation
-from msrrec.reasoning.prompts import STEPS
-from msrrec.reasoning.reading import read_strict
+from msrrec.evaluation.results import EvaluationResult
+from msrrec.models import ModelSource, SupervisedTokens
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
-from msrrec.synthesis.journal import JournalEntry, Sampling
 from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
 from tests.support.models import write_safetensors
 
@@ -182,7 +179,8 @@ def test_other_weights_paths_and_budgets_are_other_systems(folder: Path) -> None
     second = keys()
     assert changed(first, second) == set(names) - {"teacher"}
     (reasoning / "paths.parquet").write_bytes(b"new")
-    assert changed(second, keys()) == {"msrrec"}
+    # Who has a path decides how often a purchase is seen, also without reasoning.
+    assert changed(second, keys()) == {"msrrec", "msrrec-without-reasoning"}
 
 
 def test_what_was_trained_is_trained_again_only_when_that_is_asked_for(
@@ -196,13 +194,135 @@ def test_what_was_trained_is_trained_again_only_when_that_is_asked_for(
     monkeypatch.setattr(
         comparison,
         "evaluate",
-        lambda dataset, model, out, config, modes, name: evaluated(dataset, "random", out, config),
+        lambda dataset, model, out, config, modes, **_: evaluated(dataset, "random", out, config),
     )
     monkeypatch.setattr("msrrec.stage.ray_session", lambda *_: contextlib.nullcontext())
     shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
     for overwrite, times in ((False, 1), (False, 1), (True, 2)):
         compare(["msrrec-without-reasoning"], shared, contextlib.nullcontext, overwrite=overwrite)
         assert len(trained) == times
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Arm and learning rate of every training; models trained at 0.001 never name a candidate."""
+    found: list[tuple[str, float]] = []
+
+    def train(dataset: Dataset, reasoning: str, out: str, config: RunConfig) -> dict[str, Any]:
+        found.append((config.train.arm, config.train.learning_rate))
+        merged = Path(out) / "merged"
+        merged.mkdir(parents=True)
+        (merged / "config.json").write_text("{}")
+        write_safetensors(merged / "model.safetensors", tuple(map(str, found[-1])))
+        counts = {"reasoning": 40, "recommendation": 9}
+        settings = {"kind": "msrrec", "prompt": {}, "domain": "Home", "supervised_tokens": counts}
+        settings["train"] = config.train.model_dump(mode="json")
+        (Path(out) / "config.json").write_text(json.dumps(settings))
+        return {}
+
+    def predict(examples: Any, dataset: Dataset, source: ModelSource, *rest: Any) -> Any:
+        predictions = predict_here(examples, dataset, source, *rest)
+        settings = json.loads((Path(source.path).parent / "config.json").read_text())
+        if settings["train"]["learning_rate"] != 0.001:
+            return predictions
+        return [replace(p, output=replace(p.output, index=None)) for p in predictions]
+
+    monkeypatch.setattr("msrrec.training.loop.train", train)
+    monkeypatch.setattr("msrrec.loading.probe_for_inference", lambda *_: None)
+    monkeypatch.setattr(evaluation, "predict", predict)
+    monkeypatch.setattr("msrrec.stage.ray_session", lambda *_: contextlib.nullcontext())
+    return found
+
+
+def compare_arms(folder: Path, names: str, **sections: Any) -> list[dict[str, Any]]:
+    (folder / "reasoning").mkdir(exist_ok=True)
+    (folder / "reasoning" / "paths.parquet").write_bytes(b"paths")
+    config = RunConfig.model_validate(sections)
+    dataset = Dataset.load(str(folder / "dataset"))
+    shared = Run(dataset, str(folder / "out"), config, str(folder / "reasoning"))
+    rows: list[dict[str, Any]] = compare(names.split(","), shared, contextlib.nullcontext)[
+        "systems"
+    ]
+    return rows
+
+
+def results_of(folder: Path) -> dict[str, EvaluationResult]:
+    places = sorted((folder / "out" / "systems").iterdir())
+    found = [EvaluationResult.load(str(place)) for place in places if place.is_dir()]
+    return {result.system.id: result for result in found}
+
+
+def test_every_arm_is_trained_once_and_read_as_it_answers(
+    folder: Path, trained: list[tuple[str, float]]
+) -> None:
+    arms = "msrrec-without-reasoning,msrrec-placebo,msrrec-filler,msrrec-facts"
+    rows = compare_arms(folder, f"{arms},msrrec-direct,msrrec")
+    assert [arm for arm, _ in trained] == ["none", "placebo", "filler", "facts", "chain"]
+    variants: dict[str, list[str]] = {}
+    for row in rows:
+        variants.setdefault(row["system"], []).append(row["variant"])
+    both = ["user", "item", "full", "fused"]
+    assert variants == {
+        "MSR-Rec w/o reason": ["direct"],
+        "MSR-Rec placebo": both,
+        "MSR-Rec filler": both,
+        "MSR-Rec facts": ["direct"],
+        "MSR-Rec direct": ["direct"],
+        "MSR-Rec": both,
+    }
+    found = results_of(folder)
+    assert {name: result.system.paper_row for name, result in found.items()} == {
+        "msrrec-without-reasoning": "MSR-Rec w/o reason",
+        **dict.fromkeys(("msrrec-placebo", "msrrec-filler", "msrrec-facts", "msrrec-direct")),
+        "msrrec": "MSR-Rec (8B)",
+    }
+
+
+def test_a_result_tells_how_many_tokens_were_supervised_and_generated(
+    folder: Path, trained: list[tuple[str, float]]
+) -> None:
+    compare_arms(folder, "msrrec")
+    result = results_of(folder)["msrrec"]
+    assert result.model is not None
+    assert result.model.arm == "chain"
+    assert result.model.supervised_tokens == SupervisedTokens(reasoning=40, recommendation=9)
+    generated = result.generated_tokens
+    means = {side: figures.mean_tokens for side, figures in result.sides.items()}
+    assert generated["user"] == means["user"] > 0
+    assert generated["fused"] == means["user"] + means["item"]  # both sides are needed
+
+
+def test_a_report_says_what_msrrec_and_its_controls_were_taught_and_write(
+    folder: Path, trained: list[tuple[str, float]]
+) -> None:
+    compare_arms(folder, "msrrec-without-reasoning,msrrec")
+    written = {name: result.generated_tokens for name, result in results_of(folder).items()}
+    taught = "learned to write 40 of reasoning and 9 of recommendations, and writes"
+    (sentence,) = (
+        found
+        for found in ReportResult.load(str(folder / "out")).findings
+        if found.startswith("Tokens: ")
+    )
+    assert sentence == (
+        f"Tokens: MSR-Rec w/o reason · direct {taught} "
+        f"{written['msrrec-without-reasoning']['direct']:.0f} a user; MSR-Rec · fused {taught} "
+        f"{written['msrrec']['fused']:.0f} a user."
+    )
+
+
+def test_every_arm_tries_the_same_rates_and_validation_picks_one(
+    folder: Path, trained: list[tuple[str, float]]
+) -> None:
+    rates = {"arm_learning_rates": [0.001, 0.01]}
+    compare_arms(folder, "msrrec-without-reasoning,msrrec", baselines=rates)
+    assert trained == [("none", 0.001), ("none", 0.01), ("chain", 0.001), ("chain", 0.01)]
+    for result in results_of(folder).values():
+        bad, good = result.rate_trials
+        assert (bad.learning_rate, bad.hit_ratio) == (0.001, 0.0)
+        assert good.learning_rate == 0.01
+        assert good.hit_ratio > 0
+        assert result.split == "test"
+        assert next(reversed(result.variants.values())).hit_ratio.value > 0
 
 
 @pytest.mark.parametrize(
@@ -291,122 +411,3 @@ def test_a_tuned_system_runs_again_for_its_own_settings_alone(folder: Path) -> N
 def test_msrrec_trained_on_the_spot_needs_reasoning(folder: Path) -> None:
     with pytest.raises(ConfigError, match="needs --reasoning"):
         run(folder, "msrrec")
-
-
-def record(example_id: str, text: str) -> JournalEntry:
-    sampling = Sampling("some-model", 0.6, 4096)
-    usage = {"completion_tokens": 7}
-    return JournalEntry(
-        example_id, 0, "", sampling, text, None, "stop", usage, "some-model", 0.1, 1, 0
-    )
-
-
-def test_the_teacher_is_asked_once_about_the_evaluated_split_and_read_as_it_answers(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[RunConfig] = []
-
-    def synthesize(dataset: Dataset, out: str, config: RunConfig, keys: Any) -> dict[str, Any]:
-        asked.append(config)
-        return {"calls": 3}
-
-    def answers(dataset: Dataset, out: str, config: RunConfig) -> dict[str, JournalEntry]:
-        titles = {e.example_id: dataset.titles(e.candidates) for e in dataset.examples("test")}
-        slot = titles["e00"].index(f"Right {NASTY}") + 1
-        return {
-            "e00": record("e00", f"[reasoning_start]\nx\n[reasoning_end]\n({slot}) Right {NASTY}"),
-            "e01": record("e01", "I can't say."),
-        }
-
-    monkeypatch.setattr(teacher, "synthesize", synthesize)
-    monkeypatch.setattr(teacher, "first_answers", answers)
-    config = RunConfig.model_validate({"synthesis": {"tau": 5, "attempts": 9}})
-    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), config)
-    (row,) = compare(["teacher"], shared, contextlib.nullcontext)["systems"]
-    (used,) = asked
-    assert (used.synthesis.split, used.synthesis.tau, used.synthesis.attempts) == ("test", None, 1)
-    assert row["system"] == "some-model zero-shot"
-    assert row["valid_ratio"]["value"] == pytest.approx(1 / NUM_USERS)  # the rest count as misses
-    assert row["hit_ratio"]["value"] == pytest.approx(1 / NUM_USERS)
-
-
-def test_recsaver_asks_the_same_teacher_plainly(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def synthesize(dataset: Dataset, out: str, config: RunConfig, keys: Any) -> dict[str, Any]:
-        asked.append(config.synthesis.prompt)
-        return {"calls": 1}
-
-    monkeypatch.setattr(teacher, "synthesize", synthesize)
-    monkeypatch.setattr(teacher, "first_answers", lambda *_: {"e00": record("e00", "(1) Bad")})
-    shared = Run(Dataset.load(str(folder / "dataset")), str(folder / "out"), RunConfig())
-    (row,) = compare(["recsaver"], shared, contextlib.nullcontext)["systems"]
-    assert asked == ["plain"]
-    assert row["system"] == "RecSAVER (some-model)"
-
-
-def test_a_local_teachers_row_follows_from_its_engine(folder: Path) -> None:
-    dataset = Dataset.load(str(folder / "dataset"))
-
-    def settings(name: str, **sections: Any) -> dict[str, Any]:
-        shared = Run(dataset, "out", RunConfig.model_validate(sections))
-        return dict(find_systems([name], shared)[0].identity.settings)
-
-    shorter = {"inference": {"max_model_len": 512}}
-    local = {"teacher": {"engine": "vllm", "model": "embedded"}}
-    for name in ("teacher", "recsaver", "recsaver-verified"):
-        assert settings(name) == settings(name, **shorter)
-        assert settings(name, **local) != settings(name, **local, **shorter)
-    more = {"evaluate": {"recsaver_samples": 5}}
-    assert settings("recsaver") == settings("recsaver", **more)
-    assert settings("recsaver-verified") != settings("recsaver-verified", **more)
-
-
-@pytest.mark.parametrize(
-    ("text", "index"),
-    [
-        ("[reasoning_start]\nx\n[reasoning_end]\n(2) Blue", 1),
-        ("I think of lamps.\n\nRed", 0),
-        ("[reasoning_start]\nx\n[reasoning_end]\nGreen", None),
-        ("", None),
-    ],
-)
-def test_a_teachers_choice_is_its_answer_or_its_last_line(text: str, index: int | None) -> None:
-    assert read_choice(record("e", text), ["Red", "Blue"]) == index
-
-
-CHAIN = "".join(f"Step {n}. {name}: x\n" for n, name in enumerate(STEPS["full"][:4], 1))
-
-
-def test_an_output_without_an_end_marker_is_read_alike_in_every_row(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset = Dataset.load(str(folder / "dataset"))
-    text = f"[reasoning_start]\n{CHAIN}Step 5. Recommendation: I take **Right {NASTY}** now."
-
-    class Writes:
-        def fit(self, dataset: Dataset, folder: str) -> dict[str, Any]:
-            return {}
-
-        def write(self, examples: Sequence[Example]) -> list[WrittenChoice]:
-            return [
-                WrittenChoice(text, read_strict(text, dataset.titles(e.candidates)), 2)
-                for e in examples
-            ]
-
-    answers = {e.example_id: record(e.example_id, text) for e in dataset.examples("test")}
-    monkeypatch.setattr(evaluation, "build_baseline", lambda *_: Writes())
-    monkeypatch.setattr(teacher, "synthesize", lambda *_: {"calls": 1})
-    monkeypatch.setattr(teacher, "first_answers", lambda *_: answers)
-    shared = Run(dataset, str(folder / "out"), RunConfig())
-    rows = compare(["tallrec-gen", "teacher"], shared, contextlib.nullcontext)["systems"]
-    first, second = (
-        (row["valid_ratio"], row["hit_ratio"], row["hit_ratio_fallback"], row["lenient"])
-        for row in rows
-    )
-    assert first == second
-    assert first[0]["value"] == first[1]["value"] == 0
-    assert first[2]["value"] == pytest.approx(1 / 3)  # one of three candidates at random
-    assert first[3]["num_valid"] == first[3]["num_hits"] == NUM_USERS

@@ -87,9 +87,24 @@ def test_the_paper_preset_holds_the_papers_settings() -> None:
     assert (train.alpha, train.beta, train.lora.rank, train.lora.alpha) == (0.7, 0.3, 8, 32)
     assert (train.num_epochs, train.global_batch_size, train.sides) == (5, 32, ("full",))
     assert (inference.temperature, inference.max_new_tokens) == (0.7, 1024)
-    assert config.model.answer_format == "title"
+    assert config.prompt.answer_format == "title"
 
 
 def test_a_nested_setting_leaves_its_neighbours_as_the_section_has_them() -> None:
     lora = load_config(overrides=["tallrec.lora.dropout=0"]).tallrec.lora
     assert (lora.dropout, lora.alpha, lora.targets) == (0.0, 16, ("q_proj", "v_proj"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("model.answer_format=title", "prompt.answer_format"),
+        ("tallrec.candidates_first=true", "prompt.order"),
+        ("llara.candidates_first=false", "prompt.order"),
+        ("train.reasoning=false", "train.arm=chain for true, train.arm=none for false"),
+    ],
+)
+def test_a_setting_that_moved_is_refused_by_its_new_name(old: str, new: str) -> None:
+    name = old.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"{name}: has moved; expected {new}$"):
+        load_config(overrides=[old])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.config import PromptConfig
 from msrrec.engines.base import Generation
 from msrrec.engines.constraint import Ending, Marker
 from msrrec.errors import DataError
@@ -30,7 +31,7 @@ def ids_of(text: str) -> list[int]:
 
 def begin(max_tokens: int = 200, titles: Sequence[str] = TITLES) -> Ending:
     tokenizer = PieceTokenizer()
-    choice = encode_choice(tokenizer, titles, "title")
+    choice = encode_choice(tokenizer, titles, PromptConfig(answer_format="title"))
     return Ending(Marker(tokenizer), choice.closing, choice.answers, END, max_tokens)
 
 
@@ -62,7 +63,7 @@ def test_a_marker_binds_the_output_however_it_is_spelled(spelled: list[int], res
         ending.feed(token_id)
         assert ending.allowed is None
     ending.feed(spelled[-1])
-    assert follow(ending, 0) == rest + "Red Lamp"
+    assert follow(ending, 0) == rest + " Red Lamp\n"
 
 
 def test_every_candidate_is_reachable_and_nothing_else() -> None:
@@ -73,24 +74,24 @@ def test_every_candidate_is_reachable_and_nothing_else() -> None:
         found.add(follow(ending, pick).strip())
     ending = begin()
     ending.feed(0)
-    for token_id in ids_of("\nRed Lamp"):
+    for token_id in ids_of("\n Red Lamp"):
         ending.feed(token_id)
-    assert set(ending.allowed or ()) == {END, ord(" ")}  # one title begins another
+    assert set(ending.allowed or ()) == {ord("\n"), ord(" ")}  # one title begins another
     assert found | {"Red Lamp 2"} == set(TITLES)
 
 
 def test_reasoning_that_does_not_end_is_ended_with_room_for_the_longest_answer() -> None:
-    # "[reasoning_end]\n" 16, "Red Lamp 2" 10, the end token 1: 27 of 40 are kept free.
-    ending = begin(max_tokens=40)
+    # "[reasoning_end]\n" 16, " Red Lamp 2\n" 12, the end token 1: 29 of 42 are kept free.
+    ending = begin(max_tokens=42)
     for _ in range(12):
         ending.feed(ord("x"))
         assert ending.allowed is None
     ending.feed(ord("x"))
-    assert follow(ending, 0) == "[reasoning_end]\nRed Lamp"
+    assert follow(ending, 0) == "[reasoning_end]\n Red Lamp\n"
 
 
 def test_without_room_the_answer_comes_at_once() -> None:
-    assert follow(begin(max_tokens=5), 1) == "[reasoning_end]\nBlue Shoe"
+    assert follow(begin(max_tokens=5), 1) == "[reasoning_end]\n Blue Shoe\n"
 
 
 def test_a_prompt_that_ends_in_the_marker_is_answered_at_once() -> None:
@@ -103,7 +104,7 @@ def test_a_closing_that_has_begun_goes_on() -> None:
     ending = begin()
     ending.feed(ord("["))
     ending.close(written=1)
-    assert follow(ending, 1) == "reasoning_end]\nBlue Shoe"
+    assert follow(ending, 1) == "reasoning_end]\n Blue Shoe\n"
 
 
 @given(
@@ -119,7 +120,11 @@ def test_whatever_the_titles_each_is_read_back_as_itself(
         check_query(query)
     except DataError:
         return
-    choice = encode_choice(CharTokenizer(), titles, answer_format)  # type: ignore[arg-type]
+    choice = encode_choice(
+        CharTokenizer(),
+        titles,
+        PromptConfig(answer_format=answer_format),  # type: ignore[arg-type]
+    )
     assert len(set(choice.answers)) == len(titles)
     for n, answer in enumerate(choice.answers):
         ids = (*ids_of(reasoning.replace("[", "(")), *choice.closing, *answer)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msrrec.config import PromptConfig
 from msrrec.engines.base import Generation
 from msrrec.errors import DataError
 from msrrec.inference.codec import count_reasoning_tokens, read_generation, request_seed
@@ -72,16 +73,22 @@ def test_only_the_template_makes_special_tokens() -> None:
 def test_the_oldest_history_goes_first_and_no_more_than_needed(kept: int) -> None:
     titles = [f"Title number {n}" for n in range(8)]
     whole = query(*titles)
-    shortened = render_prompt("user", "Home", titles[-kept:], CANDIDATES, "title")
+    shortened = render_prompt(
+        "user", "Home", titles[-kept:], CANDIDATES, PromptConfig(answer_format="title")
+    )
     expected = encode_prompt(CharTokenizer(), shortened)
     for room in (len(expected), len(expected) + 5):
-        ids, dropped = fit_prompt(CharTokenizer(), "user", whole, "title", room)
+        ids, dropped = fit_prompt(
+            CharTokenizer(), "user", whole, PromptConfig(answer_format="title"), room
+        )
         assert (ids, dropped) == (expected, 8 - kept)
 
 
 def test_a_prompt_that_does_not_fit_with_one_title_names_the_query() -> None:
     with pytest.raises(DataError, match=r"^u1: the prompt has \d+ tokens .* at most 100;"):
-        fit_prompt(CharTokenizer(), "user", query("a", "b", "c"), "title", 100)
+        fit_prompt(
+            CharTokenizer(), "user", query("a", "b", "c"), PromptConfig(answer_format="title"), 100
+        )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -65,6 +66,39 @@ def test_a_text_that_swallows_rows_is_refused_with_its_line(body: str, line: int
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("separator", ["\t", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        'u,i1,1,"Q\nu,i2,2,fine\nu,i3,3,R"\nu,i4,4,x\n',
+        'u,i1,1,"Q\nu,i3,3,R"\nu,i4,4,6" lamp\n',
+        'u,"i1",1,"Q\nu,i2,2,"\nu,i3,3,x\n',
+        'u,i1,1,"Q\nu,i2,2,R"',
+    ],
+)
+def test_rows_between_two_stray_quotes_are_not_swallowed(
+    body: str, end: str, separator: str
+) -> None:
+    text = (HEADER + body).replace(",", separator).replace("\n", end)
+    with pytest.raises(DataError, match=r"f.csv:2: a quoted text .* holds whole rows"):
+        rows(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a,b\n1,"A lamp\nred, blue"\n2,x\n',
+        'a,b,c\n1,T,"Text, long\nand, more, of it\n\nend"\n',
+        'a\tb\n1\t"A lamp\nred,blue"\n',
+        'a\n"x\ny"\n',
+    ],
+)
+def test_a_text_of_several_lines_of_prose_is_one_text(text: str) -> None:
+    found = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in text else ","))
+    assert rows(text) == [tuple(row) for row in found]
+
+
 def test_a_row_with_more_fields_is_refused_with_its_line() -> None:
     with pytest.raises(DataError, match=r"f.csv:3: found 5 fields; expected 4"):
         rows(HEADER + "u0,i1,2,a\nu0,i2,3,a,b\n")
@@ -98,7 +132,7 @@ def test_the_separator_is_found_in_the_header(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252", "latin-1"]
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252", "latin-1"]
 )
 def test_encodings_are_found_or_set(encoding: str) -> None:
     content = "title\nCafé\n".encode(encoding)
@@ -114,6 +148,35 @@ def test_windows_characters_that_latin_1_lacks_are_read() -> None:
 def test_a_wrong_encoding_is_one_sentence() -> None:
     with pytest.raises(DataError, match="f: is not utf-8"):
         decode("f", b"\xff", "utf-8")
+
+
+@pytest.mark.parametrize("bad", [b"\xe9", b"\xc3", b"\xff\xfe"])
+def test_one_bad_byte_among_utf_8_is_refused_with_its_line(bad: bytes) -> None:
+    content = HEADER.encode() + "Café\n".encode() * 4 + b"bad " + bad + b"\nCaf\xc3\xa9\n"
+    with pytest.raises(DataError, match=rf"f:6: byte {bad.hex()[:2]} is not UTF-8, but 5 other"):
+        decode("f", content, None)
+
+
+@pytest.mark.parametrize("text", ["Café, Crème", "«Größe» ß»", "Straße"])
+def test_a_windows_file_is_not_taken_for_damaged_utf_8(text: str) -> None:
+    assert decode("f", text.encode("cp1252"), None).decode() == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_wide_text_without_a_mark_is_named(encoding: str) -> None:
+    for text in (HEADER, HEADER + "é,…,1,ü\n"):
+        with pytest.raises(DataError, match=rf"mark; set data.encoding={encoding}$"):
+            decode("f", text.encode(encoding), None)
+
+
+def test_the_line_of_excel_that_names_the_separator_is_obeyed_and_counted() -> None:
+    for line in ("sep=;", '"sep=;"', "SEP=;\r"):
+        assert rows(f"{line}\na;b\nx,y,z;2\n") == [("a", "b"), ("x,y,z", "2")]
+    assert rows("sep=;\na|b\n1|2\n", "|") == [("a", "b"), ("1", "2")]
+    with pytest.raises(DataError, match=r"f.csv:4: found 3 fields"):
+        rows("sep=;\n\na;b\n1;2;3\n")
+    with pytest.raises(DataError, match="the file is empty"):
+        rows("sep=;\n")
 
 
 FIELDS = st.text(alphabet=st.sampled_from('a b"\n\r,;é'), max_size=6)
@@ -133,6 +196,11 @@ def test_what_python_writes_is_read_as_python_reads_it(
     sink = io.StringIO(newline="")
     csv.writer(sink, quoting=quoting, lineterminator=end).writerows([["x"] * len(table[0]), *table])
     text = sink.getvalue()
+    try:
+        rows(text, ",")
+    except DataError:  # a text that is itself a table, such as "1,2 <line end> 3,4"
+        assert any(re.search(r"[\r\n]", field) for row in table for field in row)
+        return
     assert rows(text, ",") == python_rows(text)
     if quoting == csv.QUOTE_ALL:  # else its writer leaves a lone carriage return unquoted
         assert rows(text, ",")[1:] == [tuple(row) for row in table]

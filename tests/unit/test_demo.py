@@ -57,7 +57,9 @@ def write_model(out: Path) -> None:
     (out / "merged").mkdir()
     (out / "merged" / "config.json").write_text("{}")
     write_safetensors(out / "merged" / "model.safetensors", (str(out),))
-    write_settings(out, {"answer_format": "title", "domain": "Shop", "base_model": "embedded"})
+    write_settings(
+        out, {"prompt": {"answer_format": "title"}, "domain": "Shop", "base_model": "embedded"}
+    )
 
 
 @contextlib.contextmanager

@@ -36,7 +36,9 @@ def rows(loaded: Loaded) -> list[tuple[str, str, int]]:
     return list(zip(users, items, events.timestamps.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("blank", ["", " ", "nan", "None", "NULL"])
+@pytest.mark.parametrize(
+    "blank", ["", " ", "nan", "None", "NULL", "\\N", "NA", "#N/A", "(null)", "none", "Null"]
+)
 def test_rows_without_a_field_are_an_error_or_dropped_and_counted(
     tmp_path: Path, blank: str
 ) -> None:
@@ -77,6 +79,37 @@ def test_seconds_beside_milliseconds_are_refused_with_a_row_of_each(
     for words in ("1400000000 is in seconds", "1400000001000 in milliseconds", *names):
         assert words in message, message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("names", [("e.csv",), ("a.csv", "b.csv")])
+def test_times_with_a_zone_beside_times_without_are_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    with_zone, without = "a,i1,2024-01-01 10:00:00+02:00\n", "a,i2,2024-01-01 10:00:00\n"
+    bodies = [with_zone + without] if len(names) == 1 else [with_zone, without]
+    files: dict[str, str | bytes] = {
+        name: HEADER + body for name, body in zip(names, bodies, strict=True)
+    }
+    with pytest.raises(DataError, match="expected a zone in all rows or in none"):
+        load(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31", "9999-12-31T00:00:00Z", "99991231T000000", "1600-01-01"]
+)
+def test_dates_that_stand_for_never_are_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=rf"row 2: timestamp '{text}' .* beyond the year 2262"):
+        load(tmp_path, {"e.csv": HEADER + f"a,i1,2024-01-01\na,i2,{text}\n"})
+
+
+def test_numbers_that_are_dates_are_refused_with_their_row_and_read_with_their_format(
+    tmp_path: Path,
+) -> None:
+    text = HEADER + "a,i1,20230101\na,i2,20240825\n"
+    with pytest.raises(DataError, match=r"e.csv: row 2: timestamp 20240825 .*_format=%Y%m%d$"):
+        load(tmp_path / "bare", {"e.csv": text})
+    loaded = load(tmp_path / "set", {"e.csv": text}, timestamp_format="%Y%m%d")
+    assert loaded.describe_times()["last"] == "2024-08-25T00:00:00Z"
 
 
 def test_the_files_of_a_folder_may_differ_in_resolution(tmp_path: Path) -> None:

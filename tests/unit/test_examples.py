@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from msrrec import schema, storage
-from msrrec.config import TrainConfig
+from msrrec.config import PromptConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.embedded.backbone.corpus import iter_documents, make_words
 from msrrec.embedded.backbone.tokenizer import train_tokenizer
@@ -44,7 +44,7 @@ def encode(tokenizer: Any, index: int = 0, side: Any = "full", **changes: Any) -
     answer = render_answer(TITLES[index], index, "number_title")
     steps = STEPS if side == "full" else ()
     return encode_example(
-        tokenizer, side=side, steps=steps, answer=answer, answer_format="number_title", **settings
+        tokenizer, side=side, steps=steps, answer=answer, form=PromptConfig(), **settings
     )
 
 
@@ -68,7 +68,7 @@ def test_the_output_decodes_to_what_the_parsers_read(tokenizer: Any, index: int)
 def test_segments_are_prompt_then_reasoning_then_recommendation(tokenizer: Any) -> None:
     encoded = encode(tokenizer)
     assert encoded.segments == sorted(encoded.segments)
-    prompt, dropped = fit_prompt(tokenizer, "full", make_query(), "number_title", 2000)
+    prompt, dropped = fit_prompt(tokenizer, "full", make_query(), PromptConfig(), 2000)
     assert supervised(encoded, 0) == prompt
     assert dropped == encoded.dropped == 0
     assert tokenizer.decode(supervised(encoded, 1)) == render_reasoning("full", STEPS)
@@ -122,7 +122,7 @@ def make_dataset(folder: Path) -> Dataset:
 def sides_trained(dataset: Dataset, tokenizer: Any, **settings: Any) -> list[tuple[str, bool]]:
     """For each example its goal, and whether it carries reasoning; only u1 has a path."""
     config = TrainConfig(**settings)
-    examples = build_examples(dataset, {"u1": STEPS}, tokenizer, config, "number_title")
+    examples = build_examples(dataset, {"u1": STEPS}, tokenizer, config, PromptConfig())
     goals = {
         "whole chain": "full",
         "side of the user": "user",
@@ -145,7 +145,7 @@ def test_users_without_a_path_train_on_their_purchase_alone(tmp_path: Path, toke
     assert sides_trained(dataset, tokenizer, sides=("user", "item")) == both
     all_too = [direct, ("full", True), direct, direct]
     assert sides_trained(dataset, tokenizer, behaviour="all") == all_too
-    assert sides_trained(dataset, tokenizer, reasoning=False) == [direct] * 3
+    assert sides_trained(dataset, tokenizer, arm="none") == [direct] * 3
 
 
 def test_examples_that_show_a_later_purchase_are_left_out(tmp_path: Path, tokenizer: Any) -> None:

@@ -29,7 +29,11 @@ def write_model(folder: Path, weights: bytes = b"old", answer_format: str = "tit
     merged.mkdir(parents=True, exist_ok=True)
     (merged / "config.json").write_text("{}")
     (merged / "model.safetensors").write_bytes(weights)
-    settings = {"answer_format": answer_format, "domain": "Shop", "base_model": "embedded"}
+    settings = {
+        "prompt": {"answer_format": answer_format},
+        "domain": "Shop",
+        "base_model": "embedded",
+    }
     write_settings(folder, settings)
     return str(folder)
 

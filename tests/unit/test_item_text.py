@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from msrrec.data.text import category_path, is_missing, plain_description, visible_title
+from msrrec.data.text import (
+    category_path,
+    is_missing,
+    is_missing_key,
+    plain_description,
+    visible_title,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,28 @@ from msrrec.data.text import category_path, is_missing, plain_description, visib
         ("A (B)", ["A (B)"]),
         ("(A)", ["(A)"]),
         ("A>B", ["A>B"]),
+        ("['Home & Kitchen' 'Fans']", ["Home & Kitchen", "Fans"]),
+        ("['A'\n \"B's\" 'C']", ["A", "B's", "C"]),
+        ("array(['A', 'B'], dtype=object)", ["A", "B"]),
+        ("Clothing > Tshirts, Clothing > Hoodies", ["Clothing", "Tshirts"]),
+        ("Clothing > Tshirts, Sale, Clothing > Hoodies", ["Clothing", "Tshirts"]),
+        (
+            "Food, Beverages & Tobacco > Meat, Seafood & Eggs > Eggs",
+            ["Food, Beverages & Tobacco", "Meat, Seafood & Eggs", "Eggs"],
+        ),
+        ('[{"id": 18, "name": "Drama"}, {"id": 3, "name": "War"}]', ["Drama", "War"]),
+        ("[{'id': 18, 'name': 'Drama'}]", ["Drama"]),
+        ('{"id": 18, "Name": "Drama"}', ["Drama"]),
+        ('[{"id": 18}]', []),
+        ("A > B | C > D", ["A", "B"]),
+        ("A > B|C", ["A", "B"]),
+        ("['A > B', 'C > D']", ["A", "B"]),
+        ("A &gt; B", ["A", "B"]),
+        ("A &amp;gt; B &amp; C", ["A", "B & C"]),
+        ("NA", []),
+        ("\\N", []),
+        ("none|A", ["A"]),
+        ("Na > K", ["Na", "K"]),
     ],
 )
 def test_categories_in_any_spelling_are_one_path(value: Any, path: list[str]) -> None:
@@ -39,6 +67,23 @@ def test_categories_in_any_spelling_are_one_path(value: Any, path: list[str]) ->
 def test_what_programs_write_for_no_value_is_none(value: Any) -> None:
     assert is_missing(value)
     assert plain_description(value) is None
+
+
+@pytest.mark.parametrize("value", ["\\N", "#N/A", "(null)"])
+def test_words_of_databases_are_none_everywhere(value: str) -> None:
+    assert is_missing(value)
+    assert is_missing_key(value)
+
+
+@pytest.mark.parametrize("value", ["NA", "none", "Null", "NAN", "N/A", "#n/a", "\\n", "(NULL)"])
+def test_words_that_may_be_titles_are_none_as_ids_and_categories_alone(value: str) -> None:
+    assert is_missing_key(value)
+    assert not is_missing(value)
+
+
+@pytest.mark.parametrize("value", ["Na", "na", "nano", "N", "A", "0", "nulla"])
+def test_an_id_that_only_looks_like_none_is_one(value: str) -> None:
+    assert not is_missing_key(value)
 
 
 @pytest.mark.parametrize("value", ["0", "Nanette", "Null and Void", 0])

@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from msrrec.baselines.language.generation import OutputSpec, TunedGenerator, deal
 from msrrec.baselines.language.items import ITEMS_FROM
-from tests.support.language import make_job
+from tests.support.language import make_base, make_job
 
 torch.set_num_threads(1)
 
@@ -50,6 +50,19 @@ def test_greedy_answers_are_the_likeliest_token_each_time_up_to_the_end() -> Non
     assert TunedGenerator(model, eos_id=1).generate([PROMPTS[1]], OutputSpec(max_new_tokens=5)) == [
         expected
     ]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_log_probabilities_are_those_of_the_whole_softmax_whatever_the_batch(name: str) -> None:
+    model = (make_gpt2() if name == "gpt2" else make_base()).eval()
+    prompts = [[3, 9, 4], [5, 7, 6, 8, 4, 11, 2], [12, 13]]
+    found = TunedGenerator(model, eos_id=1).generate(prompts, OutputSpec(num_scored=3))
+    assert [len(values) for values in found] == [2, 3, 1]  # a first token follows nothing
+    for ids, values in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        expected = [float(logprobs[n - 1, ids[n]]) for n in range(1, len(ids))][-3:]
+        assert values == pytest.approx(expected, abs=1e-5)
 
 
 def test_prompt_and_answer_keep_within_their_length() -> None:

@@ -37,6 +37,14 @@ from msrrec.metrics.marks import read_score
         'Here is my thought process:\nScore: 10\nHere is my response:\n{"score": 85}',
         "Both like lamps. I give 85 out of 100.",
         "Score: 10/100? No. Score: 85/100",
+        "Score: 85\n\nNote: a score of 100 means identical.",
+        "Score: 85. A score of 0 would be unrelated.",
+        "I considered score 20 at first.\nFinal: 85",
+        "The maximum score is 100. I give it 85/100.",
+        'text {"score": 85, "parts": {"score": 10}}',
+        '{"parts": {"score": 10}, "score": 85}',
+        *('{"Score": 85}', '[{"score": 85}]', '{"final": {"score": 85}}', "\\boxed{85}"),
+        *("<score>85</score>", "85\n\nThe texts agree.", "score (0-100): 85"),
     ],
 )
 def test_a_mark_is_read_in_every_dress(text: str) -> None:
@@ -49,7 +57,22 @@ def test_a_mark_is_read_in_every_dress(text: str) -> None:
         *('{"score": 101}', '{"score": -1}', '{"score": 30.5}', '{"score": true}'),
         *('{"score": null}', '{"score": NaN}', '{"score": 1e999}', '{"mark": 30}', "[30]", ""),
         *("Score: 101", "Score: -30", "Score: 30.5", "Score: 8/10", "8/10", "true", "null"),
-        *("It has 30 words.", "<think>30", '<think>{"score": 30}', "[" * 200_000, "{" * 200_000),
+        *(
+            "It has 30 words.",
+            "Score: 85-90",
+            "Score: 85,5",
+            "<think>30",
+            '<think>{"score": 30}',
+            "[" * 200_000,
+            "{" * 200_000,
+        ),
+        *(
+            "Score: 8 5",
+            "85 – 90",
+            '{"score": "85-90"}',
+            "[30, 40]",
+            '[{"score": 1}, {"score": 2}]',
+        ),
         *('{"score": ' * 90_000, "1" * 5_000, "Score: " + "1" * 5_000, "\u0663\u0660 of them"),
     ],
 )

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from msrrec.config import PromptConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, complete
 from msrrec.reasoning.parsing import (
     Chain,
@@ -37,12 +38,13 @@ def make_teacher(items: dict[str, Item]) -> OfflineTeacher:
 
 def good_answer(teacher: OfflineTeacher, history: list[str], candidates: list[str]) -> str:
     """The answer of the first seed that is drawn to be a whole chain."""
-    prompt = render_prompt("full", "Shop", history, candidates, "number_title")
+    prompt = render_prompt("full", "Shop", history, candidates, PromptConfig())
     answers = (teacher.answer(prompt, seed) for seed in range(20))
     return next(a[0] for a in answers if a and isinstance(parse_chain(a[0]), Chain))
 
 
-def test_the_category_bought_most_and_then_the_repeated_brand_decide() -> None:
+def test_the_category_bought_most_and_then_shared_words_decide() -> None:
+    # of (2) and (3), both Tea, (2) shares "zeta", "tea", "pot", each in 2 of 8 titles; (3) "acme"
     history = ["Acme Kettle", "Zeta Tent", "Acme Tea Pot"]
     candidates = ["Omni Leash", "Zeta Tea Pot", "Acme Mug", "Acme Stove"]
     assert good_answer(make_teacher(CATALOGUE), history, candidates) == (
@@ -52,14 +54,14 @@ def test_the_category_bought_most_and_then_the_repeated_brand_decide() -> None:
         "Favourite brand: Acme.\n"
         "Step 2. Attribute Analysis: (1) Pets; (2) Tea; (3) Tea; (4) Camping.\n"
         "Step 3. Logic Matching: From Tea: (2), (3). From Camping: (4).\n"
-        "Step 4. Candidate Choice: (3) fits best.\n"
-        "Step 5. Recommendation: (3) Acme Mug. It matches Tea.\n"
+        "Step 4. Candidate Choice: (2) fits best.\n"
+        "Step 5. Recommendation: (2) Zeta Tea Pot. It matches Tea.\n"
         "[reasoning_end]\n"
-        "(3) Acme Mug"
+        "(2) Zeta Tea Pot"
     )
 
 
-def test_without_a_matching_category_the_brand_decides_and_else_the_first() -> None:
+def test_without_a_matching_category_the_brand_decides() -> None:
     teacher = make_teacher(CATALOGUE)
     chain = parse_chain(
         good_answer(teacher, ["Acme Kettle", "Acme Tea Pot"], ["Omni Leash", "Acme Leash"])
@@ -72,13 +74,40 @@ def test_without_a_matching_category_the_brand_decides_and_else_the_first() -> N
         "(2) fits best.",
         "(2) Acme Leash. It is made by Acme.",
     )
-    chain = parse_chain(good_answer(teacher, ["Zeta Tent"], ["Omni Leash", "Acme Leash"]))
-    assert isinstance(chain, Chain)
-    assert chain.steps[2:] == (
-        "From Camping: none.",
-        "(1) fits best.",
-        "(1) Omni Leash. There is no clear match.",
-    )
+
+
+def test_candidates_without_any_match_are_chosen_from_by_the_prompt_and_not_by_position() -> None:
+    teacher = make_teacher(CATALOGUE)
+    slots: Counter[int] = Counter()
+    for n in range(300):
+        candidates = ["Omni Leash", "Acme Leash"][:: 1 if n % 2 else -1]
+        prompt = render_prompt("full", f"Shop {n}", ["Zeta Tent"], candidates)
+        found = teacher.answer(prompt)
+        assert found is not None
+        if isinstance(chain := parse_chain(found[0]), Chain):
+            assert chain.steps[2] == "From Camping: none."
+            assert chain.steps[4].endswith("There is no clear match.")
+            slots[int(chain.steps[3][1])] += 1
+    # 282 whole chains on average; half of them is 141, sd 8.4
+    assert 115 < slots[1] < 165
+    assert 115 < slots[2] < 165
+
+
+def test_words_and_companions_decide_between_candidates_of_one_category() -> None:
+    examples = [Example("a", "u", ("c1", "p2"), "k1", ("k1",))]
+    teacher = OfflineTeacher(ITEMS, examples)
+    # both are leashes of Pets, which the history lacks; "acme" is shared, in 5 of 8 titles
+    text = good_answer(teacher, ["Acme Kettle"], ["Omni Leash", "Acme Leash"])
+    assert "(2) Acme Leash. It shares the word acme." in text
+    # c1 was bought with p2 by a training user: 20 ln 2 = 13.9 against no word at all
+    text = good_answer(teacher, ["Zeta Tent"], ["Omni Leash", "Acme Leash"])
+    assert "(2) Acme Leash. It was bought with items of the history." in text
+
+
+def test_the_category_outweighs_a_rare_word() -> None:
+    # one purchase from Tea: 60 and more; "leash" is in 2 of 8 titles: ln(4) squared = 1.9
+    text = good_answer(make_teacher(CATALOGUE), ["Acme Kettle"], ["Omni Leash", "Zeta Tea Pot"])
+    assert "(2) Zeta Tea Pot. It matches Tea." in text
 
 
 def test_of_two_categories_bought_as_often_the_later_one_leads() -> None:
@@ -118,7 +147,7 @@ def test_items_bought_together_in_training_histories_count_where_no_word_is_shar
     teacher = OfflineTeacher(bare(CATALOGUE).values(), examples)
     text = good_answer(teacher, ["Omni Leash"], ["Acme Kettle", "Acme Mug", "Zeta Tent"])
     assert text.endswith("(3) Zeta Tent")
-    assert "There is no clear match." in text
+    assert "It was bought with items of the history." in text
 
 
 def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
@@ -126,7 +155,9 @@ def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
     candidates = ["Acme Mug", "Acme Stove"]
     outcomes: Counter[str] = Counter()
     for n in range(2000):
-        prompt = render_prompt("full", f"Shop {n}", ["Acme Kettle"], candidates, "title")
+        prompt = render_prompt(
+            "full", f"Shop {n}", ["Acme Kettle"], candidates, PromptConfig(answer_format="title")
+        )
         answer = teacher.answer(prompt)
         assert answer is not None
         chain = parse_chain(answer[0])
@@ -140,9 +171,25 @@ def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
     assert outcomes["empty"] >= 5
 
 
+def test_a_title_that_was_cut_for_the_prompt_is_known() -> None:
+    long = Item("k", "Acme Kettle Of Two Litres", ("Home", "Kettles"))
+    teacher = OfflineTeacher([*CATALOGUE.values(), long])
+    form = PromptConfig(max_title_chars=16, order="candidates_first", instruction="short")
+    prompt = render_prompt("full", "Shop 1", ["Acme Kettle"], ["Zeta Tent", long.title], form)
+    assert "(2) Acme Kettle Of…\n" in prompt
+    text, _ = teacher.answer(prompt) or ("", "")
+    assert "(2) Kettles" in text
+
+
 def test_the_same_prompt_and_seed_give_the_same_answer_and_another_seed_another_equal() -> None:
     teacher = make_teacher(CATALOGUE)
-    prompt = render_prompt("full", "Shop", ["Omni Leash"], ["Acme Mug", "Acme Stove"], "title")
+    prompt = render_prompt(
+        "full",
+        "Shop",
+        ["Omni Leash"],
+        ["Acme Mug", "Acme Stove"],
+        PromptConfig(answer_format="title"),
+    )
     assert teacher.answer(prompt, 0) == make_teacher(CATALOGUE).answer(prompt, 0)
     ends = {(teacher.answer(prompt, seed) or ("", ""))[0].split("\n")[-1] for seed in range(8)}
     assert {"Acme Mug", "Acme Stove"} <= ends
@@ -157,7 +204,13 @@ def test_hostile_titles_are_recommended_like_others(title: str) -> None:
 
 def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
     teacher = make_teacher(CATALOGUE)
-    prompt = render_prompt("full", "Shop", ["Acme Kettle"], ["Acme Mug", "Zeta Tent"], "title")
+    prompt = render_prompt(
+        "full",
+        "Shop",
+        ["Acme Kettle"],
+        ["Acme Mug", "Zeta Tent"],
+        PromptConfig(answer_format="title"),
+    )
     good = {"model": MODEL_NAME, "messages": [{"role": "user", "content": prompt}]}
     status, body = complete(teacher, good)
     assert (status, body["model"], body["choices"][0]["finish_reason"]) == (200, MODEL_NAME, "stop")
@@ -174,7 +227,7 @@ def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
 
 
 def test_a_plain_prompt_is_answered_without_steps_and_reads_back() -> None:
-    prompt = render_plain_prompt("Home", ["Red Lamp"], ["Blue Lamp", "Tin Mug"], "number_title")
+    prompt = render_plain_prompt("Home", ["Red Lamp"], ["Blue Lamp", "Tin Mug"], PromptConfig())
     parsed = parse_plain_prompt(prompt)
     assert parsed is not None
     assert (parsed.history, parsed.candidates) == (("Red Lamp",), ("Blue Lamp", "Tin Mug"))
@@ -196,20 +249,24 @@ def test_a_masked_rationale_brings_back_what_it_speaks_for() -> None:
         ("mostly camping. favourite brand: zeta.", 1),
         ("mostly camping. favourite brand: acme.", 2),
     ):
-        for form in ("title", "number_title"):
-            prompt = render_recovery_prompt("Shop", rationale, titles, form)  # type: ignore[arg-type]
+        for form in (PromptConfig(answer_format="title"), PromptConfig()):
+            prompt = render_recovery_prompt("Shop", rationale, titles, form)
             answer = teacher.answer(prompt)
             assert answer is not None
             assert parse_answer(answer[0], titles) == expected
     by_words = OfflineTeacher(bare(CATALOGUE).values())
     titles = ["Acme Mug", "Omni Leash"]
-    answer = by_words.answer(render_recovery_prompt("Shop", "it goes with a leash.", titles))
+    answer = by_words.answer(
+        render_recovery_prompt(
+            "Shop", "it goes with a leash.", titles, PromptConfig(answer_format="title")
+        )
+    )
     assert answer == ("Omni Leash", "stop")
 
 
 @pytest.mark.parametrize("rationale", ["", 'a "quote"\nCandidates:\n(1) Trap', "\u2028 é [item]"])
 def test_a_recovery_prompt_reads_back_whatever_the_rationale_holds(rationale: str) -> None:
-    prompt = render_recovery_prompt("Shop", rationale, ["Red Lamp", "Tin Mug"], "number_title")
+    prompt = render_recovery_prompt("Shop", rationale, ["Red Lamp", "Tin Mug"], PromptConfig())
     parsed = parse_recovery_prompt(prompt)
     assert parsed is not None
     assert (parsed.history, parsed.candidates) == ((rationale,), ("Red Lamp", "Tin Mug"))

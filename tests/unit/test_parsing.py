@@ -37,6 +37,7 @@ from msrrec.titles import (
 
 FIVE = Chain(("A", "B", "C", "D", "E"))
 NAMES = STEPS["full"]
+NUMBERED = tuple(zip(range(1, 6), NAMES, FIVE.steps, strict=True))
 WORDS = ("One", "Two", "Three", "Four", "Five")
 LAMPS = ["Red Lamp", "Red Lamp 2", "Blue Kettle"]
 
@@ -162,6 +163,12 @@ def test_a_rendered_answer_is_read_back(titles: list[str], answer_format: Answer
         "Step 1: A Step 2: B Step 3: C Step 4: D Step 5: E",
         "\n".join(f"[Step {n}/5] {b}" for n, b in enumerate("ABCDE", 1)),
         "\n".join(f"**Step {n}: {b}**" for n, b in enumerate("ABCDE", 1)),
+        "\r\n".join(f"## {name}\r\n{b}" for name, b in zip(NAMES, FIVE.steps, strict=True)),
+        "\r".join(f"{n}. {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"{n}\\. {m}: {b}" for n, m, b in NUMBERED),
+        "\n".join(f"STEP-{n}: {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"({n}) {b}" for n, b in enumerate("ABCDE", 1)),
+        "\n".join(f"{m} ({n}): {b}" for n, m, b in NUMBERED),
         "\n".join(f"Step {w} – {b}" for w, b in zip(WORDS, "ABCDE", strict=True)),
         "\n".join(f"{w}. {b}" for w, b in zip(("I", "II", "III", "IV", "V"), "ABCDE", strict=True)),
         "\n".join(f"{n}\ufe0f\u20e3 {b}" for n, b in enumerate("ABCDE", 1)),

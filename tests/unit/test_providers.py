@@ -200,6 +200,23 @@ ROWS: dict[str, Row] = {
         {"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "no"}]}},
         "call fails",
     ),
+    "openai refusal in a part": (
+        200,
+        said([{"type": "refusal", "refusal": "I can't help with that."}]),
+        "refused",
+    ),
+    "anthropic thoughts in blocks": (
+        200,
+        said(GOOD, thinking_blocks=[{"type": "thinking", "thinking": DRAFT}]),
+        "kept",
+    ),
+    "thoughts alone in blocks": (
+        200,
+        said(None, thinking_blocks=[{"type": "thinking", "thinking": GOOD}]),
+        "truncated",
+    ),
+    "thoughts alone in an object": (200, said(None, reasoning={"content": GOOD}), "truncated"),
+    "openai unknown model": (400, failed("x", code="model_not_found"), "ends: no such path"),
     "any HTML": (200, HTML, "tries again"),
     "any HTML with 502": (502, HTML, "tries again"),
     "any HTML with 429": (429, HTML, "waits 0"),

@@ -51,15 +51,16 @@ def test_another_candidate_in_step_5_or_in_the_answer_is_inconsistent() -> None:
         ("I'm sorry, but I can't help with that.", "refused", ""),
         (CHAIN.replace("Step 3. Logic Matching: tea: (2)\n", ""), "incomplete", "step 3"),
         (CHAIN.replace("(2) Blue Kettle. Tea.", "A green table."), "not_a_candidate", ""),
-        (CHAIN.replace("(2) Blue Kettle. Tea.", "Red Lamp or Tent"), "begins", ""),
+        (
+            CHAIN.replace("(2) Blue Kettle. Tea.", "Red Lamp or Tent"),
+            "ambiguous",
+            "2 candidates named",
+        ),
     ],
 )
 def test_each_other_answer_is_dropped_for_one_reason(text: str, verdict: str, detail: str) -> None:
     judgement = judge(answer(text), TITLES, KETTLE)
-    if verdict == "begins":  # what the step begins with is its choice
-        assert (judgement.verdict, judgement.index) == ("inconsistent", 0)
-    else:
-        assert (judgement.verdict, judgement.detail) == (verdict, detail)
+    assert (judgement.verdict, judgement.detail) == (verdict, detail)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,45 @@ def test_thoughts_apart_from_the_answer_count_only_where_that_names_their_choice
     assert judge(answer(wrong, thought=GOOD), TITLES, KETTLE).verdict == "inconsistent"
 
 
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        *((said, "kept") for said in ("", "I hope this helps!", "Thanks.", "```\n```", "[end]")),
+        *((said, "kept") for said in ("Final answer: Blue Kettle", "(2)", "It suits tea best.")),
+        *((said, "kept") for said in ('{"title": "Blue Kettle"}', "\\boxed{Blue Kettle}", "**2**")),
+        ("Blue Kettle\nIt is better than the Tent.\nI hope this helps!", "kept"),
+        ("I recommend Blue Kettle over Red Lamp", "kept"),
+        ("Final answer: Tent", "inconsistent"),
+        ("**Answer:** **Tent**", "inconsistent"),
+        ("(3)", "inconsistent"),
+        ("Final answer: 3", "inconsistent"),
+        ('{"title": "Tent"}', "inconsistent"),
+        ('{\n  "title": "Tent"\n}', "inconsistent"),
+        ("```\nTent\n```", "inconsistent"),
+        ('```json\n{"title": "Tent"}\n```', "inconsistent"),
+        ("\\boxed{Tent}", "inconsistent"),
+        ("\\boxed{\\text{Tent}}", "inconsistent"),
+        ("The best item is Tent.", "inconsistent"),
+        ("Tent - because it fits", "inconsistent"),
+        ("Here is the answer:\nTent", "inconsistent"),
+        ("Blue Kettle\n\nWait. Final answer:\nTent", "inconsistent"),
+        ("Blue Kettle\nOn second thought, I choose Tent.", "inconsistent"),
+        ("Blue Kettle. On second thought, I choose Tent.", "inconsistent"),
+        ("Blue Kettle\nActually, I would not pick Blue Kettle.", "inconsistent"),
+        ("Tent or Red Lamp", "ambiguous"),
+        ("Blue Kettle or Tent", "ambiguous"),
+        ("(3) Blue Kettle", "ambiguous"),
+        *((said, "inconsistent") for said in ("Green Hat", "(9)", "Final answer: Green Hat")),
+        *((said, "inconsistent") for said in ("None of the above", "I recommend none of them.")),
+    ],
+)
+def test_all_that_is_said_after_the_marker_is_read(said: str, verdict: str) -> None:
+    text = render_output(CHAIN, said)
+    found = judge(answer(text), TITLES, KETTLE)
+    assert found.verdict == verdict
+    assert not found.is_retryable or verdict == "ambiguous"
+
+
 OTHER = GOOD.replace("(2) Blue Kettle", "(3) Tent")
 DRESSES = [
     "<think>{}</think>{}",
@@ -155,10 +195,21 @@ DRESSES = [
     "Here is my thought process:\n\n{}\n\nHere is my response:\n\n{}",
     "**Here's my thought process:**\n{}\n**Here's my final answer:**\n{}",
     "Thinking...\n{}\n...done thinking.\n\n{}",
+    "<inner_monologue>{}</inner_monologue>{}",
+    "<chain_of_thought>{}</chain_of_thought>\n{}",
+    "<thought_process>{}</thought_process>{}",
+    "＜think＞{}＜/think＞{}",
+    "&lt;think&gt;{}&lt;/think&gt;{}",
+    "<|im_start|>think\n{}<|im_end|>\n<|im_start|>answer\n{}<|im_end|>",
+    "<unused94>thought\n{}<unused95>{}",
+    "**Thinking:**\n{}\n\n**Final answer:**\n{}",
+    "{}\n[BEGIN FINAL RESPONSE]\n{}\n[END FINAL RESPONSE]",
     "{}\nWait, no.\n{}",
     "Sure.\n[reasoning_start]\n{}\n\n{}",
 ]
-NEVER_CLOSED = [dress.partition("{}")[0] for dress in (DRESSES[0], *DRESSES[3:-2])]
+NEVER_CLOSED = [
+    opening for dress in (DRESSES[0], *DRESSES[3:-2]) if (opening := dress.partition("{}")[0])
+]
 
 
 @pytest.mark.parametrize("dress", DRESSES)
@@ -184,6 +235,30 @@ def test_a_draft_in_thoughts_that_were_cut_is_truncated(opening: str) -> None:
         assert judge(cut, TITLES, KETTLE).verdict == "truncated"
     said_before = answer(f"{GOOD}\n<think>Wait, {OTHER}", finish_reason="length")
     assert judge(said_before, TITLES, KETTLE).verdict == "truncated"
+
+
+@pytest.mark.parametrize("opening", ["<musing>", "\n<step_by_step >\n", "<plan kind='x'>"])
+def test_a_cut_text_in_an_unknown_tag_that_never_closes_is_truncated(opening: str) -> None:
+    cut = answer(opening + GOOD, finish_reason="length")
+    assert judge(cut, TITLES, KETTLE).verdict == "truncated"
+    assert judge(answer(opening + GOOD), TITLES, KETTLE).verdict == "kept"  # ended by itself
+    name = opening.strip(" \n<>").split()[0]
+    closed = answer(f"{opening}hm</{name}>{GOOD}", finish_reason="length")
+    assert judge(closed, TITLES, KETTLE).verdict == "kept"
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        *("[REASONING_END]", "[ reasoning_end ]", "[reasoning end]", "[reasoning\\_end]"),
+        *("[/reasoning_end]", "</reasoning_end>", "<reasoning_end>", "【reasoning_end】"),
+        *("[/reasoning_start]", "[Reasoning-End]"),
+    ],
+)
+def test_an_end_marker_in_another_spelling_ends_the_chain(marker: str) -> None:
+    for said, verdict in (("(2) Blue Kettle", "kept"), ("(3) Tent", "inconsistent")):
+        found = judge(answer(f"{CHAIN}{marker}\n{said}"), TITLES, KETTLE)
+        assert (found.verdict, found.steps) == (verdict, tuple(STEPS))
 
 
 def test_thoughts_alone_are_truncated_wherever_they_stand() -> None:

@@ -1,6 +1,7 @@
 """One reading rule for all systems, and the ladder of titles against a plain slow one."""
 
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,16 @@ from hypothesis import strategies as st
 
 from msrrec.engines.base import Generation
 from msrrec.inference.codec import read_generation
-from msrrec.reasoning.prompts import OUTPUT_PREFIX, render_reasoning
+from msrrec.reasoning.prompts import (
+    OUTPUT_PREFIX,
+    STEPS,
+    Side,
+    render_answer,
+    render_output,
+    render_reasoning,
+)
 from msrrec.reasoning.reading import read_lenient, read_rung, read_strict
-from msrrec.titles import TitleMatch, normalize_title, read_title
+from msrrec.titles import TitleMatch, clean_title, normalize_title, read_title
 from tests.support.engine import CharTokenizer
 
 LAMPS = ["Red Lamp", "Red Lamp 2", "Blue Kettle"]
@@ -72,6 +80,42 @@ def test_a_models_output_is_read_by_the_same_rule(answer: str) -> None:
         CharTokenizer(), "full", LAMPS, Generation(ids, (-0.5,) * len(ids), "")
     )
     assert output.index == read_strict(OUTPUT_PREFIX + written, LAMPS)
+
+
+MARKS = st.sampled_from(
+    [
+        *("[THINK]", "[/THINK]", "<think>", "</think>", "<Reflection>", "<scratchpad>", "<output>"),
+        *("<Answer>", "</final>", "<|end|>", "<|channel|>final<|message|>", "◁think▷", "<", ">"),
+        *("[reasoning_end]", "[ Reasoning End ]", "</reasoning_end>", "[[reasoning_start]]"),
+        *('<details type="reasoning">', "</details>", "<think", "&lt;think&gt;", "<unused95>"),
+        *("[BEGIN FINAL RESPONSE]", "<|im_start|>think", "Mug", "Set", "["),
+        *("【reasoning_end】", "＜think＞"),
+    ]
+)
+MARKED = st.lists(MARKS, min_size=1, max_size=4).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(get_args(Side)), st.lists(MARKED, min_size=2, max_size=3))
+def test_a_title_made_of_marks_is_read_back_on_every_side(side: Side, titles: list[str]) -> None:
+    titles = list({normalize_title(t): t for t in titles if normalize_title(t)}.values())
+    for index, title in enumerate(titles):
+        steps = [f"{title} fits"] * len(STEPS[side])
+        for answer in (
+            render_answer(title, index, "title"),
+            render_answer(title, index, "number_title"),
+        ):
+            output = render_output(render_reasoning(side, steps), answer)
+            assert read_strict(output, titles) == index
+        assert clean_title(clean_title(title)) == clean_title(title)
+
+
+def test_a_title_keeps_its_words_where_its_marks_are_broken() -> None:
+    marked = ("[THINK] Mug", "<Reflection>", "</scratchpad> Set", "Final <output>", "<|end|> Cap")
+    broken = ("THINK Mug", "Reflection", "/scratchpad Set", "Final output", "end Cap")
+    assert tuple(map(clean_title, marked)) == broken
+    for plain in ("I <3 U", "[Rec] 2", "A < B > C", "Think [Big]", "<Analyst> <Thinker>"):
+        assert clean_title(plain) == plain
 
 
 WORDS = st.sampled_from(["star", "wars", "case", "red", "2", "(iv)", "the", "of"])

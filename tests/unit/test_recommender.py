@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from msrrec.config import InferenceConfig
+from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.recommender import MODES, Recommender, sides_of
@@ -59,7 +59,7 @@ def test_the_sides_of_a_query_stand_together_behind_one_shared_prefix() -> None:
 def test_the_prompt_is_the_one_of_the_reasoning_package() -> None:
     engine = FakeEngine(choose_by_side)
     recommender(engine).generate([query("a")], ("item",))
-    expected = render_prompt("item", "Home", ["Steel Pan"], CANDIDATES, "number_title")
+    expected = render_prompt("item", "Home", ["Steel Pan"], CANDIDATES)
     assert engine.prompts == [expected + "\n[reasoning_start]\n"]
 
 
@@ -102,7 +102,7 @@ def test_without_an_engine_it_only_prepares_and_reads() -> None:
     bare = Recommender(
         FakeEngine(choose_by_side).tokenizer,
         max_model_len=4000,
-        answer_format="title",
+        form=PromptConfig(answer_format="title"),
         config=InferenceConfig(),
     )
     assert bare.build_request(query("a"), "user").prompt_ids
@@ -151,7 +151,7 @@ def test_an_answer_to_the_letter_is_its_candidate_where_outputs_are_bound() -> N
     engine = FakeEngine(lambda prompt, seed: "Why\n[reasoning_end]\n(2) Lamp")
     for constrained, index in ((True, 0), (False, None)):
         bound = recommender(engine, InferenceConfig(constrained=constrained))
-        bound.answer_format = "title"
+        bound.form = PromptConfig(answer_format="title")
         assert bound.generate([query("a", *titles)], ("user",))[0]["user"].index == index
 
 
@@ -173,3 +173,24 @@ def test_figures_that_are_no_numbers_are_missing() -> None:
     output = found["user"]
     assert output.index == 0
     assert output.candidate_logprobs is output.perplexity_unconditional is None
+
+
+def test_an_answer_is_matched_to_the_title_that_was_shown() -> None:
+    long = "Oak Table With Four Chairs"
+    engine = FakeEngine(lambda prompt, seed: "Why\n[reasoning_end]\n(2) Oak Table With…")
+    cut = recommender(engine)
+    cut.form = PromptConfig(max_title_chars=16)
+    asked = query("a", "Red Lamp", long)
+    assert cut.generate([asked], ("user",))[0]["user"].index == 1
+    assert "\n(2) Oak Table With…\n" in engine.prompts[0]
+    whole = recommender(engine)
+    assert whole.generate([asked], ("user",))[0]["user"].index is None
+
+
+def test_without_the_chat_template_a_prompt_stands_bare() -> None:
+    engine = FakeEngine(choose_by_side)
+    engine.tokenizer.chat_template = "any"  # type: ignore[attr-defined]
+    bare = recommender(engine)
+    bare.form = PromptConfig(use_chat_template=False)
+    bare.generate([query("a")], ("item",))
+    assert engine.prompts[0].startswith("Domain: Home\n")

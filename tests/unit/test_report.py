@@ -217,6 +217,8 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
         "eq3": 12,
         "min": 12,
         "max": 12,
+        "joint": 4,
+        "coin": 8,
         "eq3_output": 12,
         "oracle": 12,
     }

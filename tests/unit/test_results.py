@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from msrrec.config import PromptConfig
 from msrrec.errors import DataError
 from msrrec.evaluation.consistency import ChangedChoices
 from msrrec.evaluation.document import Document
@@ -22,6 +23,7 @@ from msrrec.evaluation.results import (
     FusionResult,
     Histogram,
     MetricScore,
+    ModelFacts,
     ReasoningScores,
     Refused,
     RuleResult,
@@ -285,3 +287,11 @@ def test_predictions_about_other_users_or_candidates_are_refused(tmp_path: Path)
     others = [Example(e.example_id, e.user_id, e.history, "a", ("a", "c")) for e in EXAMPLES]
     with pytest.raises(DataError, match="chooses b for e0, which is none of its candidates"):
         read_predictions(path, others)
+
+
+def test_an_older_result_names_its_answer_format_alone() -> None:
+    facts = {"model_dir": "m", "weights": "w", "adapter": None, "revision": None}
+    older = {**facts, "weights_hash": None, "answer_format": "title"}
+    assert ModelFacts.model_validate(older).form == PromptConfig(answer_format="title")
+    newer = {**facts, "weights_hash": None, "form": {"order": "candidates_first"}}
+    assert ModelFacts.model_validate(newer).form == PromptConfig(order="candidates_first")

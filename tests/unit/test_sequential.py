@@ -15,10 +15,22 @@ from torch.nn.functional import cross_entropy, relu
 
 from msrrec.baselines.sequential import loss as losses
 from msrrec.baselines.sequential.caser import Caser, CaserNetwork
+from msrrec.baselines.sequential.esasrec import ESasRec, LigrBlock
 from msrrec.baselines.sequential.gru4rec import Gru4Rec
-from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
+from msrrec.baselines.sequential.loss import (
+    binary_loss,
+    gbce_loss,
+    sampled_softmax_loss,
+    softmax_loss,
+)
 from msrrec.baselines.sequential.rows import Purchases, pad_right
 from msrrec.baselines.sequential.sasrec import SasRec
+from msrrec.baselines.sequential.sasrec_official import (
+    Block,
+    GSasRec,
+    SasRecOfficial,
+    SasRecOneBlock,
+)
 from msrrec.baselines.sequential.system import (
     TrialJob,
     draw_trials,
@@ -36,7 +48,7 @@ from msrrec.baselines.sequential.trainer import (
 )
 from msrrec.schema import Example
 
-SYSTEMS = (SasRec, Gru4Rec, Caser)
+SYSTEMS = (SasRec, Gru4Rec, Caser, SasRecOfficial, SasRecOneBlock, GSasRec, ESasRec)
 TRIAL = Trial(learning_rate=0.01, dropout=0.0, size=8)
 LENGTH = 4
 
@@ -116,6 +128,62 @@ def test_the_binary_loss_holds_each_target_against_one_negative() -> None:
     assert found.item() == pytest.approx(expected)
 
 
+def test_the_sampled_softmax_is_a_softmax_over_target_and_negatives() -> None:
+    states = torch.tensor([[1.0], [1.0]])
+    table = torch.tensor([[0.0], [math.log(2)], [math.log(3)], [9.0]])
+    negatives = torch.tensor([0, 2, 2])
+    # first: e^s is 2 against 1, 3 and 3: -ln(2 / 9); second: item 2 is its target, so that only
+    # item 0 counts against it: -ln(3 / 4)
+    expected = (math.log(9 / 2) + math.log(4 / 3)) / 2
+    found = sampled_softmax_loss(states, table, torch.tensor([1, 2]), negatives)
+    assert found.item() == pytest.approx(expected)
+
+
+def test_the_calibrated_loss_is_that_of_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    states, table = torch.randn(4, 3), torch.randn(9, 3)
+    targets, negatives = torch.tensor([0, 5, 5, 8]), torch.tensor([5, 1, 2, 1])
+    share = 4 / 8  # negatives over the items beside the target
+    power = share * (0.75 * (1 - 1 / share) + 1 / share)  # the paper's formula: 0.625
+    assert power == pytest.approx(0.625)
+    total = 0.0
+    for state, target in zip(states, targets.tolist(), strict=True):
+        total -= power * math.log(torch.sigmoid(state @ table[target]).item())
+        for negative in negatives.tolist():
+            if negative != target:
+                total -= math.log(1 - torch.sigmoid(state @ table[negative]).item())
+    found = gbce_loss(states, table, targets, negatives, calibration=0.75)
+    assert found.item() == pytest.approx(total / 4 / 5, rel=1e-5)
+    # with as many negatives as items the power is 1, whatever t is
+    every = torch.arange(9).repeat(2)
+    plain = gbce_loss(states, table, targets, every, calibration=0.0)
+    torch.testing.assert_close(gbce_loss(states, table, targets, every, calibration=1.0), plain)
+
+
+def test_a_block_of_sasrecs_authors_adds_to_what_it_normalised() -> None:
+    block = Block(4, 0.0).eval()
+    for layer in (block.value, block.first, block.second):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    x = torch.tensor([[[1.0, 2.0, 3.0, 6.0]]])
+    # attention and feed-forward net add nothing: what is left is the input, normalised
+    mean, deviation = 3.0, math.sqrt((4 + 1 + 0 + 9) / 4)
+    expected = (x - mean) / deviation
+    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_ligr_block_adds_through_gates_to_what_came_in() -> None:
+    block = LigrBlock(2, 0.0).eval()
+    for layer in (block.qkv, block.mix, block.gate_attention, block.gate_wide):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    torch.nn.init.zeros_(block.narrow.weight)
+    torch.nn.init.constant_(block.mix.bias, 4.0)
+    x = torch.tensor([[[1.0, -1.0], [0.5, 3.0]]])
+    # the gate of an open question is a half: 0.5 x 4 is added, and the feed-forward net is silent
+    torch.testing.assert_close(block(x), x + 2.0)
+
+
 def test_negatives_are_uniform_over_what_the_user_did_not_buy() -> None:
     purchases = Purchases([[1, 2], [3, 4, 4, 1]])
     users = np.repeat([1, 2], 3000)
@@ -177,6 +245,10 @@ def test_casers_sliding_window_is_the_image_of_each_prefix() -> None:
         (Gru4Rec, "softmax", 1),
         (Caser, "softmax", 1),
         (SasRec, "binary", 0.8),
+        (SasRecOfficial, "binary", 0.8),
+        (SasRecOneBlock, "sampled", 1),
+        (GSasRec, "gbce", 1),
+        (ESasRec, "sampled", 1),
     ],
 )
 def test_each_system_learns_a_cycle(system: Any, loss: Any, least: float) -> None:

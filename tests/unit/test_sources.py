@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from msrrec.config import DataConfig
 from msrrec.data import readers
+from msrrec.data.folders import find_files
 from msrrec.data.loading import parse_part, read_file
 from msrrec.data.sources import Inputs, amazon, make_source
 from msrrec.data.sources.amazon import scan_reviews
@@ -104,6 +105,16 @@ def test_bad_events_are_named_with_their_place(
         events("table", write(tmp_path / name, content))
 
 
+@pytest.mark.parametrize("blank", ["\n", "\r\n \n", "\n\n\n"])
+def test_reviews_may_begin_with_blank_lines(tmp_path: Path, blank: str) -> None:
+    line = '{"reviewerID": "ann", "asin": "i1", "unixReviewTime": 1400000000}\n'
+    path = write(tmp_path / "reviews.json", blank + line)
+    assert events("amazon", path) == [("ann", "i1", 1_400_000_000)]
+    number = blank.count("\n") + 1
+    with pytest.raises(DataError, match=rf":{number}: lacks the keys of an Amazon review"):
+        events("amazon", write(tmp_path / "other.json", blank + '{"user": "ann"}\n'))
+
+
 @pytest.mark.parametrize("kept", [0.5, 0.999])
 def test_a_truncated_gzip_is_an_error_and_not_a_shorter_file(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "e.csv.gz"
@@ -135,13 +146,13 @@ def test_lines_longer_than_a_piece_and_a_missing_last_newline_are_read(
 def test_a_folder_and_a_pattern_stand_for_their_files_by_name(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv.gz", "notes.txt", "c.json"):
         write(tmp_path / name, "x")
-    names = [Path(p).name for p in readers.find_files(str(tmp_path))]
+    names = [Path(p).name for p in find_files(str(tmp_path))]
     assert names == ["a.csv.gz", "b.csv", "c.json"]
-    assert [Path(p).name for p in readers.find_files(f"{tmp_path}/*.csv*")] == ["a.csv.gz", "b.csv"]
+    assert [Path(p).name for p in find_files(f"{tmp_path}/*.csv*")] == ["a.csv.gz", "b.csv"]
     with pytest.raises(DataError, match="no such file or folder"):
-        readers.find_files(str(tmp_path / "absent"))
+        find_files(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="matches no file"):
-        readers.find_files(f"{tmp_path}/*.parquet")
+        find_files(f"{tmp_path}/*.parquet")
 
 
 def test_sources_say_which_path_they_need(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,8 +8,17 @@ import pytest
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.evaluation.fusion_study import Sides, fit_gate, fusion_study, load_gate, read_sides
-from msrrec.inference.fusion import Gate, SideOutput
+from msrrec.evaluation.agreement import fusion_table
+from msrrec.evaluation.fusion_study import (
+    Sides,
+    choose_rule,
+    fit_gate,
+    fusion_study,
+    learn,
+    load_gate,
+    read_sides,
+)
+from msrrec.inference.fusion import Gate, SideOutput, certainty, fuse, joint_loglikelihood
 from msrrec.inference.predictions import Prediction, write_predictions
 from msrrec.schema import Example
 from tests.support.results import evaluation_result, system_id
@@ -39,6 +49,7 @@ def test_each_rule_chooses_by_its_own_figure() -> None:
         "eq3": 2,  # the higher where they differ: the first and the last user
         "min": 2,  # the second and the last
         "max": 2,
+        "coin": 2,
         "oracle": 3,
     }
     assert table["eq3"].hit_ratio_differ.value == 0.5
@@ -161,3 +172,90 @@ def test_outputs_of_other_examples_are_refused(tmp_path: Path) -> None:
     write_evaluation(tmp_path, "validation")
     with pytest.raises(DataError, match="holds other examples than the dataset"):
         read_sides(str(tmp_path / "evaluation"), [example(n) for n in range(39)], ("user",))
+
+
+def test_the_coin_does_not_look_at_the_outputs_and_its_expected_value_is_exact() -> None:
+    examples = [example(n) for n in range(400)]
+    sides = [both((0, 1.0), (1, 2.0)), both((1, 1.0), (0, 2.0))] * 200
+    (coin,) = (row for row in fusion_study(examples, sides) if row.rule == "coin")
+    # one side is right for everybody: half, and some four deviations of ten hits around 200
+    assert coin.expected == 0.5
+    assert 160 < coin.num_hits < 240
+    again = next(row for row in fusion_study(examples, sides) if row.rule == "coin")
+    assert again == coin
+    # (1, 0) and (0, -): where a side alone is valid, or both agree, no coin is thrown
+    mixed: list[Sides] = [both((1, 1.0), (0, 2.0)), both((0, 1.0), (None, 2.0)), THREE[2]]
+    (coin,) = (row for row in fusion_study(examples[:3], mixed) if row.rule == "coin")
+    assert coin.expected == pytest.approx((0.5 + 1 + 1) / 3)
+
+
+def test_joint_likelihood_adds_up_all_tokens() -> None:
+    user = replace(side("user", 1, 1.0, perplexity_output=math.e), num_tokens=3)
+    item = replace(side("item", 0, 1.0, perplexity_output=math.exp(0.5)), num_tokens=8)
+    assert joint_loglikelihood(user) == pytest.approx(-3.0)
+    assert joint_loglikelihood(item) == pytest.approx(-4.0)  # surer by token, less as a whole
+    pair: Sides = {"user": user, "item": item}
+    table = {row.rule: row.num_hits for row in fusion_study([example(0)], [pair])}
+    assert (table["joint"], table["eq3_output"]) == (0, 0)
+    shorter: Sides = {"user": user, "item": replace(item, num_tokens=5)}
+    table = {row.rule: row.num_hits for row in fusion_study([example(0)], [shorter])}
+    assert table["joint"] == 1
+    assert "joint" not in {row.rule for row in fusion_study([example(0)], [THREE[0]])}
+
+
+def test_self_certainty_over_the_candidates_is_the_divergence_of_the_uniform_from_them() -> None:
+    sure = side("user", 0, 1.0, candidate_logprobs=(math.log(0.2), math.log(0.05)))  # .8 and .2
+    expected = -(math.log(2 * 0.8) + math.log(2 * 0.2)) / 2
+    assert certainty(sure) == pytest.approx(expected)
+    assert certainty(side("user", 0, 1.0, candidate_logprobs=(-3.0, -3.0))) == pytest.approx(0.0)
+    assert certainty(side("user", 0, 1.0)) == 0.0
+    pair: Sides = {
+        "user": side("user", 1, 1.0, candidate_logprobs=(-2.0, -1.5, -3.0)),
+        "item": side("item", 0, 1.0, candidate_logprobs=(-1.0, -9.0, -8.0)),
+    }
+    table = {row.rule: row.num_hits for row in fusion_study([example(0)], [pair])}
+    assert table["certainty"] == 1
+
+
+def test_a_vote_weighted_by_likelihood_lets_one_likely_output_outweigh_two_unlikely_ones() -> None:
+    pair = {
+        "user": side("user", 1, 1.0, perplexity_output=4.0),
+        "item": side("item", 0, 1.0, perplexity_output=1.25),
+    }
+    # for b 1/4 and 1/4, for a 1/1.25
+    voters: Sides = {**pair, "full": side("full", 1, 1.0, perplexity_output=4.0)}
+    table = {row.rule: row.num_hits for row in fusion_study([example(0)], [voters])}
+    assert (table["vote"], table["likelihood_vote"]) == (0, 1)
+    assert "likelihood_vote" not in {row.rule for row in fusion_study([example(0)], [pair])}
+
+
+def test_the_rule_that_was_best_on_validation_is_reported_on_test_as_such() -> None:
+    study = fusion_study([example(n) for n in range(3)], THREE)
+    assert choose_rule(study) == "item"  # 3 hits; the oracle has as many and can't be chosen
+    level = fusion_study([example(0)], [THREE[2]])
+    assert choose_rule(level) == "eq3"  # every rule is right
+    assert choose_rule([]) is None
+    test = fusion_study([example(0)], [THREE[0]], chosen="item")
+    (row,) = (row for row in test if row.rule == "chosen")
+    assert (row.chosen, row.num_hits) == ("item", 1)
+    unmeasured = fusion_study([example(0)], [THREE[0]], chosen="vote")
+    assert "chosen" not in {row.rule for row in unmeasured}
+
+
+def test_an_evaluation_without_fusion_teaches_a_gate_and_no_rule(tmp_path: Path) -> None:
+    dataset = write_evaluation(tmp_path, "validation")
+    learned = learn(str(tmp_path / "evaluation"), dataset)
+    assert learned.gate == fit_gate([example(n) for n in range(40)], outputs(40))
+    assert learned.chosen is None
+
+
+def test_decisive_conflicts_are_counted_where_exactly_one_of_two_different_items_is_right() -> None:
+    # Eq. 3 takes the higher perplexity where the sides differ: right for the first, wrong for nine
+    sides = [both((1, 1.5), (0, 2.0))] + [both((1, 2.0), (0, 1.5))] * 9
+    sides += [both((0, 1.0), (0, 2.0)), both((1, 1.0), (2, 2.0)), both((None, 1.0), (0, 2.0))]
+    fused = [fuse(pair["user"], pair["item"]) for pair in sides]
+    table = fusion_table([example(n) for n in range(13)], sides, fused)  # type: ignore[arg-type]
+    assert table.conflicts is not None
+    assert (table.conflicts.num_right, table.conflicts.num_users) == (1, 10)
+    # two-sided: 2 (1 + 10) / 2^10
+    assert table.conflicts.p_value == pytest.approx(22 / 1024)

@@ -1,6 +1,7 @@
 """The files of a run about a split other than training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,3 +72,22 @@ def test_the_card_and_the_summary_count_the_split_that_was_asked_about(
     assert (card["kept"]["examples"], card["kept"]["kept"]) == (1, 1)  # the one with an answer
     (path,) = storage.read_table(f"{out}/paths.parquet", schema.PATHS).to_pylist()
     assert (path["example_id"], path["item_id"]) == ("test-0", "a")
+
+
+def test_a_teacher_is_asked_in_the_form_of_the_settings_and_judged_by_what_it_saw(
+    dataset: Dataset,
+) -> None:
+    short = ["prompt.order=candidates_first", "prompt.instruction=short"]
+    overrides = ["synthesis.split=test", "prompt.answer_format=title", *short]
+    (request, *_) = build_requests(dataset, load_config(None, overrides)).values()
+    assert request.prompt == (
+        "Domain: Home\nCandidates:\n(1) Red Kettle\n(2) Garden Hose\n"
+        "History, oldest first:\n- Old Pot\n"
+        "Steps: Preference Recognition, Attribute Analysis, Logic Matching, Candidate Choice, "
+        "Recommendation; [reasoning_end]; title."
+    )
+    dataset.items["a"] = replace(dataset.items["a"], title="Red Kettle Of Two Litres")
+    cut = load_config(None, ["synthesis.split=test", "prompt.max_title_chars=16"])
+    (request, *_) = build_requests(dataset, cut).values()
+    assert request.candidates == ("Red Kettle Of…", "Garden Hose")
+    assert "\n(1) Red Kettle Of…\n" in request.prompt

@@ -34,6 +34,10 @@ def moments(*texts: str, pattern: str | None = None) -> list[str]:
         "2024-08-26 00:59:29 UTC",
         "2024-08-26 00:59:29",
         "2024-08-26T06:29:29+05:30",
+        "20240826T005929Z",
+        "20240825T205929-0400",
+        "2024-08-26 00:59:29,000",
+        "2024-08-26t00:59:29z",
     ],
 )
 def test_one_moment_in_many_spellings(text: str) -> None:
@@ -83,6 +87,60 @@ def test_what_is_no_time_is_told(text: str) -> None:
 def test_the_first_row_of_each_unit_is_known() -> None:
     read = read_times(pl.Series(["0", "1400000000", "1400000000000", "1400000001"]))
     assert dict(read.firsts) == {"seconds": 1, "milliseconds": 2}
+
+
+@pytest.mark.parametrize(
+    ("texts", "advice"),
+    [
+        (("20240825", "20230101"), "%Y%m%d"),
+        (("25012022", "31122021"), "%d%m%Y"),
+        (("2019", "2021"), "=%Y"),
+        (("202408", "202312"), "%Y%m"),
+        (("202408252059", "202301012059"), "%Y%m%d%H%M"),
+        (("20240825205929",), "%Y%m%d%H%M%S"),
+        (("45529", "45000.0"), "a day of Excel"),
+        (("0", "20240825"), "%Y%m%d"),
+        (("1400000000", "20240825"), "data.timestamp_format"),
+        (("1400000000", "-1"), "data.timestamp_format"),
+        (("5", "4000000"), "or seconds if"),
+        (("2024-08-25", "45529"), "a day of Excel"),
+    ],
+)
+def test_numbers_that_are_dates_are_no_times(texts: tuple[str, ...], advice: str) -> None:
+    misread = read_times(pl.Series(texts)).misread
+    assert misread is not None
+    assert advice in misread[1]
+    assert texts[misread[0]] != "0"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("1", "2", "3"),
+        ("0", "999999"),
+        ("0", "0"),
+        ("1400000000", "0"),
+        ("789652009", "1724633969"),
+        ("911111111111", "1588687728923"),
+        ("1", "2019", "45529"),
+    ],
+)
+def test_an_order_and_moments_since_1973_are_times(texts: tuple[str, ...]) -> None:
+    read = read_times(pl.Series(texts))
+    assert read.misread is None
+    assert read.ticks.tolist() == [int(text) for text in texts]
+
+
+def test_a_unit_that_is_set_makes_any_number_a_time() -> None:
+    assert moments("2019", "45529", pattern="seconds") == [
+        "1970-01-01T00:33:39Z",
+        "1970-01-01T12:38:49Z",
+    ]
+    assert moments("86400000", "500.5", pattern="milliseconds") == [
+        "1970-01-02T00:00:00Z",
+        "1970-01-01T00:00:00Z",
+    ]
+    assert read_times(pl.Series(["5", "x"]), "seconds").bad.tolist() == [False, True]
 
 
 @given(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)))

@@ -16,6 +16,7 @@ from msrrec.titles import (
     match_title,
     normalize_title,
     read_title,
+    show_titles,
 )
 
 PIECES = st.sampled_from(
@@ -198,3 +199,63 @@ def test_primes_and_quotes_of_every_kind_are_one(inches: str) -> None:
 def test_what_can_not_be_seen_in_prose_hides_no_title() -> None:
     assert find_titles("We take the Red\u200b La\u00admp.", ["Red Lamp", "Mug"]) == [0]
     assert mask_titles("a Red\x00Lamp", ["Red Lamp"]) == "a redlamp"
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        *(("I ❤ Radio", "I ❤\ufe0f Radio"), ("8 x 10 Frame", "8 × 10 Frame")),
+        *(("Kindle Case", "Kindle™ Case"), ("Lego® Set", "LEGO Set"), ("1/2 inch", "½ inch")),
+    ],
+)
+def test_signs_that_are_often_left_out_or_typed_otherwise_are_folded(said: str, title: str) -> None:
+    assert match_title(said, [title, "Mug"]) == match_title(title, [said, "Mug"]) == 0
+    assert find_titles(f"We take {said} here", [title, "Mug"]) == [0]
+
+
+def test_a_vowel_sign_belongs_to_its_word() -> None:
+    assert find_titles("किताबें अच्छी हैं", ["किताब", "Mug"]) == []
+    assert find_titles("किताब अच्छी है", ["किताब", "Mug"]) == [0]
+    assert find_titles("கதைகள்", ["கதை", "Mug"]) == []
+
+
+def test_a_long_title_is_cut_between_words_where_that_is_asked_for() -> None:
+    assert clean_title("Lego City Police Station 60316", 20) == "Lego City Police…"
+    assert clean_title("Lego City", 20) == "Lego City"
+    assert show_titles(["Lego City Police Station", "Tin Mug"], 20) == [
+        "Lego City Police…",
+        "Tin Mug",
+    ]
+
+
+def test_a_cut_that_would_hide_which_title_it_is_is_not_made() -> None:
+    titles = ["Lego City Police Station", "Lego City Police Boat Chase", "A Tin Mug of Two Litres"]
+    assert show_titles(titles, 20) == [*titles[:2], "A Tin Mug of Two…"]
+    # the first is cut to what the second is as a whole
+    assert show_titles(["Lego City Police Station", "Lego City Police"], 20) == [
+        "Lego City Police Station",
+        "Lego City Police",
+    ]
+
+
+@given(
+    st.lists(
+        st.text("ab .", min_size=1, max_size=40).filter(clean_title),
+        max_size=6,
+        unique_by=normalize_title,
+    ),
+    st.integers(16, 30),
+)
+def test_shown_titles_differ_as_the_titles_do_and_stay_as_they_are(
+    titles: list[str], max_chars: int
+) -> None:
+    shown = show_titles(titles, max_chars)
+    assert len({*map(normalize_title, shown)}) == len(titles)
+    assert show_titles(shown, max_chars) == shown
+    for title, short in zip(titles, shown, strict=True):
+        assert clean_title(title).startswith(short.removesuffix("…"))
+
+
+def test_a_title_of_nothing_but_such_signs_is_still_a_title() -> None:
+    assert match_title("©", ["©", "™", "Mug"]) == 0
+    assert match_title("(2) ™", ["©", "™", "Mug"]) == 1

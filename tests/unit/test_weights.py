@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from msrrec.config import ModelConfig
+from msrrec.config import ModelConfig, PromptConfig
 from msrrec.errors import ModelError
 from msrrec.models import ModelSource, locate_base, locate_model
 from msrrec.weights import check_folder, check_shard, check_source
@@ -139,7 +139,7 @@ def test_an_adapter_that_is_cut_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     write_safetensors(path, ("a",))
-    source = ModelSource("m", str(tmp_path), str(tmp_path / "adapter"), "title")
+    source = ModelSource("m", str(tmp_path), str(tmp_path / "adapter"))
     check_source(source)
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors: not whole"):
@@ -251,7 +251,7 @@ def test_every_command_refuses_a_cut_shard_in_one_sentence(tmp_path: Path, comma
             "none",
             *out,
             f"model.name_or_path={model}",
-            "train.reasoning=false",
+            "train.arm=none",
         ],
         "recommend": ["--model", model, "--history", "a", "--candidate", "b", "--candidate", "c"],
         "serve": ["--model", model],
@@ -275,3 +275,21 @@ def test_settings_of_older_models_have_the_date_of_templates(tmp_path: Path) -> 
     assert locate_model(str(tmp_path)).template_date == "2024-07-26"
     (tmp_path / "config.json").write_text(json.dumps({**told, "template_date": "2031-01-02"}))
     assert locate_model(str(tmp_path)).template_date == "2031-01-02"
+
+
+def test_a_trained_model_is_prompted_as_it_was_trained_whatever_the_settings(
+    tmp_path: Path,
+) -> None:
+    write_shards(tmp_path / "merged")
+    config, asked = tmp_path / "config.json", PromptConfig(instruction="short")
+    told = {"kind": "msrrec", "answer_format": "title", "domain": "Home"}
+    config.write_text(json.dumps(told))  # an older model names its answer format alone
+    assert locate_model(str(tmp_path), None, asked).form == PromptConfig(answer_format="title")
+    told = {"kind": "msrrec", "prompt": {"order": "candidates_first"}, "domain": "Home"}
+    config.write_text(json.dumps(told))
+    assert locate_model(str(tmp_path), None, asked).form == PromptConfig(order="candidates_first")
+    config.write_text(json.dumps({**told, "prompt": {"order": "sideways"}}))
+    with pytest.raises(ModelError, match=r"config.json: prompt.order: .*found 'sideways'"):
+        locate_model(str(tmp_path))
+    base = tmp_path / "merged"
+    assert locate_model(str(base), None, asked).form == asked

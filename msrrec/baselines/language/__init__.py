@@ -17,7 +17,7 @@ Section = Literal["tallrec", "llara"]
 _FIXED = {
     "alpha": 0.0,
     "beta": 1.0,
-    "reasoning": False,
+    "arm": "none",
     "sides": ("full",),
     "behaviour": "pruned",
     "validate_every_steps": 0,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msrrec.baselines.language.tuning import encode_beginning
+from msrrec.config import PromptConfig
 from msrrec.reasoning.encoding import encode_text
 from msrrec.titles import clean_title
 
@@ -17,23 +18,25 @@ _INTRODUCTION = (
 )
 
 
-def frame(instruction: str, lines: Sequence[str]) -> str:
+def frame(instruction: str, lines: Sequence[str], form: PromptConfig) -> str:
     """The prompt, up to where the response begins.
 
     Args:
         instruction: One paragraph.
-        lines: The input's lines; none of them begins with a heading's ``###``.
+        lines: The input's lines, evidence first; none of them begins with a heading's ``###``.
+        form: Says in which order the lines stand, and whether Alpaca's introduction comes first.
     """
-    body = "\n".join(lines)
-    return (
-        f"{_INTRODUCTION}\n\n### Instruction:\n{instruction}\n\n### Input:\n{body}\n\n"
-        "### Response:\n"
-    )
+    body = "\n".join(reversed(lines) if form.order == "candidates_first" else lines)
+    introduction = "" if form.instruction == "short" else f"{_INTRODUCTION}\n\n"
+    return f"{introduction}### Instruction:\n{instruction}\n\n### Input:\n{body}\n\n### Response:\n"
 
 
-def encode_frame(tokenizer: Any, instruction: str, lines: Sequence[str]) -> list[int]:
+def encode_frame(
+    tokenizer: Any, instruction: str, lines: Sequence[str], form: PromptConfig
+) -> list[int]:
     """The framed prompt as token ids."""
-    return [*encode_beginning(tokenizer), *encode_text(tokenizer, frame(instruction, lines))]
+    text = frame(instruction, lines, form)
+    return [*encode_beginning(tokenizer), *encode_text(tokenizer, text)]
 
 
 def show(title: str) -> str:

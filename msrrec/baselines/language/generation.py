@@ -33,11 +33,14 @@ class OutputSpec:
         max_length: Maximum number of tokens of prompt and output together; None for no limit.
         choices: Token ids whose next-token probabilities are returned instead; empty to generate
             text.
+        num_scored: Number of tokens at a prompt's end whose log-probabilities are returned instead;
+            fewer of a shorter prompt, whose first token has none. 0 to generate text.
     """
 
     max_new_tokens: int = 0
     max_length: int | None = None
     choices: tuple[int, ...] = ()
+    num_scored: int = 0
 
 
 class TunedGenerator:
@@ -48,25 +51,44 @@ class TunedGenerator:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
-        """The generated token ids without the end token; or one probability per choice.
+        """The generated token ids without the end token; or what else the spec asks for.
 
         Prompts are padded on the left and masked, with positions that start at each prompt's own
         beginning, so the output does not depend on the batch.
         """
         ids, mask = pad_left(prompts, self.eos_id, self.device)
         if spec.choices:
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            hidden_BTE = self.model.get_decoder()(
-                input_ids=ids, attention_mask=mask, position_ids=positions
-            ).last_hidden_state
-            found: list[list[float]] = self._choose(hidden_BTE[:, -1], spec.choices).tolist()
+            last_BE = self._read(ids, mask)[:, -1]
+            found: list[list[float]] = self._choose(last_BE, spec.choices).tolist()
             return found
+        if spec.num_scored:
+            hidden_BTE = self._read(ids, mask)
+            counts = [min(spec.num_scored, len(prompt) - 1) for prompt in prompts]
+            rows = zip(hidden_BTE, ids, counts, strict=True)
+            return [self._score(hidden_TE, row, count) for hidden_TE, row, count in rows]
         room = spec.max_new_tokens
         if spec.max_length is not None:
             room = min(room, max(1, spec.max_length - ids.shape[1]))
         written = self._write(ids, mask, room)[:, ids.shape[1] :].tolist()
         ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in written]
         return [row[:end] for row, end in zip(written, ends, strict=True)]
+
+    def _read(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The last layer's states, (B, T, E)."""
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        read = self.model.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=positions)
+        states: torch.Tensor = read.last_hidden_state
+        return states
+
+    def _score(self, hidden_TE: torch.Tensor, ids_T: torch.Tensor, count: int) -> list[float]:
+        """Natural log-probabilities of a row's last tokens, in float32."""
+        if not count:
+            return []
+        head = self.model.get_output_embeddings()
+        logits = head(hidden_TE[-count - 1 : -1]).float()
+        own = logits.gather(1, ids_T[-count:, None])[:, 0]
+        found: list[float] = (own - logits.logsumexp(1)).tolist()
+        return found
 
     def _choose(self, hidden_BE: torch.Tensor, choices: Sequence[int]) -> torch.Tensor:
         """Probabilities of the choices, (B, C), in float32, as bfloat16 causes ties."""

@@ -17,12 +17,11 @@ from msrrec import storage
 from msrrec.baselines.interface import Facts
 from msrrec.baselines.language.items import ITEMS_FROM, ItemTrainingJob
 from msrrec.baselines.language.tuning import TitleTuned, encode_beginning
-from msrrec.config import RunConfig
+from msrrec.config import PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.models import ModelSource
 from msrrec.reasoning.encoding import encode_text, shorten
 from msrrec.schema import Example
-from msrrec.titles import clean_title
 from msrrec.training.schedule import num_steps
 from msrrec.training.worker import TrainingJob
 
@@ -46,6 +45,8 @@ TEMPLATES_CANDIDATES_FIRST = (
     "in this order:{history}\nWhich item will the user buy next?\nAnswer:",
 )
 """The same with the lists the other way round."""
+SHORT = ("Bought, oldest first:{history}\nCandidates:{candidates}\nNext:",)
+SHORT_CANDIDATES_FIRST = ("Candidates:{candidates}\nBought, oldest first:{history}\nNext:",)
 _PLACEHOLDER = "*"
 
 Marked = tuple[str, int]
@@ -99,19 +100,15 @@ class Llara(TitleTuned):
 
     def render_answer(self, title: str, index: int) -> str:
         """The answer, after a space as in the lists."""
-        return f" {self.number(index)}{clean_title(title)}"
+        return f" {self.number(index)}{title}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
         """Token ids and items within a limit, and how many of the oldest titles were left out."""
         query = self.query(example)
-        history = self._marked(map(_render_line, query.history), example.history)
-        lines = (
-            f"\n{self.number(n) or '- '}{clean_title(title)}"
-            for n, title in enumerate(query.candidates)
-        )
+        history = self._marked((f"\n- {title}" for title in query.history), example.history)
+        lines = (f"\n{self.number(n) or '- '}{title}" for n, title in enumerate(query.candidates))
         candidates = self._marked(lines, example.candidates)
-        first = self.config.llara.candidates_first
-        templates = TEMPLATES_CANDIDATES_FIRST if first else TEMPLATES
+        templates = choose_templates(self.form)
         template = templates[zlib.crc32(example.example_id.encode()) % len(templates)]
         return shorten(
             lambda dropped: encode_lists(self.tokenizer, template, history[dropped:], candidates),
@@ -133,8 +130,11 @@ def scale(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return (vectors / max(root, 1e-12)).astype(np.float32)
 
 
-def _render_line(title: str) -> str:
-    return f"\n- {clean_title(title)}"
+def choose_templates(form: PromptConfig) -> tuple[str, ...]:
+    """The prompts of a form, one of which is drawn for every example."""
+    if form.instruction == "short":
+        return SHORT_CANDIDATES_FIRST if form.order == "candidates_first" else SHORT
+    return TEMPLATES_CANDIDATES_FIRST if form.order == "candidates_first" else TEMPLATES
 
 
 def encode_lists(

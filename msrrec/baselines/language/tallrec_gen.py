@@ -10,6 +10,7 @@ INSTRUCTION = (
     "Given the user's purchase history, oldest first, choose from the candidates the one item that "
     "the user will buy next. Answer with its title alone, exactly as listed."
 )
+SHORT_INSTRUCTION = "Which candidate will the user buy next? Answer as listed."
 
 
 class TallrecGen(TitleTuned):
@@ -23,24 +24,26 @@ class TallrecGen(TitleTuned):
 
     def show(self, title: str) -> str:
         """A title as it stands between quotes."""
-        return show(title)
+        return show(super().show(title))
 
     def render_answer(self, title: str, index: int) -> str:
-        """The answer: the title in quotes."""
+        """The answer: the title in quotes; without a number after a space, as in the list."""
+        return self._entry(title, index) if self.number(index) else f" {self._entry(title, index)}"
+
+    def _entry(self, title: str, index: int) -> str:
         return f"{self.number(index)}{quote([title])}"
 
     def prompt(self, example: Example, room: int) -> tuple[list[int], int]:
         """Alpaca's frame around the query."""
         query = self.query(example)
-        candidates = [self.render_answer(title, n) for n, title in enumerate(query.candidates)]
+        instruction = SHORT_INSTRUCTION if self.form.instruction == "short" else INSTRUCTION
+        candidates = [self._entry(title, n) for n, title in enumerate(query.candidates)]
 
         def encode(dropped: int) -> list[int]:
             lines = [
                 f"Purchase history: {quote(query.history[dropped:])}",
                 f"Candidates: {', '.join(candidates)}",
             ]
-            if self.config.tallrec.candidates_first:
-                lines.reverse()
-            return encode_frame(self.tokenizer, INSTRUCTION, lines)
+            return encode_frame(self.tokenizer, instruction, lines, self.form)
 
         return shorten(encode, query, room)

@@ -21,6 +21,7 @@ INSTRUCTION = (
     "Given the user's preference, identify whether the user will like the target item by answering "
     '"Yes." or "No.".'
 )
+SHORT_INSTRUCTION = 'Will the user like the target item? Answer "Yes." or "No.".'
 YES, NO = "Yes.", "No."
 
 
@@ -47,10 +48,11 @@ class TallrecPointwise(Tuned):
 
     def prompt(self, query: Query, index: int, room: int) -> tuple[list[int], int]:
         """Token ids about one candidate within a limit, and how many titles were left out."""
+        instruction = SHORT_INSTRUCTION if self.form.instruction == "short" else INSTRUCTION
 
         def encode(dropped: int) -> list[int]:
             lines = render_input(query.history[dropped:], query.candidates[index])
-            return encode_frame(self.tokenizer, INSTRUCTION, lines)
+            return encode_frame(self.tokenizer, instruction, lines, self.form)
 
         return shorten(encode, query, room)
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from msrrec.baselines.interface import Facts, WrittenChoice
@@ -15,7 +16,7 @@ from msrrec.models import ModelSource, locate_base
 from msrrec.reasoning.encoding import Query, encode_text
 from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
-from msrrec.titles import clean_title
+from msrrec.titles import clean_title, show_titles
 from msrrec.training.checkpoint import read_metrics, steps_of
 from msrrec.training.examples import Encoded, ExampleSet, make_query, training_examples
 from msrrec.training.export import begin_folder
@@ -43,6 +44,7 @@ class Tuned:
 
     def __init__(self, config: RunConfig, *, trains: bool = True) -> None:
         self.config, self.trains = config, trains
+        self.form = config.prompt
         self.training = tuning_config(config, self.section)
         self.tokenizer: Any = None
         self.dataset: Dataset | None = None
@@ -97,9 +99,13 @@ class Tuned:
         return int(min(self.training.max_seq_len, self.tokenizer.model_max_length))
 
     def query(self, example: Example) -> Query:
-        """An example as titles instead of item ids."""
+        """An example as titles instead of item ids; long ones are cut as prompts show them."""
         assert self.dataset is not None, "fit comes first"
-        return make_query(self.dataset, example)
+        query, max_chars = make_query(self.dataset, example), self.form.max_title_chars
+        history = tuple(clean_title(title, max_chars) for title in query.history)
+        return replace(
+            query, history=history, candidates=tuple(show_titles(query.candidates, max_chars))
+        )
 
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
         """The model's output after each prompt; see ``generation.generate_all``."""
@@ -116,25 +122,29 @@ class TitleTuned(Tuned):
 
     def show(self, title: str) -> str:
         """A title as prompts show it."""
-        return clean_title(title)
+        return clean_title(title, self.form.max_title_chars)
 
     def render_answer(self, title: str, index: int) -> str:
-        """The answer for a candidate, exactly as it stands in the prompt's list."""
+        """The answer for a candidate, in the tokens with which the prompt's list has it.
+
+        Args:
+            title: As ``query`` gives it.
+            index: 0-based place in the list.
+        """
         raise NotImplementedError
 
     def number(self, index: int) -> str:
-        """The text before a 0-based candidate's title, by ``model.answer_format``.
+        """The text before a 0-based candidate's title, by ``prompt.answer_format``.
 
         A number before the title helps small models: the choice is then a single token, which
         attention at the end of a candidate's line can point to.
         """
-        return f"({index + 1}) " if self.config.model.answer_format == "number_title" else ""
+        return f"({index + 1}) " if self.form.answer_format == "number_title" else ""
 
     def encode_training(self, example: Example) -> list[Encoded]:
         """The prompt, and the target's title as answer."""
-        assert self.dataset is not None, "fit comes first"
         index = example.candidates.index(example.target)
-        answer = self.render_answer(self.dataset.items[example.target].title, index)
+        answer = self.render_answer(self.query(example).candidates[index], index)
         room = self.max_tokens - len(encode_text(self.tokenizer, answer)) - 1
         prompt, dropped = self.prompt(example, room)
         return [join(self.tokenizer, prompt, dropped, answer, whole=self.learns_prompts)]

@@ -1,13 +1,21 @@
 """The losses of the sequential baselines.
 
-Shapes: N = supervised positions, V = items, D = size of a vector.
+Shapes: N = supervised positions, V = items, D = size of a vector, K = negatives of a step.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import softplus
 
+LossName = Literal["softmax", "binary", "sampled", "gbce"]
+
+NUM_NEGATIVES = 256
+"""Negatives of ``sampled`` and ``gbce`` (2508.06450, 2308.07192), fewer in a catalogue with fewer
+items. They are drawn uniformly, with replacement, once per step and
+shared by its positions, which changes no expected gradient and makes their scores one product."""
+CALIBRATION = 0.75
+"""gBCE's t: 0 is the plain binary loss, 1 has the probabilities of the softmax (2308.07192)."""
 CHUNK_VALUES = 1 << 20
 """Number of scores held at once, a few megabytes that fit the CPU's cache."""
 
@@ -76,3 +84,72 @@ def binary_loss(
     positive = (states_ND * table_VD[targets_N]).sum(1)
     negative = (states_ND * table_VD[negatives_N]).sum(1)
     return (softplus(-positive) + softplus(negative)).mean()
+
+
+def sampled_softmax_loss(
+    states_ND: torch.Tensor,
+    table_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    negatives_K: torch.Tensor,
+) -> torch.Tensor:
+    """Mean cross-entropy of each target among itself and the negatives.
+
+    A negative that is a position's target does not count there.
+    """
+    positive_N, scores_NK, is_target_NK = _score(states_ND, table_VD, targets_N, negatives_K)
+    scores_NK = scores_NK.masked_fill(is_target_NK, -torch.inf)
+    return (torch.cat([positive_N[:, None], scores_NK], 1).logsumexp(1) - positive_N).mean()
+
+
+def gbce_loss(
+    states_ND: torch.Tensor,
+    table_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    negatives_K: torch.Tensor,
+    calibration: float = CALIBRATION,
+) -> torch.Tensor:
+    """GSASRec's loss (2308.07192): binary cross-entropy with the target's probability to a power.
+
+    With a share a of the other items drawn as negatives, the power is a(t(1 - 1/a) + 1/a), that is
+    1 - t(1 - a), and makes up for the overconfidence that few negatives cause. A negative that is
+    a position's target does not count there.
+
+    Args:
+        states_ND: The network's state before each target.
+        table_VD: Vectors of all items.
+        targets_N: The targets, as rows of the table.
+        negatives_K: Rows of the table that are negatives for all positions.
+        calibration: The paper's t, in [0, 1].
+    """
+    positive_N, scores_NK, is_target_NK = _score(states_ND, table_VD, targets_N, negatives_K)
+    num_negatives = len(negatives_K)
+    share = min(num_negatives / max(len(table_VD) - 1, 1), 1.0)
+    power = 1.0 - calibration * (1.0 - share)
+    against_N = softplus(scores_NK).masked_fill(is_target_NK, 0.0).sum(1)
+    return ((power * softplus(-positive_N) + against_N) / (num_negatives + 1)).mean()
+
+
+def _score(
+    states_ND: torch.Tensor,
+    table_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    negatives_K: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores of the targets, scores of the negatives, and which negatives are the target."""
+    positive_N = (states_ND * table_VD[targets_N]).sum(1)
+    scores_NK = states_ND @ table_VD[negatives_K].T
+    return positive_N, scores_NK, negatives_K == targets_N[:, None]
+
+
+def loss_of(
+    name: LossName,
+    states_ND: torch.Tensor,
+    table_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    negatives: torch.Tensor | None,
+) -> torch.Tensor:
+    """A loss by its name; all but the softmax need negatives, see ``trainer``."""
+    if negatives is None:
+        return softmax_loss(states_ND, table_VD, targets_N)
+    losses = {"binary": binary_loss, "sampled": sampled_softmax_loss, "gbce": gbce_loss}
+    return losses[name](states_ND, table_VD, targets_N, negatives)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import ray
@@ -25,6 +25,7 @@ from ray.train.torch import TorchTrainer
 from msrrec import log
 from msrrec.baselines.interface import Facts, mean_reciprocal_rank
 from msrrec.baselines.purchases import training_purchases
+from msrrec.baselines.sequential.loss import LossName
 from msrrec.baselines.sequential.rows import IntArray, Purchases, pad_right
 from msrrec.baselines.sequential.trainer import FitSettings, Fitted, Network, Trial, train_trial
 from msrrec.config import RunConfig
@@ -112,7 +113,7 @@ class Sequential:
     network: ClassVar[type[Network]]
     usual: ClassVar[Trial]
 
-    def __init__(self, config: RunConfig, loss: Literal["softmax", "binary"] = "softmax") -> None:
+    def __init__(self, config: RunConfig, loss: LossName = "softmax") -> None:
         self._config, self._seed, self._loss = config.baselines, config.inference.seed, loss
         self._job: TrialJob | None = None
         self._fitted: Network | None = None
@@ -160,7 +161,7 @@ class Sequential:
             self._loss,
         )
         return TrialJob(
-            f"{type(self).__name__}{', binary loss' if self._loss == 'binary' else ''}",
+            f"{type(self).__name__}{'' if self._loss == 'softmax' else f', {self._loss} loss'}",
             self.network,
             draw_trials(self.usual, config.trials, self._seed),
             settings,

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from msrrec.baselines.interface import Facts
-from msrrec.baselines.sequential.loss import binary_loss, softmax_loss
+from msrrec.baselines.sequential.loss import NUM_NEGATIVES, LossName, loss_of
 from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
 from msrrec.errors import ModelError
 
@@ -61,7 +61,7 @@ class FitSettings:
     max_epochs: int
     patience: int
     seed: int
-    loss: Literal["softmax", "binary"] = "softmax"
+    loss: LossName = "softmax"
 
 
 @dataclass
@@ -152,18 +152,26 @@ def train_epoch(
         states_BTD = network(inputs.to(device), users.to(device))
         states_ND = states_BTD[torch.from_numpy(mask).to(device)]
         targets_N = torch.from_numpy(targets).to(device)
-        if settings.loss == "binary":
-            owners = np.broadcast_to(batch.users[:, None], mask.shape)[mask]
-            negatives = draw_negatives(owners, purchases, network.items.num_embeddings - 1, rng)
-            negatives_N = torch.from_numpy(negatives).to(device)
-            loss = binary_loss(states_ND, network.table, targets_N, negatives_N)
-        else:
-            loss = softmax_loss(states_ND, network.table, targets_N)
+        owners = np.broadcast_to(batch.users[:, None], mask.shape)[mask]
+        drawn = _draw(settings.loss, owners, purchases, len(network.table), rng)
+        negatives = None if drawn is None else torch.from_numpy(drawn).to(device)
+        loss = loss_of(settings.loss, states_ND, network.table, targets_N, negatives)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += float(loss.detach()) * len(targets)
     return total / purchases.num_targets
+
+
+def _draw(
+    loss: LossName, owners: IntArray, purchases: Purchases, num_items: int, rng: np.random.Generator
+) -> IntArray | None:
+    """The negatives that a loss needs: one a position, some for all positions, or None."""
+    if loss == "softmax":
+        return None
+    if loss == "binary":
+        return draw_negatives(owners, purchases, num_items, rng)
+    return rng.integers(num_items, size=max(1, min(NUM_NEGATIVES, num_items - 1)))
 
 
 def iter_batches(rows: Rows, batch_size: int, rng: np.random.Generator) -> Any:

@@ -98,13 +98,14 @@ def read_reviews(path: str) -> pa.Table | pl.DataFrame:
     scanned = scan_reviews(readers.iter_pieces(path))
     if scanned is not None:
         return scanned
-    _, first = next(readers.iter_lines(path), (1, b""))
-    if not first:
+    written = ((number, line) for number, line in readers.iter_lines(path) if line.strip())
+    number, first = next(written, (0, b""))
+    if not number:
         raise DataError(f"{path}: the file is empty; expected one review a line")
     keys = next((k for k in REVIEW_KEYS if all(f'"{key}"'.encode() in first for key in k)), None)
     if keys is None:
         expected = " or ".join(", ".join(k) for k in REVIEW_KEYS)
-        raise DataError(f"{path}:1: lacks the keys of an Amazon review; expected {expected}")
+        raise DataError(f"{path}:{number}: lacks the keys of an Amazon review; expected {expected}")
     return readers.read_json_lines(path, tuple(keys)).rename(keys, strict=False)
 
 

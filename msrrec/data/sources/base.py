@@ -1,6 +1,7 @@
 """The base class of sources: finding files, and reading interactions and items from them."""
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ import pyarrow as pa
 from msrrec import schema
 from msrrec.config import DataConfig
 from msrrec.data import domains, readers, records
+from msrrec.data.folders import find_files
+from msrrec.data.ids import clean_ids
 from msrrec.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 TABLE_SETTINGS = ("columns", "item_columns", "timestamp_format", "separator", "encoding")
 """Settings about the format of a table's files."""
@@ -81,7 +86,7 @@ class Source(ABC):
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
         if items is None:
             raise ConfigError(f"--source {self.name} needs --items PATH, where titles are")
-        return Inputs(tuple(readers.find_files(interactions)), tuple(readers.find_files(items)))
+        return Inputs(tuple(find_files(interactions)), tuple(find_files(items)))
 
     @abstractmethod
     def read_events(self, path: str) -> pa.Table | pl.DataFrame:
@@ -111,6 +116,10 @@ class Source(ABC):
         """
         names, required = schema.ITEMS.names, (schema.ITEM_ID, schema.TITLE)
         frame = readers.select_columns(path, self.read_items(path), names, required)
+        ids = clean_ids(path, frame[schema.ITEM_ID].cast(pl.String))
+        if ids.null_count():
+            logger.warning("%s: leaves out %s items without an id", path, f"{ids.null_count():,}")
+        frame = frame.with_columns(ids).drop_nulls(schema.ITEM_ID)
         if wanted is not None:
             frame = frame.filter(pl.col(schema.ITEM_ID).is_in(wanted.to_pylist()))
         return records.records_of_frame(frame)

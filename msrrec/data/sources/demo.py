@@ -1,13 +1,17 @@
 """The embedded world as a source, which needs no files."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
 from msrrec.config import DataConfig
 from msrrec.data.sources.base import Inputs, Source
+from msrrec.embedded.ceiling import Ceiling, world_ceiling
 from msrrec.embedded.world import DOMAIN, make_world
+from msrrec.schema import Example
 
 
 class Demo(Source):
@@ -34,7 +38,18 @@ class Demo(Source):
         return DOMAIN
 
 
+def find_ceiling(manifest: Mapping[str, Any], examples: Sequence[Example]) -> Ceiling | None:
+    """The best that any system can reach on a dataset's examples with uniform negatives.
+
+    None unless the manifest is that of an embedded world.
+    """
+    if manifest.get("source") != Demo.__name__.lower():
+        return None
+    config = manifest["config"]
+    return world_ceiling(config.get("demo_world", "mixture"), config["seed"], tuple(examples))
+
+
 @lru_cache(1)
 def _make_world(config: DataConfig) -> tuple[pa.Table, pa.Table]:
-    world: tuple[pa.Table, pa.Table] = make_world(config.demo_users, config.seed)
+    world: tuple[pa.Table, pa.Table] = make_world(config.demo_users, config.seed, config.demo_world)
     return world

@@ -6,6 +6,7 @@ from msrrec import schema, storage
 from msrrec.data import readers
 from msrrec.data.columns import Column, ColumnChoice
 from msrrec.data.delimited import decode, parse_delimited
+from msrrec.data.folders import find_files
 from msrrec.data.sources.base import Inputs, Source
 from msrrec.errors import ConfigError, DataError
 
@@ -45,7 +46,7 @@ class MovieLens(Source):
             raise ConfigError(f"--source {self.name} needs --interactions PATH")
         ratings = find_ratings(interactions)
         movies = items if items is not None else movies_beside(ratings)
-        return Inputs((ratings,), (readers.find_files(movies)[0],))
+        return Inputs((ratings,), (find_files(movies)[0],))
 
     def read_events(self, path: str) -> pl.DataFrame:
         """User, item and time of each rating as text."""

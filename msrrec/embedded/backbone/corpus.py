@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
-from msrrec.config import AnswerFormat
+from msrrec.config import AnswerFormat, PromptConfig
 from msrrec.embedded.lexicon import CATEGORIES, make_brand, make_title
 from msrrec.reasoning.prompts import Side, render_instruction
 from msrrec.titles import REASONING_END, REASONING_START
@@ -228,9 +228,8 @@ def make_words(seed: int, vocabulary: list[str]) -> list[str]:
     rng = random.Random(seed)
     made_up = [make_brand(rng) for _ in range(2000)]
     made_up += [make_brand(rng).lower() for _ in range(1000)]
-    instructions = " ".join(
-        render_instruction(s, f) for s in get_args(Side) for f in get_args(AnswerFormat)
-    )
+    forms = [PromptConfig(answer_format=answer_format) for answer_format in get_args(AnswerFormat)]
+    instructions = " ".join(render_instruction(s, f) for s in get_args(Side) for f in forms)
     known = [*_ENGLISH.split(), *instructions.split(), REASONING_START, REASONING_END]
     known += [word.capitalize() for word in _ENGLISH.split()]
     return [*made_up, *known * 4, *vocabulary]

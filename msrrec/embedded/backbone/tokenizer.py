@@ -7,7 +7,7 @@ be added later.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, get_args
 
-from msrrec.config import AnswerFormat
+from msrrec.config import AnswerFormat, PromptConfig
 from msrrec.reasoning.prompts import Side, render_instruction
 from msrrec.titles import REASONING_END, REASONING_START
 
@@ -35,7 +35,8 @@ def train_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    prompts = [render_instruction(s, f) for s in get_args(Side) for f in get_args(AnswerFormat)]
+    forms = [PromptConfig(answer_format=answer_format) for answer_format in get_args(AnswerFormat)]
+    prompts = [render_instruction(side, form) for side in get_args(Side) for form in forms]
     tokenizer.train_from_iterator([*texts, *prompts * 200], trainer)
     tokenizer.add_tokens(plain)
     return PreTrainedTokenizerFast(
