@@ -66,7 +66,7 @@ def test_smollm2_trains_and_the_engine_takes_what_it_learned(tmp_path: Path) -> 
     settings = ("inference.constrained=true", "inference.max_new_tokens=32")
     told = msrrec("recommend", *preset, "--model", out["model"], *titles, *settings)
     assert told["item"] in ("Camp Stove", "Lip Balm")
-    assert told["sides"]["user"]["text"]
+    assert told["sides"]["user"]["reasoning"]
 
 
 @needs_minilm
