@@ -80,10 +80,11 @@ VERDICTS = pa.schema(
         pa.field("attempt", pa.int64(), nullable=False),
         pa.field("verdict", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
+        pa.field("rule", pa.string()),
     ]
 )
 """``verdicts.parquet``: the verdict on every completion in the journal: ``kept``, or the reason why
-not."""
+not; and the rule by which its step 5 names a candidate, null where it names none."""
 
 _OUTPUT = (
     pa.field("example_id", pa.string(), nullable=False),

@@ -25,6 +25,8 @@ _ALIKE = str.maketrans(
     | {c: "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58"}
 )
 """Quotes, primes and dashes that stand for one another."""
+_DASHES = re.compile("-{2,}")
+"""A dash as typewriters and plain text have it."""
 _EDGES = " \t\n\"'*_.,;:!?()[]{}<>-–—…"
 _NUMBER = re.compile(r"[\"'*_]*\s*(?:\(\d{1,3}\)|\d{1,3}[.)])\s*(?=\S)")
 _SCRIPT = r"\u3040-\u30ff\u3400-\u9fff"  # Chinese and Japanese
@@ -96,7 +98,8 @@ def _fold(visible: str) -> str:
     Signs are folded before NFKC, which takes a double prime apart, and after it, which makes some.
     """
     plain = unicodedata.normalize("NFKC", visible.translate(_ALIKE)).translate(_ALIKE)
-    return " ".join(plain.replace("''", '"').split()).casefold()
+    typed = _DASHES.sub("-", plain.replace("''", '"'))
+    return " ".join(typed.split()).casefold()
 
 
 def normalize_title(text: str) -> str:

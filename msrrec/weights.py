@@ -1,13 +1,13 @@
-"""Whether a model's files are whole, read from their first bytes and sizes in milliseconds."""
+"""Whether a model's files are whole, seen from headers and sizes before anything is loaded."""
 
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from msrrec.errors import ModelError
+from msrrec.errors import ModelError, first_line
 from msrrec.hub import cached_folder, check_hub
 from msrrec.models import ModelSource
 
@@ -17,8 +17,8 @@ _POINTER = b"version https://git-lfs"
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _PATTERNS = ("*.safetensors", "*.bin", "*.pt")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-_LENGTH_BYTES = 8
-_LONGEST_HEADER = 1 << 28
+_ZIP, _PICKLE = b"PK", b"\x80"
+"""How a PyTorch file begins, of today's kind and of the old one."""
 
 
 def check_source(source: ModelSource) -> None:
@@ -61,7 +61,7 @@ def check_folder(folder: Path) -> None:
     _read_json(folder / "config.json")
     for name in _TOKENIZERS:
         if (folder / name).is_file():
-            _refuse_pointer(folder / name)
+            _check_tokenizer(folder / name)
     shards = list(find_shards(folder))
     if not shards:
         raise ModelError(
@@ -76,7 +76,7 @@ def find_shards(folder: Path) -> Iterator[Path]:
     """The files that a folder's weights are read from, the one that loaders prefer first.
 
     Raises:
-        ModelError: If an index of shards is no JSON.
+        ModelError: If an index of shards names none, or one outside the folder.
     """
     for name in _SINGLE:
         if (folder / name).exists():
@@ -84,8 +84,7 @@ def find_shards(folder: Path) -> Iterator[Path]:
             return
         index = folder / f"{name}.index.json"
         if index.exists():
-            named = _read_json(index).get("weight_map", {})
-            yield from (folder / shard for shard in sorted(set(named.values())))
+            yield from (folder / shard for shard in _read_index(index))
             return
     for pattern in _PATTERNS:
         yield from sorted(folder.glob(pattern))
@@ -104,31 +103,51 @@ def check_shard(path: Path) -> None:
     _refuse_pointer(path)
     if path.suffix == ".safetensors":
         _check_safetensors(path)
-    elif _first_bytes(path, 2) == b"PK" and not zipfile.is_zipfile(path):  # its list is at the end
-        raise _cut_short(path, "without its end")
+    else:
+        _check_pytorch(path)
+
+
+def _read_index(path: Path) -> list[str]:
+    """The names of the shards in an index, each of a file beside it."""
+    named = _read_json(path).get("weight_map")
+    names = set(named.values()) if isinstance(named, dict) and _are_texts(named.values()) else set()
+    outside = [name for name in names if Path(name).name != name]
+    if not names or outside:
+        found = f"names {outside[0]!r}" if outside else "names no files of weights"
+        raise ModelError(
+            f"{path}: {found}; expected weight_map with the files beside it; copy it again"
+        )
+    return sorted(names)
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _check_safetensors(path: Path) -> None:
-    """Compare the size that the header tells with the file's own."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
-            raise _cut_short(path, "which ends within its header")
-        if length > _LONGEST_HEADER:
-            raise ModelError(f"{path}: no safetensors file; copy or download it again")
-        header = file.read(length)
+    """Have the header read, whose offsets must cover the file to its last byte."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        tensors: dict[str, Any] = json.loads(header)
-        ends = [info["data_offsets"][1] for name, info in tensors.items() if name[:2] != "__"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path}: its header can't be read; expected a safetensors file; copy or download it "
-            "again"
-        ) from error
-    expected = _LENGTH_BYTES + length + max(ends, default=0)
-    if size != expected:
-        raise _cut_short(path, f"where its header tells {expected:,}")
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _cut_short(path, f"({first_line(error)})") from error
+
+
+def _check_pytorch(path: Path) -> None:
+    begin = _first_bytes(path, len(_ZIP))
+    if not begin.startswith((_ZIP, _PICKLE)):
+        raise ModelError(f"{path}: no PyTorch file; copy or download it again")
+    if begin == _ZIP and not zipfile.is_zipfile(path):  # its list is at the end
+        raise _cut_short(path, "without its end")
+
+
+def _check_tokenizer(path: Path) -> None:
+    if path.suffix == ".json":
+        _read_json(path)
+    else:
+        _refuse_pointer(path)
 
 
 def _cut_short(path: Path, what: str) -> ModelError:
@@ -154,7 +173,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     _refuse_pointer(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a JSON file ({error}); copy it again") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path}: expected a JSON object; copy it again")

@@ -6,6 +6,8 @@ A student's answer must satisfy ``match_title`` instead.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from msrrec.reasoning.parsing import ParseFailure
 from msrrec.titles import (
@@ -45,47 +47,75 @@ _MAX_NAMES = _MAX_SENTENCES = 50
 """Limits on names and sentences read per step, so that a huge text does not take too long."""
 
 
-def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFailure:
-    """The 0-based index of the candidate that the recommending step names, or why none.
+Rule = Literal["title", "begins", "alone", "recommended", "opening", "mention", "number"]
+"""The rule by which a step names its candidate, see ``read_recommendation``."""
 
-    The first rule that finds a candidate decides: 1. the first line or sentence is a title; 2. the
-    step begins with a title and continues after a full stop, a dash or the like; 3. exactly one
-    labelled, quoted or bold text is a title; 4. exactly one title is in the recommending sentences;
-    5. the step begins with a title; 6. exactly one title is mentioned; 7. exactly one list number
-    such as ``(3)`` is mentioned, and no title. Titles that stand alone may be shortened as in
-    ``match_short_title``. If a list number belongs to another candidate, the step is ambiguous.
+
+@dataclass(frozen=True)
+class NamedChoice:
+    """The 0-based candidate that a recommending step names, and the rule that decided."""
+
+    index: int
+    rule: Rule
+
+
+def parse_recommendation(step: str, candidates: Sequence[str]) -> int | ParseFailure:
+    """The 0-based index of the candidate that ``read_recommendation`` finds, or why none."""
+    choice = read_recommendation(step, candidates)
+    return choice if isinstance(choice, ParseFailure) else choice.index
+
+
+def read_recommendation(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
+    """The candidate that the recommending step names, or why none.
+
+    The first rule that finds a candidate decides:
+
+    1. title: the first line or sentence is a title.
+    2. begins: the step begins with a title and continues after a full stop, a dash or the like.
+    3. alone: exactly one labelled, quoted or bold text is a title.
+    4. recommended: exactly one title is in the recommending sentences.
+    5. opening: the step begins with a title.
+    6. mention: exactly one title is mentioned.
+    7. number: exactly one list number such as ``(3)`` is mentioned, and no title.
+
+    Titles that stand alone may be shortened as in ``match_short_title``. If a list number belongs
+    to another candidate, the step is ambiguous.
     """
     step = step.strip()
-    index = _find_choice(step, candidates)
-    if isinstance(index, ParseFailure):
-        return index
+    choice = _find_choice(step, candidates)
+    if isinstance(choice, ParseFailure):
+        return choice
     listed = _LISTED.match(step.lstrip("\"'*_"))
-    number = int(listed.group(1)) if listed else index + 1
-    is_other = number != index + 1 and 1 <= number <= len(candidates)
-    if is_other and not normalize_title(candidates[index]).startswith(f"({number})"):
+    number = int(listed.group(1)) if listed else choice.index + 1
+    is_other = number != choice.index + 1 and 1 <= number <= len(candidates)
+    if is_other and not normalize_title(candidates[choice.index]).startswith(f"({number})"):
         return ParseFailure("ambiguous", "number and title differ")
-    return index
+    return choice
 
 
-def _find_choice(step: str, candidates: Sequence[str]) -> int | ParseFailure:
+def _find_choice(step: str, candidates: Sequence[str]) -> NamedChoice | ParseFailure:
     first_line = step.splitlines()[0] if step else ""
     for form in (first_line, re.split(r"(?<=[.!?])\s", first_line)[0]):
         index = match_title(form, candidates)
         if index is not None:
-            return index
+            return NamedChoice(index, "title")
     found = find_titles(step, candidates, short=True)
     begun = [i for i in found if _begins_with(step, i, candidates)]
-    ended = [i for i in begun if _begins_with(step, i, candidates, r"\W*[.:;,!?()\-\"'*]")]
-    quoted = _named_alone(step, candidates)
-    recommended = _recommended(step, candidates)
-    for indices in (ended, quoted, recommended, begun, found):
+    rules: dict[Rule, list[int]] = {
+        "begins": [i for i in begun if _begins_with(step, i, candidates, r"\W*[.:;,!?()\-\"'*]")],
+        "alone": _named_alone(step, candidates),
+        "recommended": _recommended(step, candidates),
+        "opening": begun,
+        "mention": found,
+    }
+    for rule, indices in rules.items():
         if len(indices) == 1:
-            return indices[0]
+            return NamedChoice(indices[0], rule)
     if found:
         return ParseFailure("ambiguous", f"{len(found)} candidates named")
     numbers = {int(number) for number in _LISTED.findall(step)}
     if len(numbers) == 1 and 1 <= min(numbers) <= len(candidates):
-        return min(numbers) - 1
+        return NamedChoice(min(numbers) - 1, "number")
     return ParseFailure("not_a_candidate")
 
 

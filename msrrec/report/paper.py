@@ -6,6 +6,7 @@ judge differ from ours: equal names mean the same method, not that figures can b
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from typing import Literal
 
 from msrrec.evaluation.results import Metric
@@ -131,12 +132,17 @@ def _table(shape: Shape, rows: Sequence[SystemRow]) -> PaperTable:
         cells = _cells(row, shape)
         if name is None or (shape.number == 3 and not any(cells)):
             continue
-        if row.users in lines.get(name, Line(name)).ours:
-            name = row.label  # the line already holds another system
+        name = _free_line(lines, row, name)
         lines[name] = _put(lines.get(name, Line(name)), row, cells)
     datasets = {row.users: row.domain for row in rows}
     gains = {users: _gain(rows, users) for users in datasets} if shape.number == 2 else {}
     return PaperTable(shape, datasets, tuple(lines.values()), gains)
+
+
+def _free_line(lines: Mapping[str, Line], row: SystemRow, name: str) -> str:
+    """The line of a row: the paper's or its label's, and where both are taken a numbered one."""
+    names = chain((name, row.label), (f"{row.label} ({n})" for n in count(2)))
+    return next(name for name in names if row.users not in lines.get(name, Line(name)).ours)
 
 
 def _put(line: Line, row: SystemRow, cells: tuple[Share | None, ...]) -> Line:

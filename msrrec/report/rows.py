@@ -42,9 +42,12 @@ def build_table(results: Sequence[Evaluated]) -> Table:
     """The rows of results, in their order, each compared with the reference row.
 
     The reference is the last ``fused`` row, or else the last row. Several seeds of one system on
-    the same users form one row, that of the first seed, and a spread.
+    the same users form one row, that of the first seed, and a spread. Several systems of one label,
+    such as two folders named ``model``, are told apart by the folders of their evaluations.
     """
-    every = [_row(result, name) for result in results for name in result.result.variants]
+    every = _tell_apart(
+        [_row(result, name) for result in results for name in result.result.variants]
+    )
     rows = _first_seeds(every)
     fused = [row for row in rows if row.shown.variant == "fused"]
     headline = (fused or rows)[-1]
@@ -85,6 +88,22 @@ def _score(evaluated: Evaluated, variant: str, metric: Metric) -> Share | None:
     variants = evaluated.scores.variants if evaluated.scores else {}
     score = variants.get(variant, {}).get(metric)
     return score.all if score else None
+
+
+def _tell_apart(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with its folder in the label of each whose label, users and seed a former one has.
+
+    What a label alone does not tell would otherwise be taken for one system.
+    """
+    seen: set[tuple[str, str, int]] = set()
+    apart = []
+    for row in rows:
+        key = (row.shown.users, row.shown.label, row.shown.seed)
+        label = f"{row.shown.label} ({row.evaluated.path})"
+        shown = row.shown.model_copy(update={"label": label}) if key in seen else row.shown
+        seen.add(key)
+        apart.append(replace(row, shown=shown))
+    return apart
 
 
 def _first_seeds(rows: Sequence[Row]) -> list[Row]:

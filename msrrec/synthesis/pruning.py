@@ -6,11 +6,11 @@ journal without any call.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from msrrec.data.leakage import find_leak
-from msrrec.reasoning.choice import parse_recommendation
+from msrrec.reasoning.choice import Rule, parse_recommendation, read_recommendation
 from msrrec.reasoning.parsing import (
     ParsedCompletion,
     ParseFailure,
@@ -53,12 +53,14 @@ class Judgement:
         detail: Further detail, such as which step is missing or how many candidates are named.
         steps: The five steps, one line each, if they could be read.
         index: 0-based candidate that step 5 names, if any.
+        rule: The rule of ``read_recommendation`` by which step 5 names it, if any.
     """
 
     verdict: Verdict
     detail: str = ""
     steps: tuple[str, ...] = ()
     index: int | None = None
+    rule: Rule | None = None
 
     @property
     def is_retryable(self) -> bool:
@@ -99,20 +101,19 @@ def judge(
     shown = (*candidates, *history)
     if sum(match_title(step, shown) is not None for step in steps[:-1]) > _MAX_TITLES:
         return Judgement("malformed", "a list of titles", steps)
-    choice = parse_recommendation(read.chain.steps[-1], candidates)
+    choice = read_recommendation(read.chain.steps[-1], candidates)
     if isinstance(choice, ParseFailure):
         return Judgement(choice.reason, choice.detail, steps)
     named = _read_named(read, candidates)
     if read.is_thought and named is None:
         return Judgement("malformed", "the steps were only thought", steps)
-    if named is not None and named != choice:
-        return Judgement("inconsistent", "step 5 and answer differ", steps, choice)
-    if choice != target:
-        return Judgement("inconsistent", "not the target", steps, choice)
+    found = Judgement("kept", "", steps, choice.index, choice.rule)
+    if named is not None and named != choice.index:
+        return replace(found, verdict="inconsistent", detail="step 5 and answer differ")
+    if choice.index != target:
+        return replace(found, verdict="inconsistent", detail="not the target")
     leak = find_leak(steps, candidates, target, history, later)
-    return (
-        Judgement("leaked", leak, steps, choice) if leak else Judgement("kept", "", steps, choice)
-    )
+    return replace(found, verdict="leaked", detail=leak) if leak else found
 
 
 def _find_flaw(entry: JournalEntry, read: ParsedCompletion) -> Judgement | None:

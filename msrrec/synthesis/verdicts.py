@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from msrrec.chat.completions import estimate_tokens
 from msrrec.config import RunConfig
+from msrrec.reasoning.choice import Rule
 from msrrec.synthesis.journal import (
     JournalEntry,
     Sampling,
@@ -39,6 +40,7 @@ class JudgedEntry:
         status: What it means for the plan; None if the verdict is None.
         detail: Further detail of the verdict.
         steps: The five steps, if they could be read.
+        rule: The rule by which step 5 names a candidate, if it does.
         estimated_prompt_tokens: Estimated from the prompt's length; 0 if the verdict is None.
         cost: Cost in the currency of the prices; None if no price is known.
     """
@@ -50,6 +52,7 @@ class JudgedEntry:
     status: CompletionStatus | None
     detail: str
     steps: tuple[str, ...]
+    rule: Rule | None
     estimated_prompt_tokens: int
     example_id: str
     attempt: int
@@ -152,6 +155,7 @@ def _judge_entry(
         status=status_of(judgement) if judgement else None,
         detail=judgement.detail if judgement else "",
         steps=judgement.steps if judgement else (),
+        rule=judgement.rule if judgement else None,
         estimated_prompt_tokens=estimate_tokens(request.prompt) if request else 0,
         example_id=entry.example_id,
         attempt=entry.attempt,

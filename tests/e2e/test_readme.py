@@ -27,6 +27,16 @@ SMALL = {
     "recommend": ["inference.max_new_tokens=96", "inference.max_model_len=768"],
 }
 """Settings that a command gets beside those of the README, so that it ends soon."""
+SMALL_RECOMMENDER = """\
+from functools import partial
+
+from msrrec import Recommender
+from msrrec.config import InferenceConfig
+
+small = InferenceConfig(max_new_tokens=96, max_model_len=768)
+Recommender.from_pretrained = partial(Recommender.from_pretrained, config=small)
+"""
+"""The same for the example in Python, put before it."""
 
 
 def write_shop(folder: Path) -> None:
@@ -90,6 +100,6 @@ def test_a_shop_goes_from_two_tables_to_a_recommendation(tmp_path: Path) -> None
     assert recommended["sides"].keys() == {"user", "item"}
 
     (block,) = of_the_road("python")
-    (tmp_path / "ask.py").write_text(block.text)
+    (tmp_path / "ask.py").write_text(SMALL_RECOMMENDER + block.text)
     said = run(tmp_path, sys.executable, "ask.py").splitlines()
     assert any(line.split()[0] in ("0", "1", "None") for line in said if line.strip())

@@ -15,6 +15,7 @@ def judged(**changes: Any) -> JudgedEntry:
         "status": "valid",
         "detail": "",
         "steps": (),
+        "rule": None,
         "estimated_prompt_tokens": 100,
         "example_id": "e0",
         "attempt": 0,

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from msrrec import storage
 from msrrec.config import load_config
+from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.fingerprint import FINGERPRINTS, fingerprint_setting
+from msrrec.fingerprint import FINGERPRINTS, fingerprint_setting, identify_dataset
 from msrrec.models import EMBEDDED_DIR, write_settings
 from msrrec.stage import Call
+from tests.support.dataset import write_dataset
 
 CONFIG = load_config()
 READER = Call("out", CONFIG)
@@ -38,6 +41,28 @@ def test_a_model_is_its_weights_and_how_it_answers_wherever_it_lies(tmp_path: Pa
     assert of(str(tmp_path / "two") + "/", READER) == first
     assert of(write_model(tmp_path / "two", b"new"), READER) != first
     assert of(write_model(tmp_path / "two", answer_format="number_title"), READER) != first
+
+
+def test_a_model_that_is_not_merged_is_its_base_and_its_adapter(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    settings = {"answer_format": "title", "domain": "Shop", "base_model": "embedded"}
+    settings |= {"revision": None}
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"old")
+    write_settings(folder, settings)
+    first = FINGERPRINTS["model"](str(folder), READER)
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"new")
+    assert FINGERPRINTS["model"](str(folder), READER) != first
+
+
+def test_a_datasets_shop_counts_as_prompts_name_it(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, 4)
+    first = identify_dataset(dataset)
+    assert identify_dataset(Dataset.load(dataset.path)) == first
+    renamed = {**dataset.manifest, "domain": "Another shop"}
+    storage.write_json(str(tmp_path / "manifest.json"), renamed)
+    assert identify_dataset(Dataset.load(dataset.path)) != first
 
 
 def test_an_evaluation_is_its_predictions(tmp_path: Path) -> None:

@@ -189,3 +189,15 @@ def test_ids_are_the_names_under_which_systems_are_compared(tmp_path: Path) -> N
     ]
     teachers = [identify_teacher(prompt, "m").id for prompt in ("chain", "plain")]
     assert {*models, *teachers, identify_verified("m").id} <= set(MAKERS)
+
+
+def test_systems_of_one_name_keep_a_line_each() -> None:
+    rows = [msrrec("fused", hit) for hit in (0.5, 0.7, 0.9)]
+    found = figures(2, rows)
+    assert found == {"MSR-Rec (8B)": 0.5, "ours · fused": 0.7, "ours · fused (2)": 0.9}
+
+
+def test_a_system_named_like_a_line_of_the_paper_does_not_replace_it() -> None:
+    other = system_row(system_id("SASRec", "trained", None, "mine"), "mine", 0.6)
+    found = figures(2, [baseline("sasrec-binary", 0.25), other])
+    assert sorted(found.values()) == [0.25, 0.6]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.config import AnswerFormat
-from msrrec.reasoning.choice import parse_recommendation
+from msrrec.reasoning.choice import NamedChoice, parse_recommendation, read_recommendation
 from msrrec.reasoning.parsing import (
     Chain,
     ParseFailure,
@@ -241,6 +241,24 @@ def test_prose_that_begins_with_a_step_name_is_no_heading() -> None:
 )
 def test_the_recommended_candidate_is_found(step: str, index: int) -> None:
     assert parse_recommendation(step, LAMPS) == index
+
+
+@pytest.mark.parametrize(
+    ("step", "rule"),
+    [
+        ("(1) Red Lamp", "title"),
+        ("Blue Kettle – better than Red Lamp", "begins"),
+        ('My pick: "Blue Kettle", and no Red Lamp', "alone"),
+        ("Red Lamp is dim. I choose the Blue Kettle.", "recommended"),
+        ("Blue Kettle beats the Red Lamp", "opening"),
+        ("A warm room wants the Red Lamp", "mention"),
+        ("Candidate (3) fits", "number"),
+    ],
+)
+def test_the_rule_that_decided_is_named(step: str, rule: str) -> None:
+    choice = read_recommendation(step, LAMPS)
+    assert isinstance(choice, NamedChoice)
+    assert choice.rule == rule
 
 
 BOOKS = [

@@ -27,14 +27,16 @@ def answer(text: str, thought: str | None = None, finish_reason: str = "stop") -
 
 
 def test_a_whole_chain_that_ends_in_the_target_is_kept() -> None:
-    assert judge(answer(GOOD), TITLES, KETTLE) == Judgement("kept", "", tuple(STEPS), KETTLE)
+    assert judge(answer(GOOD), TITLES, KETTLE) == Judgement(
+        "kept", "", tuple(STEPS), KETTLE, rule="title"
+    )
     assert judge(answer(CHAIN), TITLES, KETTLE).verdict == "kept"  # no answer after the marker
     assert judge(answer(GOOD + ", I guess"), TITLES, KETTLE).verdict == "kept"  # names no other
 
 
 def test_another_candidate_in_step_5_or_in_the_answer_is_inconsistent() -> None:
     assert judge(answer(GOOD), TITLES, 0) == Judgement(
-        "inconsistent", "not the target", tuple(STEPS), KETTLE
+        "inconsistent", "not the target", tuple(STEPS), KETTLE, rule="title"
     )
     other = render_output(CHAIN, "(3) Tent")
     assert judge(answer(other), TITLES, KETTLE).detail == "step 5 and answer differ"
@@ -162,7 +164,7 @@ NEVER_CLOSED = [dress.partition("{}")[0] for dress in (DRESSES[0], *DRESSES[3:-2
 @pytest.mark.parametrize("dress", DRESSES)
 def test_what_is_said_after_a_whole_draft_decides(dress: str) -> None:
     assert judge(answer(dress.format(OTHER, GOOD)), TITLES, KETTLE) == Judgement(
-        "kept", "", tuple(STEPS), KETTLE
+        "kept", "", tuple(STEPS), KETTLE, rule="title"
     )
     other = judge(answer(dress.format(GOOD, OTHER)), TITLES, KETTLE)
     assert (other.verdict, other.index) == ("inconsistent", 2)

@@ -29,6 +29,14 @@ CUT = "\n".join(FULL.splitlines()[:4])
         ("x\n[reasoning_end]\nRed Lamp 2", 1, None, "exact"),  # it holds another title
         ("x\n[reasoning_end]\nBlue Kettle or Red Lamp", None, None, "ambiguous"),
         ("x\n[reasoning_end]\n", None, None, "none"),
+        # two answers: the last one that is written
+        (
+            "x\n[reasoning_end]\nRed Lamp\n[reasoning_start]\ny\n[reasoning_end]\nBlue Kettle",
+            2,
+            2,
+            "exact",
+        ),
+        ("x\n[reasoning_end]\nBlue Kettle\n[reasoning_end]\n", 2, 2, "exact"),
         # no markers at all: the first written line, or else the last
         ("Blue Kettle", 2, 2, "exact"),
         ('"Blue Kettle"\nRed Lamp', 2, 2, "exact"),

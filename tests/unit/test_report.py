@@ -266,6 +266,17 @@ def test_further_seeds_show_the_spread_and_no_further_rows(
     assert (fused.mean, fused.sd) == (1.0, 0.0)
 
 
+def test_two_systems_of_one_name_and_seed_are_two_rows(
+    folder: Path, dataset: Dataset, model_dir: str
+) -> None:
+    evaluation.evaluate(dataset, model_dir, str(folder / "other"), RunConfig(), ("fused",))
+    report_folder(str(folder))
+    rows = ReportResult.load(str(folder)).systems
+    fused = [row.label for row in rows if row.variant == "fused"]
+    assert fused == ["model · fused", f"model · fused ({folder / 'other'})"]
+    assert not ReportResult.load(str(folder)).seeds
+
+
 def test_scored_reasonings_reach_the_tables_and_the_cases(folder: Path) -> None:
     share = Share(0.4321, 0.4, 0.5)
     scores = ReasoningScores(

@@ -141,6 +141,19 @@ def test_a_failed_stage_leaves_no_record(call: Call) -> None:
     assert not storage.exists(storage.join(call.out, storage.RECORD))
 
 
+def test_a_rerun_that_is_killed_does_not_look_finished(call: Call) -> None:
+    from dataclasses import replace
+
+    STAND_IN.run(call)
+    broken = replace(STAND_IN, work="tests.unit.test_stage:refuse")
+    with pytest.raises(DataError, match="no"):
+        replace(broken, keeps=True).run(call, overwrite=True)
+    assert storage.exists(storage.join(call.out, storage.RECORD))  # the old result is whole
+    with pytest.raises(DataError, match="no"):
+        broken.run(call, overwrite=True)
+    assert not storage.exists(storage.join(call.out, storage.RECORD))
+
+
 def test_a_second_process_in_one_folder_is_told_before_it_does_anything(call: Call) -> None:
     import subprocess
     import sys

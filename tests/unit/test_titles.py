@@ -178,7 +178,9 @@ def test_the_longest_title_whose_words_follow_is_meant(
     assert match_title(text, candidates) == expected
 
 
-@pytest.mark.parametrize("dash", list("-\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"))
+@pytest.mark.parametrize(
+    "dash", [*"-\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d", "--", "---"]
+)
 def test_dashes_of_every_kind_are_one(dash: str) -> None:
     assert match_title(f"spider{dash}man 2", ["Spider\u2011Man 2", "Spider Man 2"]) == 0
     assert find_titles(f"I take Spider{dash}Man 2.", ["Spider\u2013Man 2", "Mug"]) == [0]

@@ -45,13 +45,12 @@ def test_any_other_file_may_be_a_pointer_too(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 4])
-def test_a_shard_that_is_cut_in_its_data_tells_both_sizes(tmp_path: Path, cut: int) -> None:
+def test_a_shard_that_is_cut_in_its_data_is_not_whole(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "model.safetensors"
     write_safetensors(path, ("a", "b"))
     whole = path.stat().st_size
     os.truncate(path, whole - cut)
-    told = f"it has {whole - cut} bytes where its header tells {whole};"
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=f"not whole, it has {whole - cut} bytes"):
         check_shard(path)
 
 
@@ -60,8 +59,53 @@ def test_a_shard_that_is_cut_in_its_header_is_not_whole(tmp_path: Path, size: in
     path = tmp_path / "model.safetensors"
     write_safetensors(path, ("a", "b"))
     os.truncate(path, size)
-    with pytest.raises(ModelError, match=f"it has {size} bytes which ends within its header"):
+    with pytest.raises(ModelError, match=f"not whole, it has {size} bytes"):
         check_shard(path)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]},
+        {"dtype": "F32", "shape": [1], "data_offsets": None},
+        {"dtype": "F32", "shape": [20], "data_offsets": [0, 4]},
+        [[]] * 9,
+    ],
+)
+def test_a_header_that_tells_nonsense_is_refused(tmp_path: Path, info: object) -> None:
+    header = json.dumps({"a": info}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    with pytest.raises(ModelError, match="not whole, it has"):
+        check_shard(path)
+
+
+@pytest.mark.parametrize("named", [None, [], "x", {}, {"a": 5}, {"a": ["x"]}, {"a": "../../etc/b"}])
+def test_an_index_names_files_beside_it(tmp_path: Path, named: object) -> None:
+    write_shards(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    with pytest.raises(ModelError, match=r"index\.json: names .*; expected weight_map with"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '{"a":', "[" * 200_000])
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors.index.json"])
+def test_a_damaged_file_beside_the_weights_is_named(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    write_shards(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match=f"{name}: not a JSON file"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_a_page_in_the_place_of_an_old_checkpoint_is_refused(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match="no PyTorch file"):
+        check_shard(tmp_path / "pytorch_model.bin")
 
 
 def test_an_old_checkpoint_that_is_cut_is_not_whole(tmp_path: Path) -> None:
