@@ -4,6 +4,7 @@ One home for their spellings, so that what is cleaned out of titles and steps is
 """
 
 import re
+from collections.abc import Iterator
 
 REASONING_START = "[reasoning_start]"
 REASONING_END = "[reasoning_end]"
@@ -50,6 +51,12 @@ _PHRASE = (
     r"|^[\s#*_]{0,9}final (?:response|answer)[*_]{0,3}:[*_]{0,3}"
     r"|^\.{3}done thinking\.)"
 )
+_HINTS = (
+    *("<", "＜", "&lt;", "◁", "[begin final", "assistantfinal", "assistant final"),
+    *("think", "thought", "response", "answer"),
+)
+"""Folded text without any of these holds no mark, but for ``analysis`` at its beginning; looking
+for them is far faster."""
 MARK = re.compile(
     "|".join((_TAG, _DETAILS, _BRACKET, _TOKEN, _CHANNEL, _PHRASE)), re.IGNORECASE | re.MULTILINE
 )
@@ -69,6 +76,13 @@ _BREAKABLE = re.compile(
     r"|<(\|[^<>|]{0,40}\|?)>?|\[(/?think|(?:begin|end) final response)\]|◁(/?think)▷",
     re.IGNORECASE,
 )
+
+
+def iter_marks(text: str) -> Iterator[re.Match[str]]:
+    """The marks of thoughts in a text, in their order."""
+    folded = text.casefold()
+    may_hold = any(hint in folded for hint in _HINTS) or folded.lstrip().startswith("analysis")
+    return MARK.finditer(text) if may_hold else iter(())
 
 
 def unify_markers(text: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from msrrec.markup import MARK, WRAPPER
+from msrrec.markup import MARK, WRAPPER, iter_marks
 
 _NEED_OPENING = ("details", "phrase", "bare", "channel_end", "im")
 """Closing marks that mean nothing where no thought was opened."""
@@ -82,7 +82,7 @@ def _closes(closing: str, opening: str) -> bool:
 
 
 def _iter_marks(text: str) -> Iterator[_Mark]:
-    for match in MARK.finditer(text):
+    for match in iter_marks(text):
         kind, opens = _read_mark(match)
         yield _Mark(match.start(), match.end(), kind, opens)
 
