@@ -1,6 +1,7 @@
 """A finished stage is known by the contents of its inputs and by its settings, never by paths."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,23 @@ def test_a_second_process_in_one_folder_is_told_before_it_does_anything(call: Ca
     STAND_IN.run(call)  # a lock dies with its process
     assert len(CALLS) == 1
     assert not Path(call.out + ".lock").exists()
+
+
+def test_who_may_wait_for_a_lock_gets_it_when_its_holder_is_done(tmp_path: Path) -> None:
+    out, order = str(tmp_path / "out"), []
+
+    def wait() -> None:
+        with locked(out, waits=True):
+            order.append("waited")
+
+    waiting = threading.Thread(target=wait)
+    with locked(out):
+        waiting.start()
+        waiting.join(0.2)
+        order.append("held")
+    waiting.join()
+    assert order == ["held", "waited"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_is_free_after_its_block(tmp_path: Path) -> None:
