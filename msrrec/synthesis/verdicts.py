@@ -1,4 +1,4 @@
-"""Judges every completion in the journal, with Ray Data or in this process.
+"""Judges every completion in the journal: a large journal with Ray Data, else in this process.
 
 Judging costs no call, so every run judges the whole journal again, and a changed pruning rule
 applies to old completions too.
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from msrrec.chat.completions import estimate_tokens
 from msrrec.config import RunConfig
+from msrrec.data.readers import file_size
 from msrrec.reasoning.choice import Rule
 from msrrec.synthesis.journal import (
     JournalEntry,
@@ -26,6 +27,9 @@ from msrrec.synthesis.teachers import count_tokens
 logger = logging.getLogger(__name__)
 
 Samplings = frozenset[Sampling]
+
+SMALL_BYTES = 16 << 20
+"""Size of a journal that is judged in this process: as long as Ray Data takes to start."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,13 @@ def samplings_of(config: RunConfig) -> Samplings:
 
 
 def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> list[JudgedEntry]:
-    """Every completion in the journal; those that are requested now are judged, by Ray Data.
+    """Every completion in the journal; those that are requested now are judged.
 
     Completions of other prompts, models or samplings stay in the journal and are only counted.
     """
     files = list_journal_files(journal)
-    if not files:
-        return []
+    if sum(map(file_size, files)) <= SMALL_BYTES:
+        return list(judge_journal_here(journal, requests, samplings))
     import ray
 
     asked = ray.put((requests, samplings))
@@ -124,7 +128,7 @@ def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> lis
 def judge_journal_here(
     journal: str, requests: Requests, samplings: Samplings
 ) -> Iterator[JudgedEntry]:
-    """The same as ``judge_journal`` in this process, without Ray."""
+    """The same as ``judge_journal``, always in this process."""
     for n, path in enumerate(list_journal_files(journal)):
         yield from _judge_file(n, path, requests, samplings)
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from msrrec.reasoning.parsing import Chain, parse_chain
 from msrrec.synthesis.journal import iter_entries, list_journal_files
 from msrrec.synthesis.requests import build_requests
 from msrrec.synthesis.synthesize import collect, synthesize
+from msrrec.synthesis.verdicts import judge_journal
 from tests.support.dataset import write_cycle, write_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -149,6 +151,26 @@ def test_the_offline_teacher_writes_paths_that_are_consistent_and_its_own(
     verdicts = rows_of(tmp_path, "verdicts.parquet", schema.VERDICTS)
     assert [v["example_id"] for v in verdicts] == list(examples)
     assert sum(v["verdict"] == "kept" for v in verdicts) == len(paths)
+
+
+def test_a_large_journal_is_judged_on_ray_as_a_small_one_is_in_this_process(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(None, "synthesis.num_examples=20", "synthesis.num_actors=2")
+    synthesize(dataset, str(tmp_path), config)
+    journal = str(tmp_path / "journal")
+    files = list_journal_files(journal)
+    samplings = frozenset(r.sampling for file in files for r in iter_entries(file) if r)
+    asked = journal, build_requests(dataset, config), samplings
+    with monkeypatch.context() as without:
+        without.setattr("ray.data.from_items", None)
+        here = judge_journal(*asked)
+    assert len(here) == 20
+    assert {entry.file for entry in here} == {0, 1}
+    assert {"kept", "inconsistent"} <= {entry.verdict for entry in here}
+    monkeypatch.setattr("msrrec.synthesis.verdicts.SMALL_BYTES", 0)
+    by_place = attrgetter("file", "line")
+    assert sorted(judge_journal(*asked), key=by_place) == sorted(here, key=by_place)
 
 
 def test_every_answer_is_journaled_and_none_is_paid_for_twice(
