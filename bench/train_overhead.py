@@ -146,8 +146,7 @@ def time_ray(model: str, steps: int) -> dict[str, list[Any]]:
         trainer = TorchTrainer(
             timed_worker,
             train_loop_config={
-                "job": job,
-                "examples": ray.put((examples, None)),
+                "data": ray.put((job, examples, None)),
                 "run": str(run),
                 "folder": folder,
             },

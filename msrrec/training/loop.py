@@ -190,8 +190,7 @@ def run_workers(
     trainer = TorchTrainer(
         run_worker,
         train_loop_config={
-            "job": job,
-            "examples": ray.put(examples),
+            "data": ray.put((job, *examples)),
             "run": str(run),
             "folder": str(run.parents[1]),
         },

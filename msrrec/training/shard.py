@@ -7,8 +7,6 @@ optimizer and checkpoints are bit-identical to those of DDP.
 from typing import Any
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from msrrec.errors import ModelError
 
@@ -26,6 +24,8 @@ def shard_layers(base: Any, device: torch.device, world_size: int) -> None:
     Raises:
         ModelError: If the model has no decoder layers of the transformers library.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # a second to import
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [m for m in base.modules() if isinstance(m, GradientCheckpointingLayer)]
