@@ -12,6 +12,8 @@ from tests.support.cli import Commands
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one is no failure
 hypothesis.settings.load_profile("any-machine")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report costs 2 s by default
+# A process for every training, which waits for a cloud's notice that it takes a node back.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 @pytest.fixture(scope="session")

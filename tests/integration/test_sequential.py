@@ -29,7 +29,10 @@ CONFIG = RunConfig.model_validate(
 def test_workers_share_the_trials_and_a_second_fit_trains_none_again(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    first, second = SasRec(CONFIG), SasRec(CONFIG)
+    config = CONFIG.model_copy(
+        update={"baselines": CONFIG.baselines.model_copy(update={"max_epochs": 3})}
+    )
+    first, second = SasRec(config), SasRec(config)
     facts = first.fit(dataset, str(tmp_path / "fit"))
     assert len(facts["trials"]) == 3
     assert facts["best"]["validation"] == max(t["validation"] for t in facts["trials"])

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -26,17 +28,38 @@ BODY = {
 }
 
 
-def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
-    embedded_source: ModelSource,
-) -> None:
-    from serve.app import running
+@dataclass(frozen=True)
+class Service:
+    """The command at work, and its address."""
 
-    overrides = ["serve.port=0", "serve.share_engine=true", "inference.max_new_tokens=48"]
-    overrides += ["inference.constrained=true"]
-    with (
-        running(embedded_source.path, load_config(None, overrides)) as url,
-        httpx.Client(base_url=url, timeout=900) as client,
-    ):
+    process: subprocess.Popen[str]
+    url: str
+
+
+@pytest.fixture(scope="module")
+def service(embedded_source: ModelSource) -> Iterator[Service]:
+    """The command, as a person starts it; the last test that uses it ends it."""
+    command = [
+        *(sys.executable, "-m", "msrrec", "serve", "--model", embedded_source.path, "--port", "0"),
+        *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
+        "inference.constrained=true",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = []
+            for line in process.stderr:  # ends with the service
+                lines.append(line)
+                if found := re.search(r"serving .* at (http://\S+); interrupt to stop", line):
+                    break
+            assert found, "".join(lines)
+            yield Service(process, found[1])
+        finally:
+            process.kill()
+
+
+def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(service: Service) -> None:
+    with httpx.Client(base_url=service.url, timeout=900) as client:
         first = client.post("/v1/recommend", json=BODY)
         assert first.status_code == 200
         again = client.post("/v1/recommend", json=BODY)
@@ -54,32 +77,13 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(
         assert BODY["candidates"][side["index"]] == side["item"]
 
 
-def test_the_command_answers_over_http_until_it_is_interrupted(
-    embedded_source: ModelSource,
-) -> None:
-    command = [
-        *(sys.executable, "-m", "msrrec", "serve", "--model", embedded_source.path, "--port", "0"),
-        *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=16"),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
-        try:
-            assert service.stderr is not None
-            lines = []
-            for line in service.stderr:  # ends with the service
-                lines.append(line)
-                if found := re.search(r"serving .* at (http://\S+); interrupt to stop", line):
-                    break
-            assert found, "".join(lines)
-            with httpx.Client(base_url=found[1], timeout=300) as client:
-                assert client.get("/readyz").status_code == 200
-                answer = client.post("/v1/recommend", json=BODY).json()
-            assert list(answer["sides"]) == ["user", "item"]
-            service.send_signal(signal.SIGINT)
-            _, rest = service.communicate(timeout=300)
-            assert "stopping" in rest
-            assert service.returncode == 0
-        finally:
-            service.kill()
+def test_the_command_answers_over_http_until_it_is_interrupted(service: Service) -> None:
+    with httpx.Client(base_url=service.url, timeout=300) as client:
+        assert client.get("/readyz").status_code == 200
+    service.process.send_signal(signal.SIGINT)
+    _, rest = service.process.communicate(timeout=300)
+    assert "stopping" in rest
+    assert service.process.returncode == 0
 
 
 def test_a_folder_that_is_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:
