@@ -11,6 +11,7 @@ from bench import house
 FOREIGN = {
     "os._exit",
     "model.config._attn_implementation",
+    "coordinator._tick",
 }
 """Private names of other projects, for which they have no public one."""
 
