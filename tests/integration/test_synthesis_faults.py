@@ -120,7 +120,10 @@ def odd_but_whole(number: int, text: str) -> bytes:
 
 
 class Faulty:
-    """Answers as the offline teacher does, and fails a share of calls, each way in turn."""
+    """Answers as the offline teacher does, and fails a share of calls, each way in turn.
+
+    It keeps silent only the first time round, as that is waited for.
+    """
 
     def __init__(
         self, dataset: Dataset, share: float, latency_s: float, *, is_odd: bool = True
@@ -131,7 +134,9 @@ class Faulty:
             latency_s,
         )
         self._is_odd = is_odd
-        self._random, self._ways = random.Random(7), itertools.cycle(FAULTS.items())
+        self._random = random.Random(7)
+        again = {name: fault for name, fault in FAULTS.items() if isinstance(fault, bytes)}
+        self._ways = itertools.chain(FAULTS.items(), itertools.cycle(again.items()))
 
     async def respond(self, number: int, prompt: str) -> tuple[bytes, str]:
         await asyncio.sleep(self._latency_s)

@@ -385,14 +385,14 @@ def test_a_local_model_on_vllm_is_a_teacher_like_any_other(
 ) -> None:
     settings = [
         *("teacher.engine=vllm", f"teacher.model={embedded_source.path}"),
-        *("teacher.max_tokens=200", "teacher.concurrency=8", "inference.max_model_len=768"),
+        *("teacher.max_tokens=48", "teacher.concurrency=8", "inference.max_model_len=768"),
         *("synthesis.num_examples=8", "teacher.prompt_price=1", "teacher.completion_price=1"),
     ]
     summary = synthesize(dataset, str(tmp_path), load_config(None, settings))
     again = synthesize(dataset, str(tmp_path), load_config(None, settings))
     assert (summary["calls"], summary["failed_calls"]) == (8, 0)
     assert summary["teachers"] == {f"{embedded_source.path} on vllm": 8}
-    assert 0 < summary["completion_tokens"] <= 8 * 200
+    assert 0 < summary["completion_tokens"] <= 8 * 48
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     assert summary["cost"] == pytest.approx(tokens / 1e6)
     assert again["calls_this_run"] == 0
