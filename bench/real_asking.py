@@ -13,7 +13,7 @@ from bench.real_specs import REASONS, Answers, Spec
 from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
-from msrrec.inference.codec import read_generation, reasoning_ids
+from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import (
     ItemWins,
     SideOutput,
@@ -128,7 +128,7 @@ class Asked:
             prompts,
             limits.max_new_tokens if side != "direct" else _SHORT_OUTPUT,
             limits.temperature,
-            self.spec.seed,
+            request_seed(self.spec.seed, "batch", side),
             self.slots,
         )
         outputs = [self.read(side, q, g) for q, g in zip(self.queries, generations, strict=True)]

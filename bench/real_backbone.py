@@ -15,7 +15,8 @@ works. ``run`` has three parts, the later ones as far as time allows:
                 arms, and the rate for each of the two; other arms that write something between the
                 markers take the chain's, the rest that of ``none``
     untuned     the model as it is
-    main        every arm and seed on test users, dataset by dataset
+    main        every arm and seed on test users, dataset by dataset; then ``none`` and ``chain`` in
+                the other order
 
 Processes on the one GPU take the next run each, as a model of this size is bound by launches.
 Nothing is started that is not expected to end in time; what is finished is on disk:
@@ -116,6 +117,18 @@ def main_specs(args: argparse.Namespace, chosen: dict[str, Spec]) -> list[Spec]:
     return specs
 
 
+def other_specs(
+    args: argparse.Namespace, chosen: dict[str, Spec], trials: Sequence[Spec], store: Store
+) -> list[Spec]:
+    """The two main arms in the orders that were not chosen, at the best rates of these orders."""
+    specs = []
+    for order in dict.fromkeys(spec.order for spec in trials):
+        if order != chosen["chain"].order:
+            best = choose(store, [spec for spec in trials if spec.order == order])
+            specs += main_specs(argparse.Namespace(**{**vars(args), "arms": list(best)}), best)
+    return specs
+
+
 def untuned_specs(args: argparse.Namespace) -> list[Spec]:
     """The model as it is, on test users; orders of the trials."""
     orders = dict.fromkeys(trial.split(":")[0] for trial in args.trials)
@@ -138,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
         pool.wait(trials)
         chosen = choose(store, trials)
         print({arm: spec.name for arm, spec in chosen.items()}, flush=True)
-        specs = main_specs(args, chosen)
+        specs = main_specs(args, chosen) + other_specs(args, chosen, trials, store)
         pool.add(specs)
         pool.wait(specs)
     table(args)

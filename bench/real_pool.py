@@ -165,6 +165,7 @@ class Pool:
     ) -> None:
         for process in self._processes:
             process.terminate()
+        self._tasks.cancel_join_thread()
         self.store.write()
 
     def add(self, specs: Sequence[Spec]) -> None:
@@ -194,6 +195,7 @@ class Pool:
             self._places[found] = spec.name
             return
         self._running.pop(spec.name, None)
+        self._places = {pid: name for pid, name in self._places.items() if name != spec.name}
         if isinstance(found, str):
             self._fail(spec, found)
             self._replace_dead()

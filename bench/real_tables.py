@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ CONTRASTS = {
     ),
 }
 """Arms, and their readings in the contrast of sampled answers and in that of likelihoods."""
+
+
+PRIMARY = ("chain - none", "chain - placebo", "chain - facts")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A row of the table of contrasts.
+
+    Attributes:
+        text: All cells but the corrected p-value.
+        family: What it is corrected with; None for no correction.
+    """
+
+    text: str
+    p_value: float
+    family: str | None
 
 
 def load(folder: Path) -> tuple[dict[Key, Hits], dict[Key, float]]:
@@ -88,35 +106,48 @@ def ratio_lines(
 
 
 def contrast_lines(mine: dict[tuple[str, str], Hits]) -> list[str]:
-    """Paired contrasts of arms, and of fusion with the better side."""
+    """Paired contrasts of arms, and of fusion with the better side.
+
+    Holm's correction is over the primary contrasts of the same kind of reading.
+    """
     found = []
     for suffix in ("", "+plain"):
         for name, (arms, *readings) in CONTRASTS.items():
-            for first, second in readings:
+            for kind, (first, second) in zip(("sampled", "likelihood"), readings, strict=True):
                 pair = [(f"{arms[0]}{suffix}", first), (f"{arms[1]}{suffix}", second)]
-                found += contrast(f"{name}{suffix}", pair, mine)
+                family = kind + suffix if name in PRIMARY else None
+                found += contrast(f"{name}{suffix}", pair, mine, family)
     for arm in dict.fromkeys(key[0] for key in mine):
         sides = [(arm, side) for side in ("user", "item") if (arm, side) in mine]
         if sides and (arm, "fused") in mine:
             better = max(sides, key=lambda key: mine[key].mean())
             found += contrast(f"{arm}: fusion - better side", [(arm, "fused"), better], mine)
-    corrected = holm([row[-1] for row in found])
     lines = [
         "| contrast | readings | seeds | difference | 95% | seeds' differences | McNemar p by seed "
         "| p | Holm |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {name} | {readings} | {seeds} | {text} | {p:.4f} | {adjusted:.4f} |"
-        for (name, readings, seeds, text, p), adjusted in zip(found, corrected, strict=True)
-    ]
-    return lines
+    adjusted = correct(found)
+    return lines + [f"| {row.text} | {p} |" for row, p in zip(found, adjusted, strict=True)]
+
+
+def correct(rows: Sequence[Contrast]) -> list[str]:
+    """The corrected p-value of each row that belongs to a family."""
+    adjusted = [""] * len(rows)
+    for family in {row.family for row in rows if row.family}:
+        places = [n for n, row in enumerate(rows) if row.family == family]
+        for n, p_value in zip(places, holm([rows[n].p_value for n in places]), strict=True):
+            adjusted[n] = f"{p_value:.4f}"
+    return adjusted
 
 
 def contrast(
-    name: str, pair: Sequence[tuple[str, str]], mine: dict[tuple[str, str], Hits]
-) -> list[tuple[str, str, int, str, float]]:
-    """One row: name, readings, seeds, figures, p-value; none where an arm is missing."""
+    name: str,
+    pair: Sequence[tuple[str, str]],
+    mine: dict[tuple[str, str], Hits],
+    family: str | None = None,
+) -> list[Contrast]:
+    """One row; none where an arm is missing."""
     if any(key not in mine for key in pair):
         return []
     first, second = (mine[key] for key in pair)
@@ -125,16 +156,22 @@ def contrast(
     if not seeds or len(first) != len(second):
         return []
     share, p_value = interval(first - second)
-    tests = [
-        mcnemar((a > 0).tolist(), (b > 0).tolist()) for a, b in zip(first.T, second.T, strict=True)
-    ]
-    by_seed = " ".join(f"{test.difference:+.4f}" for test in tests)
-    p_values = " ".join(f"{test.p_value:.4f}" for test in tests)
+    seeds_of_both = zip(first.T, second.T, strict=True)
+    tests = [mcnemar((a > 0).tolist(), (b > 0).tolist()) for a, b in seeds_of_both]
     if p_value is None:
         p_value = float(np.median([test.p_value for test in tests]))
     assert share is not None
-    text = f"{share.value:+.4f} | [{share.low:+.3f}, {share.high:+.3f}] | {by_seed} | {p_values}"
-    return [(name, " / ".join(key[1] for key in pair), seeds, text, p_value)]
+    cells = (
+        name,
+        " / ".join(key[1] for key in pair),
+        str(seeds),
+        f"{share.value:+.4f}",
+        f"[{share.low:+.3f}, {share.high:+.3f}]",
+        " ".join(f"{test.difference:+.4f}" for test in tests),
+        " ".join(f"{test.p_value:.4f}" for test in tests),
+        f"{p_value:.4f}",
+    )
+    return [Contrast(" | ".join(cells), p_value, family)]
 
 
 def run_lines(folder: Path) -> list[str]:
