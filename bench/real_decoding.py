@@ -100,9 +100,11 @@ class Decoder:
         self.embedding = copy(decoder.embed_tokens.weight)
         self.norm = copy(decoder.norm.weight)
         self.head = base.get_output_embeddings().weight.detach().to(device, torch.float32)
-        places = torch.arange(max_len, device=next(decoder.rotary_emb.buffers()).device)[None]
+        there = next(decoder.rotary_emb.buffers()).device
         with torch.no_grad():
-            angles = decoder.rotary_emb(torch.zeros(1, dtype=torch.float32), places)
+            angles = decoder.rotary_emb(
+                torch.zeros(1, device=there), torch.arange(max_len, device=there)[None]
+            )
         self.cos, self.sin = (part[0].to(device, dtype) for part in angles)
 
     @property
