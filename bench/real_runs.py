@@ -4,7 +4,6 @@ Examples, loss, optimiser step, parsers and fusion are the product's; sampling i
 ``bench.real_decoding``'s.
 """
 
-import inspect
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import torch
 from bench.real_asking import Asked, Users, encode_history, encode_line
 from bench.real_decoding import Decoder
 from bench.real_specs import Answers, Place, Spec
+from bench.training_systems import accept_gqa
 from msrrec.config import ModelConfig, PromptConfig, RunConfig, load_config
 from msrrec.data.dataset import Dataset
 from msrrec.models import ModelSource, locate_base
@@ -202,19 +202,3 @@ def join_sets(first: ExampleSet, second: ExampleSet) -> ExampleSet:
         first.num_reasoning + second.num_reasoning,
         first.num_shortened + second.num_shortened,
     )
-
-
-def accept_gqa() -> None:
-    """Let torch's flash attention over packed rows take fewer key heads in older versions too."""
-    from torch.nn.attention import varlen
-
-    original = varlen.varlen_attn
-    if "enable_gqa" in inspect.signature(original).parameters:
-        return
-
-    def attend(q: Any, k: Any, v: Any, *rest: Any, enable_gqa: bool = False, **named: Any) -> Any:
-        if enable_gqa:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-        return original(q, k, v, *rest, **named)
-
-    varlen.varlen_attn = attend  # type: ignore[assignment]

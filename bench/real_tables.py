@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from msrrec.markup import REASONING_END
 from msrrec.metrics.statistics import Share, holm, mcnemar, mean_interval
+from msrrec.titles import fold_text
 
 Hits = NDArray[np.float64]
 Key = tuple[str, str, str, str]
@@ -81,7 +83,7 @@ def render(folder: Path) -> str:
         mine = {key[2:]: table for key, table in hits.items() if key[:2] == (dataset, order)}
         lines += [f"## {dataset}, {order}", "", *ratio_lines(dataset, order, mine, valid), ""]
         lines += [*contrast_lines(mine), ""]
-    return "\n".join([*lines, *run_lines(folder)]) + "\n"
+    return "\n".join([*lines, *text_lines(folder), "", *run_lines(folder)]) + "\n"
 
 
 def ratio_lines(
@@ -172,6 +174,27 @@ def contrast(
         f"{p_value:.4f}",
     )
     return [Contrast(" | ".join(cells), p_value, family)]
+
+
+def text_lines(folder: Path) -> list[str]:
+    """In how many of the texts kept the answer is the item that the chain's last step names."""
+    rows = pq.read_table(folder / "outputs.parquet", columns=["run", "side", "text"]).to_pandas()
+    rows = rows[rows["text"].notna() & rows["side"].isin(["user", "item"])]
+    lines = [
+        "| run | side | texts kept | a category with none of the candidates | last step names the "
+        "answer |",
+        "|---|---|---|---|---|",
+    ]
+    for (run, side), some in rows.groupby(["run", "side"], sort=False):
+        parts = [text.partition(REASONING_END) for text in some["text"]]
+        empty = sum(": none" in chain for chain, _, _ in parts)
+        named = [
+            bool(answer.strip()) and fold_text(answer) in fold_text(chain.strip().splitlines()[-1])
+            for chain, _, answer in parts
+            if chain.strip()
+        ]
+        lines.append(f"| {run} | {side} | {len(parts)} | {empty} | {sum(named)} |")
+    return lines
 
 
 def run_lines(folder: Path) -> list[str]:
