@@ -218,12 +218,12 @@ def tell_dataset(name: str, contrasts: Sequence[Contrast]) -> str:
     if head is None:
         return f"{name}: no verdict, as the arms chain and none are not both there."
     sentence = (
-        f"{name}: {_verdict(head)}: {describe(head)} over {IN_WORDS['none']}, "
+        f"{name}: {_verdict(head)}: {describe(head, IN_WORDS['none'])}, "
         f"{head.num_users:,} users, {count_of(len(head.seeds), 'seed')}."
     )
-    others = "; ".join(f"{describe(c)} over {IN_WORDS[c.second]}" for c in primary if c != head)
+    others = "; ".join(describe(c, IN_WORDS[c.second]) for c in primary if c != head)
     if others:
-        sentence += f" Of its controls: {others}."
+        sentence += f" Against its controls: {others}."
     unshown = [IN_WORDS[c.second] for c in primary if not (c.is_shown and c.difference > 0)]
     if head.is_shown and head.difference > 0 and unshown:
         sentence += f" Not shown to be better than {' and '.join(unshown)}."
@@ -253,11 +253,17 @@ def _verdict(found: Contrast) -> str:
     return "reasoning helps" if found.difference > 0 else "reasoning hurts"
 
 
-def describe(found: Contrast) -> str:
-    """A contrast as ``+1.2 points [-0.3, 2.7], p = 0.123``."""
+def describe(found: Contrast, other: str = "") -> str:
+    """A contrast as ``+1.2 points [-0.3, 2.7], p = 0.123``, or ``+1.2 points over OTHER [-0.3 …``.
+
+    Args:
+        found: The contrast.
+        other: The second arm in words.
+    """
+    over = f" over {other}" if other else ""
     low, high = 100 * found.low, 100 * found.high
     p = "p < 0.001" if found.p_adjusted < 0.001 else f"p = {found.p_adjusted:.3f}"
-    return f"{100 * found.difference:+.1f} points [{low:.1f}, {high:.1f}], {p}"
+    return f"{100 * found.difference:+.1f} points{over} [{low:.1f}, {high:.1f}], {p}"
 
 
 @dataclass(frozen=True)

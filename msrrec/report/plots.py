@@ -217,7 +217,7 @@ def forest(rows: Sequence[ForestRow]) -> Forest:
 
     lines, y = [], 0.0
     for row in rows:
-        group_y = y + _ROW
+        group_y = y + _GROUP
         y += _ROW + (_GROUP if row.group else 0.0)
         lines.append(ForestLine(row, group_y, y, place(row.value), place(row.low), place(row.high)))
     count = round((high - low) / step)

@@ -91,7 +91,9 @@ def test_a_verdict_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     placebo = rows_of("placebo", {0: "h" * 29 + "m" * 11}, reading="full")
     result = conclude(load(tmp_path, chain, none, placebo), "full")
     sentence = result.datasets[0].verdict
-    assert sentence.startswith("w: reasoning helps: +50.0 points [33.8, 66.2], p < 0.001 over")
+    assert sentence.startswith(
+        "w: reasoning helps: +50.0 points over purchases alone [33.8, 66.2], p"
+    )
     assert "40 users, 1 seed" in sentence
     assert sentence.endswith("Not shown to be better than another user's reasoning.")
     assert result.verdict == (
