@@ -1,5 +1,6 @@
 """Arguments that several commands of the command line share, and checks of them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,3 +71,8 @@ def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
             known = ", ".join(MODES)
             raise ConfigError(f"variant {name!r}: is unknown; expected one of {known}{near}")
     return variants
+
+
+def expand(path: str) -> str:
+    """A path with ``~`` expanded, which a shell leaves to us in ``--out=~/runs``."""
+    return path if "://" in path else os.path.expanduser(path)

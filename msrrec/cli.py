@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from msrrec.arguments import (
     Source,
     Variants,
     check_baseline_name,
+    expand,
     parse_variants,
 )
 from msrrec.baselines import BASELINES
@@ -35,11 +36,9 @@ from msrrec.config import RunConfig, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
 from msrrec.errors import ConfigError
+from msrrec.inference.describe import describe_side, rank_titles
 from msrrec.inference.recommender import MODES
 from msrrec.stage import Call, Stage, Summary
-
-if TYPE_CHECKING:
-    from msrrec.inference.fusion import SideOutput
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -88,11 +87,6 @@ def teacher_keys(config: RunConfig) -> dict[str, str]:
     names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
     names.add(config.judge.api_key_env)
     return {name: os.environ[name] for name in names if os.environ.get(name)}
-
-
-def expand(path: str) -> str:
-    """A path with ``~`` expanded, which a shell leaves to us in ``--out=~/runs``."""
-    return path if "://" in path else os.path.expanduser(path)
 
 
 def run_stage(
@@ -353,6 +347,13 @@ def study(
             "trained: only the verdict, JSON and page are made.",
         ),
     ] = None,
+    reading: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --hits: the readings to compare; repeat it, as an arm is compared under the "
+            "first that it has. Unset: full, fused, user, item, direct."
+        ),
+    ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
@@ -381,7 +382,7 @@ def study(
     stage.check_out(out)
     with locked(out):
         if hits:
-            summary = tell_hits([expand(path) for path in hits], out, run)
+            summary = tell_hits([expand(path) for path in hits], out, reading or ())
         else:
             summary = run_study(folders, out, run, teacher_keys(run), overwrite=overwrite)
     emit(summary)
@@ -442,23 +443,6 @@ def recommend(
             "ranking": rank_titles(candidate, result.chosen) if result.chosen else None,
         }
     )
-
-
-def describe_side(titles: Sequence[str], output: "SideOutput") -> Summary:
-    """One side's choice and reasoning; its whole output if that names no candidate."""
-    shown = {"reasoning": output.reasoning, "perplexity": output.perplexity}
-    if output.index is None:
-        return {"item": None, **shown, "text": output.text}
-    return {"item": titles[output.index], **shown}
-
-
-def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[Summary] | None:
-    """All candidates by falling probability; None if probabilities were not measured."""
-    from msrrec.inference.fusion import candidate_probabilities
-
-    shares = zip(titles, candidate_probabilities(chosen), strict=False)
-    ranked = sorted(shares, key=lambda pair: -pair[1])
-    return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
 _SERVE = ("serve", "inference", "model", "prompt", "ray")

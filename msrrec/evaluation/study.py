@@ -7,7 +7,7 @@ Datasets are never pooled.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -36,7 +36,7 @@ from msrrec.metrics.crossed import (
     sign_flip,
     users_needed,
 )
-from msrrec.metrics.statistics import Share, holm
+from msrrec.metrics.statistics import holm
 
 
 def plan_power(
@@ -55,17 +55,18 @@ def plan_power(
     )
 
 
-def analyse(hits: Mapping[Cell, ArmHits], reading: str) -> tuple[DatasetResult, ...]:
+def analyse(hits: Mapping[Cell, ArmHits], readings: Sequence[str]) -> tuple[DatasetResult, ...]:
     """The results of every dataset, in the order of the hits.
 
     Args:
         hits: The hits of every cell.
-        reading: The reading that is compared; an arm with just one has no other.
+        readings: An arm is compared under the first of these that it has; one with a single reading
+            has no choice. The reading ``direct`` of chains is also the arm of that name.
 
     Raises:
-        DataError: If an arm has several readings, and not this one.
+        DataError: If an arm has several readings, and none of these.
     """
-    chosen = _choose_readings(hits, reading)
+    chosen = _choose_readings(_add_direct(hits), readings)
     names = dict.fromkeys(cell.dataset for cell in chosen)
     return tuple(
         _analyse_dataset(name, {c: found for c, found in chosen.items() if c.dataset == name})
@@ -73,19 +74,37 @@ def analyse(hits: Mapping[Cell, ArmHits], reading: str) -> tuple[DatasetResult, 
     )
 
 
-def _choose_readings(hits: Mapping[Cell, ArmHits], reading: str) -> dict[Cell, ArmHits]:
-    """One cell per dataset, arm and order."""
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+def _add_direct(hits: Mapping[Cell, ArmHits]) -> dict[Cell, ArmHits]:
+    """The hits with those of chains answering directly as an arm of their own, if it lacks.
+
+    Chains that were read in no other way stay what they are.
+    """
+    found = dict(hits)
+    after = {(cell.dataset, cell.order) for cell in hits if _is_after_chain(cell)}
     for cell in hits:
-        groups.setdefault((cell.dataset, cell.arm, cell.order), []).append(cell)
+        is_direct = (cell.arm, cell.reading) == ("chain", "direct")
+        if is_direct and (cell.dataset, cell.order) in after:
+            found.setdefault(replace(cell, arm="direct"), hits[cell])
+    return found
+
+
+def _is_after_chain(cell: Cell) -> bool:
+    return cell.arm == "chain" and cell.reading != "direct"
+
+
+def _choose_readings(hits: Mapping[Cell, ArmHits], readings: Sequence[str]) -> dict[Cell, ArmHits]:
+    """One cell per dataset, arm and order."""
+    groups: dict[tuple[str, str, str], dict[str, Cell]] = {}
+    for cell in hits:
+        groups.setdefault((cell.dataset, cell.arm, cell.order), {})[cell.reading] = cell
     chosen: dict[Cell, ArmHits] = {}
     for (dataset, arm, _), cells in groups.items():
-        found = [cell for cell in cells if cell.reading == reading or len(cells) == 1]
+        wanted = [cells[reading] for reading in readings if reading in cells]
+        found = wanted or (list(cells.values()) if len(cells) == 1 else [])
         if not found:
-            there = ", ".join(cell.reading for cell in cells)
             raise DataError(
-                f"study.reading={reading}: arm {arm} on {dataset} has the readings {there}; "
-                "expected one of them"
+                f"study: arm {arm} on {dataset} has the readings {', '.join(cells)}; expected one "
+                f"of {', '.join(readings)}; name the reading to compare by --reading"
             )
         chosen[found[0]] = hits[found[0]]
     return chosen
@@ -120,7 +139,7 @@ def _describe_arm(cell: Cell, found: ArmHits) -> ArmResult:
         reading=cell.reading,
         seeds=found.seeds,
         num_users=len(found.users),
-        hit_ratio=Share(mean.value, max(mean.low, 0.0), min(mean.high, 1.0)),
+        hit_ratio=mean.share,
         by_seed=tuple(map(float, by_seed)),
         spread=_spread(by_seed),
         valid_ratio=float(found.valid.mean()),
@@ -295,7 +314,7 @@ def add_facts(found: DatasetResult, beside: Beside | None) -> DatasetResult:
 
 def conclude(
     hits: Mapping[Cell, ArmHits],
-    reading: str,
+    readings: Sequence[str],
     power: Power | None = None,
     beside: Mapping[str, Beside] | None = None,
     failures: Mapping[str, str] | None = None,
@@ -304,7 +323,7 @@ def conclude(
 
     Args:
         hits: The hits of every cell.
-        reading: The reading that is compared.
+        readings: The readings to compare, see ``analyse``.
         power: The plan; None for hits from elsewhere.
         beside: What is known beside the hits, by dataset.
         failures: Reasons why evaluations are missing, by name.
@@ -312,7 +331,7 @@ def conclude(
     Raises:
         DataError: If the arms can't be compared.
     """
-    datasets = analyse(hits, reading)
+    datasets = analyse(hits, readings)
     return StudyResult(
         verdict=tell(datasets),
         datasets=tuple(add_facts(found, (beside or {}).get(found.name)) for found in datasets),

@@ -16,6 +16,7 @@ from msrrec.metrics.statistics import (
     CONFIDENCE,
     POWER,
     SIGNIFICANT,
+    Share,
     detectable_difference,
 )
 
@@ -42,6 +43,11 @@ class CrossedMean:
     high: float
     error: float
     p_value: float
+
+    @property
+    def share(self) -> Share:
+        """The mean and its interval within [0, 1]."""
+        return Share(self.value, max(self.low, 0.0), min(self.high, 1.0))
 
 
 def crossed_mean(values: FloatArray) -> CrossedMean:

@@ -38,6 +38,10 @@ from msrrec.stage import PREPARE, SYNTHESIZE, Summary
 logger = logging.getLogger(__name__)
 
 HITS_FILE, PAGE = "hits.parquet", "index.html"
+DIRECT = "direct"
+"""The reading of arms that write nothing before they answer."""
+READINGS = ("full", "fused", "user", "item", DIRECT)
+"""Readings of hits from elsewhere that are compared where none is named."""
 
 
 @dataclass
@@ -154,7 +158,7 @@ def write_study(
     storage.write_table(path, pa.Table.from_pylist(rows, schema=HITS))
     beside = {name: _beside(name, config, done) for name in shared}
     hits = group_hits(read_hits([path]))
-    result = conclude(hits, config.study.reading, power, beside, done.failures)
+    result = conclude(hits, (config.study.reading, DIRECT), power, beside, done.failures)
     return save_study(result, out)
 
 
@@ -174,13 +178,19 @@ def save_study(result: StudyResult, out: str) -> Summary:
     }
 
 
-def tell_hits(paths: Sequence[str], out: str, config: RunConfig) -> Summary:
+def tell_hits(paths: Sequence[str], out: str, readings: Sequence[str]) -> Summary:
     """The verdict of hits from elsewhere, with JSON and page.
+
+    Args:
+        paths: Files of hits.
+        out: Folder to write.
+        readings: The readings to compare, in order of preference; empty for the usual ones.
 
     Raises:
         DataError: If a file is no table of hits, or its arms can't be compared.
     """
-    return save_study(conclude(group_hits(read_hits(paths)), config.study.reading), out)
+    hits = group_hits(read_hits(paths))
+    return save_study(conclude(hits, tuple(readings) or READINGS), out)
 
 
 def _rows(

@@ -12,13 +12,15 @@ from msrrec.evaluation.study import analyse, compare_arms, conclude, plan_power
 from msrrec.evaluation.study_results import Contrast, StudyResult
 from tests.support.hits import rows_of, write_hits
 
+READINGS = ("full", "direct")
+
 
 def load(tmp_path: Path, *arms: list[dict[str, object]]) -> dict[Cell, ArmHits]:
     return group_hits(read_hits([write_hits(tmp_path / "h.parquet", [r for a in arms for r in a])]))
 
 
 def headline(found: dict[Cell, ArmHits]) -> Contrast:
-    (dataset,) = analyse(found, "full")
+    (dataset,) = analyse(found, READINGS)
     assert dataset.headline is not None
     return dataset.headline
 
@@ -47,7 +49,7 @@ def test_one_seed_gives_mcnemars_test(tmp_path: Path) -> None:
 
 def test_arms_tell_hits_validity_and_spread(tmp_path: Path) -> None:
     hits = load(tmp_path, rows_of("none", {0: "hmim", 1: "hhih"}), rows_of("chain", {0: "mmmm"}))
-    (dataset,) = analyse(hits, "full")
+    (dataset,) = analyse(hits, READINGS)
     none, chain = dataset.arms
     assert (none.hit_ratio.value, none.valid_ratio) == (0.5, 0.75)
     assert none.by_seed == (0.25, 0.75)
@@ -66,7 +68,7 @@ def test_the_primary_contrasts_are_corrected_together_and_others_are_not(tmp_pat
     # One seed. Differing users: none 10 to 0 (p = 2/2^10), placebo 8 to 0 (2/2^8), facts 6 to 0.
     arms = {"none": 10, "placebo": 8, "facts": 6, "filler": 10}
     rows = [rows_of(arm, {0: "m" * n + "h" * (20 - n)}) for arm, n in arms.items()]
-    (dataset,) = analyse(load(tmp_path, rows_of("chain", {0: "h" * 20}), *rows), "full")
+    (dataset,) = analyse(load(tmp_path, rows_of("chain", {0: "h" * 20}), *rows), READINGS)
     found = {(c.first, c.second): c for c in dataset.contrasts}
     assert found["chain", "none"].p_adjusted == pytest.approx(3 * 2 / 2**10)
     assert found["chain", "placebo"].p_adjusted == pytest.approx(2 * 2 / 2**8)
@@ -80,7 +82,7 @@ def test_orders_are_averaged_for_the_verdict_and_shown_apart(tmp_path: Path) -> 
     for order, none in (("history_first", "mmmm"), ("candidates_first", "hhhm")):
         parts.append(rows_of("chain", {0: "hhhh"}, order=order))
         parts.append(rows_of("none", {0: none}, order=order))
-    (dataset,) = analyse(load(tmp_path, *parts), "full")
+    (dataset,) = analyse(load(tmp_path, *parts), READINGS)
     found = {c.order: c.difference for c in dataset.contrasts}
     assert found == {None: 0.625, "history_first": 1.0, "candidates_first": 0.25}
 
@@ -89,7 +91,7 @@ def test_a_verdict_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     chain = rows_of("chain", {0: "h" * 30 + "m" * 10}, reading="full")
     none = rows_of("none", {0: "m" * 20 + "h" * 10 + "m" * 10})
     placebo = rows_of("placebo", {0: "h" * 29 + "m" * 11}, reading="full")
-    result = conclude(load(tmp_path, chain, none, placebo), "full")
+    result = conclude(load(tmp_path, chain, none, placebo), READINGS)
     sentence = result.datasets[0].verdict
     assert sentence.startswith(
         "w: reasoning helps: +50.0 points over purchases alone [33.8, 66.2], p"
@@ -100,9 +102,9 @@ def test_a_verdict_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
         "Reasoning against purchases alone, HitRatio@1: w: reasoning helps, +50.0 points "
         "[33.8, 66.2], p < 0.001, 40 users, 1 seed."
     )
-    worse = conclude(load(tmp_path, rows_of("chain", {0: "m" * 40}), none), "full")
+    worse = conclude(load(tmp_path, rows_of("chain", {0: "m" * 40}), none), READINGS)
     assert "w: reasoning hurts, -25.0 points" in worse.verdict
-    same = conclude(load(tmp_path, rows_of("chain", {0: "hmmm" * 10}), none), "full")
+    same = conclude(load(tmp_path, rows_of("chain", {0: "hmmm" * 10}), none), READINGS)
     assert "w: reasoning is not shown to differ" in same.verdict
 
 
@@ -111,7 +113,7 @@ def test_datasets_that_disagree_are_told_and_not_pooled(tmp_path: Path) -> None:
     for dataset, none in (("a", "m" * 30 + "h" * 30), ("b", "hm" * 30)):
         parts.append(rows_of("chain", {0: "h" * 30 + "mh" * 15}, dataset=dataset))
         parts.append(rows_of("none", {0: none}, dataset=dataset))
-    result = conclude(load(tmp_path, *parts), "full")
+    result = conclude(load(tmp_path, *parts), READINGS)
     assert "a: reasoning" in result.verdict
     assert "b: reasoning" in result.verdict
     found, (a, b) = result.heterogeneity, [d.headline for d in result.datasets]
@@ -124,7 +126,7 @@ def test_datasets_that_disagree_are_told_and_not_pooled(tmp_path: Path) -> None:
 
 
 def test_a_study_without_both_arms_has_no_verdict(tmp_path: Path) -> None:
-    result = conclude(load(tmp_path, rows_of("chain", {0: "hm"})), "full")
+    result = conclude(load(tmp_path, rows_of("chain", {0: "hm"})), READINGS)
     assert "no verdict, as the arms chain and none are not both there" in result.verdict
 
 
@@ -135,9 +137,22 @@ def test_several_readings_of_an_arm_are_told_apart_by_the_one_asked_for(tmp_path
         rows_of("chain", {0: "hhmm"}, reading="user"),
     ]
     hits = load(tmp_path, *parts)
-    assert analyse(hits, "user")[0].contrasts[0].difference == 0.5
-    with pytest.raises(DataError, match=r"study\.reading=item: arm chain on w .* full, user"):
-        analyse(hits, "item")
+    assert analyse(hits, ["user", "direct"])[0].contrasts[0].difference == 0.5
+    with pytest.raises(DataError, match=r"arm chain on w has the readings full, user; .* item"):
+        analyse(hits, ["item"])
+
+
+def test_chains_read_directly_are_the_arm_of_that_name(tmp_path: Path) -> None:
+    parts = [
+        rows_of("chain", {0: "hhhh"}, reading="full"),
+        rows_of("chain", {0: "hhmm"}, reading="direct"),
+        rows_of("none", {0: "hmmm"}),
+    ]
+    (dataset,) = analyse(load(tmp_path, *parts), READINGS)
+    found = {(c.first, c.second): c.difference for c in dataset.contrasts}
+    assert found["chain", "direct"] == 0.5
+    assert found["direct", "none"] == 0.25
+    assert found["chain", "none"] == 0.75
 
 
 def test_a_user_who_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -152,12 +167,12 @@ def test_a_user_who_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_arms_without_common_seeds_are_refused(tmp_path: Path) -> None:
     hits = load(tmp_path, rows_of("chain", {0: "hh"}), rows_of("none", {1: "hh"}))
     with pytest.raises(DataError, match="2 users and 0 seeds in common"):
-        analyse(hits, "full")
+        analyse(hits, READINGS)
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     hits = load(tmp_path, rows_of("chain", {0: "hhm"}), rows_of("none", {0: "mhm"}))
-    result = conclude(hits, "full", plan_power(2000, 5, 0.25, 0.01, 0.03))
+    result = conclude(hits, READINGS, plan_power(2000, 5, 0.25, 0.01, 0.03))
     result.save(str(tmp_path))
     assert StudyResult.load(str(tmp_path)) == result
 
