@@ -51,15 +51,15 @@ class StudyConfig(Config):
     """Assumed standard deviation of an arm's HitRatio@1 over seeds, for the planned power."""
     target: float = Field(default=0.03, gt=0, lt=1)
     """Difference of HitRatio@1 for which the needed number of users is planned."""
-    train_tokens_per_s: float = Field(default=2000, gt=0)
+    train_tokens_per_s: float = Field(default=5000, gt=0)
     """Speed of training that --dry-run assumes until a training is finished."""
-    generate_tokens_per_s: float = Field(default=2000, gt=0)
+    generate_tokens_per_s: float = Field(default=1500, gt=0)
     """Speed of generating that --dry-run assumes until an evaluation is finished."""
-    example_tokens: int = Field(default=400, ge=1)
+    example_tokens: int = Field(default=290, ge=1)
     """Tokens of a training example that --dry-run assumes."""
-    output_tokens: int = Field(default=100, ge=1)
+    output_tokens: int = Field(default=70, ge=1)
     """Tokens of an output that --dry-run assumes, mean over the arms."""
-    start_s: float = Field(default=15, ge=0)
+    start_s: float = Field(default=40, ge=0)
     """Seconds until workers or an engine are ready that --dry-run assumes."""
 
     @field_validator("worlds", "arms", "orders", "seeds", "references")

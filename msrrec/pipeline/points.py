@@ -71,10 +71,8 @@ def find_places(datasets: Sequence[str], out: str, config: RunConfig) -> list[Pl
     Raises:
         ConfigError: If two folders have the same name.
     """
-    prompt = config.prompt.model_copy(update={"order": config.study.orders[0]})
-    base = config.model_copy(update={"prompt": prompt})
     if not datasets:
-        return [_find_world(world, out, base) for world in config.study.worlds]
+        return [_find_world(world, out, config) for world in config.study.worlds]
     paths = {PurePosixPath(path).name: storage.absolute(path) for path in datasets}
     if len(paths) < len(datasets):
         raise ConfigError(
@@ -82,7 +80,7 @@ def find_places(datasets: Sequence[str], out: str, config: RunConfig) -> list[Pl
             "whose last names differ, as results are named after them"
         )
     return [
-        Place(name, storage.join(out, name), path, base, is_world=False)
+        Place(name, storage.join(out, name), path, config, is_world=False)
         for name, path in paths.items()
     ]
 

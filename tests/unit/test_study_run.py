@@ -200,14 +200,15 @@ def test_a_report_leaves_the_evaluations_of_a_study_out(bench: Bench) -> None:
 
 
 def test_worlds_are_planned_before_they_are_made(tmp_path: Path) -> None:
-    plan = plan_study([], str(tmp_path), load_config("study"))
+    whole = RunConfig.model_validate({"baselines": {"arm_learning_rates": [1, 2, 3]}})
+    plan = plan_study([], str(tmp_path), whole)
     # 3 worlds, 2 orders; 5 trained arms, 5 seeds and 2 more rates; 6 arms on validation at 3 rates
     assert plan["datasets"] == {"total": 3, "finished": 0}
     assert plan["trainings"] == {"total": 6 * 5 * 7, "finished": 0}
     assert plan["validations"] == {"total": 6 * 6 * 3, "finished": 0}
     assert plan["evaluations"] == {"total": 6 * 6 * 5, "finished": 0}
     assert not plan["is_measured"]
-    assert plan["power"]["num_users"] == load_config("study").data.num_users
+    assert plan["power"]["num_users"] == RunConfig().data.num_users
     assert "users and 5 seeds" in plan["power"]["sentence"]
 
 
@@ -247,7 +248,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
 ) -> None:
     out = tmp_path / "out"
     ended = Commands(monkeypatch, capsys)("study", "--out", str(out), "--dry-run")
-    assert ended.summary["evaluations"] == {"total": 180, "finished": 0}
+    assert ended.summary["evaluations"] == {"total": 3 * 4 * 3, "finished": 0}
     assert ended.summary["seconds_left"] > 0
     assert "minutes left" in ended.err
     assert not out.exists()
