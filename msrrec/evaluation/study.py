@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.errors import DataError
+from msrrec.evaluation.audit import VALID_BAR
 from msrrec.evaluation.hits import ArmHits, Cell
 from msrrec.evaluation.study_results import (
     FURTHER,
@@ -37,6 +38,7 @@ from msrrec.metrics.crossed import (
     users_needed,
 )
 from msrrec.metrics.statistics import holm
+from msrrec.page import percent
 
 
 def plan_power(
@@ -116,12 +118,13 @@ def _analyse_dataset(name: str, hits: Mapping[Cell, ArmHits]) -> DatasetResult:
     contrasts = [c for shown in ((*orders,), *_single(orders)) for c in _contrasts(by_arm, shown)]
     if len(orders) == 1:
         contrasts = [c.model_copy(update={"order": None}) for c in contrasts]
+    arms = tuple(_describe_arm(cell, found) for cell, found in hits.items())
     return DatasetResult(
         name=name,
         orders=orders,
-        arms=tuple(_describe_arm(cell, found) for cell, found in hits.items()),
+        arms=arms,
         contrasts=tuple(contrasts),
-        verdict=tell_dataset(name, contrasts),
+        verdict=tell_dataset(name, contrasts, arms),
     )
 
 
@@ -230,8 +233,8 @@ def heterogeneity(datasets: Sequence[DatasetResult]) -> Heterogeneity | None:
     return Heterogeneity(q=q, freedom=freedom, p_value=float(chi2.sf(q, freedom)))
 
 
-def tell_dataset(name: str, contrasts: Sequence[Contrast]) -> str:
-    """The verdict on one dataset, in one sentence or two."""
+def tell_dataset(name: str, contrasts: Sequence[Contrast], arms: Sequence[ArmResult]) -> str:
+    """The verdict on one dataset in a few sentences, the last of them about invalid answers."""
     primary = [c for c in contrasts if c.is_primary and c.order is None]
     head = next((c for c in primary if c.second == "none"), None)
     if head is None:
@@ -246,7 +249,19 @@ def tell_dataset(name: str, contrasts: Sequence[Contrast]) -> str:
     unshown = [IN_WORDS[c.second] for c in primary if not (c.is_shown and c.difference > 0)]
     if head.is_shown and head.difference > 0 and unshown:
         sentence += f" Not shown to be better than {' and '.join(unshown)}."
-    return sentence
+    return sentence + _tell_invalid(arms)
+
+
+def _tell_invalid(arms: Sequence[ArmResult]) -> str:
+    """A sentence about the arms of the verdict that often name no candidate; empty without any."""
+    low = [
+        f"{arm.arm} for {percent(arm.valid_ratio)} ({arm.order.replace('_', ' ')})"
+        for arm in arms
+        if arm.arm in ("chain", "none") and arm.valid_ratio < VALID_BAR
+    ]
+    if not low:
+        return ""
+    return f" Answers that name no candidate are misses: one is named by {', '.join(low)} of users."
 
 
 def tell(datasets: Sequence[DatasetResult]) -> str:

@@ -108,6 +108,14 @@ def test_a_verdict_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     assert "w: reasoning is not shown to differ" in same.verdict
 
 
+def test_a_verdict_says_where_answers_are_invalid(tmp_path: Path) -> None:
+    chain = rows_of("chain", {0: "i" * 30 + "h" * 10}, reading="full")
+    none = rows_of("none", {0: "m" * 20 + "h" * 20})
+    sentence = conclude(load(tmp_path, chain, none), READINGS).datasets[0].verdict
+    assert "Answers that name no candidate are misses: one is named by chain for 25.0%" in sentence
+    assert "none for" not in sentence
+
+
 def test_datasets_that_disagree_are_told_and_not_pooled(tmp_path: Path) -> None:
     parts = []
     for dataset, none in (("a", "m" * 30 + "h" * 30), ("b", "hm" * 30)):
