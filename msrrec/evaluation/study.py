@@ -37,8 +37,11 @@ from msrrec.metrics.crossed import (
     sign_flip,
     users_needed,
 )
-from msrrec.metrics.statistics import holm
+from msrrec.metrics.statistics import holm, wilson
 from msrrec.page import percent
+
+_DECIDING = PRIMARY[0]
+"""The arms of the verdict."""
 
 
 def plan_power(
@@ -134,15 +137,17 @@ def _single(orders: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _describe_arm(cell: Cell, found: ArmHits) -> ArmResult:
-    mean = crossed_mean(found.hits.astype(float))
-    by_seed = found.hits.mean(axis=0)
+    by_seed, num_users = found.hits.mean(axis=0), len(found.users)
+    share = crossed_mean(found.hits.astype(float)).share
+    if share.value in (0.0, 1.0):  # where nothing varies, an interval of no width would be too sure
+        share = wilson(round(share.value * num_users), num_users) or share
     return ArmResult(
         arm=cell.arm,
         order=cell.order,
         reading=cell.reading,
         seeds=found.seeds,
-        num_users=len(found.users),
-        hit_ratio=mean.share,
+        num_users=num_users,
+        hit_ratio=share,
         by_seed=tuple(map(float, by_seed)),
         spread=_spread(by_seed),
         valid_ratio=float(found.valid.mean()),
@@ -257,7 +262,7 @@ def _tell_invalid(arms: Sequence[ArmResult]) -> str:
     low = [
         f"{arm.arm} for {percent(arm.valid_ratio)} ({arm.order.replace('_', ' ')})"
         for arm in arms
-        if arm.arm in ("chain", "none") and arm.valid_ratio < VALID_BAR
+        if arm.arm in _DECIDING and arm.valid_ratio < VALID_BAR
     ]
     if not low:
         return ""
@@ -277,8 +282,17 @@ def tell(datasets: Sequence[DatasetResult]) -> str:
             parts.append(f"{dataset.name}: no verdict")
         else:
             size = f"{found.num_users:,} users, {count_of(len(found.seeds), 'seed')}"
-            parts.append(f"{dataset.name}: {_verdict(found)}, {describe(found)}, {size}")
+            verdict = f"{dataset.name}: {_verdict(found)}, {describe(found)}, {size}"
+            parts.append(verdict + _tell_least_valid(dataset.arms))
     return f"Reasoning against purchases alone, HitRatio@1: {'; '.join(parts)}."
+
+
+def _tell_least_valid(arms: Sequence[ArmResult]) -> str:
+    """What to add to a verdict where an arm of it often names no candidate."""
+    least = min((a for a in arms if a.arm in _DECIDING), key=lambda arm: arm.valid_ratio)
+    if least.valid_ratio >= VALID_BAR:
+        return ""
+    return f" (though {least.arm} names a candidate for only {percent(least.valid_ratio)} of users)"
 
 
 def _verdict(found: Contrast) -> str:

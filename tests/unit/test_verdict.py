@@ -55,6 +55,7 @@ def test_arms_tell_hits_validity_and_spread(tmp_path: Path) -> None:
     assert none.by_seed == (0.25, 0.75)
     assert none.spread == pytest.approx(0.5 / 2**0.5)
     assert (chain.hit_ratio.value, chain.hit_ratio.low, chain.spread) == (0, 0, None)
+    assert chain.hit_ratio.high == pytest.approx(0.4899, abs=1e-4)  # Wilson: z² / (4 + z²)
 
 
 def test_only_users_and_seeds_of_both_arms_are_compared(tmp_path: Path) -> None:
@@ -114,6 +115,8 @@ def test_a_verdict_says_where_answers_are_invalid(tmp_path: Path) -> None:
     sentence = conclude(load(tmp_path, chain, none), READINGS).datasets[0].verdict
     assert "Answers that name no candidate are misses: one is named by chain for 25.0%" in sentence
     assert "none for" not in sentence
+    whole = conclude(load(tmp_path, chain, none), READINGS).verdict
+    assert whole.endswith("1 seed (though chain names a candidate for only 25.0% of users).")
 
 
 def test_datasets_that_disagree_are_told_and_not_pooled(tmp_path: Path) -> None:
