@@ -21,6 +21,7 @@ from msrrec.config.run import (
     load_config,
 )
 from msrrec.config.serve import ServeConfig
+from msrrec.config.study import StudyArm, StudyConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import EndpointConfig, TeacherConfig
@@ -48,6 +49,8 @@ __all__ = [
     "RayConfig",
     "RunConfig",
     "ServeConfig",
+    "StudyArm",
+    "StudyConfig",
     "SweepConfig",
     "SynthesisConfig",
     "TallrecConfig",

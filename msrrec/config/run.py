@@ -23,6 +23,7 @@ from msrrec.config.model import ModelConfig
 from msrrec.config.prompt import PromptConfig
 from msrrec.config.ray import RayConfig
 from msrrec.config.serve import ServeConfig
+from msrrec.config.study import StudyConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import TeacherConfig
@@ -52,6 +53,7 @@ class RunConfig(Config):
     prompt: PromptConfig = PromptConfig()
     train: TrainConfig = TrainConfig()
     sweep: SweepConfig = SweepConfig()
+    study: StudyConfig = StudyConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     baselines: BaselinesConfig = BaselinesConfig()

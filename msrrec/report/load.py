@@ -9,6 +9,7 @@ from pyarrow import fs
 from msrrec import storage
 from msrrec.errors import DataError
 from msrrec.evaluation.results import EvaluationResult, ReasoningScores
+from msrrec.evaluation.study_results import StudyResult
 from msrrec.evaluation.systems import KINDS
 from msrrec.report.plots import CURVES, TrainingPoint
 from msrrec.report.results import SweepResult
@@ -50,14 +51,15 @@ class Evaluated:
 
 
 def load_results(folder: str) -> list[Evaluated]:
-    """All evaluations below a folder, except a sweep's.
+    """All evaluations below a folder, except those of sweeps and studies.
 
     Raises:
         DataError: If there are none, or one can't be read.
     """
-    sweeps = tuple(path + "/" for path in _find(folder, SweepResult.FILE))
+    own = (SweepResult.FILE, StudyResult.FILE)
+    apart = tuple(path + "/" for file in own for path in _find(folder, file))
     paths = _find(folder, EvaluationResult.FILE)
-    results = [load_result(path) for path in paths if not path.startswith(sweeps)]
+    results = [load_result(path) for path in paths if not path.startswith(apart)]
     if not results:
         raise DataError(
             f"{folder}: found no {EvaluationResult.FILE} below it; expected folders made by "
