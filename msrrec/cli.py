@@ -312,7 +312,8 @@ def compare(
         str,
         typer.Option(
             help="Comma-separated names, in the order of the table: "
-            f"{', '.join(system_names())}, or LABEL=FOLDER of a trained model."
+            f"{', '.join(system_names())}, LABEL=FOLDER of a trained model, or "
+            "LABEL=FILE of predictions (.parquet, .csv, .jsonl)."
         ),
     ],
     reasoning: Annotated[

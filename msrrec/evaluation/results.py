@@ -278,6 +278,30 @@ class ApiFacts(Result):
     """Samples from whose rationale alone the same candidate was recovered."""
 
 
+ReadBy = Literal["item_id", "scores", "text"]
+"""The column of a file that decides its choices."""
+
+
+class FileFacts(Result):
+    """The file that a system's choices come from, and what in it could not be used."""
+
+    name: str
+    digest: str
+    """Hash of its content."""
+    read_by: ReadBy
+    num_rows: int
+    num_missing: int
+    """Evaluated examples without a row; they are misses."""
+    num_unknown: int
+    """Ids that are not in the split."""
+    num_repeated: int
+    """Examples with several rows; the first counts."""
+    num_foreign: int
+    """Chosen items that are no candidates; they are misses."""
+    num_misshapen: int
+    """Rows whose scores are not one finite number per candidate."""
+
+
 class EvaluationConfig(Result):
     """The settings that decide an evaluation."""
 
@@ -301,6 +325,7 @@ class Details(Result):
     fusion: FusionResult | None = None
     fit: FitResult | None = None
     api: ApiFacts | None = None
+    file: FileFacts | None = None
 
 
 class EvaluationResult(Document, Details):
