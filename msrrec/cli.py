@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +24,6 @@ from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError
 from msrrec.inference.recommender import MODES
 from msrrec.stage import Call, Stage, Summary
-
-if TYPE_CHECKING:
-    from msrrec.inference.fusion import SideOutput
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -51,6 +48,9 @@ Overrides = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and stop.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
+EvaluationDir = Annotated[
+    str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
+]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
 Source = Annotated[
     str,
@@ -275,9 +275,7 @@ _SCORE = ("evaluate", "judge")
 
 @app.command(epilog=settings_help(*_SCORE))
 def score(
-    evaluation: Annotated[
-        str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
-    ],
+    evaluation: EvaluationDir,
     dataset: DatasetDir,
     references: Annotated[
         str,
@@ -296,6 +294,36 @@ def score(
     inputs = {"dataset": dataset, "references": references}
     run = resolve("score", config, overrides, dry_run, _SCORE, **inputs)
     run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
+
+
+_FAITHFULNESS = ("evaluate", "model", "prompt", "inference")
+
+
+@app.command(epilog=settings_help("evaluate"))
+def faithfulness(
+    evaluation: EvaluationDir,
+    dataset: DatasetDir,
+    model: ModelDir,
+    side: Annotated[
+        str | None,
+        typer.Option(help="Whose chains: full, user or item. Unset: the first that was evaluated."),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Change a model's chains, and measure how often its choices change with them.
+
+    Chains are cut, misled, reworded or replaced by filler, and purchases left out or shuffled
+    (after Lanham et al. 2023); each share stands beside that of a control.
+    """
+    inputs = {"dataset": dataset, "model": model}
+    run = resolve("faithfulness", config, overrides, dry_run, _FAITHFULNESS, **inputs)
+    if side is not None and side not in ("full", "user", "item"):
+        raise ConfigError(f"--side {side}: has no chain; expected full, user or item")
+    call = {**inputs, "evaluation": evaluation}
+    run_stage(stage.FAITHFULNESS, evaluation, run, call, overwrite, side=side)
 
 
 _COMPARE = (
@@ -385,6 +413,7 @@ def recommend(
 ) -> None:
     """Recommend one of the candidates, with the reasoning."""
     run = resolve("recommend", config, overrides, dry_run, _RECOMMEND, model=model)
+    from msrrec.inference.describe import describe_side, rank_titles
     from msrrec.inference.recommender import Recommender
     from msrrec.reasoning.encoding import Query, check_query
 
@@ -406,23 +435,6 @@ def recommend(
             "ranking": rank_titles(candidate, result.chosen) if result.chosen else None,
         }
     )
-
-
-def describe_side(titles: Sequence[str], output: "SideOutput") -> Summary:
-    """One side's choice and reasoning; its whole output if that names no candidate."""
-    shown = {"reasoning": output.reasoning, "perplexity": output.perplexity}
-    if output.index is None:
-        return {"item": None, **shown, "text": output.text}
-    return {"item": titles[output.index], **shown}
-
-
-def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[Summary] | None:
-    """All candidates by falling probability; None if probabilities were not measured."""
-    from msrrec.inference.fusion import candidate_probabilities
-
-    shares = zip(titles, candidate_probabilities(chosen), strict=False)
-    ranked = sorted(shares, key=lambda pair: -pair[1])
-    return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
 _SERVE = ("serve", "inference", "model", "prompt", "ray")

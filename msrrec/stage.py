@@ -339,6 +339,16 @@ SCORE = Stage(
     keeps=True,
     place="score",
 )
+FAITHFULNESS = Stage(
+    "faithfulness",
+    f"{_WORK}:faithfulness",
+    inputs=("dataset", "evaluation", "model"),
+    sections=("evaluate.interventions", "evaluate.intervention_users"),
+    needs_ray=False,
+    keeps=True,
+    check=f"{_WORK}:check_faithfulness",
+    place="faithfulness",
+)
 SWEEP = Stage(
     "sweep",
     f"{_WORK}:sweep",
@@ -347,5 +357,8 @@ SWEEP = Stage(
     check=f"{_WORK}:check_sweep",
     probe=f"{_WORK}:probe_train",
 )
-STAGES: Sequence[Stage] = (PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE, SCORE, SWEEP)
+STAGES: Sequence[Stage] = (
+    *(PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE),
+    *(SCORE, FAITHFULNESS, SWEEP),
+)
 """All stages, in the order in which they are run."""

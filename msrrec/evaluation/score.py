@@ -10,8 +10,8 @@ from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.evaluation.examples import evaluated_examples
-from msrrec.evaluation.results import EvaluationResult, Metric, MetricScore, ReasoningScores
+from msrrec.evaluation.examples import evaluated_examples, load_evaluation
+from msrrec.evaluation.results import Metric, MetricScore, ReasoningScores
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction, read_predictions
 from msrrec.metrics.judge import judge_pairs
@@ -47,12 +47,7 @@ def score_evaluation(
         DataError: If no evaluated user has a reference.
         EngineError: If a metric's model or the judge can't be used.
     """
-    evaluated = EvaluationResult.load(evaluation)
-    if evaluated.dataset.fingerprint != dataset.fingerprint:
-        raise DataError(
-            f"{evaluation}: evaluates {evaluated.dataset.path}; expected {dataset.path} as it "
-            "is now; give the dataset that was evaluated"
-        )
+    evaluated = load_evaluation(evaluation, dataset)
     examples = evaluated_examples(dataset, evaluated.config.evaluate)
     paths = _references(references, {e.example_id: e.target for e in examples})
     scored = {

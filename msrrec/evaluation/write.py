@@ -37,10 +37,10 @@ from msrrec.metrics.statistics import Share, mcnemar
 from msrrec.reasoning.prompts import DEFAULT_FORM
 from msrrec.reasoning.reading import read_lenient, read_rung
 from msrrec.schema import Example
-from msrrec.stage import SCORE, Summary
+from msrrec.stage import FAITHFULNESS, SCORE, Summary
 from msrrec.titles import Rung, show_titles
 
-_NAMES = ("predictions", "report", SCORE.place, storage.RECORD)
+_NAMES = ("predictions", "report", SCORE.place, FAITHFULNESS.place, storage.RECORD)
 """Names in an evaluation's folder."""
 
 SAMPLES = "predictions/samples.parquet"

@@ -124,6 +124,7 @@ def build_report(
         curves=show_curves(results),
         sweeps=[(sweep, sweep_figure(sweep.points)) for sweep in sweeps],
         results=results,
+        faithfulness=[found for found in (r.faithfulness for r in results) if found],
     )
     storage.write_bytes(out, page)
     return ReportResult(
