@@ -15,6 +15,7 @@ from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
+from msrrec.metrics.anchors import TextAnchor
 from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
@@ -374,6 +375,14 @@ class MetricScore(Result):
     """Number of users with a reference."""
 
 
+class AnchorScore(Result):
+    """What a text of known worth gets in one metric."""
+
+    mean: Share | None
+    num_pairs: int
+    """Number of references that it was compared with."""
+
+
 class ReasoningScores(Document):
     """The reasonings of an evaluation against the teacher's correct paths."""
 
@@ -393,6 +402,8 @@ class ReasoningScores(Document):
     variants: dict[str, dict[Metric, MetricScore]]
     cases: dict[str, str | None]
     """The references of the case studies, by example id."""
+    anchors: dict[TextAnchor, dict[Metric, AnchorScore]] = Field(default_factory=dict)
+    """What texts of known worth get in place of a reasoning; empty in older files."""
 
     def summary(self) -> Summary:
         """The figures that the command prints, without texts."""
