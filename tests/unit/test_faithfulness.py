@@ -186,6 +186,7 @@ def test_the_page_shows_how_often_choices_changed(
     assert "Do the choices follow from the chains?" in page
     assert "chain cut after step 2 of 5" in page
     assert "the cited purchases left out" in page
+    assert "100.0% without the cited purchases (control 0.0%)" in page
 
 
 def test_an_evaluation_without_chains_or_of_another_dataset_is_refused(
