@@ -8,9 +8,9 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -305,8 +305,8 @@ def faithfulness(
     dataset: DatasetDir,
     model: ModelDir,
     side: Annotated[
-        str | None,
-        typer.Option(help="Whose chains: full, user or item. Unset: the first that was evaluated."),
+        Literal["full", "user", "item"] | None,
+        typer.Option(help="Whose chains are changed. Unset: the first that was evaluated."),
     ] = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
@@ -318,12 +318,9 @@ def faithfulness(
     Chains are cut, misled, reworded or replaced by filler, and purchases left out or shuffled
     (after Lanham et al. 2023); each share stands beside that of a control.
     """
-    inputs = {"dataset": dataset, "model": model}
+    inputs = {"dataset": dataset, "evaluation": evaluation, "model": model}
     run = resolve("faithfulness", config, overrides, dry_run, _FAITHFULNESS, **inputs)
-    if side is not None and side not in ("full", "user", "item"):
-        raise ConfigError(f"--side {side}: has no chain; expected full, user or item")
-    call = {**inputs, "evaluation": evaluation}
-    run_stage(stage.FAITHFULNESS, evaluation, run, call, overwrite, side=side)
+    run_stage(stage.FAITHFULNESS, evaluation, run, inputs, overwrite, side=side)
 
 
 _COMPARE = (
@@ -369,9 +366,7 @@ def compare(
     from msrrec.data.dataset import Dataset
     from msrrec.lock import locked
 
-    def session() -> AbstractContextManager[None]:
-        return ray_session(run.ray.address, run.ray.num_cpus)
-
+    session = partial(ray_session, run.ray.address, run.ray.num_cpus)
     stage.check_out(out)
     with locked(out):
         shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
@@ -389,6 +384,17 @@ def report(
     from msrrec.report.page import report_folder
 
     emit(report_folder(folder))
+
+
+@app.command("export-lm-eval", epilog=settings_help("evaluate", "prompt"))
+def export_lm_eval(
+    dataset: DatasetDir, out: OutDir, overrides: Overrides = None, config: ConfigFile = None
+) -> None:
+    """Write the frozen candidates as tasks of lm-eval, for any model that it can load."""
+    run = resolve("export-lm-eval", config, overrides, False, ("evaluate", "prompt"))
+    from msrrec.evaluation.lm_eval import export_tasks
+
+    emit(export_tasks(dataset, out, run.evaluate, run.prompt))
 
 
 _RECOMMEND = ("inference", "prompt")
@@ -534,5 +540,4 @@ def options(
 def main(command: str | None = None) -> None:
     """Run the command line; given a command's name, all of argv are its arguments."""
     log.setup()
-    arguments = [*([command] if command else []), *sys.argv[1:]]
-    run_guarded(lambda: app(arguments, standalone_mode=True))
+    run_guarded(lambda: app([*([command] if command else []), *sys.argv[1:]], standalone_mode=True))
