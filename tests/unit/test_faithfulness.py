@@ -8,7 +8,7 @@ import pytest
 from msrrec import schema, storage
 from msrrec.config import InferenceConfig, RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import DataError
+from msrrec.errors import DataError, ModelError
 from msrrec.evaluation.faithfulness import measure_faithfulness
 from msrrec.evaluation.interventions import FaithfulnessResult, InterventionResult
 from msrrec.inference.fusion import SideOutput
@@ -198,6 +198,36 @@ def test_an_evaluation_without_chains_or_of_another_dataset_is_refused(
     other = Dataset(dataset.path, {**dataset.manifest}, dataset.items)
     with pytest.raises(DataError, match="give the dataset that was evaluated"):
         measure_faithfulness(other, evaluation, model, RunConfig())
+
+
+def test_chains_of_another_model_are_not_changed(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    system = system_id("m", "trained")
+    evaluation_result(system, {"full": variant_result()}, num_users=8, weights="abc").save(
+        evaluation
+    )
+    with pytest.raises(ModelError, match="other weights than the evaluation of m"):
+        measure_faithfulness(dataset, evaluation, model, RunConfig())
+
+
+def test_a_reasoning_without_room_for_the_answer_is_cut(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    lengths: list[int] = []
+
+    def answer(prompt: str, seed: int) -> str:
+        lengths.append(len(prompt))
+        return write_answer(prompt, 0)
+
+    def build(source: ModelSource, config: InferenceConfig) -> Recommender:
+        few = config.model_copy(update={"max_new_tokens": 64})
+        return recommender(FakeEngine(answer, max_model_len=1000), few)
+
+    config = RunConfig.model_validate({"evaluate": {"interventions": ["filler", "mistake"]}})
+    measure_faithfulness(dataset, evaluation, model, config, build=build)
+    longest_answer = len("(3) Desk Lamp") + 1
+    assert max(lengths) <= 1000 - longest_answer
 
 
 def test_steps_are_found_where_the_model_wrote_them() -> None:
