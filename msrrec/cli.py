@@ -91,7 +91,7 @@ def resolve(
     """
     given = list(overrides or ())
     resolved = load_config(config, given)
-    unused = [text for text in given if text.partition(".")[0] not in sections]
+    unused = [text for text in given if text.partition(".")[0] not in (*sections, "tracking")]
     if unused:
         logger.warning("%s does not use %s; ignored", command, ", ".join(unused))
     if dry_run:
