@@ -24,6 +24,9 @@ Overrides = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and stop.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
 DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
+EvaluationDir = Annotated[
+    str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
+]
 OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
 Source = Annotated[
     str,

@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from msrrec.arguments import (
     ConfigFile,
     DatasetDir,
     DryRun,
+    EvaluationDir,
     Interactions,
     Items,
     ModelDir,
@@ -67,7 +68,7 @@ def resolve(
     """
     given = list(overrides or ())
     resolved = load_config(config, given)
-    unused = [text for text in given if text.partition(".")[0] not in sections]
+    unused = [text for text in given if text.partition(".")[0] not in (*sections, "tracking")]
     if unused:
         logger.warning("%s does not use %s; ignored", command, ", ".join(unused))
     if dry_run:
@@ -246,9 +247,7 @@ _SCORE = ("evaluate", "judge")
 
 @app.command(epilog=settings_help(*_SCORE))
 def score(
-    evaluation: Annotated[
-        str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
-    ],
+    evaluation: EvaluationDir,
     dataset: DatasetDir,
     references: Annotated[
         str,
@@ -269,6 +268,33 @@ def score(
     run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
 
 
+_FAITHFULNESS = ("evaluate", "model", "prompt", "inference")
+
+
+@app.command(epilog=settings_help("evaluate"))
+def faithfulness(
+    evaluation: EvaluationDir,
+    dataset: DatasetDir,
+    model: ModelDir,
+    side: Annotated[
+        Literal["full", "user", "item"] | None,
+        typer.Option(help="Whose chains are changed. Unset: the first that was evaluated."),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Change a model's chains, and measure how often its choices change with them.
+
+    Chains are cut, misled, reworded or replaced by filler, and purchases left out or shuffled
+    (after Lanham et al. 2023); each share stands beside that of a control.
+    """
+    inputs = {"dataset": dataset, "evaluation": evaluation, "model": model}
+    run = resolve("faithfulness", config, overrides, dry_run, _FAITHFULNESS, **inputs)
+    run_stage(stage.FAITHFULNESS, evaluation, run, inputs, overwrite, side=side)
+
+
 _COMPARE = (
     *("baselines", "tallrec", "llara", "inference", "evaluate"),
     *("model", "prompt", "train", "teacher", "synthesis", "ray"),
@@ -283,7 +309,8 @@ def compare(
         str,
         typer.Option(
             help="Comma-separated names, in the order of the table: "
-            f"{', '.join(system_names())}, or LABEL=FOLDER of a trained model."
+            f"{', '.join(system_names())}, LABEL=FOLDER of a trained model, or "
+            "LABEL=FILE of predictions (.parquet, .csv, .jsonl)."
         ),
     ],
     reasoning: Annotated[
@@ -311,9 +338,7 @@ def compare(
     from msrrec.data.dataset import Dataset
     from msrrec.lock import locked
 
-    def session() -> AbstractContextManager[None]:
-        return ray_session(run.ray.address, run.ray.num_cpus)
-
+    session = partial(ray_session, run.ray.address, run.ray.num_cpus)
     stage.check_out(out)
     with locked(out):
         shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
@@ -398,6 +423,17 @@ def report(
     from msrrec.report.page import report_folder
 
     emit(report_folder(folder))
+
+
+@app.command("export-lm-eval", epilog=settings_help("evaluate", "prompt"))
+def export_lm_eval(
+    dataset: DatasetDir, out: OutDir, overrides: Overrides = None, config: ConfigFile = None
+) -> None:
+    """Write the frozen candidates as tasks of lm-eval, for any model that it can load."""
+    run = resolve("export-lm-eval", config, overrides, False, ("evaluate", "prompt"))
+    from msrrec.evaluation.lm_eval import export_tasks
+
+    emit(export_tasks(dataset, out, run.evaluate, run.prompt))
 
 
 _RECOMMEND = ("inference", "prompt")
@@ -519,5 +555,4 @@ def options(
 def main(command: str | None = None) -> None:
     """Run the command line; given a command's name, all of argv are its arguments."""
     log.setup()
-    arguments = [*([command] if command else []), *sys.argv[1:]]
-    run_guarded(lambda: app(arguments, standalone_mode=True))
+    run_guarded(lambda: app([*([command] if command else []), *sys.argv[1:]], standalone_mode=True))

@@ -475,6 +475,6 @@ def _joins(left: str, right: str) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _is_of_word(char: str) -> bool:
-    """Whether a character is part of a word of a script with spaces; vowel signs and accents are."""
+    """Whether a character is part of a word, with spaces around it; vowel signs and accents are."""
     is_part = char.isalnum() or char == "_" or unicodedata.category(char or " ") in ("Mn", "Mc")
     return is_part and not _UNSPACED.match(char)

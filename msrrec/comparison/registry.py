@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from msrrec import storage
 from msrrec.baselines import BASELINES
+from msrrec.comparison.predictions_file import (
+    FILE_ENDINGS,
+    PredictionsFile,
+    evaluate_file,
+    read_predictions_file,
+)
 from msrrec.config import Arm, RunConfig, StudyArm, did_you_mean, for_arm
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -128,12 +134,14 @@ def _find(name: str, run: Run) -> System:
     if name in MAKERS:
         return MAKERS[name](run)
     label, equals, folder = name.partition("=")
+    if equals and label and folder.lower().endswith(FILE_ENDINGS):
+        return _file(label, folder, run)
     if equals and label and folder:
         return _model(label, folder, run)
     known = system_names()
     raise ConfigError(
-        f"--systems: {name!r} is unknown; expected some of {', '.join(known)}, or NAME=FOLDER of a "
-        f"model{did_you_mean(name, known)}"
+        f"--systems: {name!r} is unknown; expected some of {', '.join(known)}, NAME=FOLDER of a "
+        f"model, or NAME=FILE of predictions{did_you_mean(name, known)}"
     )
 
 
@@ -143,6 +151,18 @@ def _baseline(name: str, run: Run) -> System:
     identity = run.identity(name, settings, revision=entry.revision)
     work = partial(_evaluate_baseline, name, run)
     return System(name, identity, work, needs_ray=entry.needs_ray)
+
+
+def _file(label: str, path: str, run: Run) -> System:
+    """The choices in a file, which count by its content."""
+    given = read_predictions_file(path)
+    identity = run.identity("file", {"label": label}, {"file": given.digest})
+    work = partial(_evaluate_file, label, given, run)
+    return System(label, identity, work)
+
+
+def _evaluate_file(label: str, given: PredictionsFile, run: Run, out: str) -> Summary:
+    return evaluate_file(run.dataset, label, given, out, run.config)
 
 
 def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:

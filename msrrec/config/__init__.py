@@ -25,6 +25,7 @@ from msrrec.config.study import StudyArm, StudyConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import EndpointConfig, TeacherConfig
+from msrrec.config.tracking import TrackingConfig
 from msrrec.config.train import Arm, TrainConfig
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "SynthesisConfig",
     "TallrecConfig",
     "TeacherConfig",
+    "TrackingConfig",
     "TrainConfig",
     "changed_settings",
     "did_you_mean",

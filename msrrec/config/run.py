@@ -27,6 +27,7 @@ from msrrec.config.study import StudyConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import TeacherConfig
+from msrrec.config.tracking import TrackingConfig
 from msrrec.config.train import TrainConfig
 from msrrec.errors import ConfigError, first_line
 
@@ -60,6 +61,7 @@ class RunConfig(Config):
     tallrec: TallrecConfig = TallrecConfig()
     llara: LlaraConfig = LlaraConfig()
     judge: JudgeConfig = JudgeConfig()
+    tracking: TrackingConfig = TrackingConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()
 

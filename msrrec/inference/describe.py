@@ -1,4 +1,4 @@
-"""Recommendations as JSON values, for the command line."""
+"""One recommendation as the command line prints it."""
 
 from collections.abc import Sequence
 

@@ -8,6 +8,7 @@ from pyarrow import fs
 
 from msrrec import storage
 from msrrec.errors import DataError
+from msrrec.evaluation.interventions import FaithfulnessResult
 from msrrec.evaluation.results import EvaluationResult, ReasoningScores
 from msrrec.evaluation.study_results import StudyResult
 from msrrec.evaluation.systems import KINDS
@@ -24,12 +25,14 @@ class Evaluated:
         result: Its ``report/metrics.json``.
         training: The lines of the model's metrics.jsonl, if it exists.
         scores: Its ``report/reasoning.json``, if ``msrrec score`` wrote it.
+        faithfulness: Its ``report/faithfulness.json``, if ``msrrec faithfulness`` wrote it.
     """
 
     path: str
     result: EvaluationResult
     training: Sequence[TrainingPoint] = ()
     scores: ReasoningScores | None = None
+    faithfulness: FaithfulnessResult | None = None
 
     @property
     def label(self) -> str:
@@ -82,7 +85,9 @@ def load_result(path: str) -> Evaluated:
     result = EvaluationResult.load(path)
     is_scored = storage.exists(storage.join(path, ReasoningScores.FILE))
     scores = ReasoningScores.load(path) if is_scored else None
-    return Evaluated(path, result, _training(result), scores)
+    is_tested = storage.exists(storage.join(path, FaithfulnessResult.FILE))
+    tested = FaithfulnessResult.load(path) if is_tested else None
+    return Evaluated(path, result, _training(result), scores, tested)
 
 
 def _find(folder: str, file: str) -> list[str]:
