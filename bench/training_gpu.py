@@ -9,6 +9,7 @@ import torch
 from bench.training_systems import (
     CONFIG,
     Step,
+    accept_gqa,
     add_random_lora,
     make_examples,
     make_plain,
@@ -37,6 +38,7 @@ def time_on_gpu(system: str, num_examples: int, steps: int, checkpointing: bool)
         use_cache=False,
         dtype="bfloat16",
     )
+    accept_gqa()
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         base = LlamaForCausalLM(config)

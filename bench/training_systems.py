@@ -3,6 +3,7 @@
 ``bench.training`` times them on the same random model and examples.
 """
 
+import inspect
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -254,3 +255,19 @@ def needed_flops(model: Any, examples: ExampleSet) -> float:
 
 def void(_: object) -> None:
     """Discard a result."""
+
+
+def accept_gqa() -> None:
+    """Let torch's flash attention over packed rows take fewer key heads in older versions too."""
+    from torch.nn.attention import varlen
+
+    original = varlen.varlen_attn
+    if "enable_gqa" in inspect.signature(original).parameters:
+        return
+
+    def attend(q: Any, k: Any, v: Any, *rest: Any, enable_gqa: bool = False, **named: Any) -> Any:
+        if enable_gqa:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        return original(q, k, v, *rest, **named)
+
+    varlen.varlen_attn = attend  # type: ignore[assignment]

@@ -8,25 +8,38 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import typer
 
 from msrrec import __version__, log, stage
+from msrrec.arguments import (
+    ConfigFile,
+    DatasetDir,
+    DryRun,
+    EvaluationDir,
+    Interactions,
+    Items,
+    ModelDir,
+    OutDir,
+    Overrides,
+    Overwrite,
+    Source,
+    Variants,
+    check_baseline_name,
+    expand,
+    parse_variants,
+)
 from msrrec.baselines import BASELINES
 from msrrec.comparison.registry import system_names
-from msrrec.config import EMBEDDED, RunConfig, did_you_mean, load_config
+from msrrec.config import RunConfig, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
-from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError
+from msrrec.inference.describe import describe_side, rank_titles
 from msrrec.inference.recommender import MODES
 from msrrec.stage import Call, Stage, Summary
-
-if TYPE_CHECKING:
-    from msrrec.inference.fusion import SideOutput
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -34,47 +47,11 @@ app = typer.Typer(
     name="msrrec",
     help="Multi-step reasoning for LLM sequential recommendation, on Ray and vLLM.",
     epilog="In order: prepare, synthesize, train, evaluate, compare, report, recommend, serve. "
-    "`msrrec demo` runs them all.",
+    "`msrrec demo` runs them all; `msrrec study` tells whether reasoning helps.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-ConfigFile = Annotated[
-    str | None,
-    typer.Option("--config", help="A preset's name, such as demo, or a YAML file of settings."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings; they override the file's."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the settings and stop.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Run a finished stage again.")]
-DatasetDir = Annotated[str, typer.Option("--dataset", help="Folder made by `msrrec prepare`.")]
-OutDir = Annotated[str, typer.Option("--out", help="Folder to write, local or s3:// or gs://.")]
-Source = Annotated[
-    str,
-    typer.Option(
-        metavar=f"[{'|'.join(SOURCES)}]",
-        help="Format of the files; demo is the embedded world and needs no files.",
-    ),
-]
-Interactions = Annotated[
-    str | None, typer.Option(help="Purchases, reviews or ratings: a file, folder or glob.")
-]
-Items = Annotated[str | None, typer.Option(help="Items with titles: a file, folder or glob.")]
-ModelDir = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="Folder made by `msrrec train`, a base model, or `embedded`; evaluate also takes the "
-        "name of a baseline, such as `popularity`.",
-    ),
-]
-Variants = Annotated[
-    list[str] | None,
-    typer.Option("--variant", help=f"{', '.join(MODES)}; repeat it for several."),
-]
 
 
 def resolve(
@@ -91,7 +68,7 @@ def resolve(
     """
     given = list(overrides or ())
     resolved = load_config(config, given)
-    unused = [text for text in given if text.partition(".")[0] not in sections]
+    unused = [text for text in given if text.partition(".")[0] not in (*sections, "tracking")]
     if unused:
         logger.warning("%s does not use %s; ignored", command, ", ".join(unused))
     if dry_run:
@@ -111,11 +88,6 @@ def teacher_keys(config: RunConfig) -> dict[str, str]:
     names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
     names.add(config.judge.api_key_env)
     return {name: os.environ[name] for name in names if os.environ.get(name)}
-
-
-def expand(path: str) -> str:
-    """A path with ``~`` expanded, which a shell leaves to us in ``--out=~/runs``."""
-    return path if "://" in path else os.path.expanduser(path)
 
 
 def run_stage(
@@ -275,9 +247,7 @@ _SCORE = ("evaluate", "judge")
 
 @app.command(epilog=settings_help(*_SCORE))
 def score(
-    evaluation: Annotated[
-        str, typer.Argument(metavar="DIR", help="Folder made by `msrrec evaluate`.")
-    ],
+    evaluation: EvaluationDir,
     dataset: DatasetDir,
     references: Annotated[
         str,
@@ -298,6 +268,33 @@ def score(
     run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
 
 
+_FAITHFULNESS = ("evaluate", "model", "prompt", "inference")
+
+
+@app.command(epilog=settings_help("evaluate"))
+def faithfulness(
+    evaluation: EvaluationDir,
+    dataset: DatasetDir,
+    model: ModelDir,
+    side: Annotated[
+        Literal["full", "user", "item"] | None,
+        typer.Option(help="Whose chains are changed. Unset: the first that was evaluated."),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Change a model's chains, and measure how often its choices change with them.
+
+    Chains are cut, misled, reworded or replaced by filler, and purchases left out or shuffled
+    (after Lanham et al. 2023); each share stands beside that of a control.
+    """
+    inputs = {"dataset": dataset, "evaluation": evaluation, "model": model}
+    run = resolve("faithfulness", config, overrides, dry_run, _FAITHFULNESS, **inputs)
+    run_stage(stage.FAITHFULNESS, evaluation, run, inputs, overwrite, side=side)
+
+
 _COMPARE = (
     *("baselines", "tallrec", "llara", "inference", "evaluate"),
     *("model", "prompt", "train", "teacher", "synthesis", "ray"),
@@ -312,7 +309,8 @@ def compare(
         str,
         typer.Option(
             help="Comma-separated names, in the order of the table: "
-            f"{', '.join(system_names())}, or LABEL=FOLDER of a trained model."
+            f"{', '.join(system_names())}, LABEL=FOLDER of a trained model, or "
+            "LABEL=FILE of predictions (.parquet, .csv, .jsonl)."
         ),
     ],
     reasoning: Annotated[
@@ -340,13 +338,78 @@ def compare(
     from msrrec.data.dataset import Dataset
     from msrrec.lock import locked
 
-    def session() -> AbstractContextManager[None]:
-        return ray_session(run.ray.address, run.ray.num_cpus)
-
+    session = partial(ray_session, run.ray.address, run.ray.num_cpus)
     stage.check_out(out)
     with locked(out):
         shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
         summary = compare_systems(names, shared, session, overwrite=overwrite)
+    emit(summary)
+    if summary["failures"]:
+        raise typer.Exit(1)
+
+
+_STUDY = (
+    *("study", "data", "teacher", "synthesis", "model", "prompt"),
+    *("train", "baselines", "inference", "evaluate", "ray"),
+)
+
+
+@app.command(epilog=settings_help("study", "baselines", "evaluate"))
+def study(
+    out: OutDir,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder made by `msrrec prepare`; repeat it for several. Unset: the generated "
+            "worlds of study.worlds."
+        ),
+    ] = None,
+    hits: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A hits.parquet of another study or script; repeat it for several. Nothing is "
+            "trained: only the verdict, JSON and page are made.",
+        ),
+    ] = None,
+    reading: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --hits: the readings to compare; repeat it, as an arm is compared under the "
+            "first that it has. Unset: full, fused, user, item, direct."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Does reasoning help, by itself? Arms, prompt orders, seeds and datasets to one verdict.
+
+    Each arm trains on the same purchases in as many steps; only the text before the answer differs.
+    Each learns at the rate that is best on validation (baselines.arm_learning_rates). Reasoning is
+    then compared with purchases alone, with another user's reasoning and with facts asked apart, on
+    the same users and seeds, corrected by Holm. The first key of the JSON line is the verdict.
+    Finished trainings and evaluations are reused, so a killed or extended study goes on. The page
+    is written after each seed. --dry-run shows what is left to do, for how long, and what
+    differences can be found. The default settings are those of --config study.
+    """
+    run = resolve("study", config or "study", overrides, False, _STUDY)
+    from msrrec.lock import locked
+    from msrrec.pipeline.study import run_study, tell_hits
+    from msrrec.pipeline.study_plan import plan_study
+
+    folders, out = [expand(path) for path in dataset or ()], expand(out)
+    if dry_run:
+        show_settings("study", run, ("study",))
+        emit({**plan_study(folders, out, run), **run.model_dump(mode="json")})
+        return
+    stage.check_out(out)
+    with locked(out):
+        if hits:
+            summary = tell_hits([expand(path) for path in hits], out, reading or ())
+        else:
+            summary = run_study(folders, out, run, teacher_keys(run), overwrite=overwrite)
     emit(summary)
     if summary["failures"]:
         raise typer.Exit(1)
@@ -360,6 +423,17 @@ def report(
     from msrrec.report.page import report_folder
 
     emit(report_folder(folder))
+
+
+@app.command("export-lm-eval", epilog=settings_help("evaluate", "prompt"))
+def export_lm_eval(
+    dataset: DatasetDir, out: OutDir, overrides: Overrides = None, config: ConfigFile = None
+) -> None:
+    """Write the frozen candidates as tasks of lm-eval, for any model that it can load."""
+    run = resolve("export-lm-eval", config, overrides, False, ("evaluate", "prompt"))
+    from msrrec.evaluation.lm_eval import export_tasks
+
+    emit(export_tasks(dataset, out, run.evaluate, run.prompt))
 
 
 _RECOMMEND = ("inference", "prompt")
@@ -405,23 +479,6 @@ def recommend(
             "ranking": rank_titles(candidate, result.chosen) if result.chosen else None,
         }
     )
-
-
-def describe_side(titles: Sequence[str], output: "SideOutput") -> Summary:
-    """One side's choice and reasoning; its whole output if that names no candidate."""
-    shown = {"reasoning": output.reasoning, "perplexity": output.perplexity}
-    if output.index is None:
-        return {"item": None, **shown, "text": output.text}
-    return {"item": titles[output.index], **shown}
-
-
-def rank_titles(titles: Sequence[str], chosen: "SideOutput") -> list[Summary] | None:
-    """All candidates by falling probability; None if probabilities were not measured."""
-    from msrrec.inference.fusion import candidate_probabilities
-
-    shares = zip(titles, candidate_probabilities(chosen), strict=False)
-    ranked = sorted(shares, key=lambda pair: -pair[1])
-    return [{"item": title, "probability": share} for title, share in ranked] or None
 
 
 _SERVE = ("serve", "inference", "model", "prompt", "ray")
@@ -474,29 +531,6 @@ def demo(
     emit(run_demo(out, run, preset, source, files))
 
 
-def check_baseline_name(model: str) -> None:
-    """Refuse a name that is neither a folder nor a hub's and almost that of a baseline.
-
-    Raises:
-        ConfigError: If the name is so.
-    """
-    is_known = model in (*BASELINES, EMBEDDED) or "/" in model or Path(model).exists()
-    near = "" if is_known else did_you_mean(model, BASELINES)
-    if near:
-        raise ConfigError(f"--model {model}: no such folder and no such baseline{near}")
-
-
-def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
-    """The variants that the names stand for, in the order given; a name may hold commas."""
-    variants = tuple(part.strip() for name in names for part in name.split(","))
-    for name in variants:
-        if name not in MODES:
-            near = did_you_mean(name, MODES)
-            known = ", ".join(MODES)
-            raise ConfigError(f"variant {name!r}: is unknown; expected one of {known}{near}")
-    return variants
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"msrrec {__version__}")
@@ -521,5 +555,4 @@ def options(
 def main(command: str | None = None) -> None:
     """Run the command line; given a command's name, all of argv are its arguments."""
     log.setup()
-    arguments = [*([command] if command else []), *sys.argv[1:]]
-    run_guarded(lambda: app(arguments, standalone_mode=True))
+    run_guarded(lambda: app([*([command] if command else []), *sys.argv[1:]], standalone_mode=True))

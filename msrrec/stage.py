@@ -21,6 +21,7 @@ from msrrec.errors import DataError
 from msrrec.fingerprint import FINGERPRINTS, fingerprint_setting
 from msrrec.lock import locked
 from msrrec.storage import RECORD
+from msrrec.tracking import check_tracking, track
 from msrrec.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Stage:
                 another process is writing there.
         """
         check_out(call.out)
+        check_tracking(call.config.tracking)
         if self.check:
             resolve_function(self.check)(call)
         out = storage.join(call.out, self.place) if self.place else call.out
@@ -129,11 +131,10 @@ class Stage:
         def work() -> Summary:
             if self.probe:
                 resolve_function(self.probe)(call)
-            function: Callable[[Call], Summary] = resolve_function(self.work)
-            if not self.needs_ray:
-                return function(call)
-            with ray_session(call.config.ray.address, call.config.ray.num_cpus):
-                return function(call)
+            summary = self._work(call)
+            settings, figures = flatten(identity.settings), flatten(summary)
+            track(call.config.tracking, self.name, settings, figures)
+            return summary
 
         with locked(call.out):
             facts = {
@@ -142,6 +143,13 @@ class Stage:
             }
             identity = self.identity(call)
             return run_once(out, identity, work, overwrite=overwrite, keeps=self.keeps, facts=facts)
+
+    def _work(self, call: Call) -> Summary:
+        function: Callable[[Call], Summary] = resolve_function(self.work)
+        if not self.needs_ray:
+            return function(call)
+        with ray_session(call.config.ray.address, call.config.ray.num_cpus):
+            return function(call)
 
     @property
     def config_sections(self) -> tuple[str, ...]:
@@ -339,6 +347,16 @@ SCORE = Stage(
     keeps=True,
     place="score",
 )
+FAITHFULNESS = Stage(
+    "faithfulness",
+    f"{_WORK}:faithfulness",
+    inputs=("dataset", "evaluation", "model"),
+    sections=("evaluate.interventions", "evaluate.intervention_users"),
+    needs_ray=False,
+    keeps=True,
+    check=f"{_WORK}:check_faithfulness",
+    place="faithfulness",
+)
 SWEEP = Stage(
     "sweep",
     f"{_WORK}:sweep",
@@ -347,5 +365,8 @@ SWEEP = Stage(
     check=f"{_WORK}:check_sweep",
     probe=f"{_WORK}:probe_train",
 )
-STAGES: Sequence[Stage] = (PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE, SCORE, SWEEP)
+STAGES: Sequence[Stage] = (
+    *(PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE),
+    *(SCORE, FAITHFULNESS, SWEEP),
+)
 """All stages, in the order in which they are run."""

@@ -52,6 +52,7 @@ _PLACE = "\0"
 """Placeholder for a title that was found; it occurs in no cleaned title."""
 _ASCII_CONTROLS = {n: " " if chr(n).isspace() else None for n in (*range(32), 127)}
 _CACHED = 8192
+_CACHED_LISTS = 64
 """Number of titles whose forms are kept, as one title is looked for in many texts in a row."""
 _MIN_CUT_CHARS = 8
 _TOKEN = re.compile(rf"[{_SCRIPT}]|(?:(?![{_SCRIPT}])\w)+")
@@ -144,6 +145,12 @@ def _normalize(text: str) -> str:
     return text.strip(_EDGES) or text
 
 
+@lru_cache(maxsize=_CACHED_LISTS)
+def _normalize_all(titles: tuple[str, ...]) -> tuple[str, ...]:
+    """The forms of the titles of one list, which several steps are compared with."""
+    return tuple(map(_normalize, titles))
+
+
 def strip_number(text: str) -> str:
     """The text without one leading list number: ``(3) Lamp``, ``3. Lamp`` and ``3) Lamp``."""
     match = _NUMBER.match(text.lstrip())
@@ -198,7 +205,7 @@ def match_title(text: str, candidates: Sequence[str]) -> int | None:
 
 
 def _read_whole(text: str, candidates: Sequence[str]) -> TitleMatch:
-    wanted = [normalize_title(c) for c in candidates]
+    wanted = _normalize_all(tuple(title[: 8 * MAX_TITLE_CHARS] for title in candidates))
     whole, rest = (
         [i for i, title in enumerate(wanted) if title and title == form]
         for form in (normalize_title(text), normalize_title(strip_number(text)))
@@ -297,8 +304,13 @@ def find_mentions(plain: str, candidates: Sequence[str], *, short: bool = False)
         short: Whether the part before a subtitle counts too, if it has at least three words and no
             other candidate begins with it.
     """
+    return list(_find_mentions(plain, tuple(map(normalize_title, candidates)), short))
+
+
+@lru_cache(maxsize=_CACHED_LISTS)  # a step is searched whole and, for its words, line by line
+def _find_mentions(plain: str, titles: tuple[str, ...], short: bool) -> tuple[Mention, ...]:
+    """See ``find_mentions``; ``titles`` are normalised."""
     found: list[Mention] = []
-    titles = tuple(map(normalize_title, candidates))
     for form, i in _searched_forms(titles, short):
         if form not in plain:
             continue
@@ -308,7 +320,7 @@ def find_mentions(plain: str, candidates: Sequence[str], *, short: bool = False)
             meant = _meant_by(i, plain[end : end + _AFTER_CHARS], longer)
             found.append(Mention(end - len(form), end, frozenset(meant)))
         plain, _ = replace_mentions(plain, form, _PLACE * len(form))
-    return sorted(found, key=lambda mention: mention.start)
+    return tuple(sorted(found, key=lambda mention: mention.start))
 
 
 @lru_cache(maxsize=_CACHED)
@@ -458,9 +470,11 @@ def replace_mentions(plain: str, form: str, by: str) -> tuple[str, int]:
 
 def _joins(left: str, right: str) -> bool:
     """Whether two neighbouring characters belong to one word."""
-    return all(_is_of_word(c) and not _UNSPACED.match(c) for c in (left, right))
+    return _is_of_word(left) and _is_of_word(right)
 
 
+@lru_cache(maxsize=_CACHED)
 def _is_of_word(char: str) -> bool:
-    """Whether a character is part of a word; vowel signs and accents are."""
-    return char.isalnum() or char == "_" or unicodedata.category(char or " ") in ("Mn", "Mc")
+    """Whether a character is part of a word, with spaces around it; vowel signs and accents are."""
+    is_part = char.isalnum() or char == "_" or unicodedata.category(char or " ") in ("Mn", "Mc")
+    return is_part and not _UNSPACED.match(char)

@@ -62,12 +62,12 @@ def compare(
     with ExitStack() as stack, log.Progress("compare", len(systems), "systems", 0.0) as progress:
         opened = False
         for system in systems:
-            folder = _folder(out, system)
+            folder = system_folder(out, system)
             is_new = overwrite or not is_finished(folder)
             if is_new and system.needs_ray and not opened:
                 stack.enter_context(session())
                 opened = True
-            _evaluate(system, folder, done, overwrite)
+            evaluate_system(system, folder, done, overwrite)
             progress.advance(note=system.name)
     if not done.results:
         name, sentence = next(iter(done.failures.items()))
@@ -81,7 +81,7 @@ def compare(
     return {"table": storage.join(out, TABLE), **summary, "failures": done.failures}
 
 
-def _folder(out: str, system: System) -> str:
+def system_folder(out: str, system: System) -> str:
     """Folder of a system's result: its name, and a hash of what decides the result."""
     parts = json.dumps(asdict(system.identity), sort_keys=True)
     digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
@@ -89,7 +89,7 @@ def _folder(out: str, system: System) -> str:
     return storage.join(out, SYSTEMS, f"{slug}-{digest}")
 
 
-def _evaluate(system: System, folder: str, done: Comparison, overwrite: bool) -> None:
+def evaluate_system(system: System, folder: str, done: Comparison, overwrite: bool) -> None:
     """Run one system or reuse its result; a failure is recorded and not raised."""
     logger.info("compare: %s", system.name)
     try:

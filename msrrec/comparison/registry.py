@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from msrrec import storage
 from msrrec.baselines import BASELINES
-from msrrec.config import Arm, RunConfig, did_you_mean, for_arm
+from msrrec.comparison.predictions_file import (
+    FILE_ENDINGS,
+    PredictionsFile,
+    evaluate_file,
+    read_predictions_file,
+)
+from msrrec.config import Arm, RunConfig, StudyArm, did_you_mean, for_arm
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
@@ -41,12 +47,14 @@ class System:
         identity: What decides its result.
         evaluate: Function that evaluates it into a folder.
         needs_ray: Whether Ray must be running for the evaluation.
+        models: Folders of the models that it trains.
     """
 
     name: str
     identity: Identity
     evaluate: Callable[[str], Summary]
     needs_ray: bool = False
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,12 +134,14 @@ def _find(name: str, run: Run) -> System:
     if name in MAKERS:
         return MAKERS[name](run)
     label, equals, folder = name.partition("=")
+    if equals and label and folder.lower().endswith(FILE_ENDINGS):
+        return _file(label, folder, run)
     if equals and label and folder:
         return _model(label, folder, run)
     known = system_names()
     raise ConfigError(
-        f"--systems: {name!r} is unknown; expected some of {', '.join(known)}, or NAME=FOLDER of a "
-        f"model{did_you_mean(name, known)}"
+        f"--systems: {name!r} is unknown; expected some of {', '.join(known)}, NAME=FOLDER of a "
+        f"model, or NAME=FILE of predictions{did_you_mean(name, known)}"
     )
 
 
@@ -141,6 +151,18 @@ def _baseline(name: str, run: Run) -> System:
     identity = run.identity(name, settings, revision=entry.revision)
     work = partial(_evaluate_baseline, name, run)
     return System(name, identity, work, needs_ray=entry.needs_ray)
+
+
+def _file(label: str, path: str, run: Run) -> System:
+    """The choices in a file, which count by its content."""
+    given = read_predictions_file(path)
+    identity = run.identity("file", {"label": label}, {"file": given.digest})
+    work = partial(_evaluate_file, label, given, run)
+    return System(label, identity, work)
+
+
+def _evaluate_file(label: str, given: PredictionsFile, run: Run, out: str) -> Summary:
+    return evaluate_file(run.dataset, label, given, out, run.config)
 
 
 def _evaluate_baseline(name: str, run: Run, out: str) -> Summary:
@@ -207,10 +229,29 @@ def _trained(label: str, arm: Arm, run: Run, modes: Sequence[Mode] = ()) -> Syst
     settings = {
         **learned.settings,
         **run.sections("inference", "evaluate.gate", "baselines.arm_learning_rates"),
+        **(run.sections("baselines.arm_validation_users") if len(trainings) > 1 else {}),
         "modes": list(chosen),
     }
     work = partial(_train_and_evaluate, label, run, trainings, chosen)
-    return System(label, run.identity(label, settings, learned.inputs), work, needs_ray=True)
+    identity = run.identity(label, settings, learned.inputs)
+    models = tuple(_model_folder(run, training) for training in trainings)
+    return System(label, identity, work, needs_ray=True, models=models)
+
+
+def study_arm(arm: StudyArm, run: Run, reading: Mode) -> System:
+    """An arm of a study, named after it.
+
+    Args:
+        arm: What it learns to write; ``direct`` is trained as ``chain`` and answers directly.
+        run: The comparison.
+        reading: What is read of arms that write before they answer.
+
+    Raises:
+        ConfigError: If it is trained on reasoning and there is none.
+    """
+    if arm == "direct":
+        return _trained(arm, "chain", run, ("direct",))
+    return _trained(arm, arm, run, () if modes_of(arm) == ("direct",) else (reading,))
 
 
 def _rates(config: RunConfig) -> tuple[float, ...]:
@@ -236,17 +277,27 @@ def _train_and_evaluate(
             )
             for training, model in zip(trainings, models, strict=True)
         ]
-    best = max(range(len(models)), key=lambda n: trials[n].hit_ratio if trials else 0.0)
+    best = trials.index(best_trial(trials)) if trials else 0
     return evaluate(
         run.dataset, models[best], out, run.config, modes, name=label, rate_trials=trials
     )
 
 
-def _train(run: Run, training: Call) -> str:
+def best_trial(trials: Sequence[RateTrial]) -> RateTrial:
+    """The learning rate with the most hits on validation, the first of equals."""
+    return max(trials, key=lambda trial: trial.hit_ratio)
+
+
+def _model_folder(run: Run, training: Call) -> str:
     """The folder of a trained model, which systems with equal settings share."""
     identity = json.dumps(asdict(TRAIN.identity(training)), sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = storage.join(run.out, MODELS, f"{training.config.train.arm}-{digest}")
+    return storage.join(run.out, MODELS, f"{training.config.train.arm}-{digest}")
+
+
+def _train(run: Run, training: Call) -> str:
+    """Train a model unless it is finished; its folder."""
+    folder = _model_folder(run, training)
     TRAIN.run(replace(training, out=folder), overwrite=run.overwrite and folder not in run.trained)
     run.trained.add(folder)
     return folder
@@ -254,7 +305,8 @@ def _train(run: Run, training: Call) -> str:
 
 def _validate(label: str, run: Run, model: str, modes: Sequence[Mode]) -> float:
     """HitRatio@1 on validation of the row that stands for a model."""
-    update = {"split": "validation", "gate": None}
+    num_users = run.config.baselines.arm_validation_users or run.config.evaluate.num_users
+    update = {"split": "validation", "gate": None, "num_users": num_users}
     config = run.config.model_copy(
         update={"evaluate": run.config.evaluate.model_copy(update=update)}
     )

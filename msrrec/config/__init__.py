@@ -21,9 +21,11 @@ from msrrec.config.run import (
     load_config,
 )
 from msrrec.config.serve import ServeConfig
+from msrrec.config.study import StudyArm, StudyConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import EndpointConfig, TeacherConfig
+from msrrec.config.tracking import TrackingConfig
 from msrrec.config.train import Arm, TrainConfig
 
 __all__ = [
@@ -48,10 +50,13 @@ __all__ = [
     "RayConfig",
     "RunConfig",
     "ServeConfig",
+    "StudyArm",
+    "StudyConfig",
     "SweepConfig",
     "SynthesisConfig",
     "TallrecConfig",
     "TeacherConfig",
+    "TrackingConfig",
     "TrainConfig",
     "changed_settings",
     "did_you_mean",

@@ -30,6 +30,9 @@ class BaselinesConfig(Config):
     arm_learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Values of train.learning_rate that ``compare`` tries for MSR-Rec and each of its controls, a
     training each; HitRatio@1 on validation picks one. Empty: train.learning_rate alone."""
+    arm_validation_users: int = Field(default=0, ge=0)
+    """Validation users on whom these rates are compared, the first of the split; 0 takes as many as
+    evaluate.num_users."""
     embedding_model: str | None = None
     """Sentence-embedding model of the embedding baselines: ``minilm`` from a Python package, a
     folder or a Hugging Face hub name. Unset: these baselines can't run."""

@@ -1,10 +1,16 @@
 """Settings of the evaluation."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from msrrec.config.base import Config
+
+Intervention = Literal[
+    "cut", "mistake", "paraphrase", "filler", "cited_removed", "random_removed", "shuffled"
+]
+"""A change to a model's own chain or to its prompt, see docs/evaluation.md."""
+INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
 
 
 class EvaluateConfig(Config):
@@ -28,6 +34,12 @@ class EvaluateConfig(Config):
     gate: str | None = None
     """Folder of the same model's evaluation on validation; a gate fitted there, and the rule that
     was best there, are added to the study of fusion rules. Unset: neither."""
+    interventions: tuple[Intervention, ...] = Field(default=INTERVENTIONS, min_length=1)
+    """What ``msrrec faithfulness`` changes: the chain cut after each step, a mistake in the step
+    that matches, other words, filler of the chain's length; the cited or random purchases left out,
+    the history shuffled."""
+    intervention_users: int = Field(default=200, ge=0)
+    """Number of users whose chains are changed, the first with a whole chain; 0 takes all."""
     recsaver_samples: int = Field(default=3, ge=2)
     """Number of rationales that recsaver-verified generates and verifies per user."""
     bertscore_model: str | None = None

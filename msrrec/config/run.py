@@ -23,9 +23,11 @@ from msrrec.config.model import ModelConfig
 from msrrec.config.prompt import PromptConfig
 from msrrec.config.ray import RayConfig
 from msrrec.config.serve import ServeConfig
+from msrrec.config.study import StudyConfig
 from msrrec.config.sweep import SweepConfig
 from msrrec.config.synthesis import SynthesisConfig
 from msrrec.config.teacher import TeacherConfig
+from msrrec.config.tracking import TrackingConfig
 from msrrec.config.train import TrainConfig
 from msrrec.errors import ConfigError, first_line
 
@@ -52,12 +54,14 @@ class RunConfig(Config):
     prompt: PromptConfig = PromptConfig()
     train: TrainConfig = TrainConfig()
     sweep: SweepConfig = SweepConfig()
+    study: StudyConfig = StudyConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     tallrec: TallrecConfig = TallrecConfig()
     llara: LlaraConfig = LlaraConfig()
     judge: JudgeConfig = JudgeConfig()
+    tracking: TrackingConfig = TrackingConfig()
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()
 

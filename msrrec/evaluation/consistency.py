@@ -69,7 +69,7 @@ def _compare(
 
 def _difference(one: EvaluationResult, other: EvaluationResult) -> Difference | None:
     """The one setting in which two evaluations differ, else None."""
-    if _identity(one) != _identity(other) or one.system.kind == "baseline":
+    if _identity(one) != _identity(other) or one.system.kind in ("baseline", "file"):
         return None
     is_same_order = one.config.evaluate.permutation == other.config.evaluate.permutation
     is_same_seed = one.config.inference.seed == other.config.inference.seed

@@ -8,7 +8,23 @@ from msrrec.config import EvaluateConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.negatives import draw_candidates
 from msrrec.errors import DataError
+from msrrec.evaluation.results import EvaluationResult
 from msrrec.schema import Example
+
+
+def load_evaluation(folder: str, dataset: Dataset) -> EvaluationResult:
+    """An evaluation's figures, if they are of this dataset.
+
+    Raises:
+        DataError: If they can't be read, or are of another dataset.
+    """
+    evaluated = EvaluationResult.load(folder)
+    if evaluated.dataset.fingerprint != dataset.fingerprint:
+        raise DataError(
+            f"{folder}: evaluates {evaluated.dataset.path}; expected {dataset.path} as it "
+            "is now; give the dataset that was evaluated"
+        )
+    return evaluated
 
 
 def evaluated_examples(dataset: Dataset, settings: EvaluateConfig) -> list[Example]:

@@ -15,6 +15,7 @@ from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
+from msrrec.metrics.anchors import TextAnchor
 from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
@@ -278,6 +279,30 @@ class ApiFacts(Result):
     """Samples from whose rationale alone the same candidate was recovered."""
 
 
+ReadBy = Literal["item_id", "scores", "text"]
+"""The column of a file that decides its choices."""
+
+
+class FileFacts(Result):
+    """The file that a system's choices come from, and what in it could not be used."""
+
+    name: str
+    digest: str
+    """Hash of its content."""
+    read_by: ReadBy
+    num_rows: int
+    num_missing: int
+    """Evaluated examples without a row; they are misses."""
+    num_unknown: int
+    """Ids that are not in the split."""
+    num_repeated: int
+    """Examples with several rows; the first counts."""
+    num_foreign: int
+    """Chosen items that are no candidates; they are misses."""
+    num_misshapen: int
+    """Rows whose scores are not one finite number per candidate."""
+
+
 class EvaluationConfig(Result):
     """The settings that decide an evaluation."""
 
@@ -301,6 +326,7 @@ class Details(Result):
     fusion: FusionResult | None = None
     fit: FitResult | None = None
     api: ApiFacts | None = None
+    file: FileFacts | None = None
 
 
 class EvaluationResult(Document, Details):
@@ -349,6 +375,14 @@ class MetricScore(Result):
     """Number of users with a reference."""
 
 
+class AnchorScore(Result):
+    """What a text of known worth gets in one metric."""
+
+    mean: Share | None
+    num_pairs: int
+    """Number of references that it was compared with."""
+
+
 class ReasoningScores(Document):
     """The reasonings of an evaluation against the teacher's correct paths."""
 
@@ -368,6 +402,8 @@ class ReasoningScores(Document):
     variants: dict[str, dict[Metric, MetricScore]]
     cases: dict[str, str | None]
     """The references of the case studies, by example id."""
+    anchors: dict[TextAnchor, dict[Metric, AnchorScore]] = Field(default_factory=dict)
+    """What texts of known worth get in place of a reasoning; empty in older files."""
 
     def summary(self) -> Summary:
         """The figures that the command prints, without texts."""

@@ -4,16 +4,18 @@ This is separate from the evaluation, as it needs no engine and may cost money. 
 predictions and writes ``report/reasoning.json`` beside ``report/metrics.json``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
-from msrrec.evaluation.examples import evaluated_examples
-from msrrec.evaluation.results import EvaluationResult, Metric, MetricScore, ReasoningScores
+from msrrec.evaluation.examples import evaluated_examples, load_evaluation
+from msrrec.evaluation.results import AnchorScore, Metric, MetricScore, ReasoningScores
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction, read_predictions
+from msrrec.metrics.anchors import Reference, TextAnchor, text_anchors
 from msrrec.metrics.judge import judge_pairs
 from msrrec.metrics.scores import JudgeFacts, Pair, Scores
 from msrrec.metrics.statistics import Share, mean_interval
@@ -25,6 +27,9 @@ from msrrec.titles import REASONING_END, REASONING_START
 _VOTES = "judge"
 """Folder of the judge's votes, inside the references' folder, so that evaluations share the votes
 on anchors."""
+
+_JUDGED = 5
+"""Pairs of each anchor that the judge marks."""
 
 Figures = dict[Metric, dict[Pair, float | None]]
 """One value per pair for each metric; None if it could not be measured."""
@@ -47,19 +52,17 @@ def score_evaluation(
         DataError: If no evaluated user has a reference.
         EngineError: If a metric's model or the judge can't be used.
     """
-    evaluated = EvaluationResult.load(evaluation)
-    if evaluated.dataset.fingerprint != dataset.fingerprint:
-        raise DataError(
-            f"{evaluation}: evaluates {evaluated.dataset.path}; expected {dataset.path} as it "
-            "is now; give the dataset that was evaluated"
-        )
+    evaluated = load_evaluation(evaluation, dataset)
     examples = evaluated_examples(dataset, evaluated.config.evaluate)
     paths = _references(references, {e.example_id: e.target for e in examples})
     scored = {
         variant: _scored(evaluation, variant, examples, paths) for variant in evaluated.variants
     }
+    anchors = text_anchors(_describe(dataset, examples, paths))
     pairs = list(dict.fromkeys(pair for found in scored.values() for pair, _ in found))
-    figures, notes, judge = _measure(pairs, config, storage.join(references, _VOTES), api_key)
+    figures, notes, judge = _measure(
+        pairs, anchors, config, storage.join(references, _VOTES), api_key
+    )
     result = ReasoningScores(
         references=references,
         num_references=len(paths),
@@ -68,6 +71,7 @@ def score_evaluation(
         judge=judge,
         variants={variant: _variant(found, figures) for variant, found in scored.items()},
         cases={case.example_id: paths.get(case.example_id) for case in evaluated.cases},
+        anchors={name: _anchor(found, figures) for name, found in anchors.items() if found},
     )
     result.save(evaluation)
     return result.summary()
@@ -115,11 +119,43 @@ def _is_hit(prediction: Prediction, example: Example) -> bool:
     return prediction.item_id(example.candidates) == example.target
 
 
+def _describe(
+    dataset: Dataset, examples: Sequence[Example], paths: Mapping[str, str]
+) -> list[Reference]:
+    """The references with what they are about, in the order of the examples."""
+    return [
+        Reference(
+            paths[example.example_id],
+            dataset.titles(example.history),
+            dataset.items[example.target].title,
+            _shared_category(dataset, example),
+        )
+        for example in examples
+        if example.example_id in paths
+    ]
+
+
+def _shared_category(dataset: Dataset, example: Example) -> str | None:
+    """The target's narrowest category if a purchase of the history has it too."""
+    wanted = dataset.items[example.target].categories[-1:]
+    bought = {dataset.items[item_id].categories[-1:] for item_id in example.history}
+    return wanted[0] if wanted and wanted in bought else None
+
+
 def _measure(
-    pairs: Sequence[Pair], config: RunConfig, votes: str, api_key: str | None
+    pairs: Sequence[Pair],
+    anchors: Mapping[TextAnchor, Sequence[Pair]],
+    config: RunConfig,
+    votes: str,
+    api_key: str | None,
 ) -> tuple[Figures, dict[Metric, str], JudgeFacts | None]:
-    """The values of each requested metric, and what it was measured with."""
+    """The values of each requested metric, and what it was measured with.
+
+    The judge, who costs money, marks the first few pairs of every anchor.
+    """
     evaluate = config.evaluate
+    judged_pairs = _unite(pairs, [found[:_JUDGED] for found in anchors.values()])
+    pairs = _unite(pairs, anchors.values())
     found: dict[Metric, Scores] = {"meteor": meteor(pairs)}
     if evaluate.bertscore_model:
         model, num_layers = evaluate.bertscore_model, evaluate.bertscore_layers
@@ -132,9 +168,23 @@ def _measure(
     notes = {name: scores.note for name, scores in found.items()}
     if not config.judge.base_url:
         return figures, notes, None
-    judged = judge_pairs(pairs, config.judge, votes, api_key)
-    figures["judge_0_100"] = dict(zip(pairs, judged.values, strict=True))
+    judged = judge_pairs(judged_pairs, config.judge, votes, api_key)
+    figures["judge_0_100"] = dict(zip(judged_pairs, judged.values, strict=True))
     return figures, notes, judged.facts
+
+
+def _unite(pairs: Sequence[Pair], others: Iterable[Sequence[Pair]]) -> list[Pair]:
+    """All pairs, each once."""
+    return list(dict.fromkeys((*pairs, *chain.from_iterable(others))))
+
+
+def _anchor(pairs: Sequence[Pair], figures: Figures) -> dict[Metric, AnchorScore]:
+    """Means of every metric over the pairs of one anchor."""
+    scores = {}
+    for name, values in figures.items():
+        measured = [pair for pair in pairs if pair in values]
+        scores[name] = AnchorScore(mean=_mean(values, measured), num_pairs=len(measured))
+    return scores
 
 
 def _variant(scored: Sequence[tuple[Pair, bool]], figures: Figures) -> dict[Metric, MetricScore]:

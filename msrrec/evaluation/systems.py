@@ -26,8 +26,8 @@ BACKBONE = "Llama3 (8B)"
 TEACHER = "DeepSeek-R1 (671B)"
 RECSAVER = "RecSAVER (671B)"
 
-SystemKind = Literal["baseline", "api", "base", "trained"]
-KINDS: tuple[SystemKind, ...] = ("baseline", "api", "base", "trained")
+SystemKind = Literal["baseline", "file", "api", "base", "trained"]
+KINDS: tuple[SystemKind, ...] = ("baseline", "file", "api", "base", "trained")
 
 
 class SystemId(Result):
@@ -36,7 +36,7 @@ class SystemId(Result):
     id: str
     """Such as ``msrrec``, ``backbone-constrained`` or a baseline's name; the same in every run."""
     kind: SystemKind
-    """A baseline, a model behind an API, a base model, or one that was trained."""
+    """A baseline, a file of predictions, a model behind an API, a base model, or a trained one."""
     label: str
     """Name of the system in tables."""
     paper_row: str | None
@@ -47,6 +47,11 @@ def identify_baseline(name: str) -> SystemId:
     """The identity of a baseline."""
     entry = BASELINES[name]
     return SystemId(id=name, kind=entry.kind, label=name, paper_row=entry.paper_row)
+
+
+def identify_file(name: str) -> SystemId:
+    """The identity of a system whose choices come from a file."""
+    return SystemId(id="file", kind="file", label=f"{name} (file)", paper_row=None)
 
 
 def identify_model(

@@ -37,10 +37,10 @@ from msrrec.metrics.statistics import Share, mcnemar
 from msrrec.reasoning.prompts import DEFAULT_FORM
 from msrrec.reasoning.reading import read_lenient, read_rung
 from msrrec.schema import Example
-from msrrec.stage import SCORE, Summary
+from msrrec.stage import FAITHFULNESS, SCORE, Summary
 from msrrec.titles import Rung, show_titles
 
-_NAMES = ("predictions", "report", SCORE.place, storage.RECORD)
+_NAMES = ("predictions", "report", SCORE.place, FAITHFULNESS.place, storage.RECORD)
 """Names in an evaluation's folder."""
 
 SAMPLES = "predictions/samples.parquet"
@@ -63,6 +63,9 @@ class Evaluation:
         lenient: 0-based candidates of variants whose lenient reading needs more than the text of
             their predictions, one per example.
         form: How the system was prompted, for those that read and write titles.
+        is_written: Whether the texts of the predictions are what the system wrote, so that they can
+            be read in other ways too.
+        checks: Further lines of the audit.
     """
 
     system: SystemId
@@ -73,6 +76,8 @@ class Evaluation:
     details: Details = field(default_factory=Details)
     lenient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     form: PromptConfig = DEFAULT_FORM
+    is_written: bool = True
+    checks: Sequence[Check] = ()
 
 
 def write_evaluation(
@@ -127,7 +132,7 @@ def _ceiling(dataset: Dataset, examples: Sequence[Example], config: RunConfig) -
 def _audit(
     evaluation: Evaluation, dataset: Dataset, chance: float, variants: Mapping[str, VariantResult]
 ) -> list[Check]:
-    checks = audit_examples(dataset, evaluation.examples)
+    checks = [*audit_examples(dataset, evaluation.examples), *evaluation.checks]
     if evaluation.system.kind != "baseline":
         hashes = {name: found.outputs_hash for name, found in variants.items()}
         checks += audit_variants(chance, variants, hashes)
@@ -165,7 +170,8 @@ class _TextFigures(TypedDict, total=False):
 def _read_texts(evaluation: Evaluation, variant: str, dataset: Dataset) -> _TextFigures:
     """What the texts of a variant say by other readings; nothing where choices are scored."""
     examples, predictions = evaluation.examples, evaluation.predictions[variant]
-    if any(prediction.candidate_scores is not None for prediction in predictions):
+    is_scored = any(prediction.candidate_scores is not None for prediction in predictions)
+    if is_scored or not evaluation.is_written:
         return {}
     max_chars = evaluation.form.max_title_chars
     pairs = [

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
+from msrrec.metrics.claims import check_claims, narrowest_categories
 from msrrec.metrics.statistics import Share, mean_interval, wilson
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
@@ -53,6 +54,11 @@ class ReasoningMetrics:
         unique_sentences: Share of different sentences among all sentences of all users; None
             without sentences.
         num_words: Number of words per reasoning.
+        true_lists: Share of lists such as ``From Tools: (2), (5)`` that name just the candidates of
+            their category; None if there are none.
+        num_lists: Number of such lists over all users.
+        true_labels: Share of labels such as ``(1) Tools`` that are their candidate's category.
+        num_labels: Number of such labels over all users.
     """
 
     num_users: int
@@ -62,6 +68,10 @@ class ReasoningMetrics:
     contradicted: Share | None
     unique_sentences: float | None
     num_words: Share | None
+    true_lists: Share | None = None
+    num_lists: int = 0
+    true_labels: Share | None = None
+    num_labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ def reasoning_metrics(
         return None
     sentences = [s for row in found for s in row.sentences]
     flags = [row.contradicted for row in found if row.contradicted is not None]
+    lists, labels = _check_claims(items, examples, outputs)
     return ReasoningMetrics(
         num_users=len(found),
         complete=_share([row.is_complete for row in found]),
@@ -103,7 +114,26 @@ def reasoning_metrics(
         contradicted=_share(flags),
         unique_sentences=len({*sentences}) / len(sentences) if sentences else None,
         num_words=mean_interval([float(row.num_words) for row in found]),
+        true_lists=_share(lists),
+        num_lists=len(lists),
+        true_labels=_share(labels),
+        num_labels=len(labels),
     )
+
+
+def _check_claims(
+    items: Mapping[str, Item], examples: Sequence[Example], outputs: Sequence[Reasoned]
+) -> tuple[list[bool], list[bool]]:
+    """Whether each list and each label of all chains is true."""
+    categories = narrowest_categories(items)
+    known = set(categories.values())
+    found = [
+        check_claims(output.reasoning, example.candidates, categories, known)
+        for example, output in zip(examples, outputs, strict=True)
+        if _chain_side(output.side)
+    ]
+    lists = [is_true for claims in found for is_true in claims.lists]
+    return lists, [is_true for claims in found for is_true in claims.labels]
 
 
 _SIDES: tuple[Side, ...] = get_args(Side)

@@ -179,6 +179,27 @@ def score(call: Call) -> Summary:
     return score_evaluation(_dataset(call), call.out, call.inputs["references"], call.config, key)
 
 
+def check_faithfulness(call: Call) -> None:
+    """Refuse a missing or damaged model.
+
+    Raises:
+        ModelError: If the model is missing, or its files are damaged.
+    """
+    from msrrec.models import locate_model
+    from msrrec.weights import check_source
+
+    check_source(locate_model(call.inputs["model"], call.config.model))
+
+
+def faithfulness(call: Call) -> Summary:
+    """Change the chains of an evaluation, and ask for its answers again."""
+    from msrrec.evaluation.faithfulness import measure_faithfulness
+
+    return measure_faithfulness(
+        _dataset(call), call.out, call.inputs["model"], call.config, call.options["side"]
+    )
+
+
 def check_sweep(call: Call) -> None:
     """Refuse what training would refuse, and an output that is no shared folder.
 

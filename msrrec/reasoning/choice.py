@@ -32,6 +32,8 @@ _NAMING_LABEL = re.compile(
     r"product|option)\b[ \t*_]*(?:is\b)?[ \t*_]*[:：][ \t*_]*(?=\S)",
     re.IGNORECASE,
 )
+_GOES_ON = re.compile(r"[ \t]+(\d{1,3}|[IVX]{2,4}|[A-Z]\w+)\b(?![.)]\s)")
+"""A number or a capital after a title, as in ``Toy Story 2``."""
 _OF_PROSE = frozenset(
     (
         *("Is", "Was", "As", "The", "This", "That", "It", "Its", "And", "Or", "But", "For", "From"),
@@ -124,11 +126,23 @@ def _goes_on(step: str, title: str) -> bool:
 
     A year, and a word that prose begins with, say nothing.
     """
-    words = r"[ \t]+".join(map(re.escape, clean_title(title).split()))
-    mentions = re.findall(
-        rf"(?<!\w)(?i:{words})(?!\w)(?:[ \t]+(\d{{1,3}}|[IVX]{{2,4}}|[A-Z]\w+)\b(?![.)]\s))?", step
-    )
+    words = clean_title(title).split()
+    if _is_named_alone(step, " ".join(words)):
+        return False
+    pattern = r"[ \t]+".join(map(re.escape, words))
+    mentions = re.findall(rf"(?<!\w)(?i:{pattern})(?!\w)(?:{_GOES_ON.pattern})?", step)
     return bool(mentions) and all(word and word not in _OF_PROSE for word in mentions)
+
+
+def _is_named_alone(step: str, title: str) -> bool:
+    """Whether the first mention, spelled like the title, goes on with no number and no capital.
+
+    It decides for most steps without a pattern of their own, which takes long to compile.
+    """
+    begin, end = step.find(title), step.find(title) + len(title)
+    beside = step[max(begin - 1, 0) : begin] + step[end : end + 1]
+    is_whole = begin >= 0 and not any(char.isalnum() or char == "_" for char in beside)
+    return is_whole and not _GOES_ON.match(step, end)
 
 
 def strip_label(line: str) -> str:

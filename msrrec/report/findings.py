@@ -23,6 +23,7 @@ def find_all(table: Table) -> tuple[str, ...]:
     return (
         *_compare(shown, table.headline.shown),
         *fusion,
+        *_chains(table.headline.evaluated),
         *ceiling,
         *_costs(table),
         *_limits(table),
@@ -89,6 +90,32 @@ def _conflicts(fusion: FusionResult | None) -> list[str]:
         f"Where the sides differ and exactly one is right, Equation 3 takes the right one for "
         f"{found.num_right} of {found.num_users} users; {verdict} ({format_p(found.p_value)}, "
         "exact binomial test)."
+    ]
+
+
+_CHANGES = {
+    "cut_0": "without any chain",
+    "mistake": "after a mistake in the matching step",
+    "paraphrase": "after other words",
+    "cited_removed": "without the cited purchases",
+    "shuffled": "with a shuffled history",
+}
+"""The interventions that the sentence tells, those that were made."""
+
+
+def _chains(evaluated: Evaluated) -> list[str]:
+    """How often choices change where the chain or its grounds do."""
+    found = evaluated.faithfulness
+    told = [
+        f"{percent(row.changed.value)} {_CHANGES[row.name]} (control {percent(before.value)})"
+        for row in (found.rows if found else ())
+        if row.name in _CHANGES and row.changed and (before := row.control_changed)
+    ]
+    if found is None or not told:
+        return []
+    return [
+        f"Of the choices of {found.system} that follow a {found.side} chain change: "
+        f"{'; '.join(told)}."
     ]
 
 

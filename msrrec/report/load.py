@@ -8,7 +8,9 @@ from pyarrow import fs
 
 from msrrec import storage
 from msrrec.errors import DataError
+from msrrec.evaluation.interventions import FaithfulnessResult
 from msrrec.evaluation.results import EvaluationResult, ReasoningScores
+from msrrec.evaluation.study_results import StudyResult
 from msrrec.evaluation.systems import KINDS
 from msrrec.report.plots import CURVES, TrainingPoint
 from msrrec.report.results import SweepResult
@@ -23,12 +25,14 @@ class Evaluated:
         result: Its ``report/metrics.json``.
         training: The lines of the model's metrics.jsonl, if it exists.
         scores: Its ``report/reasoning.json``, if ``msrrec score`` wrote it.
+        faithfulness: Its ``report/faithfulness.json``, if ``msrrec faithfulness`` wrote it.
     """
 
     path: str
     result: EvaluationResult
     training: Sequence[TrainingPoint] = ()
     scores: ReasoningScores | None = None
+    faithfulness: FaithfulnessResult | None = None
 
     @property
     def label(self) -> str:
@@ -50,14 +54,15 @@ class Evaluated:
 
 
 def load_results(folder: str) -> list[Evaluated]:
-    """All evaluations below a folder, except a sweep's.
+    """All evaluations below a folder, except those of sweeps and studies.
 
     Raises:
         DataError: If there are none, or one can't be read.
     """
-    sweeps = tuple(path + "/" for path in _find(folder, SweepResult.FILE))
+    own = (SweepResult.FILE, StudyResult.FILE)
+    apart = tuple(path + "/" for file in own for path in _find(folder, file))
     paths = _find(folder, EvaluationResult.FILE)
-    results = [load_result(path) for path in paths if not path.startswith(sweeps)]
+    results = [load_result(path) for path in paths if not path.startswith(apart)]
     if not results:
         raise DataError(
             f"{folder}: found no {EvaluationResult.FILE} below it; expected folders made by "
@@ -80,7 +85,9 @@ def load_result(path: str) -> Evaluated:
     result = EvaluationResult.load(path)
     is_scored = storage.exists(storage.join(path, ReasoningScores.FILE))
     scores = ReasoningScores.load(path) if is_scored else None
-    return Evaluated(path, result, _training(result), scores)
+    is_tested = storage.exists(storage.join(path, FaithfulnessResult.FILE))
+    tested = FaithfulnessResult.load(path) if is_tested else None
+    return Evaluated(path, result, _training(result), scores, tested)
 
 
 def _find(folder: str, file: str) -> list[str]:

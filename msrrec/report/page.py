@@ -17,6 +17,8 @@ from msrrec.report.results import ReportResult, SweepResult
 from msrrec.report.rows import build_table
 from msrrec.report.table import READINGS
 from msrrec.report.views import (
+    ANCHORS,
+    METRICS,
     build_study,
     show_cases,
     show_curves,
@@ -124,6 +126,9 @@ def build_report(
         curves=show_curves(results),
         sweeps=[(sweep, sweep_figure(sweep.points)) for sweep in sweeps],
         results=results,
+        metric_names=METRICS,
+        anchor_names=ANCHORS,
+        faithfulness=[found for found in (r.faithfulness for r in results) if found],
     )
     storage.write_bytes(out, page)
     return ReportResult(

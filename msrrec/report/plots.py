@@ -145,3 +145,94 @@ def sweep_figure(points: Sequence[SweepPoint]) -> SweepFigure:
             for name, found in curves.items()
         },
     )
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A difference with its interval.
+
+    Attributes:
+        group: Name above the row; empty where it belongs to the row before.
+        label: Name of the row.
+        value: The difference, a share; ``low`` and ``high`` are the ends of its interval.
+        is_strong: Whether it is a mean over the rows that follow.
+        is_shown: Whether a difference is shown.
+    """
+
+    group: str
+    label: str
+    value: float
+    low: float
+    high: float
+    is_strong: bool
+    is_shown: bool
+
+
+@dataclass(frozen=True)
+class ForestLine:
+    """A row of a forest plot, as plotted: heights of its group's name and of itself."""
+
+    row: ForestRow
+    group_y: float
+    y: float
+    x: float
+    x_low: float
+    x_high: float
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A forest plot: an axis of differences below its rows.
+
+    Attributes:
+        lines: The rows from above.
+        ticks: Positions on the axis, and their labels in points.
+        zero: Position of no difference.
+        height: Height of the rows, which begin at 0.
+    """
+
+    lines: tuple[ForestLine, ...]
+    ticks: tuple[tuple[float, str], ...]
+    zero: float
+    height: float
+
+
+FOREST_LEFT, FOREST_RIGHT = 225.0, 600.0
+"""The part of a forest plot that holds the axis; labels stand left of it."""
+_ROW, _GROUP = 17.0, 24.0
+
+
+def forest(rows: Sequence[ForestRow]) -> Forest:
+    """Differences on one axis that holds all intervals and 0.
+
+    Args:
+        rows: At least one row, in the order from above.
+    """
+    least, most = min(0.0, *(r.low for r in rows)), max(0.001, *(r.high for r in rows))
+    step = _tick_step(most - least)
+    low, high = step * math.floor(least / step), step * math.ceil(most / step)
+
+    def place(value: float) -> float:
+        return FOREST_LEFT + (FOREST_RIGHT - FOREST_LEFT) * (value - low) / (high - low)
+
+    lines, y = [], 0.0
+    for row in rows:
+        group_y = y + _GROUP
+        y += _ROW + (_GROUP if row.group else 0.0)
+        lines.append(ForestLine(row, group_y, y, place(row.value), place(row.low), place(row.high)))
+    count = round((high - low) / step)
+    ticks = [low + n * step for n in range(count + 1)]
+    return Forest(
+        lines=tuple(lines),
+        ticks=tuple(
+            (place(tick), f"{100 * tick:+.3g}" if abs(tick) > step / 2 else "0") for tick in ticks
+        ),
+        zero=place(0.0),
+        height=y + 0.5 * _ROW,
+    )
+
+
+def _tick_step(width: float) -> float:
+    """The least of 1, 2 and 5 times a power of ten that parts a width into at most 6."""
+    power = 10.0 ** math.floor(math.log10(width / 6))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= width / 6)

@@ -142,7 +142,7 @@ def seed_spread(rows: Sequence[SystemRow]) -> list[SeedSpread]:
     """Mean and standard deviation of HitRatio@1 over the seeds of one system on the same users."""
     groups: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
-        if row.system.kind != "baseline":
+        if row.system.kind not in ("baseline", "file"):
             values = groups.setdefault((row.users, row.label), {})
             values[row.seed] = row.hit_ratio.value
     return [

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msrrec import schema, storage
-from msrrec.evaluation.results import Case, EvaluationResult, RuleResult, VariantResult
+from msrrec.evaluation.results import Case, EvaluationResult, Metric, RuleResult, VariantResult
+from msrrec.metrics.anchors import TextAnchor
 from msrrec.metrics.ranking import Group, Groups, Slots
 from msrrec.metrics.statistics import Share, holm
 from msrrec.report.load import Evaluated
@@ -111,6 +112,19 @@ def show_curves(results: Sequence[Evaluated]) -> list[ModelCurves]:
             found.setdefault(model_dir, ModelCurves(evaluated.label, curves))
     return list(found.values())
 
+
+METRICS: dict[Metric, str] = {
+    "meteor": "METEOR",
+    "bertscore_f1": "BERTScore F1",
+    "gptscore_logprob": "GPTScore, log-prob.",
+    "judge_0_100": "judge",
+}
+ANCHORS: dict[TextAnchor, str] = {
+    "another user's": "another user's reference: right form, wrong content",
+    "shuffled words": "the reference's words shuffled: says nothing",
+    "reworded": "the reference with other words: right, same form",
+    "restated": "the right item and why, in free words: right, other form",
+}
 
 _RULES = {
     "user": "user side alone",

@@ -238,6 +238,31 @@ def test_candidates_are_as_likely_as_transformers_says(
     assert output.perplexity_output == pytest.approx(perplexity(whole), rel=1e-3)
 
 
+def test_after_a_given_reasoning_only_a_whole_answer_can_follow(
+    vllm_engine: "VllmEngine", queries: list[Query]
+) -> None:
+    tokenizer = vllm_engine.tokenizer
+    asked = Recommender(
+        tokenizer,
+        max_model_len=vllm_engine.max_model_len,
+        form=PromptConfig(),
+        config=InferenceConfig(max_new_tokens=48, constrained=True),
+        engine=vllm_engine,
+    ).build_request(queries[0], "user")
+    assert asked.choice is not None
+    for reasoning in ("", "Step 1. Preference Summary: none.\n"):
+        given = tuple(tokenizer.encode(reasoning, add_special_tokens=False))
+        forced = replace(
+            asked,
+            prompt_ids=(*asked.prompt_ids, *given, *asked.choice.closing),
+            max_new_tokens=max(map(len, asked.choice.answers)) + 1,
+            choice=replace(asked.choice, closing=()),
+        )
+        (generation,) = vllm_engine.generate([forced])
+        assert generation.token_ids in asked.choice.answers
+        assert generation.end_logprob is not None
+
+
 def make_dataset(num_users: int) -> tuple[Dataset, list[Example]]:
     items = {f"i{n}": Item(f"i{n}", title) for n, title in enumerate(TITLES)}
     items["blank"] = Item("blank", "\u200b")

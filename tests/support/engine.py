@@ -43,8 +43,9 @@ class FakeEngine:
         for request in requests:
             prompt = self.tokenizer.decode(request.prompt_ids)
             self.prompts.append(prompt)
-            if request.choice and not request.choice.closing:  # a text to be scored
-                (ids,) = request.choice.answers
+            answers = request.choice.answers if request.choice else ()
+            if request.choice and not request.choice.closing and len(answers) == 1:
+                (ids,) = answers  # a text to be scored
                 generations.append(Generation(ids, (-0.5,) * len(ids), "stop", -0.25))
                 continue
             ids = tuple(self.tokenizer.encode(self.answer(prompt, request.seed)))

@@ -18,9 +18,10 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation import evaluate as evaluation
 from msrrec.evaluation.results import EvaluationResult
-from msrrec.models import ModelSource, SupervisedTokens
+from msrrec.models import SupervisedTokens
 from msrrec.report.results import ReportResult
 from msrrec.schema import Example
+from tests.support.arms import fake_training
 from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
 from tests.support.models import write_safetensors
 
@@ -208,29 +209,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     """Arm and learning rate of every training; models trained at 0.001 never name a candidate."""
     found: list[tuple[str, float]] = []
 
-    def train(dataset: Dataset, reasoning: str, out: str, config: RunConfig) -> dict[str, Any]:
+    def note(config: RunConfig) -> None:
         found.append((config.train.arm, config.train.learning_rate))
-        merged = Path(out) / "merged"
-        merged.mkdir(parents=True)
-        (merged / "config.json").write_text("{}")
-        write_safetensors(merged / "model.safetensors", tuple(map(str, found[-1])))
-        counts = {"reasoning": 40, "recommendation": 9}
-        settings = {"kind": "msrrec", "prompt": {}, "domain": "Home", "supervised_tokens": counts}
-        settings["train"] = config.train.model_dump(mode="json")
-        (Path(out) / "config.json").write_text(json.dumps(settings))
-        return {}
 
-    def predict(examples: Any, dataset: Dataset, source: ModelSource, *rest: Any) -> Any:
-        predictions = predict_here(examples, dataset, source, *rest)
-        settings = json.loads((Path(source.path).parent / "config.json").read_text())
-        if settings["train"]["learning_rate"] != 0.001:
-            return predictions
-        return [replace(p, output=replace(p.output, index=None)) for p in predictions]
-
-    monkeypatch.setattr("msrrec.training.loop.train", train)
-    monkeypatch.setattr("msrrec.loading.probe_for_inference", lambda *_: None)
-    monkeypatch.setattr(evaluation, "predict", predict)
-    monkeypatch.setattr("msrrec.stage.ray_session", lambda *_: contextlib.nullcontext())
+    fake_training(monkeypatch, note)
     return found
 
 

@@ -92,6 +92,24 @@ def test_sentences_that_repeat_over_users_are_not_unique() -> None:
     assert found.num_words.value == 2.0
 
 
+def test_lists_and_labels_of_categories_are_held_against_the_catalogue() -> None:
+    kinds = {"h": "Audio", "a": "Lights", "b": "Kitchen", "c": "Books"}
+    items = {k: Item(k, v, ("Home", kinds[k])) for k, v in TITLES.items()}
+    steps = (
+        "(1) Lights; (2) Audio; (3) Books.",  # the second is of the kitchen
+        "From Lights: (1). From Kitchen: none. From Audio: none. From Moon: (1).",
+        "(1) Red Lamp, Large. It matches Lights.",
+    )
+    found = reasoning_metrics(items, [EXAMPLE], [row(*steps)])
+    assert found is not None
+    assert (found.num_labels, found.num_lists) == (3, 3)  # nobody knows the category Moon
+    assert found.true_labels is not None
+    assert found.true_labels.value == pytest.approx(2 / 3)
+    assert found.true_lists is not None
+    assert found.true_lists.value == pytest.approx(2 / 3)
+    assert metrics(row(*steps)).true_lists is None  # a catalogue without categories
+
+
 def test_outputs_without_a_chain_have_no_figures() -> None:
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="direct")]) is None
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="none")]) is None

@@ -12,7 +12,13 @@ from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
 from msrrec.errors import ConfigError, DataError, EngineError
 from msrrec.evaluation import evaluate as evaluation
-from msrrec.evaluation.results import Errors, EvaluationResult, MetricScore, ReasoningScores
+from msrrec.evaluation.results import (
+    AnchorScore,
+    Errors,
+    EvaluationResult,
+    MetricScore,
+    ReasoningScores,
+)
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.codec import request_seed
 from msrrec.metrics.statistics import Share
@@ -287,11 +293,16 @@ def test_scored_reasonings_reach_the_tables_and_the_cases(folder: Path) -> None:
         judge=None,
         variants={"fused": {"meteor": MetricScore(all=share, correct=share, num_users=3)}},
         cases={"e00": f"A teacher's path {NASTY}"},
+        anchors={
+            "another user's": {"meteor": AnchorScore(mean=share, num_pairs=3)},
+            "restated": {"meteor": AnchorScore(mean=Share(0.0841, 0.0, 0.1), num_pairs=3)},
+        },
     )
     scores.save(str(folder / "msrrec"))
     report_folder(str(folder))
     page = Page((folder / "report" / "index.html").read_text())
-    assert page.text.count("0.4321") == 2  # Tables 3 and 4
+    assert page.text.count("0.4321") == 4  # Tables 3 and 4, the system and another user's
+    assert page.text.count("0.0841") == 1  # a correct text in other words
     assert "NLTK, without WordNet" in page.text
     assert f"A teacher's path {NASTY}" in page.text
 

@@ -7,6 +7,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.evaluation.results import ReasoningScores
 from msrrec.evaluation.score import score_evaluation, scored_text
+from msrrec.metrics.anchors import Reference, text_anchors
 from msrrec.metrics.text import meteor
 from tests.support.score import REFERENCE, prediction, write_references, write_scored
 
@@ -38,6 +39,47 @@ def test_only_users_with_a_correct_path_are_scored(
     assert found["variants"]["user"]["meteor"]["correct"]["value"] == pytest.approx(own)
     assert list(found["variants"]["user"]) == ["meteor"]  # the others were not asked for
     assert ReasoningScores.load(evaluation).summary() == found
+
+
+def test_scores_stand_beside_texts_of_known_worth(
+    tmp_path: Path, dataset: Dataset, evaluation: str
+) -> None:
+    references = write_references(tmp_path / "paths", {"e0": "a", "e1": "a"})
+    score_evaluation(dataset, evaluation, references, RunConfig(), None)
+    anchors = ReasoningScores.load(evaluation).anchors
+    assert list(anchors) == ["another user's", "shuffled words", "reworded", "restated"]
+    own = meteor([(REFERENCE, REFERENCE)]).values[0]
+    means = {}
+    for name, found in anchors.items():
+        assert list(found) == ["meteor"]
+        assert found["meteor"].num_pairs == 2
+        assert found["meteor"].mean is not None
+        means[name] = found["meteor"].mean.value
+    # Both users have the same reference, so another's is as good as one's own: form is rewarded.
+    assert means["another user's"] == pytest.approx(own)
+    assert means["restated"] < means["reworded"] < own
+
+
+def test_a_single_reference_has_no_other_user(
+    tmp_path: Path, dataset: Dataset, evaluation: str
+) -> None:
+    references = write_references(tmp_path / "paths", {"e0": "a"})
+    found = score_evaluation(dataset, evaluation, references, RunConfig(), None)
+    assert "another user's" not in found["anchors"]
+
+
+def test_anchors_say_what_their_names_promise() -> None:
+    text = "The user likes Red Lamp."
+    first = Reference(text, ["Old Tent", "Red Lamp"], "Blue Lamp", "Lights")
+    second = Reference("Another path.", ["Sofa"], "Chair")
+    found = text_anchors([first, second])
+    assert found["another user's"] == [("Another path.", text), (text, "Another path.")]
+    shuffled = found["shuffled words"][0][0]
+    assert sorted(shuffled.split()) == sorted(text.split())
+    assert found["reworded"][0] == ("This customer is fond of Red Lamp.", text)
+    assert "Lights in mind" in found["restated"][0][0]
+    assert "Blue Lamp belongs there" in found["restated"][0][0]
+    assert found["restated"][1][0].startswith("Whoever owns Sofa has a use for Chair")
 
 
 def test_without_any_reference_there_is_nothing_to_score(

@@ -1,0 +1,281 @@
+"""Choices of a system that runs elsewhere, read from a file and evaluated like any other system.
+
+A file has a row per example: ``example_id``, and what was chosen as ``item_id``, as ``scores`` of
+the candidates in their frozen order, or as ``text`` that the project's reader reads. Nothing in it
+is dropped in silence: what could not be used is named in the audit of the evaluation.
+"""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from msrrec import storage
+from msrrec.baselines.interface import choose
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.data.json_lines import as_text
+from msrrec.errors import ConfigError, DataError
+from msrrec.evaluation.audit import check
+from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.results import Check, Details, FileFacts, ReadBy
+from msrrec.evaluation.systems import identify_file
+from msrrec.evaluation.write import Evaluation, write_evaluation
+from msrrec.fingerprint import hash_bytes
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction
+from msrrec.reasoning.parsing import split_completion
+from msrrec.reasoning.reading import read_strict
+from msrrec.schema import Example, Split
+from msrrec.stage import Summary
+from msrrec.titles import show_titles
+
+FILE_ENDINGS = (".parquet", ".csv", ".jsonl")
+"""What the name of a file of predictions ends with."""
+
+_SCORES = ("scores", "candidate_scores")
+_CHOICES = ("item_id", *_SCORES, "text")
+
+
+@dataclass(frozen=True)
+class GivenRow:
+    """One row of a file: its example, and what it says was chosen."""
+
+    example_id: str
+    item_id: str | None
+    scores: Sequence[object] | None
+    text: str
+
+
+@dataclass(frozen=True)
+class PredictionsFile:
+    """A file of predictions.
+
+    Attributes:
+        path: Where it was read.
+        digest: A hash of its content.
+        read_by: The column that decides the choices.
+        has_text: Whether there is a column ``text``.
+        rows: In the order of the file.
+    """
+
+    path: str
+    digest: str
+    read_by: ReadBy
+    has_text: bool
+    rows: tuple[GivenRow, ...]
+
+
+@dataclass(frozen=True)
+class _Problems:
+    """What in a file can't be used: ids of examples, and items that are no candidates."""
+
+    missing: list[str]
+    unknown: list[str]
+    repeated: list[str]
+    foreign: list[str]
+    misshapen: list[str]
+
+
+def read_predictions_file(path: str) -> PredictionsFile:
+    """The rows of a file of predictions.
+
+    Raises:
+        DataError: If the file can't be read, has no rows, or lacks a column.
+    """
+    content = storage.read_bytes(path)
+    rows = _parse(path, content)
+    columns = {name for row in rows for name in row}
+    choices = [name for name in _CHOICES if name in columns]
+    if "example_id" not in columns or not choices:
+        found = ", ".join(sorted(columns)) or "no rows"
+        raise DataError(
+            f"{path}: found {found}; expected a column example_id and one of item_id, scores or "
+            "text; write one row per example"
+        )
+    read_by: ReadBy = "item_id" if "item_id" in choices else "text"
+    if read_by == "text" and choices[0] in _SCORES:
+        read_by = "scores"
+    given = tuple(_given(path, n, row) for n, row in enumerate(rows, 1))
+    return PredictionsFile(path, hash_bytes(content), read_by, "text" in choices, given)
+
+
+def _parse(path: str, content: bytes) -> list[dict[str, Any]]:
+    """The rows of a file of any of the three kinds."""
+    rows: list[Any]
+    try:
+        if path.lower().endswith(".parquet"):
+            rows = pl.read_parquet(io.BytesIO(content)).to_dicts()
+        elif path.lower().endswith(".csv"):
+            rows = pl.read_csv(io.BytesIO(content), infer_schema=False).to_dicts()
+        else:
+            rows = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: can't be read ({reason}); expected a table of predictions; write it again"
+        ) from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: holds other lines than JSON objects; expected one per example")
+    return list(rows)
+
+
+def _given(path: str, number: int, row: Mapping[str, Any]) -> GivenRow:
+    example_id = as_text(row.get("example_id"))
+    if not example_id:
+        raise DataError(
+            f"{path}: row {number} has no example_id; expected the id of an example as in "
+            "test.parquet; fill it in or leave the row out"
+        )
+    scores = next((row[name] for name in _SCORES if row.get(name) is not None), None)
+    return GivenRow(
+        example_id,
+        as_text(row.get("item_id")) or None,
+        _read_scores(scores),
+        as_text(row.get("text")) or "",
+    )
+
+
+def _read_scores(value: Any) -> Sequence[object] | None:
+    """A list, also from its JSON in a cell; anything else as a list that fits no candidates."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return [value]
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def evaluate_file(
+    dataset: Dataset, name: str, given: PredictionsFile, out: str, config: RunConfig
+) -> Summary:
+    """Evaluate the choices of a file on the frozen examples of a split.
+
+    Args:
+        dataset: The dataset that the file was made for.
+        name: The system's name in tables.
+        given: The file's rows.
+        out: Folder of the evaluation.
+        config: Section ``evaluate``.
+
+    Raises:
+        ConfigError: If other candidates or another order than the dataset's are asked for.
+        DataError: If no row is of an evaluated example.
+    """
+    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
+        raise ConfigError(
+            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
+            f"{config.evaluate.negatives}: the choices in {given.path} were made among the "
+            "dataset's own candidates; expected 0 and frozen"
+        )
+    examples = evaluated_examples(dataset, config.evaluate)
+    rows = {row.example_id: row for row in reversed(given.rows)}  # the first of an example counts
+    split = config.evaluate.split
+    found = _find_problems(dataset, examples, given, rows, split)
+    evaluation = Evaluation(
+        identify_file(name),
+        examples,
+        {"file": [_predict(dataset, e, rows.get(e.example_id), given) for e in examples]},
+        details=Details(file=_describe(given, found)),
+        is_written=given.has_text,
+        checks=_check(given, found, split),
+    )
+    return write_evaluation(evaluation, dataset, out, config)
+
+
+def _find_problems(
+    dataset: Dataset,
+    examples: Sequence[Example],
+    given: PredictionsFile,
+    rows: Mapping[str, GivenRow],
+    split: Split,
+) -> _Problems:
+    missing = [e.example_id for e in examples if e.example_id not in rows]
+    if len(missing) == len(examples):
+        raise DataError(
+            f"{given.path}: none of its example_ids, such as {given.rows[0].example_id!r}, is an "
+            f"evaluated one, such as {missing[0]!r}; expected ids of {dataset.path}/{split}.parquet"
+        )
+    known = {example.example_id for example in dataset.examples(split)}
+    counts = Counter(row.example_id for row in given.rows)
+    pairs = [(e, rows[e.example_id]) for e in examples if e.example_id in rows]
+    return _Problems(
+        missing=missing,
+        unknown=[example_id for example_id in counts if example_id not in known],
+        repeated=[example_id for example_id, count in counts.items() if count > 1],
+        foreign=[f"{r.item_id} for {e.example_id}" for e, r in pairs if not _is_candidate(r, e)],
+        misshapen=[e.example_id for e, r in pairs if not _has_good_scores(r, e)],
+    )
+
+
+def _describe(given: PredictionsFile, found: _Problems) -> FileFacts:
+    return FileFacts(
+        name=PurePosixPath(given.path).name,
+        digest=given.digest,
+        read_by=given.read_by,
+        num_rows=len(given.rows),
+        num_missing=len(found.missing),
+        num_unknown=len(found.unknown),
+        num_repeated=len(found.repeated),
+        num_foreign=len(found.foreign),
+        num_misshapen=len(found.misshapen),
+    )
+
+
+def _check(given: PredictionsFile, found: _Problems, split: Split) -> list[Check]:
+    """One line of the audit for each kind of problem."""
+    name = PurePosixPath(given.path).name
+    by_scores = given.read_by == "scores"
+    lost = "the example is a miss" if by_scores else "the example is not ranked"
+    texts: tuple[tuple[str, str, list[str]], ...] = (
+        ("Rows", "has a row for every evaluated example, else it is a miss", found.missing),
+        ("Ids", f"holds ids of the {split} split alone, others are left out", found.unknown),
+        ("Repeated", "has one row per example, else the first counts", found.repeated),
+        ("Items", "chooses candidates of the example, else it is a miss", found.foreign),
+        ("Scores", f"has one finite score per candidate, else {lost}", found.misshapen),
+    )
+    read = f"choices are read by {given.read_by} from {name} ({len(given.rows):,} rows)"
+    return [
+        check("File", read),
+        *(check(title, f"{name} {text}", wrong) for title, text, wrong in texts),
+    ]
+
+
+def _is_candidate(row: GivenRow, example: Example) -> bool:
+    return row.item_id is None or row.item_id in example.candidates
+
+
+def _has_good_scores(row: GivenRow, example: Example) -> bool:
+    return row.scores is None or _finite_scores(row, example) is not None
+
+
+def _finite_scores(row: GivenRow, example: Example) -> tuple[float, ...] | None:
+    """The scores if there is one finite number per candidate."""
+    values = [v for v in row.scores or () if isinstance(v, int | float) and math.isfinite(v)]
+    is_whole = len(values) == len(row.scores or ()) == len(example.candidates)
+    return tuple(map(float, values)) if is_whole else None
+
+
+def _predict(
+    dataset: Dataset, example: Example, row: GivenRow | None, given: PredictionsFile
+) -> Prediction:
+    """The choice of a row; invalid without a row, or where it names no candidate."""
+    if row is None:
+        return Prediction(example.example_id, SideOutput("file", "", "", None, None, 0), 0)
+    scores = _finite_scores(row, example)
+    index = None
+    if given.read_by == "text":
+        index = read_strict(row.text, show_titles(dataset.titles(example.candidates)))
+    elif given.read_by == "scores":
+        chosen = choose([example], [scores], 0)[0] if scores else None
+        index = example.candidates.index(chosen) if chosen else None
+    elif row.item_id in example.candidates:
+        index = example.candidates.index(row.item_id)
+    output = SideOutput("file", row.text, split_completion(row.text).reasoning, index, None, 0)
+    return Prediction(example.example_id, output, 0, candidate_scores=scores)

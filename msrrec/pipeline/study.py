@@ -1,0 +1,266 @@
+"""The study of whether reasoning helps: arms, orders, seeds and datasets, to one verdict.
+
+Datasets and reasoning are made by the usual stages, arms are systems of ``msrrec.comparison``: each
+in a folder named after a hash of what decides its result, so a killed or extended study goes on.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from msrrec import log, storage
+from msrrec.cluster import ray_session
+from msrrec.comparison.compare import Comparison, evaluate_system, system_folder
+from msrrec.comparison.registry import Run, System, find_systems
+from msrrec.config import RunConfig
+from msrrec.errors import ConfigError
+from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.hits import HITS, Cell, group_hits, hits_of, read_hits
+from msrrec.evaluation.results import EvaluationResult
+from msrrec.evaluation.study import Beside, conclude
+from msrrec.evaluation.study_results import ArmCost, Power, Reference, StudyResult
+from msrrec.inference.predictions import read_predictions
+from msrrec.pipeline.points import (
+    Place,
+    Point,
+    find_places,
+    find_system,
+    iter_points,
+    share_place,
+)
+from msrrec.pipeline.study_plan import make_plan
+from msrrec.report.study import render_study
+from msrrec.stage import PREPARE, SYNTHESIZE, Summary
+
+logger = logging.getLogger(__name__)
+
+HITS_FILE, PAGE = "hits.parquet", "index.html"
+DIRECT = "direct"
+"""The reading of arms that write nothing before they answer."""
+READINGS = ("full", "fused", "user", "item", DIRECT)
+"""Readings of hits from elsewhere that are compared where none is named."""
+
+
+@dataclass
+class Progress:
+    """What is finished so far.
+
+    Attributes:
+        folders: Evaluations of points.
+        references: Evaluations of systems beside the arms, by dataset.
+        failures: Reasons why evaluations are missing, by name.
+    """
+
+    folders: dict[Point, str] = field(default_factory=dict)
+    references: dict[str, list[str]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_study(
+    datasets: Sequence[str],
+    out: str,
+    config: RunConfig,
+    keys: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+) -> Summary:
+    """Run what is not finished, and write hits, JSON and page after each seed.
+
+    Args:
+        datasets: Folders made by ``msrrec prepare``; empty for the generated worlds.
+        out: Output folder.
+        config: All sections that the stages read, and ``study``.
+        keys: API keys by the names of their environment variables.
+        overwrite: Whether to run finished evaluations again.
+
+    Raises:
+        ConfigError: If no arm gives a result with the first seed; it has the first one's reason.
+        MsrRecError: If a dataset or its reasoning can't be made.
+    """
+    places, done = find_places(datasets, out, config), Progress()
+    points, plan = list(iter_points(places, config)), make_plan(places, config)
+    logger.info("study: %s", plan.sentence())
+    logger.info("study: %s", plan.power.sentence())
+    summary: Summary = {}
+    with ExitStack() as stack, log.Progress("study", len(points), "evaluations", 0.0) as progress:
+        if overwrite or not plan.is_finished:
+            stack.enter_context(ray_session(config.ray.address, config.ray.num_cpus))
+        shared = {place.name: open_place(place, keys, overwrite) for place in places}
+        for place in places:
+            run_references(place, shared[place.name], done)
+        for seed in config.study.seeds:
+            for point in (p for p in points if p.seed == seed):
+                run_point(point, shared[point.place.name], config, done)
+                progress.advance(note=point.name)
+            summary = write_study(shared, out, config, done, plan.power)
+    return summary
+
+
+def open_place(place: Place, keys: Mapping[str, str], overwrite: bool) -> Run:
+    """What the evaluations on a dataset share, after its dataset and reasoning are made."""
+    if place.is_world:
+        PREPARE.run(place.preparing)
+    SYNTHESIZE.run(replace(place.synthesizing, keys=keys))
+    return share_place(place, keys, overwrite)
+
+
+def run_references(place: Place, run: Run, done: Progress) -> None:
+    """Evaluate the systems beside the arms."""
+    names = place.config.study.references
+    for system in find_systems(names, run) if names else []:
+        folder = _evaluate(f"{place.name}/{system.name}", system, run, done)
+        if folder is not None:
+            done.references.setdefault(place.name, []).append(folder)
+
+
+def run_point(point: Point, run: Run, config: RunConfig, done: Progress) -> None:
+    """Train and evaluate one point unless it is finished."""
+    system = find_system(point, run, config)
+    if system is None:
+        done.failures[point.name] = "has no learning rate, as this arm failed with the first seed"
+        return
+    folder = _evaluate(point.name, system, run, done)
+    if folder is not None:
+        done.folders[point] = folder
+
+
+def _evaluate(name: str, system: System, run: Run, done: Progress) -> str | None:
+    """The folder of a system's evaluation; None if it failed, which is recorded under the name."""
+    made, folder = Comparison(), system_folder(run.out, system)
+    evaluate_system(replace(system, name=name), folder, made, run.overwrite)
+    done.failures |= made.failures
+    return folder if made.results else None
+
+
+def write_study(
+    shared: Mapping[str, Run], out: str, config: RunConfig, done: Progress, power: Power
+) -> Summary:
+    """Write hits, JSON and page of what is finished.
+
+    Args:
+        shared: What the evaluations of each dataset share.
+        out: Folder to write.
+        config: Settings of the study.
+        done: What is finished.
+        power: The plan.
+
+    Raises:
+        ConfigError: If nothing is; it has the first failure's reason.
+    """
+    if not done.folders:
+        name, sentence = next(iter(done.failures.items()))
+        raise ConfigError(f"no arm gave a result; the first, {name}: {sentence}")
+    path = storage.join(out, HITS_FILE)
+    rows = [row for point in done.folders for row in _rows(point, shared, config, done)]
+    storage.write_table(path, pa.Table.from_pylist(rows, schema=HITS))
+    beside = {name: _beside(name, config, done) for name in shared}
+    hits = group_hits(read_hits([path]))
+    result = conclude(hits, (config.study.reading, DIRECT), power, beside, done.failures)
+    return save_study(result, out)
+
+
+def save_study(result: StudyResult, out: str) -> Summary:
+    """Write JSON and page; the figures that the command prints."""
+    page = storage.join(out, PAGE)
+    result.save(out)
+    for found in result.datasets:
+        logger.info("study: %s", found.verdict)
+    storage.write_bytes(page, render_study(result))
+    return {
+        "verdict": result.verdict,
+        "verdicts": [found.verdict for found in result.datasets],
+        "power": result.power.sentence() if result.power else None,
+        "page": page,
+        "failures": result.failures,
+    }
+
+
+def tell_hits(paths: Sequence[str], out: str, readings: Sequence[str]) -> Summary:
+    """The verdict of hits from elsewhere, with JSON and page.
+
+    Args:
+        paths: Files of hits.
+        out: Folder to write.
+        readings: The readings to compare, in order of preference; empty for the usual ones.
+
+    Raises:
+        DataError: If a file is no table of hits, or its arms can't be compared.
+    """
+    hits = group_hits(read_hits(paths))
+    return save_study(conclude(hits, tuple(readings) or READINGS), out)
+
+
+def _rows(
+    point: Point, shared: Mapping[str, Run], config: RunConfig, done: Progress
+) -> Iterator[dict[str, object]]:
+    """The hits of every reading of a point."""
+    folder, dataset = done.folders[point], shared[point.place.name].dataset
+    examples = evaluated_examples(dataset, config.evaluate)
+    for variant in EvaluationResult.load(folder).variants:
+        path = storage.join(folder, "predictions", f"{variant}.parquet")
+        cell = Cell(point.place.name, point.arm, point.order, variant)
+        yield from hits_of(cell, point.seed, examples, read_predictions(path, examples))
+
+
+def _beside(name: str, config: RunConfig, done: Progress) -> Beside:
+    """Costs of the arms, systems beside them, and the ceiling, of one dataset."""
+    groups: dict[tuple[str, str], list[EvaluationResult]] = {}
+    for point, folder in done.folders.items():
+        if point.place.name == name:
+            found = EvaluationResult.load(folder)
+            groups.setdefault((point.arm, point.order), []).append(found)
+    every = [result for results in groups.values() for result in results]
+    return Beside(
+        costs={key: measure_cost(results) for key, results in groups.items()},
+        references=tuple(map(_refer, done.references.get(name, ()))),
+        ceiling=next((result.ceiling for result in every if result.ceiling), None),
+    )
+
+
+def _refer(folder: str) -> Reference:
+    result = EvaluationResult.load(folder)
+    shown = list(result.variants.values())[-1]
+    return Reference(
+        label=result.system.label, hit_ratio=shown.hit_ratio, valid_ratio=shown.valid_ratio
+    )
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a finished training took: its learning rate, and seconds."""
+
+    learning_rate: float
+    seconds: float
+
+
+def read_training(model_dir: str) -> TrainingFacts | None:
+    """Facts from a model's run record; None without one."""
+    path = storage.join(model_dir, storage.RECORD)
+    if not storage.exists(path):
+        return None
+    record = storage.read_object(path)
+    return TrainingFacts(record["settings"]["train"]["learning_rate"], record["seconds"])
+
+
+def measure_cost(results: Sequence[EvaluationResult]) -> ArmCost:
+    """What an arm took, mean over the evaluations of its seeds."""
+    models = [result.model for result in results if result.model]
+    records = [found for model in models if (found := read_training(model.model_dir))]
+    supervised = [model.supervised_tokens for model in models if model.supervised_tokens]
+    last = [list(result.variants)[-1] for result in results]
+    written = [r.generated_tokens.get(name) for r, name in zip(results, last, strict=True)]
+    return ArmCost(
+        learning_rate=records[0].learning_rate if records else None,
+        supervised_reasoning=_mean([tokens.reasoning for tokens in supervised]),
+        supervised_recommendation=_mean([tokens.recommendation for tokens in supervised]),
+        generated_per_user=_mean([tokens for tokens in written if tokens is not None]),
+        train_s=_mean([record.seconds for record in records]),
+        evaluate_s=_mean([result.speed.wall_s for result in results if result.speed]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,229 @@
+"""What a study will run, what is there already, how long the rest takes, and what it can find."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from msrrec import storage
+from msrrec.comparison.compare import system_folder
+from msrrec.comparison.registry import System, find_systems
+from msrrec.config import RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.evaluation.results import EvaluationResult
+from msrrec.evaluation.study import plan_power
+from msrrec.evaluation.study_results import Power
+from msrrec.pipeline.points import (
+    Place,
+    Point,
+    find_places,
+    find_system,
+    has_dataset,
+    is_ready,
+    iter_points,
+    share_place,
+)
+from msrrec.stage import Summary, is_finished
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Count:
+    """How much of something there is to do, and how much is done."""
+
+    total: int
+    finished: int
+
+    @property
+    def left(self) -> int:
+        """What is still to do."""
+        return self.total - self.finished
+
+    def __str__(self) -> str:
+        return f"{self.total} ({self.finished} there)"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a study.
+
+    Attributes:
+        datasets: Datasets with their reasoning.
+        trainings: Models; with several learning rates each is tried with the first seed.
+        validations: Evaluations on validation that choose a rate.
+        evaluations: Evaluations of arms.
+        references: Evaluations of systems beside the arms.
+        train_s: Seconds of one training, mean over the finished ones, or assumed.
+        evaluate_s: Seconds of one evaluation, likewise.
+        is_measured: Whether both are measured.
+        power: What can be found.
+    """
+
+    datasets: Count
+    trainings: Count
+    validations: Count
+    evaluations: Count
+    references: Count
+    train_s: float
+    evaluate_s: float
+    is_measured: bool
+    power: Power
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        counts = (self.datasets, self.evaluations, self.references)
+        return not any(count.left for count in counts)
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimated seconds of the rest, without datasets and references."""
+        num_evaluations = self.validations.left + self.evaluations.left
+        return self.trainings.left * self.train_s + num_evaluations * self.evaluate_s
+
+    def sentence(self) -> str:
+        """The plan in words."""
+        how = "measured" if self.is_measured else "assumed"
+        return (
+            f"datasets {self.datasets}, trainings {self.trainings}, evaluations on validation "
+            f"{self.validations}, evaluations {self.evaluations}, references {self.references}; "
+            f"about {self.seconds_left / 60:,.0f} minutes left, at {self.train_s:.0f} s a training "
+            f"and {self.evaluate_s:.0f} s an evaluation ({how})"
+        )
+
+    def summary(self) -> Summary:
+        """The figures that ``--dry-run`` prints."""
+        names = ("datasets", "trainings", "validations", "evaluations", "references")
+        counts = {name: vars(getattr(self, name)) for name in names}
+        return {
+            **counts,
+            "train_s": round(self.train_s, 1),
+            "evaluate_s": round(self.evaluate_s, 1),
+            "is_measured": self.is_measured,
+            "seconds_left": round(self.seconds_left),
+            "power": {**self.power.model_dump(mode="json"), "sentence": self.power.sentence()},
+        }
+
+
+@dataclass(frozen=True)
+class Known:
+    """The systems of a study whose datasets are there and whose learning rates are known."""
+
+    places: Sequence[Place]
+    config: RunConfig
+
+    @cached_property
+    def points(self) -> dict[Point, System]:
+        """The systems of points."""
+        shared = {place.name: share_place(place, {}) for place in self.places if is_ready(place)}
+        found = {
+            point: find_system(point, shared[point.place.name], self.config)
+            for point in iter_points(self.places, self.config)
+            if point.place.name in shared
+        }
+        return {point: system for point, system in found.items() if system is not None}
+
+    @cached_property
+    def evaluations(self) -> dict[Point, str]:
+        """Folders of finished evaluations."""
+        folders = {p: system_folder(p.place.out, system) for p, system in self.points.items()}
+        return {point: folder for point, folder in folders.items() if is_finished(folder)}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Folders of finished models."""
+        folders = {folder for system in self.points.values() for folder in system.models}
+        return sorted(folder for folder in folders if is_finished(folder))
+
+    def references(self) -> Iterator[str]:
+        """Folders of finished systems beside the arms."""
+        names = self.config.study.references
+        for place in self.places if names else ():
+            if is_ready(place):
+                for system in find_systems(names, share_place(place, {})):
+                    folder = system_folder(place.out, system)
+                    if is_finished(folder):
+                        yield folder
+
+
+def make_plan(places: Sequence[Place], config: RunConfig) -> Plan:
+    """The plan of a study; nothing is run."""
+    wanted, known = config.study, Known(places, config)
+    num_cells = len(places) * len(wanted.orders)
+    num_rates = len(config.baselines.arm_learning_rates) or 1
+    num_models = len({"chain" if arm == "direct" else arm for arm in wanted.arms})
+    pilots = sum(point.seed == wanted.seeds[0] for point in known.evaluations)
+    is_chosen = num_rates > 1
+    train_s, evaluate_s = measure_trainings(known.models), measure_evaluations(known)
+    return Plan(
+        datasets=Count(len(places), sum(map(is_ready, places))),
+        trainings=Count(
+            num_cells * num_models * (num_rates + len(wanted.seeds) - 1), len(known.models)
+        ),
+        validations=Count(
+            is_chosen * num_cells * len(wanted.arms) * num_rates, is_chosen * pilots * num_rates
+        ),
+        evaluations=Count(num_cells * len(wanted.arms) * len(wanted.seeds), len(known.evaluations)),
+        references=Count(len(places) * len(wanted.references), len(list(known.references()))),
+        train_s=assume_training(config) if train_s is None else train_s,
+        evaluate_s=assume_evaluation(places, config) if evaluate_s is None else evaluate_s,
+        is_measured=train_s is not None and evaluate_s is not None,
+        power=plan_power(
+            count_users(places, config),
+            len(wanted.seeds),
+            wanted.discordance,
+            wanted.seed_spread,
+            wanted.target,
+        ),
+    )
+
+
+def plan_study(datasets: Sequence[str], out: str, config: RunConfig) -> Summary:
+    """The figures of a study's plan, which are also logged in words."""
+    plan = make_plan(find_places(datasets, out, config), config)
+    for sentence in (plan.sentence(), plan.power.sentence()):
+        logger.info("study: %s", sentence)
+    return plan.summary()
+
+
+def count_users(places: Sequence[Place], config: RunConfig) -> int:
+    """The least number of users that are evaluated on any dataset, as far as it is known."""
+    found = [
+        len(Dataset.load(place.dataset).examples(config.evaluate.split))
+        for place in places
+        if has_dataset(place)
+    ]
+    if len(found) < len(places):
+        found.append(config.data.num_users or config.data.demo_users)
+        found.append(config.data.demo_users)
+    return min(*found, config.evaluate.num_users or min(found))
+
+
+def measure_trainings(models: Sequence[str]) -> float | None:
+    """Mean seconds of finished trainings; None without any."""
+    found = [storage.read_object(storage.join(m, storage.RECORD))["seconds"] for m in models]
+    return sum(found) / len(found) if found else None
+
+
+def measure_evaluations(known: Known) -> float | None:
+    """Mean seconds of finished evaluations; None without any."""
+    results = map(EvaluationResult.load, known.evaluations.values())
+    found = [result.speed.wall_s for result in results if result.speed]
+    return sum(found) / len(found) if found else None
+
+
+def assume_training(config: RunConfig) -> float:
+    """Seconds of one training at the assumed speed."""
+    num_users = config.data.num_users or config.data.demo_users
+    num_examples = num_users * (config.data.train_examples_per_user or 1)
+    tokens = num_examples * len(config.train.sides) * config.train.num_epochs
+    speed = config.study.train_tokens_per_s / config.study.example_tokens
+    return config.study.start_s + tokens / speed
+
+
+def assume_evaluation(places: Sequence[Place], config: RunConfig) -> float:
+    """Seconds of one evaluation at the assumed speed."""
+    num_outputs = count_users(places, config) * (2 if config.study.reading == "fused" else 1)
+    seconds = num_outputs * config.study.output_tokens / config.study.generate_tokens_per_s
+    return config.study.start_s + seconds

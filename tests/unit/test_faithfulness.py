@@ -1,0 +1,258 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from msrrec import schema, storage
+from msrrec.config import InferenceConfig, RunConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import DataError, ModelError
+from msrrec.evaluation.faithfulness import measure_faithfulness
+from msrrec.evaluation.interventions import FaithfulnessResult, InterventionResult
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import Prediction, write_predictions
+from msrrec.inference.recommender import Recommender
+from msrrec.models import ModelSource
+from msrrec.reasoning.edits import find_steps, name_other, paraphrase
+from msrrec.reasoning.prompts import render_answers, render_reasoning
+from msrrec.report.page import report_folder
+from msrrec.schema import Example
+from tests.support.engine import FakeEngine, listed_candidates, recommender
+from tests.support.results import evaluation_result, system_id, variant_result
+
+ITEMS = {
+    "tent": ("Old Tent", "Camping"),
+    "mug": ("Blue Mug", "Kitchen"),
+    "pan": ("Iron Pan", "Kitchen"),
+    "stove": ("Red Stove", "Kitchen"),
+    "hat": ("Green Hat", "Clothes"),
+    "lamp": ("Desk Lamp", "Lights"),
+}
+TITLES = ["Red Stove", "Green Hat", "Desk Lamp"]
+STEPS = (
+    "The user mostly buys Kitchen.",
+    "(1) Kitchen; (2) Clothes; (3) Lights.",
+    "From Kitchen: (1).",
+    "(1) fits best.",
+    "(1) Red Stove. It matches Kitchen.",
+)
+CHAIN = render_reasoning("full", STEPS).strip()
+NUM_USERS = 8
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Eight users who bought a tent, a mug and a pan, and then a stove."""
+    path = f"{tmp_path}/dataset"
+    items = [{"item_id": k, "title": t, "categories": [c]} for k, (t, c) in ITEMS.items()]
+    storage.write_table(f"{path}/items.parquet", pa.Table.from_pylist(items, schema.ITEMS))
+    history, candidates = ("tent", "mug", "pan"), ("stove", "hat", "lamp")
+    rows = [vars(Example(f"e{n}", f"u{n}", history, "stove", candidates)) for n in range(NUM_USERS)]
+    storage.write_table(f"{path}/test.parquet", pa.Table.from_pylist(rows, schema.EXAMPLES))
+    manifest = {"schema_version": 1, "domain": "Home", "fingerprint": "f00"}
+    storage.write_json(f"{path}/manifest.json", manifest)
+    return Dataset.load(path)
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> str:
+    """An evaluation whose chains all name the stove; the last user's breaks off."""
+    folder = f"{tmp_path}/evaluation"
+    texts = [CHAIN] * (NUM_USERS - 1) + [CHAIN.partition("Step 4")[0].strip()]
+    rows = [
+        Prediction(f"e{n}", SideOutput("full", "", text, 0, None, 1), 0)
+        for n, text in enumerate(texts)
+    ]
+    lists = {f"e{n}": ("stove", "hat", "lamp") for n in range(NUM_USERS)}
+    write_predictions(f"{folder}/predictions/full.parquet", rows, lists)
+    system = system_id("m", "trained")
+    evaluation_result(system, {"full": variant_result()}, num_users=8).save(folder)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "model" / "merged").mkdir(parents=True)
+    (tmp_path / "model" / "merged" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"kind": "msrrec", "domain": "Home"}')
+    return str(tmp_path / "model")
+
+
+def follow_chain(prompt: str, seed: int) -> str:
+    """Answer by the last number of the chain; without one, by whether the pan was bought."""
+    asked, _, chain = prompt.rpartition("[reasoning_start]\n")
+    numbers = re.findall(r"\((\d)\)", chain)
+    by_history = 0 if "- Iron Pan" in asked else 2
+    return write_answer(prompt, int(numbers[-1]) - 1 if numbers else by_history)
+
+
+def ignore_chain(prompt: str, seed: int) -> str:
+    """Always the first candidate, whatever the chain says."""
+    return write_answer(prompt, 0)
+
+
+def write_answer(prompt: str, index: int) -> str:
+    answer = render_answers(listed_candidates(prompt))[index]
+    if prompt.endswith("[reasoning_end]\n"):
+        return answer
+    return f"Step 5. Recommendation: ({index + 1}).\n[reasoning_end]\n{answer}"
+
+
+def measure(
+    answer: Callable[[str, int], str],
+    dataset: Dataset,
+    evaluation: str,
+    model: str,
+    **asked: object,
+) -> dict[str, InterventionResult]:
+    def build(source: ModelSource, config: InferenceConfig) -> Recommender:
+        return recommender(FakeEngine(answer), config)
+
+    config = RunConfig.model_validate({"evaluate": asked})
+    measure_faithfulness(dataset, evaluation, model, config, build=build)
+    return {row.name: row for row in FaithfulnessResult.load(evaluation).rows}
+
+
+def changed(row: InterventionResult) -> float:
+    assert row.changed is not None
+    return row.changed.value
+
+
+def test_choices_that_follow_from_chains_change_with_them(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    rows = measure(follow_chain, dataset, evaluation, model)
+    shares = {name: changed(row) for name, row in rows.items()}
+    assert shares == {
+        "unchanged": 0,
+        "continued": 0,
+        "regenerated": 0,
+        "cut_0": 0,  # without a number the pan in the history decides, as it does for the chain
+        "cut_1": 0,
+        "cut_2": 1,  # the last number of step 2 is (3)
+        "cut_3": 0,
+        "cut_4": 0,
+        "mistake": 1,
+        "paraphrase": 0,
+        "filler": 0,
+        "random_removed": 0,  # of three purchases only the tent is not cited
+        "cited_removed": 1,  # the pan is the latest purchase of the kitchen
+        "shuffled": 0,
+    }
+    assert rows["mistake"].followed is not None
+    assert rows["mistake"].followed.value == 1
+    assert rows["cut_2"].hit_ratio is not None
+    assert rows["cut_2"].hit_ratio.value == 0
+    against = rows["cited_removed"].against
+    assert rows["cited_removed"].control == "random_removed"
+    assert against is not None
+    assert (against.first_only, against.second_only) == (7, 0)
+    assert against.p_value == pytest.approx(2 / 2**7)  # exact McNemar, seven of seven
+    # Eleven tests; three have this p-value, and the first of them is multiplied by eleven.
+    assert rows["cited_removed"].p_adjusted == pytest.approx(11 * 2 / 2**7)
+
+
+def test_choices_that_ignore_their_chains_never_change(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    rows = measure(ignore_chain, dataset, evaluation, model)
+    assert {changed(row) for row in rows.values()} == {0}
+    assert rows["mistake"].followed is not None
+    assert rows["mistake"].followed.value == 0
+    result = FaithfulnessResult.load(evaluation)
+    assert (result.num_evaluated, result.num_whole, result.num_users) == (8, 7, 7)
+    assert result.hit_ratio is not None
+    assert result.hit_ratio.value == 1
+
+
+def test_only_what_is_asked_for_is_changed_with_its_controls(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    rows = measure(
+        follow_chain, dataset, evaluation, model, interventions=["mistake"], intervention_users=3
+    )
+    assert list(rows) == ["continued", "mistake"]
+    assert rows["mistake"].num_users == 3
+
+
+def test_the_page_shows_how_often_choices_changed(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    measure(follow_chain, dataset, evaluation, model)
+    report_folder(evaluation)
+    page = (Path(evaluation) / "report" / "index.html").read_text()
+    assert "Do the choices follow from the chains?" in page
+    assert "chain cut after step 2 of 5" in page
+    assert "the cited purchases left out" in page
+    assert "100.0% without the cited purchases (control 0.0%)" in page
+
+
+def test_an_evaluation_without_chains_or_of_another_dataset_is_refused(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    with pytest.raises(DataError, match=r"found the variants full; expected user"):
+        measure_faithfulness(dataset, evaluation, model, RunConfig(), "user")
+    dataset.manifest["fingerprint"] = "other"
+    other = Dataset(dataset.path, {**dataset.manifest}, dataset.items)
+    with pytest.raises(DataError, match="give the dataset that was evaluated"):
+        measure_faithfulness(other, evaluation, model, RunConfig())
+
+
+def test_chains_of_another_model_are_not_changed(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    system = system_id("m", "trained")
+    evaluation_result(system, {"full": variant_result()}, num_users=8, weights="abc").save(
+        evaluation
+    )
+    with pytest.raises(ModelError, match="other weights than the evaluation of m"):
+        measure_faithfulness(dataset, evaluation, model, RunConfig())
+
+
+def test_a_reasoning_without_room_for_the_answer_is_cut(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    lengths: list[int] = []
+
+    def answer(prompt: str, seed: int) -> str:
+        lengths.append(len(prompt))
+        return write_answer(prompt, 0)
+
+    def build(source: ModelSource, config: InferenceConfig) -> Recommender:
+        few = config.model_copy(update={"max_new_tokens": 64})
+        return recommender(FakeEngine(answer, max_model_len=1000), few)
+
+    config = RunConfig.model_validate({"evaluate": {"interventions": ["filler", "mistake"]}})
+    measure_faithfulness(dataset, evaluation, model, config, build=build)
+    longest_answer = len("(3) Desk Lamp") + 1
+    assert max(lengths) <= 1000 - longest_answer
+
+
+def test_steps_are_found_where_the_model_wrote_them() -> None:
+    spans = find_steps(CHAIN, "full")
+    assert spans is not None
+    assert [CHAIN[span.begin : span.end] for span in spans] == list(STEPS)
+    assert find_steps("Step 1. Preference Recognition: x", "full") is None
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ("From Kitchen: (1), (2).", "From Kitchen: (2), (1)."),
+        ("Red Stove beats Green Hat.", "Green Hat beats Red Stove."),
+        ("From Kitchen: none.", "From Kitchen: none. (2) Green Hat matches best."),
+    ],
+)
+def test_a_mistake_puts_another_candidate_in_the_place_of_the_chosen(
+    step: str, expected: str
+) -> None:
+    assert name_other(step, 0, 1, TITLES) == expected
+
+
+def test_a_paraphrase_keeps_titles_numbers_and_headings() -> None:
+    text = "Step 3. Logic Matching: The user likes Best Pan. From Kitchen: (1)."
+    assert paraphrase(text, ["Best Pan"]) == (
+        "Step 3. Logic Matching: This customer is fond of Best Pan. Out of Kitchen: (1)."
+    )
