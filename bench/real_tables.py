@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from msrrec.markup import REASONING_END
-from msrrec.metrics.statistics import Share, holm, mcnemar, mean_interval
+from msrrec.metrics.crossed import crossed_mean
+from msrrec.metrics.statistics import holm, mcnemar
 from msrrec.titles import fold_text
 
 Hits = NDArray[np.float64]
@@ -63,16 +64,6 @@ def load(folder: Path) -> tuple[dict[Key, Hits], dict[Key, float]]:
     return hits, valid
 
 
-def interval(values: Hits) -> tuple[Share | None, float | None]:
-    """The mean with an interval over users and seeds, and the p-value of no difference from 0."""
-    try:
-        from msrrec.metrics.crossed import crossed_mean
-    except ImportError:  # users alone
-        return mean_interval(values.mean(axis=1).tolist()), None
-    found = crossed_mean(values)
-    return found.share, found.p_value
-
-
 def render(folder: Path) -> str:
     """All tables, as Markdown."""
     if not (folder / "hits.parquet").exists():
@@ -95,9 +86,7 @@ def ratio_lines(
         "|---|---|---|---|---|---|---|---|",
     ]
     for (arm, reading), table in sorted(mine.items(), key=lambda pair: pair[0][0]):
-        share, _ = interval(table)
-        if share is None:
-            continue
+        share = crossed_mean(table).share
         seeds = " ".join(f"{value:.4f}" for value in table.mean(axis=0))
         lines.append(
             f"| {arm} | {reading} | {table.shape[0]} | {table.shape[1]} | {share.value:.4f} | "
@@ -157,23 +146,20 @@ def contrast(
     first, second = first[:, :seeds], second[:, :seeds]
     if not seeds or len(first) != len(second):
         return []
-    share, p_value = interval(first - second)
+    found = crossed_mean(first - second)
     seeds_of_both = zip(first.T, second.T, strict=True)
     tests = [mcnemar((a > 0).tolist(), (b > 0).tolist()) for a, b in seeds_of_both]
-    if p_value is None:
-        p_value = float(np.median([test.p_value for test in tests]))
-    assert share is not None
     cells = (
         name,
         " / ".join(key[1] for key in pair),
         str(seeds),
-        f"{share.value:+.4f}",
-        f"[{share.low:+.3f}, {share.high:+.3f}]",
+        f"{found.value:+.4f}",
+        f"[{found.low:+.3f}, {found.high:+.3f}]",
         " ".join(f"{test.difference:+.4f}" for test in tests),
         " ".join(f"{test.p_value:.4f}" for test in tests),
-        f"{p_value:.4f}",
+        f"{found.p_value:.4f}",
     )
-    return [Contrast(" | ".join(cells), p_value, family)]
+    return [Contrast(" | ".join(cells), found.p_value, family)]
 
 
 def text_lines(folder: Path) -> list[str]:

@@ -3,13 +3,10 @@
 Exit codes: 0 success, 1 failure, 2 bad input (one sentence on stderr).
 """
 
-import json
 import logging
-import os
 import sys
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,14 +29,13 @@ from msrrec.arguments import (
     parse_variants,
 )
 from msrrec.baselines import BASELINES
+from msrrec.command import emit, resolve, run_stage, teacher_keys
 from msrrec.comparison.registry import system_names
-from msrrec.config import RunConfig, load_config
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
 from msrrec.errors import ConfigError
 from msrrec.inference.describe import describe_side, rank_titles
 from msrrec.inference.recommender import MODES
-from msrrec.stage import Call, Stage, Summary
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -53,60 +49,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-
-def resolve(
-    command: str,
-    config: str | None,
-    overrides: Sequence[str] | None,
-    dry_run: bool,
-    sections: Sequence[str],
-    **arguments: Any,
-) -> RunConfig:
-    """The settings of a run; with ``--dry-run`` they are shown and the command ends.
-
-    A warning lists given settings that the command does not use.
-    """
-    given = list(overrides or ())
-    resolved = load_config(config, given)
-    unused = [text for text in given if text.partition(".")[0] not in (*sections, "tracking")]
-    if unused:
-        logger.warning("%s does not use %s; ignored", command, ", ".join(unused))
-    if dry_run:
-        show_settings(command, resolved, sections)
-        emit({**arguments, **resolved.model_dump(mode="json")})
-        raise typer.Exit
-    return resolved
-
-
-def emit(summary: Summary) -> None:
-    """Print the summary as the one line of stdout."""
-    print(json.dumps(summary, ensure_ascii=False))
-
-
-def teacher_keys(config: RunConfig) -> dict[str, str]:
-    """The API keys of teachers and judge found in the environment, by variable name."""
-    names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
-    names.add(config.judge.api_key_env)
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
-
-
-def run_stage(
-    row: Stage,
-    out: str,
-    config: RunConfig,
-    inputs: Mapping[str, str | None],
-    overwrite: bool,
-    **options: Any,
-) -> None:
-    """Run one stage and print its summary."""
-    named = {name: expand(path) for name, path in inputs.items() if path is not None}
-    call = Call(expand(out), config, named, options, teacher_keys(config))
-    emit(row.run(call, overwrite=overwrite))
-
-
 _PREPARE = ("data", "ray")
-
-
 _COLUMNS = "\n\n[bold]Columns of --source table[/bold]\n" + describe_columns()
 
 

@@ -118,8 +118,10 @@ def _choose_readings(hits: Mapping[Cell, ArmHits], readings: Sequence[str]) -> d
 def _analyse_dataset(name: str, hits: Mapping[Cell, ArmHits]) -> DatasetResult:
     orders = tuple(dict.fromkeys(cell.order for cell in hits))
     by_arm = {(cell.arm, cell.order): found for cell, found in hits.items()}
-    contrasts = [c for shown in ((*orders,), *_single(orders)) for c in _contrasts(by_arm, shown)]
-    if len(orders) == 1:
+    compared = tuple(order for order in orders if ("chain", order) in by_arm)
+    spans = (compared, *_single(compared)) if compared else ()
+    contrasts = [c for shown in spans for c in _contrasts(by_arm, shown)]
+    if len(compared) == 1:
         contrasts = [c.model_copy(update={"order": None}) for c in contrasts]
     arms = tuple(_describe_arm(cell, found) for cell, found in hits.items())
     return DatasetResult(

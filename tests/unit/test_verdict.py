@@ -88,6 +88,13 @@ def test_orders_are_averaged_for_the_verdict_and_shown_apart(tmp_path: Path) -> 
     assert found == {None: 0.625, "history_first": 1.0, "candidates_first": 0.25}
 
 
+def test_an_order_without_chains_is_no_part_of_the_verdict(tmp_path: Path) -> None:
+    rows = [rows_of("chain", {0: "hhhh"}), rows_of("none", {0: "hmmm"})]
+    untuned = rows_of("untuned", {0: "hmmh"}, order="candidates_first")
+    found = headline(load(tmp_path, *rows, untuned))
+    assert (found.order, found.difference) == (None, 0.75)
+
+
 def test_a_verdict_says_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     chain = rows_of("chain", {0: "h" * 30 + "m" * 10}, reading="full")
     none = rows_of("none", {0: "m" * 20 + "h" * 10 + "m" * 10})
