@@ -54,8 +54,11 @@ reproduce: install
 	$(BIN)/python -m bench.reproduce $(TABLE) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) \
 	  $(if $(ITEMS),--items $(ITEMS)) $(if $(SYSTEMS),--systems $(SYSTEMS))
 
+# The unit tests take the processor time that the others leave, which mostly wait for processes.
 test: install browser
-	$(BIN)/pytest tests
+	@nice -n 19 $(BIN)/pytest tests/unit > $(VENV)/unit.log 2>&1 & unit=$$!; \
+	$(BIN)/pytest tests/integration tests/e2e; others=$$?; \
+	wait $$unit; unit=$$?; cat $(VENV)/unit.log; exit $$((unit | others))
 
 # The page of the service is tested in a real Chromium; without one that test is skipped.
 browser:
