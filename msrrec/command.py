@@ -49,7 +49,8 @@ def teacher_keys(config: RunConfig) -> dict[str, str]:
     """The API keys of teachers and judge found in the environment, by variable name."""
     names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
     names.add(config.judge.api_key_env)
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
+    found = {name: os.environ.get(name, "").strip() for name in names}  # files end in a new line
+    return {name: key for name, key in found.items() if key}
 
 
 def run_stage(

@@ -1,7 +1,7 @@
 """One try of one call to an OpenAI-compatible API.
 
-The openai client on aiohttp's connections, which halve its processor time a call, and without its
-own retries. ``EngineError``: no call can succeed (wrong key, empty balance, unknown model, wrong
+aiohttp sends it and not the openai client, whose own part of a call costs more processor time than
+the exchange. ``EngineError``: no call can succeed (wrong key, empty balance, unknown model, wrong
 address, a parameter that the model does not take). ``TryAgain``: another try may succeed.
 ``CallFailed``: this call can't, others may.
 """
@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
-import openai
 
 from msrrec.chat.completions import Completion, read_completion
 from msrrec.chat.failures import (
@@ -30,6 +29,7 @@ from msrrec.config import ChatConfig
 from msrrec.errors import EngineError, first_line
 
 _CONNECT_TIMEOUT_S = 10.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ChatClient:
@@ -56,7 +56,7 @@ class ChatClient:
         self._section, self._config, self._kept = section, config, kept
         self._where = f"{section}.base_url={config.base_url}"
         self._api_key, self._timeout_s = api_key, timeout_s
-        self._client: openai.AsyncOpenAI | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, prompt: str, parameters: Mapping[str, object]) -> Completion:
         """The model's completion of one prompt.
@@ -75,12 +75,8 @@ class ChatClient:
         body = {"model": self._config.model, "messages": messages}
         try:
             status, headers, content = await self._post(body | self._config.shape(parameters))
-        except TimeoutError as error:
-            raise TryAgain("timed out", is_overloaded=True) from error
-        except openai.APIConnectionError as error:
-            raise self._no_answer(error.__cause__ or error) from error
-        except aiohttp.ClientError as error:  # such as a first line that is not HTTP's
-            raise TryAgain(shorten(first_line(error))) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._no_answer(error) from error
         if not 200 <= status < 300:
             return self._refused(read_error(status, headers, content))
         value = load_json(content)
@@ -91,49 +87,43 @@ class ChatClient:
 
     async def close(self) -> None:
         """Give the connections back."""
-        if self._client is not None:
-            await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def _post(self, body: Mapping[str, object]) -> tuple[int, httpx2.Headers, bytes]:
-        if self._client is None:  # it belongs to the event loop that it is made in
-            self._client = self._connect()
-        async with asyncio.timeout(self._timeout_s):  # the client's own begins anew at every byte
-            try:
-                # chat.completions.create, without the checks that take as long as all the rest
-                response = await self._client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=body
-                )
-            except openai.APIStatusError as error:
-                response = error.response
-        return response.status_code, response.headers, response.content
+    async def _post(self, body: Mapping[str, object]) -> tuple[int, Mapping[str, str], bytes]:
+        if self._session is None:  # it belongs to the event loop that it is made in
+            self._session = self._connect()
+        url = f"{str(self._config.base_url).rstrip('/')}/chat/completions"
+        async with (
+            asyncio.timeout(self._timeout_s),
+            self._session.post(url, json=body, allow_redirects=False) as response,
+        ):
+            return response.status, response.headers, await response.read()
 
-    def _connect(self) -> openai.AsyncOpenAI:
-        """The client; without a key it sends a word in its place, which keyless servers ignore."""
-        url = str(self._config.base_url)
-        return openai.AsyncOpenAI(
-            base_url=url,
-            api_key=self._api_key or "none",
-            max_retries=0,
-            http_client=openai.DefaultAioHttpClient(
-                limits=httpx2.Limits(max_connections=None),
-                timeout=httpx2.Timeout(
-                    self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)
-                ),
-                trust_env=urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"),
-                follow_redirects=False,
-            ),
+    def _connect(self) -> aiohttp.ClientSession:
+        """The connections; without a key they send a word in its place, which servers ignore."""
+        try:
+            host = urlsplit(str(self._config.base_url)).hostname
+        except ValueError as error:
+            raise aiohttp.InvalidURL(str(self._config.base_url)) from error
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=httpx2.create_ssl_context()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Authorization": f"Bearer {self._api_key or 'none'}"},
+            timeout=aiohttp.ClientTimeout(connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
+            trust_env=host not in _LOOPBACK,  # proxies
         )
 
-    def _no_answer(self, cause: BaseException) -> Exception:
+    def _no_answer(self, error: BaseException) -> Exception:
         """What a connection without a response means."""
-        if isinstance(cause, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
+        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
             return EngineError(f"{self._where}: is not an address; expected https://…/v1")
-        if isinstance(cause, httpx2.ConnectTimeout):
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
             return TryAgain("no connection in time", is_refused=True)
-        if isinstance(cause, httpx2.TimeoutException):
+        if isinstance(error, TimeoutError):
             return TryAgain("timed out", is_overloaded=True)
-        message = shorten(first_line(cause))
-        return TryAgain(message, is_refused=isinstance(cause, httpx2.ConnectError))
+        message = shorten(first_line(error))
+        return TryAgain(message, is_refused=isinstance(error, aiohttp.ClientConnectorError))
 
     def _refused(self, error: ApiError) -> Completion:
         """Raise what an error means; a completion only where a filter refused the prompt."""
