@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
+from bench.stand_in import completion
 from msrrec.chat.client import ChatClient
 from msrrec.chat.failures import TryAgain
 from msrrec.command import teacher_keys
@@ -17,11 +18,11 @@ from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import EngineError
 
 
-def call(base_url: str, *, timeout_s: float = 10.0) -> None:
+def call(base_url: str, *, timeout_s: float = 10.0, key: str | None = None) -> None:
     """One try of one call."""
 
     async def go() -> None:
-        client = ChatClient("teacher", EndpointConfig(base_url=base_url), None, timeout_s)
+        client = ChatClient("teacher", EndpointConfig(base_url=base_url), key, timeout_s)
         try:
             await client.complete("Which?", {})
         finally:
@@ -69,6 +70,24 @@ def test_a_redirect_is_not_followed() -> None:
     with serve_on_loopback(app) as url, pytest.raises(EngineError, match="no such path or model"):
         call(f"{url}/v1")
     assert not seen
+
+
+@pytest.mark.parametrize(("key", "sent"), [("secret", "Bearer secret"), (None, "Bearer none")])
+def test_the_key_goes_along_and_loopback_past_any_proxy(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, sent: str
+) -> None:
+    app, seen = FastAPI(), []
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> dict[str, object]:
+        seen.append(request.headers["authorization"])
+        return completion("Yes.")
+
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with serve_on_loopback(app) as url:
+        call(f"{url}/v1", key=key)
+    assert seen == [sent]
 
 
 def test_a_key_loses_the_line_end_of_the_file_that_it_came_from(
