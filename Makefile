@@ -39,7 +39,7 @@ demo: install
 CONTROLS := random,popularity,category,item-knn,item-knn-tuned,bm25-last,bm25-mean,bm25-tuned,graph
 SEQUENTIAL := caser,gru4rec,sasrec,sasrec-binary,sasrec-official,sasrec-sampled,gsasrec,esasrec
 MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallrec-pointwise-untrained,tallrec-pointwise,llara-text,llara-hybrid,llara,teacher,recsaver,recsaver-verified
-OURS := msrrec-without-reasoning,msrrec
+OURS := msrrec-without-reasoning,msrrec-placebo,msrrec-filler,msrrec-facts,msrrec-direct,msrrec
 
 table: install
 	$(BIN)/msrrec prepare --config demo --source demo --out runs/table/dataset

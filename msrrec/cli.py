@@ -161,7 +161,7 @@ def evaluate(
     run_stage(stage.EVALUATE_BASELINE, out, run, {"dataset": dataset}, overwrite, system=model)
 
 
-_SWEEP = ("sweep", "train", "model", "prompt", "inference", "evaluate", "ray")
+_SWEEP = ("sweep", "train", "model", "prompt", "inference", "evaluate", "judge", "ray")
 
 
 @app.command(epilog=settings_help(*_SWEEP))
@@ -169,6 +169,13 @@ def sweep(
     dataset: DatasetDir,
     reasoning: Annotated[str, typer.Option(help="Folder made by `msrrec synthesize`.")],
     out: OutDir,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder made by `msrrec synthesize` with synthesis.split set to that of the "
+            "sweep: the reasoning of every run is scored against it, as by `msrrec score`."
+        ),
+    ] = None,
     variant: Variants = None,
     overrides: Overrides = None,
     config: ConfigFile = None,
@@ -179,7 +186,7 @@ def sweep(
 
     The default variants are full and fused. Finished runs of a killed or smaller sweep are reused.
     """
-    inputs = {"dataset": dataset, "reasoning": reasoning}
+    inputs = {"dataset": dataset, "reasoning": reasoning, "references": references}
     run = resolve("sweep", config, overrides, dry_run, _SWEEP, **inputs)
     variants = list(parse_variants(variant or ["full", "fused"]))
     run_stage(stage.SWEEP, out, run, inputs, overwrite, variants=variants)

@@ -360,8 +360,9 @@ FAITHFULNESS = Stage(
 SWEEP = Stage(
     "sweep",
     f"{_WORK}:sweep",
-    inputs=("dataset", "reasoning"),
+    inputs=("dataset", "reasoning", "references"),
     sections=("sweep", "train", "model", "prompt", "inference", *_EXAMPLES, "evaluate.gate"),
+    further=f"{_WORK}:sweep_score_settings",
     check=f"{_WORK}:check_sweep",
     probe=f"{_WORK}:probe_train",
 )

@@ -405,6 +405,13 @@ class ReasoningScores(Document):
     anchors: dict[TextAnchor, dict[Metric, AnchorScore]] = Field(default_factory=dict)
     """What texts of known worth get in place of a reasoning; empty in older files."""
 
+    @property
+    def measured_with(self) -> dict[Metric, str]:
+        """What each metric was measured with, the judge's model included."""
+        if self.judge is None:
+            return self.notes
+        return {**self.notes, "judge_0_100": f"{self.judge.model}, median of {self.judge.votes}"}
+
     def summary(self) -> Summary:
         """The figures that the command prints, without texts."""
         return dict(self.model_dump(mode="json", exclude={"cases"}))

@@ -7,7 +7,7 @@ killed sweep can be resumed and a sweep can be extended.
 import contextlib
 import io
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msrrec import log, storage
@@ -15,18 +15,28 @@ from msrrec.cluster import quiet_ray_data
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, MsrRecError
-from msrrec.evaluation.results import EvaluationResult
+from msrrec.evaluation.results import EvaluationResult, Metric, MetricScore, ReasoningScores
 from msrrec.inference.recommender import Mode
+from msrrec.metrics.statistics import Share
 from msrrec.page import render_page
+from msrrec.report.paper import DATASETS, FIGURE_6_POINT
 from msrrec.report.plots import sweep_figure
 from msrrec.report.results import PointVariant, SweepPoint, SweepResult
-from msrrec.stage import EVALUATE, TRAIN, Call, Summary
+from msrrec.report.views import METRICS
+from msrrec.stage import EVALUATE, SCORE, TRAIN, Call, Summary
 
 _TUNE = "tune"
 
 
 def sweep(
-    dataset: str, reasoning: str, out: str, config: RunConfig, variants: Sequence[Mode]
+    dataset: str,
+    reasoning: str,
+    out: str,
+    config: RunConfig,
+    variants: Sequence[Mode],
+    *,
+    references: str | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> Summary:
     """Train and evaluate at every alpha, then write ``sweep.json`` and ``index.html``.
 
@@ -36,6 +46,9 @@ def sweep(
         out: A folder that all nodes share.
         config: Sections ``sweep``, ``train``, ``model``, ``inference`` and ``evaluate``.
         variants: Variants to evaluate.
+        references: Folder made by ``msrrec synthesize`` for the split of the sweep, against which
+            the reasoning of every point is scored; None scores none.
+        keys: API keys by the names of their environment variables, for a judge.
 
     Raises:
         MsrRecError: What a point raised.
@@ -50,6 +63,9 @@ def sweep(
         run_point(dataset, reasoning, str(folder / name_of(alpha)), config, variants, alpha)
 
     run_points(run, alphas, folder, config.sweep.concurrency)
+    if references is not None:
+        for alpha in alphas:
+            score_point(dataset, references, folder / name_of(alpha), config, keys or {})
     points = [read_point(folder, alpha) for alpha in alphas]
     best = {name: max(points, key=lambda point: hit_ratio(point, name)) for name in variants}
     best_alpha = {name: point.alpha for name, point in best.items()}
@@ -129,16 +145,28 @@ def run_point(
     EVALUATE.run(Call(storage.join(folder, "predictions"), point, inputs, options))
 
 
+def score_point(
+    dataset: str, references: str, folder: Path, config: RunConfig, keys: Mapping[str, str]
+) -> None:
+    """The stage ``score`` of one point, unless it is finished."""
+    evaluation = str(folder / "predictions")
+    inputs = {"dataset": dataset, "references": references, "evaluation": evaluation}
+    SCORE.run(Call(evaluation, config, inputs, keys=keys))
+
+
 def name_of(alpha: float) -> str:
     """Name of a point's folder."""
     return f"alpha-{alpha:g}"
 
 
 def read_point(folder: Path, alpha: float) -> SweepPoint:
-    """The result at one alpha."""
+    """The result at one alpha, with the scores of its reasoning where there are some."""
     point = str(folder / name_of(alpha))
+    predictions = storage.join(point, "predictions")
     trained = storage.read_json(storage.join(point, "model", storage.RECORD))["summary"]
-    evaluated = EvaluationResult.load(storage.join(point, "predictions"))
+    evaluated = EvaluationResult.load(predictions)
+    is_scored = storage.exists(storage.join(predictions, ReasoningScores.FILE))
+    scores = ReasoningScores.load(predictions) if is_scored else None
     return SweepPoint(
         alpha=alpha,
         beta=round(1 - alpha, 6),
@@ -148,10 +176,21 @@ def read_point(folder: Path, alpha: float) -> SweepPoint:
         num_users=evaluated.num_users,
         chance=evaluated.chance,
         variants={
-            name: PointVariant(hit_ratio=found.hit_ratio, valid_ratio=found.valid_ratio)
+            name: PointVariant(
+                hit_ratio=found.hit_ratio,
+                valid_ratio=found.valid_ratio,
+                scores=means(scores.variants.get(name, {})) if scores else {},
+            )
             for name, found in evaluated.variants.items()
         },
+        num_references=scores.num_references if scores else 0,
+        scored_with=scores.measured_with if scores else {},
     )
+
+
+def means(scores: Mapping[Metric, MetricScore]) -> dict[Metric, Share]:
+    """The mean over all users with a reference, of each metric that has one."""
+    return {metric: score.all for metric, score in scores.items() if score.all}
 
 
 def hit_ratio(point: SweepPoint, variant: str) -> float:
@@ -161,5 +200,12 @@ def hit_ratio(point: SweepPoint, variant: str) -> float:
 
 def render_sweep(result: SweepResult, domain: str) -> bytes:
     """The page with Figure 6."""
-    figure = sweep_figure(result.points)
-    return render_page("pipeline/sweep.html", sweep=result, sweep_figure=figure, domain=domain)
+    return render_page(
+        "pipeline/sweep.html",
+        sweep=result,
+        panels=sweep_figure(result.points),
+        metric_names=METRICS,
+        printed_datasets=DATASETS,
+        printed_point=FIGURE_6_POINT,
+        domain=domain,
+    )

@@ -209,6 +209,15 @@ def check_sweep(call: Call) -> None:
     check_train(call)
 
 
+def sweep_score_settings(call: Call) -> dict[str, object]:
+    """The settings of the scores, if the sweep scores the reasoning."""
+    from msrrec.stage import SCORE
+
+    if "references" not in call.inputs:
+        return {}
+    return {name: decisive_settings(call.config, name) for name in SCORE.sections}
+
+
 def sweep(call: Call) -> Summary:
     """Train and evaluate at several weights of the losses."""
     from msrrec.pipeline.sweep import sweep
@@ -219,6 +228,8 @@ def sweep(call: Call) -> Summary:
         call.out,
         call.config,
         call.options["variants"],
+        references=call.inputs.get("references"),
+        keys=call.keys,
     )
 
 

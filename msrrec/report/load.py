@@ -12,6 +12,7 @@ from msrrec.evaluation.interventions import FaithfulnessResult
 from msrrec.evaluation.results import EvaluationResult, ReasoningScores
 from msrrec.evaluation.study_results import StudyResult
 from msrrec.evaluation.systems import KINDS
+from msrrec.report.paper import Statistics
 from msrrec.report.plots import CURVES, TrainingPoint
 from msrrec.report.results import SweepResult
 
@@ -74,6 +75,24 @@ def load_results(folder: str) -> list[Evaluated]:
 def load_sweeps(folder: str) -> list[SweepResult]:
     """The results of all sweeps below a folder."""
     return [SweepResult.load(path) for path in _find(folder, SweepResult.FILE)]
+
+
+_COUNTS = ("num_users", "num_items", "num_interactions", "density")
+"""Entries of a dataset's manifest that the paper's Table 1 has too."""
+
+
+def load_statistics(results: Sequence[Evaluated]) -> list[Statistics]:
+    """The size of each evaluated dataset, where its folder still holds what was evaluated."""
+    found: dict[str, Statistics] = {}
+    for dataset in (evaluated.result.dataset for evaluated in results):
+        file = storage.join(dataset.path, storage.MANIFEST)
+        if dataset.fingerprint in found or not storage.exists(file):
+            continue
+        manifest = storage.read_object(file)
+        if manifest.get("fingerprint") == dataset.fingerprint and manifest.keys() >= {*_COUNTS}:
+            counts = {name: manifest[name] for name in _COUNTS}
+            found[dataset.fingerprint] = Statistics(dataset.domain, **counts)
+    return list(found.values())
 
 
 def load_result(path: str) -> Evaluated:

@@ -10,8 +10,8 @@ from msrrec.errors import DataError
 from msrrec.evaluation.consistency import changed_choices
 from msrrec.page import render_page
 from msrrec.report.findings import check_all, find_all
-from msrrec.report.load import Evaluated, load_results, load_sweeps
-from msrrec.report.paper import DATASETS, build_tables
+from msrrec.report.load import Evaluated, load_results, load_statistics, load_sweeps
+from msrrec.report.paper import DATASETS, FIGURE_6_POINT, TABLE_1, build_tables
 from msrrec.report.plots import axis_top, histogram, sweep_figure
 from msrrec.report.results import ReportResult, SweepResult
 from msrrec.report.rows import build_table
@@ -115,8 +115,11 @@ def build_report(
         checks=checks,
         top=axis_top([row.hit_ratio.high for row in rows]),
         slots=show_slots(variant.slots),
+        printed_statistics=TABLE_1,
+        statistics=load_statistics(results),
         tables=build_tables(rows),
         printed_datasets=DATASETS,
+        printed_point=FIGURE_6_POINT,
         groups=show_groups(variant),
         seeds=table.seeds,
         changed=changed,

@@ -14,7 +14,27 @@ from msrrec.evaluation.systems import BACKBONE, MSR_REC, RECSAVER, TEACHER, WITH
 from msrrec.metrics.statistics import Share
 from msrrec.report.results import SystemRow
 
-DATASETS = ("Electronics", "Home", "Health")
+
+@dataclass(frozen=True)
+class Statistics:
+    """The size of a dataset, as in the paper's Table 1.
+
+    ``density`` is the number of interactions over that of pairs of a user and an item.
+    """
+
+    name: str
+    num_users: int
+    num_items: int
+    num_interactions: int
+    density: float
+
+
+TABLE_1 = (
+    Statistics("Electronics", 1_500, 6_944, 9_755, 0.00094),
+    Statistics("Home", 1_500, 6_481, 9_518, 0.00098),
+    Statistics("Health", 1_500, 6_007, 9_477, 0.00105),
+)
+DATASETS = tuple(row.name for row in TABLE_1)
 
 TABLE_2: dict[str, tuple[tuple[float, float], ...]] = {
     "Caser": ((0.1427, 1.0000), (0.1580, 1.0000), (0.1840, 1.0000)),
@@ -50,6 +70,9 @@ TABLE_4: dict[str, tuple[tuple[float, float, float], ...]] = {
     "MSR-Rec": ((0.4453, 0.0812, 82.35), (0.3453, 0.0762, 80.99), (0.4513, 0.0698, 86.52)),
 }
 """HitRatio@1, METEOR and the mark of 0 to 100."""
+
+FIGURE_6_POINT = TABLE_4["MSR-Rec"]
+"""The figures at the weights 0.7 and 0.3 of Figure 6, which are the default of all tables."""
 
 Printed = tuple[tuple[float, ...], ...]
 """The paper's figures of one row: for each dataset, one figure per metric."""

@@ -1,13 +1,14 @@
 """Geometry of the report's plots: points in an area of 600 by 200, for inline SVG."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from msrrec.evaluation.results import Histogram
+from msrrec.evaluation.results import Histogram, Metric
+from msrrec.metrics.statistics import Share
 from msrrec.page import svg_points
-from msrrec.report.results import SweepPoint
+from msrrec.report.results import PointVariant, SweepPoint
 
 CURVES = ("loss", "loss_rea", "loss_rec")
 """The losses of a training run that are plotted."""
@@ -62,10 +63,20 @@ class SweepCurve:
 
 
 @dataclass(frozen=True)
-class SweepFigure:
-    """Figure 6: one curve per variant, on an axis from 0 to ``top``."""
+class SweepPanel:
+    """One panel of Figure 6: a curve per variant, on an axis from ``bottom`` to ``top``.
 
+    Attributes:
+        title: What is plotted.
+        note: How it was measured; empty if there is nothing to say.
+        chance: Height of a random choice; None where there is none.
+    """
+
+    title: str
+    note: str
+    bottom: float
     top: float
+    chance: float | None
     curves: Mapping[str, SweepCurve]
 
 
@@ -122,28 +133,65 @@ def training_curves(training: Sequence[TrainingPoint]) -> Curves | None:
     return Curves(lines, {name: points[-1][1] for name, points in found.items()}, last, top)
 
 
-def sweep_figure(points: Sequence[SweepPoint]) -> SweepFigure:
-    """HitRatio@1 and its interval over alpha.
+_SCORES: Mapping[Metric, str] = {
+    "judge_0_100": "GPTScore as a judge's mark, 0 to 100",
+    "gptscore_logprob": "GPTScore as a log-probability per token",
+}
+"""The two readings of what the paper calls GPTScore."""
+
+
+def sweep_figure(points: Sequence[SweepPoint]) -> list[SweepPanel]:
+    """The panels of Figure 6: HitRatio@1 over alpha, and each GPTScore that was measured.
 
     Args:
         points: At least one point, by rising alpha.
     """
-    curves = {
-        name: [(point.alpha, point.variants[name].hit_ratio) for point in points]
-        for name in points[0].variants
+    return [_hit_panel(points), *(_score_panel(points, name) for name in _measured(points))]
+
+
+def _measured(points: Sequence[SweepPoint]) -> list[Metric]:
+    """The readings of GPTScore that every variant has at every point."""
+    found = [variant.scores for point in points for variant in point.variants.values()]
+    return [name for name in _SCORES if all(name in scores for scores in found)]
+
+
+def _hit_panel(points: Sequence[SweepPoint]) -> SweepPanel:
+    found = _by_variant(points, lambda variant: variant.hit_ratio)
+    top = axis_top([share.high for curve in found.values() for _, share in curve])
+    curves = {name: _curve(curve, 0.0, top) for name, curve in found.items()}
+    return SweepPanel("HitRatio@1", "", 0.0, top, 200 * (1 - points[0].chance / top), curves)
+
+
+def _score_panel(points: Sequence[SweepPoint], metric: Metric) -> SweepPanel:
+    """A panel whose axis just holds all intervals, as these scores have no natural zero."""
+    found = _by_variant(points, lambda variant: variant.scores[metric])
+    shares = [share for curve in found.values() for _, share in curve]
+    low, high = min(share.low for share in shares), max(share.high for share in shares)
+    step = _tick_step(max(high - low, 1e-6))
+    bottom, top = step * math.floor(low / step), step * math.ceil(high / step)
+    top = top if top > bottom else bottom + step
+    curves = {name: _curve(curve, bottom, top) for name, curve in found.items()}
+    note = points[0].scored_with.get(metric, "")
+    return SweepPanel(_SCORES[metric], note, bottom, top, None, curves)
+
+
+def _by_variant(
+    points: Sequence[SweepPoint], value: Callable[[PointVariant], Share]
+) -> dict[str, list[tuple[float, Share]]]:
+    """Alpha and a value at every point, by variant."""
+    names = points[0].variants
+    return {
+        name: [(point.alpha, value(point.variants[name])) for point in points] for name in names
     }
-    top = axis_top([share.high for found in curves.values() for _, share in found])
-    return SweepFigure(
-        top=top,
-        curves={
-            name: SweepCurve(
-                line=svg_points([(600 * x, 200 * (1 - y.value / top)) for x, y in found]),
-                whiskers=tuple(
-                    (600 * x, 200 * (1 - y.low / top), 200 * (1 - y.high / top)) for x, y in found
-                ),
-            )
-            for name, found in curves.items()
-        },
+
+
+def _curve(found: Sequence[tuple[float, Share]], bottom: float, top: float) -> SweepCurve:
+    def height(value: float) -> float:
+        return 200 * (top - value) / (top - bottom)
+
+    return SweepCurve(
+        line=svg_points([(600 * x, height(share.value)) for x, share in found]),
+        whiskers=tuple((600 * x, height(share.low), height(share.high)) for x, share in found),
     )
 
 

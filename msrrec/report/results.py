@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.consistency import ChangedChoices
 from msrrec.evaluation.document import Document, Result
-from msrrec.evaluation.results import RuleResult
+from msrrec.evaluation.results import Metric, RuleResult
 from msrrec.evaluation.systems import SystemId
 from msrrec.metrics.ranking import FullRanking, LenientMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
@@ -105,6 +107,8 @@ class PointVariant(Result):
 
     hit_ratio: Share
     valid_ratio: Share
+    scores: dict[Metric, Share] = Field(default_factory=dict)
+    """Mean scores of the reasoning over users with a reference; empty if it was not scored."""
 
 
 class SweepPoint(Result):
@@ -119,6 +123,10 @@ class SweepPoint(Result):
     num_users: int
     chance: float
     variants: dict[str, PointVariant]
+    num_references: int = 0
+    """Users whose reasoning was scored against a teacher's correct path."""
+    scored_with: dict[Metric, str] = Field(default_factory=dict)
+    """The model or library behind each score."""
 
 
 class SweepResult(Document):

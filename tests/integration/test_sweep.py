@@ -10,6 +10,7 @@ from msrrec.pipeline.sweep import run_points
 from msrrec.report.results import SweepResult
 from tests.support.cli import Commands
 from tests.support.dataset import write_cycle
+from tests.support.score import write_references
 from tests.support.training import settings_for, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -59,3 +60,13 @@ def test_the_command_trains_and_evaluates_each_point_once(
     again = msrrec(*command)
     assert (again.code, again.summary) == (0, ended.summary)
     assert "is finished; skipped" in again.err
+    right = {example.example_id: example.target for example in dataset.examples("validation")}
+    references = write_references(tmp_path / "references", right)
+    scoring = ["--references", references, f"evaluate.gptscore_model={embedded_source.path}"]
+    scored = msrrec(*command, *scoring)
+    assert (scored.code, scored.summary) == (0, ended.summary), scored.err
+    assert f"train: {out / 'alpha-0.25' / 'model'} is finished; skipped" in scored.err
+    (point,) = SweepResult.load(str(out)).points
+    assert point.num_references == 6
+    assert {*point.variants["user"].scores} == {"meteor", "gptscore_logprob"}
+    assert (out / "index.html").read_text().count("<polyline") == 2

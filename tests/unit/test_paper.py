@@ -18,7 +18,7 @@ from msrrec.evaluation.systems import (
     identify_model,
 )
 from msrrec.models import locate_base
-from msrrec.report.paper import TABLE_2, TABLE_3, TABLE_4, Line, build_tables
+from msrrec.report.paper import TABLE_1, TABLE_2, TABLE_3, TABLE_4, Line, build_tables
 from msrrec.report.results import SystemRow
 from tests.support.results import share, system_id, system_row
 
@@ -171,6 +171,12 @@ def test_the_printed_improvements_follow_from_the_printed_figures() -> None:
     for n, printed in enumerate((30.97, 25.11, 6.94)):
         best = max(cells[n][0] for name, cells in TABLE_2.items() if name != MSR_REC)
         assert 100 * (TABLE_2[MSR_REC][n][0] / best - 1) == pytest.approx(printed, abs=0.01)
+
+
+def test_the_printed_densities_follow_from_the_printed_counts() -> None:
+    for row in TABLE_1:
+        density = row.num_interactions / (row.num_users * row.num_items)
+        assert round(density, 5) == row.density
 
 
 def test_the_tables_agree_where_they_print_the_same_figure() -> None:

@@ -23,7 +23,7 @@ from msrrec.evaluation.systems import SystemId
 from msrrec.inference.codec import request_seed
 from msrrec.metrics.statistics import Share
 from msrrec.page import format_p
-from msrrec.report.load import load_results
+from msrrec.report.load import load_results, load_statistics
 from msrrec.report.page import build_report, report_folder, summarize_report
 from msrrec.report.results import PointVariant, ReportResult, SweepPoint, SweepResult
 from tests.support.evaluation import NASTY, NUM_USERS, predict_here, write_evaluated_users
@@ -314,6 +314,26 @@ def test_the_papers_tables_stand_beside_ours(folder: Path) -> None:
         assert printed in page.text
 
 
+def test_the_size_of_our_dataset_stands_beside_the_papers(folder: Path, dataset: Dataset) -> None:
+    report_folder(str(folder))
+    text = Page((folder / "report" / "index.html").read_text()).text
+    assert "9,755" in text
+    assert "ours, " not in text.partition("Table 1")[2].partition("paper, Electronics")[0]
+    assert "no longer where it was evaluated" in text
+    file = Path(dataset.path) / "manifest.json"
+    sizes = {"num_users": 12, "num_items": 1_234, "num_interactions": 5_678, "density": 0.38345}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **sizes}))
+    (sizes_found,) = load_statistics(load_results(str(folder)))
+    assert (sizes_found.num_items, sizes_found.density) == (1_234, 0.38345)
+    report_folder(str(folder))
+    text = Page((folder / "report" / "index.html").read_text()).text
+    row = text.partition("Table 1")[2].partition("paper, Electronics")[0]
+    assert [shown in row for shown in ("ours, Home", "1,234", "5,678", "38.345%")] == [True] * 4
+    assert "no longer where it was evaluated" not in text
+    file.write_text(json.dumps({**json.loads(file.read_text()), "fingerprint": "other"}))
+    assert load_statistics(load_results(str(folder))) == []
+
+
 def test_a_second_report_does_not_count_the_first_as_a_system(folder: Path) -> None:
     first = report_folder(str(folder))
     assert report_folder(str(folder)) == first
@@ -346,6 +366,8 @@ def test_a_sweep_is_a_figure_and_its_points_are_no_systems(folder: Path) -> None
     assert [row["label"] for row in after["systems"]] == labels[1:]
     page = Path(after["page"]).read_text()
     assert "full, best at α = 0.7" in page
+    assert "The other panel, GPTScore, needs" in page
+    assert "0.7/0.3 is best. That point has the settings of Table 4: Electronics 0.4453" in page
     assert "0.7/0.3" in page
 
 

@@ -3,8 +3,22 @@
 from pathlib import Path
 
 import pytest
+import typer
 
-from bench.reproduce import Row, Table, compare, fill, judge, read_table, show
+from bench.reproduce import (
+    Row,
+    Table,
+    check_wanted,
+    compare,
+    fill,
+    judge,
+    read_table,
+    rebuild,
+    show,
+)
+from msrrec.cli import app
+from msrrec.comparison.registry import system_names
+from msrrec.config import load_config
 from msrrec.errors import DataError
 
 COMPARED = [
@@ -40,6 +54,16 @@ def test_every_committed_table_has_rows_and_commands(path: Path) -> None:
     assert table.commands[-1][0] == "compare"
 
 
+@pytest.mark.parametrize("path", COMPARED, ids=lambda path: path.stem)
+def test_every_committed_command_has_options_settings_and_systems_of_today(path: Path) -> None:
+    commands = typer.main.get_command(app)
+    for name, *arguments in read_table(path.read_text(encoding="utf-8"), path.name).commands:
+        command = commands.get_command(None, name)  # type: ignore[attr-defined]
+        given = command.make_context(name, list(arguments)).params
+        load_config(overrides=given["overrides"] or ())
+        assert {*(given.get("systems") or "random").split(",")} <= {*system_names()}
+
+
 def test_something_else_is_refused() -> None:
     with pytest.raises(DataError, match=r"notes\.md: 0 rows and 0 commands found"):
         read_table("# Notes", "notes.md")
@@ -49,13 +73,54 @@ def test_commands_get_folders_files_and_the_wanted_systems() -> None:
     prepare, run = read_table(TEXT, "t.md").commands
     files = {"--interactions": "a.csv", "--items": "b.csv"}
     filled = fill(prepare, files, Path("out"), "random")
-    assert " ".join(filled).startswith(
+    assert " ".join(filled or ()).startswith(
         "prepare --source table --out out/dataset --interactions a.csv --items b.csv"
     )
-    assert "--systems random train" in " ".join(fill(run, files, Path("out"), "random"))
-    assert "random,msrrec" in fill(run, files, Path("out"), None)
+    assert "--systems random train" in " ".join(fill(run, files, Path("out"), "random") or ())
+    assert "random,msrrec" in (fill(run, files, Path("out"), None) or ())
+    assert fill(run, files, Path("out"), "category") is None
     with pytest.raises(DataError, match="--interactions: the table was made from a file"):
         fill(prepare, {"--interactions": None, "--items": "b.csv"}, Path("out"), None)
+
+
+def test_a_system_that_the_table_lacks_is_refused() -> None:
+    table = read_table(TEXT, "t.md")
+    check_wanted(table, "msrrec,random")
+    with pytest.raises(DataError, match="--systems sasrec: no system of this table; expected some"):
+        check_wanted(table, "random,sasrec")
+
+
+STAND_IN = """import sys
+from pathlib import Path
+command, out, system = sys.argv[1:]
+if command == "compare":
+    report = Path(out) / "compare" / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    row = "failed: no" if system == "c" else "0.5000 [0.400, 0.600] | 1.0000 [0.900, 1.000]"
+    (report / "table.md").write_text(f"| {system} | {row} |\\n    msrrec compare\\n")
+sys.exit({"c": 1, "broken": 3}.get(system, 0))
+"""
+"""A package whose ``compare`` makes a table of one system, of which the system ``c`` fails."""
+
+
+def test_rows_of_several_comparisons_are_put_together_and_failed_systems_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package" / "msrrec"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.chdir(package.parent)
+    out = str(tmp_path)
+    compared = [["compare", out, system] for system in "abc"]
+    found = rebuild([["prepare", out, ""], *compared], tmp_path)
+    assert list(found.rows) == ["a", "b"]
+    assert found.failed == {"c"}
+    old = Table({"a": FUSED, "c": FUSED, "d": FUSED}, ())
+    assert compare(old, found, whole=False) == [("a", "within"), ("c", "outside")]
+    with pytest.raises(SystemExit) as ended:
+        rebuild([*compared, ["synthesize", out, "broken"]], tmp_path)
+    assert ended.value.code == 3
 
 
 def test_a_row_is_the_same_within_its_interval_or_outside() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, relu
 
+from bench.sequential import compare_seeds, judge_mean
 from msrrec.baselines.sequential import loss as losses
 from msrrec.baselines.sequential.caser import Caser, CaserNetwork
 from msrrec.baselines.sequential.esasrec import ESasRec, LigrBlock
@@ -325,3 +326,28 @@ def test_a_trial_reads_back_from_its_checkpoint(tmp_path: Path) -> None:
     assert list(found) == [7]
     assert found[7].facts() == fitted.facts()
     torch.testing.assert_close(found[7].state, fitted.state)
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [(0.07, "below"), (0.08, "within"), (0.1, "within"), (0.12, "above")]
+)
+def test_parity_fails_far_above_another_implementation_as_far_below(
+    ours: float, verdict: str
+) -> None:
+    assert judge_mean(ours, [0.09, 0.1, 0.08]) == verdict
+
+
+def test_parity_compares_our_mean_with_the_range_of_the_other_seeds() -> None:
+    ours = [{"recall@10": recall, "ndcg@10": 0.05} for recall in (0.08, 0.14)]
+    theirs = [
+        {"recall@10": recall, "ndcg@10": ndcg} for recall, ndcg in ((0.09, 0.04), (0.1, 0.06))
+    ]
+    found = compare_seeds({"ours": ours, "recbole": theirs})
+    assert found["recall@10"] == {
+        "ours": 0.11,
+        "ours_range": [0.08, 0.14],
+        "recbole": 0.095,
+        "recbole_range": [0.09, 0.1],
+        "verdict": "above",
+    }
+    assert found["ndcg@10"]["verdict"] == "within"
