@@ -368,6 +368,17 @@ def report(
     emit(report_folder(folder))
 
 
+@app.command("export-lm-eval", epilog=settings_help("evaluate", "prompt"))
+def export_lm_eval(
+    dataset: DatasetDir, out: OutDir, overrides: Overrides = None, config: ConfigFile = None
+) -> None:
+    """Write the frozen candidates as tasks of lm-eval, for any model that it can load."""
+    run = resolve("export-lm-eval", config, overrides, False, ("evaluate", "prompt"))
+    from msrrec.evaluation.lm_eval import export_tasks
+
+    emit(export_tasks(dataset, out, run.evaluate, run.prompt))
+
+
 _RECOMMEND = ("inference", "prompt")
 
 

@@ -85,6 +85,16 @@ def _render_lists(
     return "\n".join([f"Domain: {clean_title(domain)}", *lists]) + "\n"
 
 
+def render_heading(domain: str) -> str:
+    """The line above a history whose next line is asked for, without candidates or instruction."""
+    return f"Purchases of one customer at {clean_title(domain)}, oldest first:\n"
+
+
+def render_line(title: str) -> str:
+    """A title's line below that heading, which is the same as a purchase and as what comes next."""
+    return f"{clean_title(title)}\n"
+
+
 def render_instruction(side: Side, form: PromptConfig = DEFAULT_FORM) -> str:
     """The instruction after history and candidates.
 
