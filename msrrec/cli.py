@@ -211,7 +211,7 @@ def score(
     run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
 
 
-_FAITHFULNESS = ("evaluate", "model", "prompt", "inference")
+_FAITHFULNESS = ("evaluate", "model", "prompt", "inference", "teacher", "synthesis", "ray")
 
 
 @app.command(epilog=settings_help("evaluate"))
@@ -231,7 +231,8 @@ def faithfulness(
     """Change a model's chains, and measure how often its choices change with them.
 
     Chains are cut, misled, reworded or replaced by filler, and purchases left out or shuffled
-    (after Lanham et al. 2023); each share stands beside that of a control.
+    (after Lanham et al. 2023); each share stands beside that of a control. With
+    evaluate.paraphraser=teacher the teacher of the settings words them anew, and is paid once.
     """
     inputs = {"dataset": dataset, "evaluation": evaluation, "model": model}
     run = resolve("faithfulness", config, overrides, dry_run, _FAITHFULNESS, **inputs)
