@@ -218,7 +218,7 @@ def score(
     run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
 
 
-_FAITHFULNESS = ("evaluate", "model", "prompt", "inference")
+_FAITHFULNESS = ("evaluate", "model", "prompt", "inference", "teacher", "synthesis", "ray")
 
 
 @app.command(epilog=settings_help("evaluate"))
@@ -238,7 +238,8 @@ def faithfulness(
     """Change a model's chains, and measure how often its choices change with them.
 
     Chains are cut, misled, reworded or replaced by filler, and purchases left out or shuffled
-    (after Lanham et al. 2023); each share stands beside that of a control.
+    (after Lanham et al. 2023); each share stands beside that of a control. With
+    evaluate.paraphraser=teacher the teacher of the settings words them anew, and is paid once.
     """
     inputs = {"dataset": dataset, "evaluation": evaluation, "model": model}
     run = resolve("faithfulness", config, overrides, dry_run, _FAITHFULNESS, **inputs)
@@ -373,6 +374,17 @@ def report(
     from msrrec.report.page import report_folder
 
     emit(report_folder(folder))
+
+
+@app.command("export-lm-eval", epilog=settings_help("evaluate", "prompt"))
+def export_lm_eval(
+    dataset: DatasetDir, out: OutDir, overrides: Overrides = None, config: ConfigFile = None
+) -> None:
+    """Write the frozen candidates as tasks of lm-eval, for any model that it can load."""
+    run = resolve("export-lm-eval", config, overrides, False, ("evaluate", "prompt"))
+    from msrrec.evaluation.lm_eval import export_tasks
+
+    emit(export_tasks(dataset, out, run.evaluate, run.prompt))
 
 
 _RECOMMEND = ("inference", "prompt")

@@ -353,6 +353,7 @@ FAITHFULNESS = Stage(
     inputs=("dataset", "evaluation", "model"),
     sections=("evaluate.interventions", "evaluate.intervention_users"),
     needs_ray=False,
+    further=f"{_WORK}:paraphraser_settings",
     keeps=True,
     check=f"{_WORK}:check_faithfulness",
     place="faithfulness",

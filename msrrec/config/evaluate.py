@@ -38,6 +38,9 @@ class EvaluateConfig(Config):
     """What ``msrrec faithfulness`` changes: the chain cut after each step, a mistake in the step
     that matches, other words, filler of the chain's length; the cited or random purchases left out,
     the history shuffled."""
+    paraphraser: Literal["program", "teacher"] = "program"
+    """Who writes the other words of the intervention ``paraphrase``: fixed substitutions, or the
+    model of section ``teacher``, whose answers are kept and paid for once."""
     intervention_users: int = Field(default=200, ge=0)
     """Number of users whose chains are changed, the first with a whole chain; 0 takes all."""
     recsaver_samples: int = Field(default=3, ge=2)

@@ -16,6 +16,7 @@ from msrrec.engines.base import Generation
 from msrrec.errors import DataError, ModelError
 from msrrec.evaluation.examples import evaluated_examples, load_evaluation
 from msrrec.evaluation.interventions import Control, FaithfulnessResult, InterventionResult
+from msrrec.evaluation.paraphrases import write_paraphrases
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.trials import KEPT, Case, Trial, is_sampled, plan_trials, trial_names
 from msrrec.fingerprint import hash_weights
@@ -25,7 +26,7 @@ from msrrec.inference.recommender import Recommender
 from msrrec.log import Progress
 from msrrec.metrics.statistics import holm, mcnemar, wilson
 from msrrec.models import ModelSource, locate_model
-from msrrec.reasoning.edits import PARAPHRASER, find_steps
+from msrrec.reasoning.edits import find_steps
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import STEPS, Side
 from msrrec.stage import Summary
@@ -74,6 +75,7 @@ def measure_faithfulness(
     config: RunConfig,
     side: Side | None = None,
     build: BuildRecommender = Recommender.from_source,
+    keys: Mapping[str, str] | None = None,
 ) -> Summary:
     """Change the chains of an evaluation, ask for the answers again, and write how many changed.
 
@@ -81,20 +83,24 @@ def measure_faithfulness(
         dataset: The dataset of the evaluation.
         evaluation: Folder made by ``msrrec evaluate``; its chains are the ones that are changed.
         model_dir: The evaluated model.
-        config: Section ``evaluate``; ``inference`` for what only affects speed.
+        config: Section ``evaluate``; ``inference`` for what only affects speed; ``teacher`` where
+            it writes the paraphrases.
         side: Whose chains; None for the first of ``CHAIN_SIDES`` that was evaluated.
         build: Makes the recommender.
+        keys: API keys of the teacher by the names of their environment variables.
 
     Raises:
         DataError: If the evaluation is of another dataset, or has no whole chain.
         ModelError: If the model is another one than the evaluated.
-        EngineError: If the engine can't start or fails.
+        EngineError: If the engine can't start or fails, or the teacher does.
     """
     evaluated = load_evaluation(evaluation, dataset)
     chosen = _choose_side(evaluated, evaluation, side)
     source = _locate(evaluated, model_dir, config)
     whole = _find_cases(dataset, evaluated, evaluation, chosen, source.form)
-    cases = whole[: config.evaluate.intervention_users or None]
+    first = whole[: config.evaluate.intervention_users or None]
+    paraphrased = write_paraphrases(first, chosen, dataset, evaluation, config, keys or {})
+    cases = paraphrased.cases
     recommender = build(source, _inference(evaluated, config))
     found = _ask_all(recommender, cases, chosen, config)
     rows = _summarize(cases, found, chosen, config.evaluate.interventions)
@@ -108,7 +114,8 @@ def measure_faithfulness(
         hit_ratio=wilson(sum(kept), len(kept)),
         temperature=recommender.config.temperature,
         seed=recommender.config.seed,
-        paraphraser=PARAPHRASER,
+        paraphraser=paraphrased.paraphraser,
+        paraphrases=paraphrased.facts,
         rows=tuple(rows),
     )
     result.save(evaluation)

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from msrrec.evaluation.document import Document, Result
 from msrrec.metrics.statistics import Paired, Share
+from msrrec.reasoning.edits import ParaphraseFlaw
 from msrrec.reasoning.prompts import Side
 from msrrec.stage import Summary
 
@@ -37,6 +38,18 @@ class InterventionResult(Result):
     """Share of users whose choice is the one that the mistake names; only of mistakes."""
 
 
+class ParaphraseFacts(Result):
+    """What became of the paraphrases that a teacher was to write."""
+
+    num_asked: int
+    """Users whose chain was to be put in other words."""
+    num_usable: int
+    """Of them, those with a paraphrase that keeps headings, titles and list numbers. The others
+    have none, and are left out of the intervention."""
+    flaws: dict[ParaphraseFlaw, int]
+    """How many of the others have which flaw."""
+
+
 class FaithfulnessResult(Document):
     """Whether a model's choices follow from its chains (after Lanham et al., 2307.13702)."""
 
@@ -62,6 +75,8 @@ class FaithfulnessResult(Document):
     """Of everything that is sampled again."""
     seed: int
     paraphraser: str
+    paraphrases: ParaphraseFacts | None = None
+    """None where a program wrote them."""
     rows: tuple[InterventionResult, ...]
     """Controls first."""
 

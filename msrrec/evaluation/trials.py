@@ -13,7 +13,7 @@ from msrrec.config.evaluate import Intervention
 from msrrec.engines.base import GenerationRequest
 from msrrec.inference.codec import request_seed
 from msrrec.inference.recommender import Recommender
-from msrrec.reasoning.edits import Span, matching_step, name_other, paraphrase
+from msrrec.reasoning.edits import Span, matching_step, name_other
 from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice, encode_text
 from msrrec.reasoning.prompts import STEPS, Side
 from msrrec.schema import Item
@@ -48,6 +48,8 @@ class Case:
         reasoning: The model's own text between the markers.
         steps: Where each step stands in it.
         index: 0-based candidate that the model chose.
+        paraphrase: The chain to the end of its matching step in other words; None where there is no
+            paraphrase that can be used.
     """
 
     query: Query
@@ -57,6 +59,16 @@ class Case:
     reasoning: str
     steps: tuple[Span, ...]
     index: int
+    paraphrase: str | None = None
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """All titles that the model was shown."""
+        return (*self.query.history, *self.shown)
+
+    def until_matching(self, side: Side) -> str:
+        """The chain to the end of its matching step."""
+        return f"{self.reasoning[: self.steps[matching_step(side)].end]}\n"
 
     @property
     def key(self) -> str:
@@ -102,7 +114,8 @@ def plan_trials(
         elif name == "regenerated":
             yield Trial(name, case, _sample(recommender, case.query, side, name))
         elif name in _CONTINUED:
-            yield _continue(recommender, case, side, name)
+            if name != "paraphrase" or case.paraphrase is not None:
+                yield _continue(recommender, case, side, name)
         else:
             yield Trial(
                 name, case, _force(recommender, case, side, _forced_ids(recommender, case, name))
@@ -178,15 +191,17 @@ def _force(
 
 def _continue(recommender: Recommender, case: Case, side: Side, name: str) -> Trial:
     """The chain to the end of its matching step, as it is, with a mistake or in other words."""
-    span = case.steps[matching_step(side)]
-    step, named = case.reasoning[span.begin : span.end], None
+    text, named = case.until_matching(side), None
     if name == "mistake":
+        span = case.steps[matching_step(side)]
         others = [n for n in range(len(case.shown)) if n != case.index]
         named = Random(f"{recommender.config.seed}:{case.key}").choice(others)
+        step = case.reasoning[span.begin : span.end]
         step = name_other(step, case.index, named, case.shown)
-    text = f"{case.reasoning[: span.begin]}{step}\n"
-    if name == "paraphrase":
-        text = paraphrase(text, (*case.query.history, *case.shown))
+        text = f"{case.reasoning[: span.begin]}{step}\n"
+    elif name == "paraphrase":
+        assert case.paraphrase is not None
+        text = case.paraphrase
     request = _sample(recommender, case.query, side, "continued")
     assert request.choice is not None
     room = recommender.max_model_len - len(request.prompt_ids) - request.choice.num_tokens

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError
 from msrrec.stage import Call, Summary, decisive_settings
 
 if TYPE_CHECKING:
@@ -180,15 +181,36 @@ def score(call: Call) -> Summary:
 
 
 def check_faithfulness(call: Call) -> None:
-    """Refuse a missing or damaged model.
+    """Refuse a missing or damaged model, and the offline teacher as paraphraser.
 
     Raises:
+        ConfigError: If the teacher is to write paraphrases and none is configured.
         ModelError: If the model is missing, or its files are damaged.
     """
     from msrrec.models import locate_model
     from msrrec.weights import check_source
 
+    teacher = call.config.teacher
+    if _asks_teacher(call) and teacher.engine == "api" and teacher.base_url is None:
+        raise ConfigError(
+            "evaluate.paraphraser=teacher: no teacher is configured, and the offline one writes no "
+            "paraphrases; expected teacher.base_url and teacher.model; give them, or leave "
+            "evaluate.paraphraser at program"
+        )
     check_source(locate_model(call.inputs["model"], call.config.model))
+
+
+def paraphraser_settings(call: Call) -> dict[str, object]:
+    """The settings that decide paraphrases; none where a program writes them."""
+    if not _asks_teacher(call):
+        return {}
+    decisive = decisive_settings(call.config, "teacher")
+    return {"evaluate.paraphraser": "teacher", "teacher": decisive}
+
+
+def _asks_teacher(call: Call) -> bool:
+    asked = call.config.evaluate
+    return asked.paraphraser == "teacher" and "paraphrase" in asked.interventions
 
 
 def faithfulness(call: Call) -> Summary:
@@ -196,7 +218,12 @@ def faithfulness(call: Call) -> Summary:
     from msrrec.evaluation.faithfulness import measure_faithfulness
 
     return measure_faithfulness(
-        _dataset(call), call.out, call.inputs["model"], call.config, call.options["side"]
+        _dataset(call),
+        call.out,
+        call.inputs["model"],
+        call.config,
+        call.options["side"],
+        keys=call.keys,
     )
 
 

@@ -7,13 +7,19 @@ what is left unchanged is left as it was.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from msrrec.reasoning.parsing import Chain, parse_chain
-from msrrec.reasoning.prompts import STEPS, Side
-from msrrec.titles import clean_title
+from msrrec.reasoning.prompts import STEPS, Side, sanitize_step
+from msrrec.reasoning.thinking import split_thinking
+from msrrec.titles import clean_title, find_titles
 
 PARAPHRASER = "stand-in: fixed substitutions of words, titles and headings kept"
 """What makes the paraphrases; no model is involved."""
+
+ParaphraseFlaw = Literal["unanswered", "steps", "titles", "unchanged"]
+"""Why a written paraphrase can't be used: there is none or it is cut short; its headings are others
+or a step is no paragraph; it names other titles or numbers of the list; it is the same text."""
 
 _HEADING = r"Step \d+\. [^:\n]{1,40}:"
 _SUBSTITUTES = {
@@ -119,6 +125,52 @@ def paraphrase(reasoning: str, titles: Sequence[str]) -> str:
         rf"(?P<kept>{'|'.join([_HEADING, *kept])})|\b(?P<word>{'|'.join(words)})\b", re.IGNORECASE
     )
     return pattern.sub(_substitute, reasoning)
+
+
+@dataclass(frozen=True)
+class WrittenParaphrase:
+    """A model's paraphrase: its text, or why it can't be used."""
+
+    text: str | None = None
+    flaw: ParaphraseFlaw | None = None
+
+
+def read_paraphrase(written: str, reasoning: str, titles: Sequence[str]) -> WrittenParaphrase:
+    """A model's paraphrase of whole steps, if it keeps their headings, titles and list numbers.
+
+    Args:
+        written: The completion; thoughts in it, and what stands before the first heading, are left
+            out.
+        reasoning: The steps that were to be put in other words, one line each.
+        titles: Titles of the history and the candidates.
+    """
+    headings, before = _split_headings(reasoning)
+    found, after = _split_headings(split_thinking(written).speech.replace("```", ""))
+    if not headings or found != headings or not all(map(_is_paragraph, after)):
+        return WrittenParaphrase(flaw="steps")
+    steps = [sanitize_step(step) for step in after]
+    if _named(" ".join(before), titles) != _named(" ".join(steps), titles):
+        return WrittenParaphrase(flaw="titles")
+    if [" ".join(step.split()).casefold() for step in before] == list(map(str.casefold, steps)):
+        return WrittenParaphrase(flaw="unchanged")
+    pairs = zip(headings, steps, strict=True)
+    return WrittenParaphrase("".join(f"{heading} {step}\n" for heading, step in pairs))
+
+
+def _split_headings(text: str) -> tuple[list[str], list[str]]:
+    """The headings that begin a line, and what stands after each."""
+    parts = re.split(rf"^[ \t]*({_HEADING})", text, flags=re.MULTILINE)[1:]
+    return parts[::2], [part.strip() for part in parts[1::2]]
+
+
+def _is_paragraph(step: str) -> bool:
+    return bool(step) and not re.search(r"\n\s*\n", step)
+
+
+def _named(text: str, titles: Sequence[str]) -> tuple[list[int], set[str]]:
+    """The titles and the numbers in brackets that a text names."""
+    shown = list(dict.fromkeys(map(clean_title, titles)))
+    return find_titles(text, shown), set(re.findall(r"\((\d{1,3})\)", text))
 
 
 def _substitute(found: re.Match[str]) -> str:

@@ -5,7 +5,7 @@ all encode prompts here, so they can't diverge.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msrrec.config import PromptConfig
@@ -18,7 +18,7 @@ from msrrec.reasoning.prompts import (
     render_recommendation,
 )
 from msrrec.reasoning.template import split_template
-from msrrec.titles import clean_title, normalize_title
+from msrrec.titles import clean_title, normalize_title, show_titles
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,15 @@ class Query:
     domain: str
     history: tuple[str, ...]
     candidates: tuple[str, ...]
+
+
+def show_query(query: Query, max_title_chars: int) -> Query:
+    """The query with its titles as prompts show them, long ones cut."""
+    return replace(
+        query,
+        history=tuple(clean_title(title, max_title_chars) for title in query.history),
+        candidates=tuple(show_titles(query.candidates, max_title_chars)),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from msrrec.baselines.language.generation import OutputSpec
 from msrrec.baselines.language.tuning import Tuned, drop_unfit, encode_beginning
 from msrrec.config import RunConfig
 from msrrec.reasoning.encoding import Query, encode_text, shorten
+from msrrec.reasoning.prompts import render_heading, render_line
 from msrrec.schema import Example
-from msrrec.titles import clean_title
 
 
 class Likelihood(Tuned):
@@ -64,12 +64,12 @@ class Likelihood(Tuned):
 
     def head(self, domain: str) -> list[int]:
         """Token ids of the text before the history, the beginning-of-text token included."""
-        text = f"Purchases of one customer at {clean_title(domain)}, oldest first:\n"
-        return [*encode_beginning(self.tokenizer), *encode_text(self.tokenizer, text)]
+        heading = render_heading(domain)
+        return [*encode_beginning(self.tokenizer), *encode_text(self.tokenizer, heading)]
 
     def line(self, title: str) -> list[int]:
         """Token ids of a title's line, which are the same in the history and as what is scored."""
-        return encode_text(self.tokenizer, f"{clean_title(title)}\n")
+        return encode_text(self.tokenizer, render_line(title))
 
     def prompt(self, query: Query, room: int) -> tuple[list[int], int]:
         """Token ids of head and history within a limit, and how many titles were left out."""

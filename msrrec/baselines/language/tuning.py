@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from msrrec.baselines.interface import Facts, WrittenChoice
@@ -13,10 +12,10 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.models import ModelSource, locate_base
-from msrrec.reasoning.encoding import Query, encode_text
+from msrrec.reasoning.encoding import Query, encode_text, show_query
 from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
-from msrrec.titles import clean_title, show_titles
+from msrrec.titles import clean_title
 from msrrec.training.checkpoint import read_metrics, steps_of
 from msrrec.training.examples import Encoded, ExampleSet, make_query, training_examples
 from msrrec.training.export import begin_folder
@@ -101,11 +100,7 @@ class Tuned:
     def query(self, example: Example) -> Query:
         """An example as titles instead of item ids; long ones are cut as prompts show them."""
         assert self.dataset is not None, "fit comes first"
-        query, max_chars = make_query(self.dataset, example), self.form.max_title_chars
-        history = tuple(clean_title(title, max_chars) for title in query.history)
-        return replace(
-            query, history=history, candidates=tuple(show_titles(query.candidates, max_chars))
-        )
+        return show_query(make_query(self.dataset, example), self.form.max_title_chars)
 
     def generate(self, prompts: Sequence[Sequence[int]], spec: OutputSpec) -> list[list[float]]:
         """The model's output after each prompt; see ``generation.generate_all``."""
