@@ -21,7 +21,13 @@ from msrrec.evaluation.fusion_study import Sides, expected_of_coin, read_sides, 
 from msrrec.evaluation.results import EvaluationResult, RouteEnd, RoutingResult
 from msrrec.evaluation.routing import choose_threshold, measure_route
 from msrrec.inference.fusion import SideOutput
-from msrrec.metrics.statistics import SIGNIFICANT, Paired, holm, mcnemar
+from msrrec.metrics.statistics import (
+    SIGNIFICANT,
+    Paired,
+    detectable_difference,
+    holm,
+    mcnemar,
+)
 from msrrec.page import format_p
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
@@ -150,9 +156,9 @@ def beats(rows: Sequence[Compared]) -> list[str]:
 def show_rules(title: str, rows: Sequence[Compared], sets: Sequence[FusionSet]) -> str:
     """The table of one way to choose, as Markdown."""
     lines = [
-        f"| {title} | users | better side | the rule | difference | 95% | p | after Holm "
-        "| Eq. 3 | coin | better side, likeliest |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| {title} | users | better side | the rule | difference | 95% | detectable | p "
+        "| after Holm | Eq. 3 | coin | better side, likeliest |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     adjusted = holm([row.paired.p_value for row in rows])
     for row, p_value, one in zip(rows, adjusted, sets, strict=True):
@@ -162,11 +168,19 @@ def show_rules(title: str, rows: Sequence[Compared], sets: Sequence[FusionSet]) 
         lines.append(
             f"| {row.name} | {len(test.examples)} | {row.better} {_share(row.hits[row.better])} "
             f"| {row.rule} {_share(row.hits[row.rule])} | {paired.difference:+.4f} "
-            f"| {paired.low:+.3f} to {paired.high:+.3f} | {format_p(paired.p_value)} "
+            f"| {paired.low:+.3f} to {paired.high:+.3f} "
+            f"| {_detectable(paired, len(test.examples), len(rows))} | {format_p(paired.p_value)} "
             f"| {format_p(p_value)} | {_share(row.hits['eq3'])} | {coin:.4f} "
             f"| {_share(likeliest) if likeliest else '–'} |"
         )
     return "\n".join(lines)
+
+
+def _detectable(paired: Paired, num_users: int, num_tests: int) -> str:
+    """The difference that so many users find with probability .8 after Holm's correction."""
+    discordant = (paired.first_only + paired.second_only) / num_users
+    found = detectable_difference(num_users, discordant, num_tests)
+    return "–" if found is None else f"{found:.3f}"
 
 
 def show_routes(sets: Sequence[FusionSet]) -> str:
