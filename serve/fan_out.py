@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import DataError
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
@@ -83,12 +85,58 @@ class FanOut:
     async def generate(self, query: Query, mode: Mode) -> FanOutResult:
         """Generate all sides concurrently; cancelling this call cancels them.
 
+        A routed query gets its chains only after a direct answer that is unsure.
+
         Raises:
-            DataError: If the prompt is too long.
+            DataError: If the prompt is too long, or a query is routed without a threshold.
             HttpError: If an engine takes no more requests, or died too often.
             EngineError: If an engine refuses.
         """
-        requests = self._requests(query, mode)
+        if mode != "routed":
+            return await self._generate_all(query, mode, sides_of(mode))
+        threshold = self._threshold()
+        direct = await self._generate_all(query, "direct", ("direct",))
+        if not thinks(direct.outputs["direct"], threshold):
+            return direct
+        return self._join(direct, await self._generate_all(query, "fused", CHAINS))
+
+    async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | FanOutResult]:
+        """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
+        if mode != "routed":
+            async for event in self._stream_all(query, mode, sides_of(mode)):
+                yield event
+            return
+        threshold, direct = self._threshold(), None
+        async for event in self._stream_all(query, "direct", ("direct",)):
+            if isinstance(event, Delta):
+                yield event
+            else:
+                direct = event
+        assert direct is not None  # the last event of a stream is its result
+        if not thinks(direct.outputs["direct"], threshold):
+            yield direct
+            return
+        async for event in self._stream_all(query, "fused", CHAINS):
+            yield event if isinstance(event, Delta) else self._join(direct, event)
+
+    def _threshold(self) -> float:
+        """The service's threshold of routed queries."""
+        threshold = self.recommender.config.route_threshold
+        if threshold is None:
+            raise DataError(
+                "mode: is routed, for which this service has no threshold; expected another mode, "
+                "or a service started with inference.route_threshold"
+            )
+        return threshold
+
+    def _join(self, direct: FanOutResult, chains: FanOutResult) -> FanOutResult:
+        """The result of a routed query that thinks."""
+        outputs = direct.outputs | chains.outputs
+        num_tokens = direct.prompt_tokens + chains.prompt_tokens
+        return FanOutResult(outputs, self.recommender.decide("routed", outputs), num_tokens)
+
+    async def _generate_all(self, query: Query, mode: Mode, sides: Iterable[Side]) -> FanOutResult:
+        requests = self._requests(query, sides)
         tasks = [asyncio.ensure_future(self._generate(s, r)) for s, r in requests.items()]
         try:
             generations = await asyncio.gather(*tasks)
@@ -96,9 +144,10 @@ class FanOut:
             await _end(tasks)
         return self._decide(query, mode, requests, dict(zip(requests, generations, strict=True)))
 
-    async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | FanOutResult]:
-        """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
-        requests = self._requests(query, mode)
+    async def _stream_all(
+        self, query: Query, mode: Mode, sides: Iterable[Side]
+    ) -> AsyncIterator[Delta | FanOutResult]:
+        requests = self._requests(query, sides)
         queue: asyncio.Queue[Delta | asyncio.Future[Generation]] = asyncio.Queue()
         tasks = {s: asyncio.ensure_future(self._follow(s, r, queue)) for s, r in requests.items()}
         for task in tasks.values():
@@ -116,8 +165,8 @@ class FanOut:
             await _end(tasks.values())
         yield self._decide(query, mode, requests, {s: task.result() for s, task in tasks.items()})
 
-    def _requests(self, query: Query, mode: Mode) -> dict[Side, GenerationRequest]:
-        return {side: self.recommender.build_request(query, side) for side in sides_of(mode)}
+    def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, GenerationRequest]:
+        return {side: self.recommender.build_request(query, side) for side in sides}
 
     def _client(self, side: Side) -> EngineClient:
         return self._clients[side if side == "item" else "user"]

@@ -21,7 +21,7 @@ from msrrec.titles import clean_title
 MAX_HISTORY = 1000
 """Maximum number of history titles per request; a prompt shows the latest that fit."""
 
-_FIELD = re.compile(r"(?:history|candidates)(?:\[\d+\])?")
+_FIELD = re.compile(r"(?:mode|history|candidates)(?:\[\d+\])?")
 
 
 class ErrorBody(TypedDict):
@@ -94,7 +94,8 @@ class RecommendRequest(HttpModel):
     candidates: list[Text] = Field(min_length=2)
     """Titles to choose from, all different."""
     mode: Mode = "fused"
-    """fused: both sides and their fusion; any other value: one chain alone."""
+    """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
+    by the service's inference.route_threshold; any other value: one chain alone."""
     stream: bool = False
     """Answer with server-sent events."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)

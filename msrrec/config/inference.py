@@ -30,6 +30,11 @@ class InferenceConfig(Config):
     unconditional_perplexity: bool = False
     """Also compute the perplexity of the reasoning without its prompt. Costs as many extra tokens
     as the reasoning has; not available in the service."""
+    route_threshold: float | None = Field(default=None, ge=0, le=1)
+    """What the variant routed does: a user whose direct answer is less likely than this gets both
+    chains, the others the direct answer; 0 never thinks, 1 always does. Validation chooses it:
+    ``msrrec evaluate`` of direct and fused with evaluate.split=validation prints it. Unset: taken
+    from evaluate.gate."""
     max_model_len: int | None = Field(default=None, ge=64)
     """Maximum number of tokens of prompt and output together. Unset: the model's own limit, at most
     4,096."""

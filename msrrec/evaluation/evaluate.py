@@ -25,10 +25,12 @@ from msrrec.evaluation.results import (
     ModelFacts,
     RateTrial,
     Refused,
+    RoutingResult,
     SequentialFit,
     SideMetrics,
     Speed,
 )
+from msrrec.evaluation.routing import choose_threshold, measure_route
 from msrrec.evaluation.systems import identify_baseline, identify_model
 from msrrec.evaluation.write import DEAD_LETTERS, Evaluation, write_evaluation
 from msrrec.fingerprint import hash_weights, identify_dataset
@@ -36,11 +38,11 @@ from msrrec.inference.batch import BuildRecommender, open_journal, predict
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction
-from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.inference.recommender import MODES, Mode, Recommender, require_threshold, sides_of
 from msrrec.models import ModelSource, SupervisedTokens, locate_model, read_arm, read_settings
 from msrrec.reasoning.prompts import Side
 from msrrec.reasoning.reading import read_lenient
-from msrrec.schema import Example
+from msrrec.schema import Example, Split
 from msrrec.stage import Summary
 from msrrec.titles import show_titles
 
@@ -67,6 +69,7 @@ class _Run:
         outputs: The first sample of every side, one entry per example.
         decisions: The recommendations of each variant.
         seconds: Duration in seconds, engine start included.
+        threshold: Of the route; None where none is known.
     """
 
     examples: list[Example]
@@ -74,6 +77,7 @@ class _Run:
     outputs: list[Outputs]
     decisions: dict[Mode, list[Recommendation]]
     seconds: float
+    threshold: float | None
 
 
 def evaluate(
@@ -94,7 +98,7 @@ def evaluate(
     kept in ``<out>.journal`` until the end, so a killed run can be resumed.
 
     Raises:
-        ConfigError: If there are no variants.
+        ConfigError: If there are no variants, or one is ``routed`` and no threshold is known.
         ModelError: If the folder holds no model.
         DataError: If the split has no examples.
         EngineError: If generation fails; nothing is written then.
@@ -104,8 +108,9 @@ def evaluate(
     examples = evaluated_examples(dataset, config.evaluate)
     learned = learn(config.evaluate.gate, dataset) if config.evaluate.gate else Learned()
     model = _describe(source, model_dir)
-    journal = _journal(out, dataset, model, variants, config)
-    run = _generate(examples, dataset, source, variants, config, build, journal)
+    threshold = _threshold(variants, config, learned)
+    journal = _journal(out, dataset, model, variants, config, threshold)
+    run = _generate(examples, dataset, source, variants, config, build, journal, threshold)
     constrained = config.inference.constrained
     refused = _refused(run.predictions)
     evaluation = Evaluation(
@@ -115,7 +120,10 @@ def evaluate(
         refused=refused,
         samples=[p for p in run.predictions if p.sample],
         details=_details(run, dataset, model, refused, learned).model_copy(
-            update={"rate_trials": tuple(rate_trials)}
+            update={
+                "rate_trials": tuple(rate_trials),
+                "routing": _routing(run, config.evaluate.split),
+            }
         ),
         lenient=_lenient(run, dataset, source.form),
         form=source.form,
@@ -126,11 +134,26 @@ def evaluate(
 
 
 def _with_sides(variants: Sequence[Mode]) -> tuple[Mode, ...]:
-    """The variants, plus the sides that fused ones need anyway."""
-    parts = [side for variant in variants for side in (*sides_of(variant), variant)]
+    """The variants, plus the sides that fused and routed ones need for every user anyway."""
+    parts: list[Mode] = []
+    for variant in variants:
+        parts += [*(("direct",) if variant == "routed" else sides_of(variant)), variant]
     if not parts:
-        raise ConfigError("variants: found none; expected some of fused, user, item, full, direct")
+        known = ", ".join(MODES)
+        raise ConfigError(f"variants: found none; expected some of {known}")
     return tuple(dict.fromkeys(parts))
+
+
+def _threshold(variants: Sequence[Mode], config: RunConfig, learned: Learned) -> float | None:
+    """The threshold of the route: the setting, or what validation taught."""
+    given = config.inference.route_threshold
+    threshold = learned.threshold if given is None else given
+    return require_threshold(threshold) if "routed" in variants else threshold
+
+
+def _generates_by_route(variants: Sequence[Mode]) -> bool:
+    """Whether chains are needed of the users alone that think."""
+    return "routed" in variants and set(variants) <= {"routed", "direct"}
 
 
 def _sides(variants: Sequence[Mode]) -> tuple[Side, ...]:
@@ -138,19 +161,26 @@ def _sides(variants: Sequence[Mode]) -> tuple[Side, ...]:
 
 
 def _journal(
-    out: str, dataset: Dataset, model: ModelFacts, variants: Sequence[Mode], config: RunConfig
+    out: str,
+    dataset: Dataset,
+    model: ModelFacts,
+    variants: Sequence[Mode],
+    config: RunConfig,
+    threshold: float | None,
 ) -> OutputJournal:
     """The journal of outputs, which is also valid for a run with more users.
 
     More users leave it as it is, and so does a model's folder that was moved.
     """
     places = {"model_dir", "weights", "adapter"} if model.weights_hash else set()
-    identity = {
+    identity: dict[str, object] = {
         "dataset_fingerprint": identify_dataset(dataset),
         "model": model.model_dump(mode="json", exclude=places),
         "sides": list(_sides(variants)),
         "evaluate": config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES),
     }
+    if _generates_by_route(variants):
+        identity["route"] = threshold
     return open_journal(f"{out.rstrip('/')}.journal", identity, config.inference)
 
 
@@ -162,23 +192,25 @@ def _generate(
     config: RunConfig,
     build: BuildRecommender,
     journal: OutputJournal,
+    threshold: float | None,
 ) -> _Run:
-    sides = _sides(variants)
+    sides, inference = _sides(variants), config.inference
+    route = {"route_threshold": threshold} if _generates_by_route(variants) else {}
     begin = time.monotonic()
-    predictions = predict(examples, dataset, source, sides, config.inference, build, journal)
+    predictions = predict(examples, dataset, source, sides, inference, build, journal, **route)
     seconds = time.monotonic() - begin
-    outputs = _by_example([p for p in predictions if p.sample == 0], len(sides))
-    decisions = {v: [Recommender.decide(v, both) for both in outputs] for v in variants}
-    return _Run(examples, predictions, outputs, decisions, seconds)
+    outputs = _by_example([p for p in predictions if p.sample == 0])
+    decisions = {v: [Recommender.decide(v, both, threshold) for both in outputs] for v in variants}
+    return _Run(examples, predictions, outputs, decisions, seconds, threshold)
 
 
-def _by_example(predictions: Sequence[Prediction], num_sides: int) -> list[Outputs]:
+def _by_example(predictions: Sequence[Prediction]) -> list[Outputs]:
     """The sides of each example, from predictions ordered by example."""
-    outputs = [prediction.output for prediction in predictions]
-    return [
-        {output.side: output for output in outputs[n : n + num_sides]}  # type: ignore[misc]
-        for n in range(0, len(outputs), num_sides)
-    ]
+    found: dict[str, Outputs] = defaultdict(dict)
+    for prediction in predictions:
+        output = prediction.output
+        found[prediction.example_id][output.side] = output  # type: ignore[index]
+    return list(found.values())
 
 
 def _chosen(variant: Mode, run: _Run) -> list[Prediction]:
@@ -188,7 +220,8 @@ def _chosen(variant: Mode, run: _Run) -> list[Prediction]:
     for example, both, decision in zip(
         run.examples, run.outputs, run.decisions[variant], strict=True
     ):
-        output = decision.chosen or (both[variant] if variant != "fused" else _NOBODY)
+        own = next((output for side, output in both.items() if side == variant), _NOBODY)
+        output = decision.chosen or own
         seed = seeds.get((example.example_id, output.side), 0)
         chosen.append(Prediction(example.example_id, output, seed))
     return chosen
@@ -206,7 +239,7 @@ def _lenient(run: _Run, dataset: Dataset, form: PromptConfig) -> dict[str, list[
         for shown, both in zip(lists, run.outputs, strict=True)
     ]
     return {
-        variant: [Recommender.decide(variant, both).index for both in outputs]
+        variant: [Recommender.decide(variant, both, run.threshold).index for both in outputs]
         for variant in run.decisions
     }
 
@@ -219,14 +252,34 @@ def _details(
         model=model,
         errors=Errors(num_refused=len(refused), first=tuple(refused[:_MAX_ERRORS])),
         speed=_speed(run.predictions, run.seconds),
-        sides={side: _side_metrics([both[side] for both in run.outputs]) for side in sides},
-        generated_tokens={
-            variant: sum(mean_tokens(run.outputs, side) for side in sides_of(variant))
-            for variant in run.decisions
+        sides={
+            side: _side_metrics([both[side] for both in run.outputs if side in both])
+            for side in sides
         },
+        generated_tokens={variant: _mean_tokens(run, variant) for variant in run.decisions},
         cases=tuple(pick_cases(dataset, run.examples, run.outputs, run.decisions)),
         fusion=_fusion(run, learned) if "fused" in run.decisions else None,
     )
+
+
+def _mean_tokens(run: _Run, variant: Mode) -> float:
+    """Tokens that a variant generates per user; of a route, only what it takes."""
+    if variant != "routed":
+        return sum(mean_tokens(run.outputs, side) for side in sides_of(variant))
+    sides = [side for decision in run.decisions[variant] for side in decision.sides]
+    return sum(side.num_tokens for side in sides) / len(run.examples)
+
+
+def _routing(run: _Run, split: Split) -> RoutingResult | None:
+    """The route by a known threshold, or on validation by the one that these users choose."""
+    if "direct" not in run.decisions or not {"fused", "routed"} & run.decisions.keys():
+        return None
+    if run.threshold is not None:
+        return measure_route(run.examples, run.outputs, run.threshold)
+    if split != "validation":
+        return None
+    threshold = choose_threshold(run.examples, run.outputs)
+    return measure_route(run.examples, run.outputs, threshold, is_chosen_here=True)
 
 
 def _fusion(run: _Run, learned: Learned) -> FusionResult:

@@ -4,7 +4,7 @@ Recommendations always follow Eq. 3. A rule matters only for users whose sides d
 gives their number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from msrrec.inference.fusion import (
     by_lower,
     by_margin,
     by_vote,
+    candidate_probabilities,
     fuse,
 )
 from msrrec.inference.predictions import read_predictions
@@ -60,21 +61,12 @@ def fusion_study(
         gate: A gate fitted on validation, for a row of its own.
         chosen: The best rule on validation, see ``choose_rule``, for a row of its own.
     """
-    targets = [example.candidates.index(example.target) for example in examples]
-    names = [name for name, is_measured in _measured(sides).items() if is_measured]
-    choices = {name: [_RULES[name](both) for both in sides] for name in names}
-    choices["coin"] = [_flip(e, both) for e, both in zip(examples, sides, strict=True)]
-    if gate:
-        choices["gate"] = [fuse(both["user"], both["item"], gate).index for both in sides]
-    if chosen in choices:
-        choices["chosen"] = choices[chosen]
-    hits = {
-        name: [choice == target for choice, target in zip(chosen, targets, strict=True)]
-        for name, chosen in choices.items()
-    }
+    hits = rule_hits(examples, sides, gate)
+    if chosen in hits:
+        hits["chosen"] = hits[chosen]
     pairs = zip(hits["user"], hits["item"], strict=True)
     hits["oracle"] = [user or item for user, item in pairs]
-    coin = _expected_of_coin(sides, targets)
+    coin = expected_of_coin(examples, sides)
     differ = [_differ(both) for both in sides]
     return tuple(
         RuleResult(
@@ -88,6 +80,25 @@ def fusion_study(
         )
         for name, is_hit in hits.items()
     )
+
+
+def rule_hits(
+    examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None = None
+) -> dict[str, list[bool]]:
+    """For each rule whose inputs were measured, the coin included, whether it hits each user.
+
+    The sides alone come first. Arguments as of ``fusion_study``.
+    """
+    targets = [example.candidates.index(example.target) for example in examples]
+    names = [name for name, is_measured in _measured(sides).items() if is_measured]
+    choices = {name: [_RULES[name](both) for both in sides] for name in names}
+    choices["coin"] = [_flip(e, both) for e, both in zip(examples, sides, strict=True)]
+    if gate:
+        choices["gate"] = [fuse(both["user"], both["item"], gate).index for both in sides]
+    return {
+        name: [choice == target for choice, target in zip(chosen, targets, strict=True)]
+        for name, chosen in choices.items()
+    }
 
 
 def _by(rule: Callable[[SideOutput, SideOutput], bool]) -> Callable[[Sides], int | None]:
@@ -106,11 +117,11 @@ def _tails(user_side: SideOutput, item_side: SideOutput) -> bool:
     return False
 
 
-def _expected_of_coin(sides: Sequence[Sides], targets: Sequence[int]) -> float | None:
+def expected_of_coin(examples: Sequence[Example], sides: Sequence[Sides]) -> float | None:
     """The expected HitRatio@1 of a fair coin: the mean of what heads and tails would hit."""
     throws = [
-        fuse(both["user"], both["item"], rule).index == target
-        for both, target in zip(sides, targets, strict=True)
+        fuse(both["user"], both["item"], rule).index == example.candidates.index(example.target)
+        for both, example in zip(sides, examples, strict=True)
         for rule in (_heads, _tails)
     ]
     return sum(throws) / len(throws) if throws else None
@@ -136,6 +147,13 @@ def _vote(both: Sides) -> int | None:
     return fuse(both["user"], both["item"], rule).index
 
 
+def _pool(outputs: Iterable[SideOutput]) -> int | None:
+    """The candidate of the highest mean probability after the valid outputs' reasonings."""
+    found = [candidate_probabilities(output) for output in outputs if output.is_valid]
+    rows = [probabilities for probabilities in found if probabilities]
+    return int(np.argmax(np.mean(rows, axis=0))) if rows else None
+
+
 def _eq3_on(field: str) -> Callable[[Sides], int | None]:
     """Eq. 3 on another perplexity than that of the reasoning."""
 
@@ -158,6 +176,8 @@ _RULES: dict[str, Callable[[Sides], int | None]] = {
     "certainty": _by(by_certainty),
     "vote": _vote,
     "likelihood_vote": _likelihood_vote,
+    "pool": lambda both: _pool((both["user"], both["item"])),
+    "pool_all": lambda both: _pool(both.values()),
     "joint": _by(by_joint_likelihood),
     "eq3_output": _eq3_on("perplexity_output"),
     "eq3_unconditional": _eq3_on("perplexity_unconditional"),
@@ -167,11 +187,13 @@ _RULES: dict[str, Callable[[Sides], int | None]] = {
 def _measured(sides: Sequence[Sides]) -> dict[str, bool]:
     """Which rules have their inputs for at least one user."""
     both = [output for pair in sides for output in (pair["user"], pair["item"])]
-    needs = {
+    needs: dict[str, bool] = {
         "margin": any(output.candidate_logprobs for output in both),
         "certainty": any(output.candidate_logprobs for output in both),
         "vote": any(len(pair) > 2 for pair in sides),
         "likelihood_vote": any(len(pair) > 2 for pair in sides),
+        "pool": any(output.candidate_logprobs for output in both),
+        "pool_all": any(len(pair) > 2 and pair["user"].candidate_logprobs for pair in sides),
         "joint": any(output.perplexity_output is not None for output in both),
         "eq3_output": any(output.perplexity_output is not None for output in both),
         "eq3_unconditional": any(output.perplexity_unconditional is not None for output in both),
@@ -224,21 +246,24 @@ class Learned:
     Attributes:
         gate: The gate fitted there; None where too few users decide.
         chosen: The rule with the most hits there.
+        threshold: That of the route with the most hits there; None without direct answers.
     """
 
     gate: Gate | None = None
     chosen: str | None = None
+    threshold: float | None = None
 
 
 def learn(folder: str, dataset: Dataset) -> Learned:
-    """The gate and the best rule of the same model's evaluation on validation.
+    """The gate, the best rule and the route of the same model's evaluation on validation.
 
     Raises:
         DataError: If the folder is not such an evaluation, or has another dataset.
     """
     gate = load_gate(folder, dataset)
-    fusion = EvaluationResult.load(folder).fusion
-    return Learned(gate, choose_rule(fusion.study) if fusion else None)
+    found = EvaluationResult.load(folder)
+    chosen = choose_rule(found.fusion.study) if found.fusion else None
+    return Learned(gate, chosen, found.routing.threshold if found.routing else None)
 
 
 def load_gate(folder: str, dataset: Dataset) -> Gate | None:

@@ -226,6 +226,33 @@ class FusionResult(Result):
     """The gate in the study, fitted on validation."""
 
 
+class RouteEnd(Result):
+    """What one way to answer hits and costs."""
+
+    hit_ratio: Share
+    tokens_per_user: float
+    """Mean number of generated tokens."""
+
+
+class RoutingResult(Result):
+    """Direct answers where they are confident, chains and fusion elsewhere."""
+
+    threshold: float
+    """A user thinks whose direct answer is less likely than this; 0 is nobody, 1 everybody."""
+    is_chosen_here: bool
+    """Whether these users chose it, so that its hits are flattering; only on validation."""
+    thinking: Share
+    """Share of the users that think."""
+    routed: RouteEnd
+    never: RouteEnd
+    """Only direct answers."""
+    always: RouteEnd | None
+    """Both chains for everyone, fused; None where chains were generated for some users alone."""
+    against_never: Paired
+    """The route (first) against never thinking (second)."""
+    against_always: Paired | None
+
+
 class RateTrial(Result):
     """A learning rate that was tried, and what it gave on validation."""
 
@@ -324,6 +351,7 @@ class Details(Result):
     """Mean number of tokens generated per user, by variant; a fused one needs both sides."""
     cases: tuple[Case, ...] = ()
     fusion: FusionResult | None = None
+    routing: RoutingResult | None = None
     fit: FitResult | None = None
     api: ApiFacts | None = None
     file: FileFacts | None = None
@@ -349,7 +377,7 @@ class EvaluationResult(Document, Details):
     variants: dict[str, VariantResult]
     audit: tuple[Check, ...]
     paired: tuple[VariantPair, ...]
-    """Paired tests of fusion against each other variant."""
+    """Paired tests of fusion against each other variant, and of the route against each."""
     config: EvaluationConfig
     ceiling: Ceiling | None = None
     """The best that any system can reach on these examples; only known of a generated world."""

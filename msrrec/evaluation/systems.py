@@ -90,4 +90,6 @@ def _name_trained(model_dir: str, variants: Sequence[str]) -> tuple[str, str | N
         return "msrrec-without-reasoning", WITHOUT_REASONING
     if arm != "chain":
         return f"msrrec-{arm}", None
+    if "routed" in variants and "fused" not in variants:
+        return "msrrec-routed", None
     return ("msrrec-direct", None) if tuple(variants) == ("direct",) else ("msrrec", MSR_REC)

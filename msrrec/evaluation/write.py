@@ -25,6 +25,7 @@ from msrrec.evaluation.results import (
     EvaluationConfig,
     EvaluationResult,
     Refused,
+    RoutingResult,
     VariantPair,
     VariantResult,
 )
@@ -134,20 +135,20 @@ def _audit(
 ) -> list[Check]:
     checks = [*audit_examples(dataset, evaluation.examples), *evaluation.checks]
     if evaluation.system.kind != "baseline":
-        hashes = {name: found.outputs_hash for name, found in variants.items()}
+        # A route that never or always thinks gives the outputs of another variant.
+        hashes = {n: found.outputs_hash for n, found in variants.items() if n != "routed"}
         checks += audit_variants(chance, variants, hashes)
     return checks
 
 
 def _paired(variants: Mapping[str, VariantResult]) -> tuple[VariantPair, ...]:
-    """Paired tests of fusion against each other variant; empty without fusion."""
-    if "fused" not in variants:
-        return ()
-    fused = variants["fused"].hits
+    """Paired tests of fusion against each other variant, and of the route against each."""
     return tuple(
-        VariantPair(**vars(mcnemar(fused, found.hits)), first="fused", second=name)
+        VariantPair(**vars(mcnemar(variants[first].hits, found.hits)), first=first, second=name)
+        for first in ("fused", "routed")
+        if first in variants
         for name, found in variants.items()
-        if name != "fused"
+        if name != first and (first, name) != ("routed", "fused")
     )
 
 
@@ -232,7 +233,23 @@ def _summary(result: EvaluationResult, out: str) -> Summary:
             }
             for name, found in result.variants.items()
         },
+        **_route(result.routing),
         "warnings": [check.text for check in result.audit if not check.ok],
+    }
+
+
+def _route(found: RoutingResult | None) -> Summary:
+    """The route, whose threshold later runs take."""
+    if found is None:
+        return {}
+    return {
+        "route": {
+            "threshold": found.threshold,
+            "is_chosen_here": found.is_chosen_here,
+            "thinking": round(found.thinking.value, 4),
+            "hit_ratio": round(found.routed.hit_ratio.value, 4),
+            "tokens_per_user": round(found.routed.tokens_per_user, 1),
+        }
     }
 
 

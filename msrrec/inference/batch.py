@@ -104,12 +104,13 @@ class RecommendStage:
         sides: Sequence[Side],
         queries: "QueryTable | ray.ObjectRef[QueryTable]",
         build: BuildRecommender = Recommender.from_source,
+        route_threshold: float | None = None,
     ) -> None:
         """Start the engine, once per actor."""
         setup()
         self._sides, self._seed = tuple(sides), config.seed
         self._num_samples = config.num_samples
-        self._queries = _fetch(queries)
+        self._queries, self._threshold = _fetch(queries), route_threshold
         self._recommender: Recommender | None = None
         self._failure = ""
         try:
@@ -127,7 +128,7 @@ class RecommendStage:
             for n in range(self._num_samples)
         ]
         try:
-            results = self._recommender.generate_each([q for q, _ in samples], self._sides)
+            results = self._generate(self._recommender, [query for query, _ in samples])
         except EngineError as error:
             return _failure(str(error))
         predictions = [
@@ -142,6 +143,13 @@ class RecommendStage:
             for side, output in result.items()
         ]
         return pa.Table.from_pylist([to_row(p) for p in predictions], schema=schema.OUTPUTS)
+
+    def _generate(
+        self, recommender: Recommender, queries: Sequence[Query]
+    ) -> list[dict[Side, SideOutput | DataError]]:
+        if self._threshold is None:
+            return recommender.generate_each(queries, self._sides)
+        return recommender.generate_routed(queries, self._threshold)
 
 
 def _suffix(sample: int) -> str:
@@ -181,6 +189,7 @@ def predict(
     config: InferenceConfig,
     build: BuildRecommender = Recommender.from_source,
     journal: OutputJournal | None = None,
+    route_threshold: float | None = None,
 ) -> list[Prediction]:
     """Every side of every example, ordered by example, then sample, then side.
 
@@ -194,6 +203,8 @@ def predict(
         config: The section ``inference`` of the settings.
         build: Makes the recommender of each actor.
         journal: Stores finished outputs; examples whose outputs it already holds are skipped.
+        route_threshold: Where the direct answer is surer than this, only it is generated, see
+            ``Recommender.generate_routed``; None: every side of every example.
 
     Raises:
         ConfigError: If the cluster is too small for ``num_engines``.
@@ -206,17 +217,18 @@ def predict(
     pending = [example for example in examples if example.example_id not in finished]
     with Progress("recommend", len(examples), "users") as progress:
         progress.advance(len(examples) - len(pending))
-        for table in _generate(pending, dataset, source, sides, config, build):
+        for table in _generate(pending, dataset, source, sides, config, build, route_threshold):
             if journal:
                 journal.append(table)
             found |= _predictions(table)
-            progress.advance(table.num_rows // len(sides) // config.num_samples)
-    return [
-        found[example.example_id, sample, side]
+            progress.advance(len(table["example_id"].unique()))
+    keys = (
+        (example.example_id, sample, side)
         for example in examples
         for sample in range(config.num_samples)
         for side in sides
-    ]
+    )
+    return [found[key] for key in keys if route_threshold is None or key in found]
 
 
 def _generate(
@@ -226,14 +238,15 @@ def _generate(
     sides: Sequence[Side],
     config: InferenceConfig,
     build: BuildRecommender,
+    route_threshold: float | None,
 ) -> Iterator[pa.Table]:
-    """Tables of outputs, each with all sides of its examples, as they are finished."""
+    """Tables of outputs, each with all outputs of its examples, as they are finished."""
     if not examples:
         return
     import ray
 
     queries = ray.put(QueryTable.collect(examples, dataset))
-    arguments = (make_absolute(source), config, tuple(sides), queries, build)
+    arguments = (make_absolute(source), config, tuple(sides), queries, build, route_threshold)
     yield from _batches(_pipeline(len(examples), arguments, config), source)
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.engines.base import Engine, Generation, GenerationRequest
-from msrrec.errors import DataError
+from msrrec.errors import ConfigError, DataError
 from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
+from msrrec.inference.routing import CHAINS, route, thinks
 from msrrec.inference.scoring import (
     GeneratedReasoning,
     candidate_logprobs,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _Pending = tuple[int, Side, GenerationRequest]
 """Index of a query, side, and the request for it."""
 
-Mode = Literal["fused", "user", "item", "full", "direct"]
+Mode = Literal["fused", "user", "item", "full", "direct", "routed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 DEFAULT_DOMAIN = "Shopping"
@@ -32,8 +33,10 @@ DEFAULT_DOMAIN = "Shopping"
 
 
 def sides_of(mode: Mode) -> tuple[Side, ...]:
-    """The sides that a mode generates."""
-    return ("user", "item") if mode == "fused" else (mode,)
+    """The sides that a mode generates; a routed one generates the chains for unsure users alone."""
+    if mode == "routed":
+        return ("direct", *CHAINS)
+    return CHAINS if mode == "fused" else (mode,)
 
 
 class Recommender:
@@ -135,8 +138,15 @@ class Recommender:
         return read_generation(self.tokenizer, side, shown, generation, exact_format)
 
     @staticmethod
-    def decide(mode: Mode, outputs: Mapping[Side, SideOutput]) -> Recommendation:
-        """The recommendation of a mode, from the outputs of its sides."""
+    def decide(
+        mode: Mode, outputs: Mapping[Side, SideOutput], threshold: float | None = None
+    ) -> Recommendation:
+        """The recommendation of a mode, from the outputs of its sides.
+
+        ``threshold`` is that of ``routed``, see ``route``.
+        """
+        if mode == "routed":
+            return route(outputs, threshold)
         if mode == "fused":
             return fuse(outputs["user"], outputs["item"])
         return choose_valid(outputs[mode])
@@ -153,12 +163,7 @@ class Recommender:
             DataError: If a query is malformed or too long.
             EngineError: If the engine fails.
         """
-        results = self.generate_each(queries, sides)
-        for result in results:
-            for output in result.values():
-                if isinstance(output, DataError):
-                    raise output
-        return [{s: o for s, o in r.items() if isinstance(o, SideOutput)} for r in results]
+        return accept(self.generate_each(queries, sides))
 
     def generate_each(
         self, queries: Sequence[Query], sides: Sequence[Side]
@@ -183,6 +188,35 @@ class Recommender:
         for (n, side, _), output in zip(pending, outputs, strict=True):
             results[n][side] = output
         return results
+
+    def generate_routed(
+        self, queries: Sequence[Query], threshold: float
+    ) -> list[dict[Side, SideOutput | DataError]]:
+        """The direct answer to every query, and both chains where it is unsure, see ``thinks``.
+
+        Two engine calls; a refused query gives its error as in ``generate_each``.
+
+        Raises:
+            EngineError: If the engine fails.
+        """
+        results = self.generate_each(queries, ("direct",))
+        unsure = [
+            n
+            for n, found in enumerate(results)
+            if isinstance(found["direct"], SideOutput) and thinks(found["direct"], threshold)
+        ]
+        chains = self.generate_each([queries[n] for n in unsure], CHAINS) if unsure else []
+        for n, found in zip(unsure, chains, strict=True):
+            results[n] |= found
+        return results
+
+    def require_threshold(self) -> float:
+        """The threshold of the settings, which ``routed`` can't do without.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return require_threshold(self.config.route_threshold)
 
     def _read_all(
         self, queries: Sequence[Query], pending: Sequence[_Pending], generations: list[Generation]
@@ -225,12 +259,46 @@ class Recommender:
             history: Titles, oldest first, at least one.
             candidates: Titles, at least two, all different.
             domain: What the prompt calls the shop; None: the shop that the model was trained on.
-            mode: ``fused``, or one side alone.
+            mode: ``fused``, ``routed``, or one side alone.
 
         Raises:
             DataError: If history or candidates are invalid.
+            ConfigError: If the mode is ``routed`` and the settings have no threshold.
         """
         shop = domain or self.domain or DEFAULT_DOMAIN
         query = Query("request", shop, tuple(history), tuple(candidates))
-        outputs = self.generate([query], sides_of(mode))[0]
-        return self.decide(mode, outputs)
+        if mode == "routed":
+            results = self.generate_routed([query], self.require_threshold())
+        else:
+            results = self.generate_each([query], sides_of(mode))
+        return self.decide(mode, accept(results)[0])
+
+
+def accept(
+    results: Sequence[Mapping[Side, SideOutput | DataError]],
+) -> list[dict[Side, SideOutput]]:
+    """The outputs of queries of which none was refused.
+
+    Raises:
+        DataError: The first refusal.
+    """
+    for result in results:
+        for output in result.values():
+            if isinstance(output, DataError):
+                raise output
+    return [{s: o for s, o in r.items() if isinstance(o, SideOutput)} for r in results]
+
+
+def require_threshold(threshold: float | None) -> float:
+    """The threshold of a routed recommendation.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if threshold is None:
+        raise ConfigError(
+            "routed: has no threshold; expected one that validation chose: evaluate the variants "
+            "direct and fused with evaluate.split=validation, then give that folder as "
+            "evaluate.gate, or the threshold that it prints as inference.route_threshold"
+        )
+    return threshold

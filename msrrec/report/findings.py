@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
-from msrrec.evaluation.results import Check, FusionResult, VariantResult
-from msrrec.metrics.statistics import SIGNIFICANT, Share, holm, mcnemar
+from msrrec.evaluation.results import Check, FusionResult, RoutingResult, VariantResult
+from msrrec.metrics.statistics import SIGNIFICANT, Paired, Share, holm, mcnemar
 from msrrec.page import format_p, percent
 from msrrec.report.load import Evaluated
 from msrrec.report.results import AdjustedPaired, SystemRow
@@ -23,6 +23,7 @@ def find_all(table: Table) -> tuple[str, ...]:
     return (
         *_compare(shown, table.headline.shown),
         *fusion,
+        *_route(table.headline.evaluated.result.routing),
         *_chains(table.headline.evaluated),
         *ceiling,
         *_costs(table),
@@ -91,6 +92,36 @@ def _conflicts(fusion: FusionResult | None) -> list[str]:
         f"{found.num_right} of {found.num_users} users; {verdict} ({format_p(found.p_value)}, "
         "exact binomial test)."
     ]
+
+
+def _route(found: RoutingResult | None) -> list[str]:
+    """What thinking only where the direct answer is unsure gives and costs."""
+    if found is None:
+        return []
+    routed, never, always = found.routed, found.never, found.always
+    ends = [
+        f"{_is_shown(found.against_never)} never thinking ({percent(never.hit_ratio.value)} with "
+        f"{never.tokens_per_user:.0f} tokens)"
+    ]
+    if always and found.against_always:
+        ends.append(
+            f"{_is_shown(found.against_always)} always thinking "
+            f"({percent(always.hit_ratio.value)} with {always.tokens_per_user:.0f})"
+        )
+    where = "; these users chose the threshold" if found.is_chosen_here else ""
+    thinking, hits = percent(found.thinking.value), percent(routed.hit_ratio.value)
+    return [
+        f"With chains only where the direct answer is less likely than {found.threshold:.3g}, "
+        f"{thinking} of the users think, and {hits} get the right item with "
+        f"{routed.tokens_per_user:.0f} generated tokens each; "
+        f"{'; '.join(ends)}{where}."
+    ]
+
+
+def _is_shown(test: Paired) -> str:
+    if test.p_value >= SIGNIFICANT:
+        return f"no difference is shown ({format_p(test.p_value)}) from"
+    return f"that is {'better' if test.difference > 0 else 'worse'} ({format_p(test.p_value)}) than"
 
 
 _CHANGES = {

@@ -136,6 +136,8 @@ _RULES = {
     "vote": "vote with the full chain",
     "certainty": "the candidate probabilities farther from uniform (self-certainty at the answer)",
     "likelihood_vote": "vote weighted by likelihood (RPC without pruning)",
+    "pool": "both sides' mean probability of a candidate",
+    "pool_all": "all outputs' mean probability of a candidate",
     "joint": "joint likelihood of reasoning and answer (PiCSAR)",
     "coin": "a coin, by a hash of the user",
     "gate": "gate fitted on validation",

@@ -11,6 +11,7 @@ from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.inference.codec import request_seed
 from msrrec.inference.predictions import Prediction
+from msrrec.inference.recommender import accept
 from msrrec.models import ModelSource
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
@@ -68,6 +69,7 @@ def predict_here(
     config: InferenceConfig,
     build: Any,
     journal: Any,
+    route_threshold: float | None = None,
 ) -> list[Prediction]:
     """Batch inference without Ray."""
     queries = [
@@ -79,9 +81,14 @@ def predict_here(
         )
         for e in examples
     ]
-    results = recommender(FakeEngine(answer)).generate(queries, sides)
+    asked = recommender(FakeEngine(answer))
+    if route_threshold is None:
+        results = asked.generate(queries, sides)
+    else:
+        results = accept(asked.generate_routed(queries, route_threshold))
     return [
         Prediction(query.key, result[side], request_seed(config.seed, query.key, side))
         for query, result in zip(queries, results, strict=True)
         for side in sides
+        if side in result
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from msrrec.config import InferenceConfig
 from msrrec.errors import EngineError
 from serve.fan_out import Delta, SentText
 from tests.support.service import (
@@ -327,3 +328,29 @@ def test_deltas_hold_back_half_a_character_and_catch_up_after_a_restart() -> Non
     assert sent.advance("café noir") == Delta("user", 5, "noir")
     assert sent.advance("café", is_final=True) == Delta("user", 4, "")
     assert sent.advance("café", is_final=True) is None
+
+
+def test_a_routed_query_gets_chains_only_after_an_unsure_answer(world: World) -> None:
+    # A direct answer has 36 tokens of probability e^-0.5 each: e^-18 = 1.5e-8 in all.
+    world.api.fan_out.recommender.config = InferenceConfig(route_threshold=1e-9)
+    sure = world.ask(mode="routed").json()
+    assert (sure["item"], sure["side"], list(sure["sides"])) == ("Rope", "direct", ["direct"])
+    assert (len(world.user.requests), len(world.item.requests)) == (1, 0)
+    world.api.fan_out.recommender.config = InferenceConfig(route_threshold=1e-7)
+    unsure = world.ask(mode="routed").json()
+    assert (unsure["side"], list(unsure["sides"])) == ("user", ["direct", "user", "item"])
+    assert unsure["usage"]["completion_tokens"] == 3 * sure["usage"]["completion_tokens"]
+    events = events_of(world.ask(mode="routed", stream=True))
+    assert events[-1][0] == "result"
+    assert events[-1][1] | {"latency_ms": 0} == unsure | {"latency_ms": 0}
+    assert {data["side"] for name, data in events if name == "delta"} == set(unsure["sides"])
+
+
+def test_a_routed_query_is_refused_by_a_service_without_a_threshold(world: World) -> None:
+    response = world.ask(mode="routed")
+    assert response.status_code == 422
+    error = error_of(response)
+    assert error["field"] == "mode"
+    assert "inference.route_threshold" in error["message"]
+    streamed = events_of(world.ask(mode="routed", stream=True))
+    assert [name for name, _ in streamed] == ["error"]

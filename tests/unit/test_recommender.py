@@ -32,6 +32,7 @@ def test_fusion_generates_both_sides_and_every_other_mode_its_own() -> None:
         ("item",),
         ("full",),
         ("direct",),
+        ("direct", "user", "item"),
     ]
 
 
