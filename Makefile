@@ -42,7 +42,7 @@ MODELS := backbone,backbone-constrained,tallrec-gen-untrained,tallrec-gen,tallre
 OURS := msrrec-without-reasoning,msrrec-placebo,msrrec-filler,msrrec-facts,msrrec-direct,msrrec
 
 table: install
-	$(BIN)/msrrec prepare --config demo --source demo --out runs/table/dataset
+	$(BIN)/msrrec prepare --config demo --source demo --out runs/table/dataset data.demo_world=mixture
 	$(BIN)/msrrec synthesize --config demo --dataset runs/table/dataset --out runs/table/reasoning
 	$(BIN)/msrrec compare --config demo --dataset runs/table/dataset \
 	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
