@@ -283,13 +283,15 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
     brand = f" Favourite brand: {opinion.brand}." if opinion.brand else ""
     bought = f"{', '.join(opinion.bought)}. " if opinion.bought else ""
     labels = "; ".join(f"({n}) {label}" for n, label in enumerate(opinion.labels, 1))
-    wanted = "The user mostly buys"
+    wanted, reminder = "The user mostly buys", ""
     if opinion.last:
+        # The chain of the item side lacks the first step, so the third says what matching goes by.
         wanted = f"After {opinion.last}, customers mostly buy"
+        reminder = f"Last bought: {opinion.last}. "
     return (
         f"{bought}{wanted} {liked[0]}{second}.{brand}",
         f"{labels}.",
-        " ".join(f"From {label}: {_matches(label, opinion.labels)}." for label in liked),
+        reminder + " ".join(f"From {label}: {_matches(label, opinion.labels)}." for label in liked),
         f"({choice + 1}) fits best.",
         f"({choice + 1}) {titles[choice]}. {opinion.reasons[choice]}",
     )

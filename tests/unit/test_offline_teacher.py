@@ -156,7 +156,7 @@ def test_where_customers_go_on_to_another_category_the_teacher_names_what_follow
     teacher = OfflineTeacher(ITEMS, examples)
     text = good_answer(teacher, ["Acme Kettle", "Acme Tea Pot"], ["Acme Mug", "Zeta Tent"])
     assert "Tea, Tea. After Tea, customers mostly buy Camping. " in text
-    assert "From Camping: (2)." in text
+    assert "Step 3. Logic Matching: Last bought: Tea. From Camping: (2)." in text
     assert text.endswith("\n(2) Zeta Tent")
 
 
