@@ -98,6 +98,14 @@ class Asked:
         self.sides, self.slots = sides, slots
         self.examples, self.queries, self.choices = users.examples, users.queries, users.choices
 
+    def sampled(self) -> Answers:
+        """The sampled readings: after each side's reasoning, or else the direct one."""
+        reasons = self.spec.arm in REASONS
+        sides: Sequence[Side] = self.sides if reasons else ("direct",)
+        outputs = {side: self.generate(side)[1] for side in sides}
+        indices = {side: [o.index for o in found] for side, found in outputs.items()}
+        return Answers(self.rows(indices), self.records(outputs, {}), self.counts(outputs))
+
     def answers(self) -> Answers:
         """All readings of all users."""
         tables = self.likelihoods()
@@ -121,22 +129,29 @@ class Asked:
         room = (self.limits.max_model_len or 1024) - self.limits.max_new_tokens
         return self.users.prompts(side, room)
 
-    def ask(self, side: Side) -> list[SideOutput]:
-        """A side's sampled output of each user, with the likelihoods of all candidates after it."""
-        limits, prompts = self.limits, self.prompts(side)
+    def generate(self, side: Side) -> tuple[list[Generation], list[SideOutput]]:
+        """A side's sampled output of each user, as tokens and as it is read."""
+        limits = self.limits
         generations = self.decoder.sample(
-            prompts,
+            self.prompts(side),
             limits.max_new_tokens if side != "direct" else _SHORT_OUTPUT,
             limits.temperature,
             request_seed(self.spec.seed, "batch", side),
             self.slots,
         )
-        outputs = [self.read(side, q, g) for q, g in zip(self.queries, generations, strict=True)]
+        pairs = zip(self.queries, generations, strict=True)
+        return generations, [self.read(side, query, found) for query, found in pairs]
+
+    def ask(self, side: Side) -> list[SideOutput]:
+        """A side's sampled output of each user, with the likelihoods of all candidates after it."""
+        generations, outputs = self.generate(side)
         if side == "direct":
             return outputs
         prefixes = [
             [*prompt, *reasoning_ids(self.tokenizer, found), *choice.closing]
-            for prompt, found, choice in zip(prompts, generations, self.choices, strict=True)
+            for prompt, found, choice in zip(
+                self.prompts(side), generations, self.choices, strict=True
+            )
         ]
         scores = self.decoder.score(prefixes, self.users.endings)
         pairs = zip(outputs, scores, strict=True)
@@ -224,6 +239,7 @@ class Asked:
         tables: Mapping[str, Sequence[tuple[float, ...]]],
     ) -> list[dict[str, Any]]:
         """The rows of ``outputs.parquet``; only the first users' texts are kept."""
+        likelihood = tables.get("likelihood")
         return [
             {
                 "run": self.spec.name,
@@ -233,7 +249,7 @@ class Asked:
                 "perplexity": output.perplexity,
                 "perplexity_output": output.perplexity_output,
                 "num_tokens": output.num_tokens,
-                "candidate_logprobs": output.candidate_logprobs or tables["likelihood"][n],
+                "candidate_logprobs": output.candidate_logprobs or (likelihood and likelihood[n]),
                 "text": output.text if n < 40 else None,
             }
             for side, found in outputs.items()

@@ -49,6 +49,7 @@ from bench.real_specs import REASONS, Place, Spec
 from bench.real_tables import render
 
 ATTENTION = "attention.txt"
+SIDES = ("full", "user", "item")
 ARMS = ("none", "chain", "placebo", "facts", "filler")
 
 
@@ -76,8 +77,9 @@ def trial_specs(args: argparse.Namespace) -> list[Spec]:
 
 def judge(hit_ratio: dict[str, float], arm: str) -> float:
     """What a trial is chosen by: HitRatio@1 of the arm's sampled answers on validation users."""
-    sides = ("user", "item") if arm in REASONS else ("direct",)
-    return sum(hit_ratio[side] for side in sides) / len(sides)
+    sides = SIDES if arm in REASONS else ("direct",)
+    found = [hit_ratio[side] for side in sides if side in hit_ratio]
+    return sum(found) / len(found)
 
 
 def choose(store: Store, specs: Sequence[Spec]) -> dict[str, Spec]:
@@ -103,10 +105,10 @@ def choose(store: Store, specs: Sequence[Spec]) -> dict[str, Spec]:
 
 
 def main_specs(args: argparse.Namespace, chosen: dict[str, Spec]) -> list[Spec]:
-    """Every arm and seed, by value: the main arms of all datasets before the last arm."""
+    """Every arm and seed, by value: the main arms before the last one, one seed after the other."""
     specs = []
-    for arms, dataset, seed in itertools.product(
-        (args.arms[:4], args.arms[4:]), args.datasets, args.seeds
+    for arms, seed, dataset in itertools.product(
+        (args.arms[:4], args.arms[4:]), args.seeds, args.datasets
     ):
         for arm in arms:
             if arm == "facts" and dataset in args.no_facts:
@@ -181,7 +183,8 @@ def make_place(args: argparse.Namespace) -> Place:
     kernel = Path(args.out, ATTENTION)
     attention = args.attention or (kernel.read_text() if kernel.exists() else "auto")
     sizes = args.slots, args.micro_batch, args.global_batch
-    return Place(args.model, args.data, device, *sizes, attention)
+    sides = tuple(args.sides)
+    return Place(args.model, args.data, device, *sizes, attention, sides, args.preset, args.sampled)
 
 
 def words(text: str) -> list[str]:
@@ -200,6 +203,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("command", choices=("run", "smoke", "table"))
     parser.add_argument("--out", required=True)
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--preset", default="smollm2", help="settings that are not varied here")
+    parser.add_argument("--sides", type=words, default=["user", "item"])
+    parser.add_argument("--sampled", action="store_true", help="read no likelihoods")
     parser.add_argument("--data")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--workers", type=int, default=6)

@@ -47,7 +47,7 @@ class Bench:
         if self.on_gpu:
             torch.set_float32_matmul_precision("high")
             accept_gqa()
-        self.config = load_config("smollm2")
+        self.config = load_config(place.preset)
 
     @cached_property
     def source(self) -> ModelSource:
@@ -71,7 +71,7 @@ class Bench:
         return self.config.prompt.model_copy(update={"order": spec.order})
 
     def settings(self, spec: Spec) -> RunConfig:
-        """The settings of a run: those of the preset ``smollm2``, but for what the spec varies."""
+        """The settings of a run: those of the preset, but for what the spec varies."""
         train = {
             "arm": "chain" if spec.arm == "untuned" else spec.arm,
             "sides": self.place.sides,
@@ -119,7 +119,7 @@ class Bench:
         users = self.users(spec.dataset, spec.split, spec.users, spec.order)
         place = self.place
         asked = Asked(spec, decoder, users, self.config.inference, place.sides, place.slots)
-        return asked.answers()
+        return asked.sampled() if place.is_sampled_only else asked.answers()
 
     @lru_cache(8)  # noqa: B019 - one object per process
     def users(self, dataset: str, split: Split, count: int, order: str) -> Users:

@@ -61,6 +61,8 @@ class Place:
         global_batch: Examples of a step.
         attention: As in ``TrainConfig``.
         sides: Chains that training and inference have.
+        preset: Settings that a run doesn't vary.
+        is_sampled_only: Whether no likelihoods of candidates are read.
     """
 
     model: str
@@ -71,6 +73,8 @@ class Place:
     global_batch: int = 32
     attention: str = "auto"
     sides: tuple[Side, ...] = ("user", "item")
+    preset: str = "smollm2"
+    is_sampled_only: bool = False
 
 
 @dataclass(frozen=True)

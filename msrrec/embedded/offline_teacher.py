@@ -6,8 +6,10 @@ target and is often wrong. Its completions carry the model name ``MODEL_NAME``.
 
 What speaks for a candidate is the sum of three things: its category, by how often it was bought;
 the words that its title and brand share with the history, by their rarity; and how often it was
-bought together with items of the history. Candidates with equal sums are chosen from by a hash of
-the prompt, so that no position in the list is preferred.
+bought together with items of the history. Where training histories show that customers go on to
+something else rather than come back, a category counts by how often it is bought after that of the
+latest purchase (``msrrec.embedded.followers``). Candidates with equal sums are chosen from by a
+hash of the prompt, so that no position in the list is preferred.
 
 Its style is terse and refers to candidates by list number, which very small students can learn. If
 the catalogue has no categories, the rarest word that history and candidate share stands in.
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from msrrec.embedded.followers import Followers, learn_followers, most_frequent
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.reasoning.parsing import (
     ParsedPrompt,
@@ -65,6 +68,8 @@ class Opinion:
         ranking: 0-based candidates in groups of equal score, best first.
         reasons: One sentence per candidate that argues for it.
         bought: The categories of the history in order; empty if there are none.
+        last: The category whose followers the preferences are; None if they are what was bought
+            most.
     """
 
     preferences: tuple[str, ...]
@@ -73,6 +78,7 @@ class Opinion:
     ranking: tuple[tuple[int, ...], ...]
     reasons: tuple[str, ...]
     bought: tuple[str, ...] = ()
+    last: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class OfflineTeacher:
 
     Args:
         items: The catalogue.
-        examples: The training split, which says what is bought together.
+        examples: The training split, which says what is bought together and what after what.
     """
 
     def __init__(self, items: Iterable[Item], examples: Iterable[Example] = ()) -> None:
@@ -108,7 +114,9 @@ class OfflineTeacher:
         self._rarity: dict[str, float] = {}
         self._together: Counter[tuple[str, str]] = Counter()
         self._learn_words()
-        self._learn_together(examples)
+        histories = _first_histories(examples)
+        self._learn_together(histories)
+        self._followers = self._learn_followers(histories)
 
     def answer(self, prompt: str, seed: int = 0) -> tuple[str, str] | None:
         """The completion and its finish reason; the same for the same prompt and seed.
@@ -172,10 +180,14 @@ class OfflineTeacher:
         history = [self._find(title) for title in prompt.history]
         candidates = [self._find(title) for title in prompt.candidates]
         weights = self._weigh_words(history)
-        evidence = [self._weigh(item, history, weights) for item in candidates]
-        if self._has_categories:
+        last = self._last_category(history)
+        evidence = [self._weigh(item, history, weights, last) for item in candidates]
+        if last and self._followers:
             labels = tuple(map(_label, candidates))
-            liked = [label for label in _most_frequent(map(_label, history)) if label != _OTHER]
+            liked = self._followers.ranked(last)[:2]
+        elif self._has_categories:
+            labels = tuple(map(_label, candidates))
+            liked = [label for label in most_frequent(map(_label, history)) if label != _OTHER]
         else:
             labels = tuple(found.word or _OTHER for found in evidence)
             liked = sorted(set(labels) - {_OTHER}, key=lambda word: (-weights[word], word))
@@ -193,19 +205,35 @@ class OfflineTeacher:
             _tiers([found.score for found in evidence]),
             reasons,
             tuple(map(_label, history)) if self._has_categories else (),
+            last,
         )
+
+    def _last_category(self, history: Sequence[Item]) -> str | None:
+        """The category whose followers are wanted next; None where habit decides."""
+        label = _label(history[-1])
+        known = self._followers.counts if self._followers else {}
+        return label if label in known else None
 
     def _weigh_words(self, history: Sequence[Item]) -> dict[str, float]:
         """The weight of each word of the history: its number times its rarity."""
         counts = Counter(word for item in history for word in self._words_of(item))
         return {word: count * self._rarity.get(word, 0.0) for word, count in counts.items()}
 
-    def _weigh(self, item: Item, history: Sequence[Item], weights: Mapping[str, float]) -> Evidence:
-        """What speaks for a candidate, given the weights of the history's words."""
+    def _weigh(
+        self, item: Item, history: Sequence[Item], weights: Mapping[str, float], last: str | None
+    ) -> Evidence:
+        """What speaks for a candidate, given the weights of the history's words.
+
+        What follows the last category counts like as many purchases of a history of this length.
+        """
+        if last and self._followers:
+            purchases = len(history) * self._followers.share(last, _label(item))
+        else:
+            purchases = _count_purchases(_label(item), history)
         shared = sorted(self._words_of(item) & weights.keys(), key=lambda w: (-weights[w], w))
         together = sum(self._together[_pair(item.item_id, h.item_id)] for h in history)
         score = (
-            _CATEGORY_WEIGHT * _count_purchases(_label(item), history)
+            _CATEGORY_WEIGHT * purchases
             + sum(map(weights.__getitem__, shared))
             + _BESIDE_WEIGHT * math.log1p(together)
         )
@@ -220,20 +248,27 @@ class OfflineTeacher:
             documents.update(self._words[key])
         self._rarity = {w: math.log(len(self._items) / n) ** 2 for w, n in documents.items()}
 
-    def _learn_together(self, examples: Iterable[Example]) -> None:
-        """Count pairs of items in one training history.
-
-        Only the first history of a user counts, as a later one may contain the target of an earlier
-        example.
-        """
-        histories: dict[str, tuple[str, ...]] = {}
-        for example in sorted(examples, key=lambda e: len(e.history)):
-            histories.setdefault(example.user_id, example.history)
-        for history in histories.values():
+    def _learn_together(self, histories: Iterable[Sequence[str]]) -> None:
+        """Count pairs of items in one history."""
+        for history in histories:
             self._together.update(_pair(a, b) for a, b in combinations(set(history), 2))
+
+    def _learn_followers(self, histories: Iterable[Sequence[str]]) -> Followers | None:
+        """What category is bought after what, where that foretells purchases."""
+        by_id = {item.item_id: _label(item) for item in self._items.values()}
+        labels = ([by_id.get(item_id, _OTHER) for item_id in history] for history in histories)
+        return learn_followers([label for label in some if label != _OTHER] for some in labels)
 
     def _words_of(self, item: Item) -> frozenset[str]:
         return self._words.get(normalize_title(item.title), frozenset())
+
+
+def _first_histories(examples: Iterable[Example]) -> list[tuple[str, ...]]:
+    """The first training history of each user, as a later one may contain an earlier target."""
+    histories: dict[str, tuple[str, ...]] = {}
+    for example in sorted(examples, key=lambda e: len(e.history)):
+        histories.setdefault(example.user_id, example.history)
+    return list(histories.values())
 
 
 def _write_answer(prompt: ParsedPrompt, choice: int) -> str:
@@ -248,10 +283,15 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
     brand = f" Favourite brand: {opinion.brand}." if opinion.brand else ""
     bought = f"{', '.join(opinion.bought)}. " if opinion.bought else ""
     labels = "; ".join(f"({n}) {label}" for n, label in enumerate(opinion.labels, 1))
+    wanted, reminder = "The user mostly buys", ""
+    if opinion.last:
+        # The chain of the item side lacks the first step, so the third says what matching goes by.
+        wanted = f"After {opinion.last}, customers mostly buy"
+        reminder = f"Last bought: {opinion.last}. "
     return (
-        f"{bought}The user mostly buys {liked[0]}{second}.{brand}",
+        f"{bought}{wanted} {liked[0]}{second}.{brand}",
         f"{labels}.",
-        " ".join(f"From {label}: {_matches(label, opinion.labels)}." for label in liked),
+        reminder + " ".join(f"From {label}: {_matches(label, opinion.labels)}." for label in liked),
         f"({choice + 1}) fits best.",
         f"({choice + 1}) {titles[choice]}. {opinion.reasons[choice]}",
     )
@@ -286,18 +326,10 @@ def _count_purchases(label: str, history: Sequence[Item]) -> float:
     return len(places) + _LATEST_WEIGHT * places[-1] / len(history) if places else 0.0
 
 
-def _most_frequent(labels: Iterable[str]) -> list[str]:
-    """Labels by count; the one bought later comes first if counts are equal."""
-    listed = list(labels)
-    latest = {label: n for n, label in enumerate(listed)}
-    counts = Counter(listed)
-    return sorted(counts, key=lambda label: (-counts[label], -latest[label]))
-
-
 def _favourite_brand(history: Sequence[Item]) -> str | None:
     """The brand bought most, if it was bought at least twice."""
     brands = [_brand(item) for item in history]
-    repeated = [b for b in _most_frequent(brands) if b and brands.count(b) > 1]
+    repeated = [b for b in most_frequent(brands) if b and brands.count(b) > 1]
     return repeated[0] if repeated else None
 
 

@@ -150,6 +150,16 @@ def test_items_bought_together_in_training_histories_count_where_no_word_is_shar
     assert "It was bought with items of the history." in text
 
 
+def test_where_customers_go_on_to_another_category_the_teacher_names_what_follows() -> None:
+    # camping follows tea in all 8 histories, so after tea it is 1 of 1; (1) is the habit's choice
+    examples = [Example(f"e{n}", f"u{n}", ("p1", "k1", "c1"), "k2", ()) for n in range(8)]
+    teacher = OfflineTeacher(ITEMS, examples)
+    text = good_answer(teacher, ["Acme Kettle", "Acme Tea Pot"], ["Acme Mug", "Zeta Tent"])
+    assert "Tea, Tea. After Tea, customers mostly buy Camping. " in text
+    assert "Step 3. Logic Matching: Last bought: Tea. From Camping: (2)." in text
+    assert text.endswith("\n(2) Zeta Tent")
+
+
 def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
     teacher = make_teacher(CATALOGUE)
     candidates = ["Acme Mug", "Acme Stove"]
