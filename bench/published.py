@@ -5,9 +5,12 @@
 Leave-one-out, histories of 50, ranking over the whole catalogue without the items of the history,
 up to 200 epochs of batches of 128 users, and the epoch with the best Recall@10 on validation. Each
 seed's result, and its state after each epoch, is a file in DIR, so that a second call trains only
-what is missing. Purchases of one
-day keep the file's order: both here and in the paper's data that is the order of the items' ids, so
-the target is the highest id of its day. ``--ties random`` shuffles each user's purchases of a day.
+what is missing. ``--size 256`` is the size in the authors' configuration files (configs/paper/loo);
+their README names 64.
+
+Purchases of the same day keep the file's order. If that is the order of the items' ids, as where
+the reviews were sorted by item, the target is the highest id of its day, which helps every system
+that learns from order. ``--ties random`` shuffles each user's purchases of a day.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
@@ -76,6 +79,7 @@ class Plan:
     Attributes:
         patience: Training ends after so many epochs without a better validation.
         every: Epochs between validations.
+        size: Size of an item's vector; None for the system's usual one.
     """
 
     system: str
@@ -83,6 +87,7 @@ class Plan:
     patience: int
     max_epochs: int
     every: int = 1
+    size: int | None = None
 
     def file(self, work: Path, sequences: Sequences) -> Path:
         """Where its result is kept; its checkpoint has the same name with ``.pt``."""
@@ -97,6 +102,7 @@ class Training:
     def __init__(self, plan: Plan, sequences: Sequences) -> None:
         """Build the untrained network, with 128 users per batch on average."""
         system, loss = SYSTEMS[plan.system]
+        trial = replace(system.usual, size=plan.size or system.usual.size)
         self.plan, self.sequences = plan, sequences
         self.purchases = Purchases([training_part(codes) for codes in sequences])
         batch = round(USERS_PER_BATCH * self.purchases.num_targets / len(sequences))
@@ -104,9 +110,9 @@ class Training:
         torch.manual_seed(plan.seed)
         self.rng = np.random.default_rng(plan.seed)
         make: Any = system.network
-        self.network: Network = make(max(map(max, sequences)), len(sequences), LENGTH, system.usual)
+        self.network: Network = make(max(map(max, sequences)), len(sequences), LENGTH, trial)
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=system.usual.learning_rate, fused=True
+            self.network.parameters(), lr=trial.learning_rate, fused=True
         )
         self.epoch, self.best_epoch, self.best, self.seconds = 0, 0, -1.0, 0.0
         self.weights: dict[str, torch.Tensor] = {}
@@ -177,9 +183,10 @@ def ranks_of(
         targets: The code of each row's target, which is not in its history.
     """
     own = scores_BV.gather(1, torch.tensor(targets)[:, None] - 1)
-    rows = np.repeat(np.arange(len(histories)), [len(codes) for codes in histories])
-    seen = np.fromiter(chain.from_iterable(histories), dtype=np.int64) - 1
-    scores_BV[torch.from_numpy(rows), torch.from_numpy(seen)] = -torch.inf
+    lengths = torch.tensor([len(codes) for codes in histories])
+    rows = torch.arange(len(histories)).repeat_interleave(lengths)
+    seen = torch.tensor(list(chain.from_iterable(histories))) - 1
+    scores_BV[rows, seen] = -torch.inf
     return [int(n) for n in torch.count_nonzero(scores_BV >= own, dim=1)]
 
 
@@ -263,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--patience", type=int, default=50)
+    parser.add_argument("--size", type=int, help="size of an item's vector")
     parser.add_argument("--every", type=int, default=1, help="epochs between validations")
     parser.add_argument("--minutes", type=float, default=math.inf, help="go on in the next call")
     parser.add_argument("--ties", choices=("file", "random"), default="file")
@@ -278,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     deadline = time.monotonic() + 60 * arguments.minutes
     for system in arguments.systems:
         plans = (
-            Plan(system, seed, arguments.patience, MAX_EPOCHS, arguments.every)
+            Plan(system, seed, arguments.patience, MAX_EPOCHS, arguments.every, arguments.size)
             for seed in range(arguments.seeds)
         )
         found = [result_of(plan, sequences, arguments.work, deadline) for plan in plans]

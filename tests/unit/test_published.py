@@ -76,7 +76,8 @@ def test_no_epoch_begins_after_the_deadline(tmp_path: Path) -> None:
 
 
 def test_validation_is_measured_every_few_epochs_and_at_the_last() -> None:
-    training, figures = Training(replace(PLAN, every=2), SEQUENCES), []
+    training = Training(replace(PLAN, every=2), SEQUENCES)
+    figures: list[float] = []
     while not training.is_over:
         training.advance()
         figures.append(training.best)

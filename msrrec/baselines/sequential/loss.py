@@ -16,8 +16,8 @@ NUM_NEGATIVES = 256
 items. They are drawn uniformly, with replacement."""
 POSITIONS_PER_DRAW = 16
 """Number of consecutive positions that share their negatives. The papers draw for every position,
-which takes several times as long on processors; one draw for a whole step leaves most items without a
-gradient in most steps."""
+which takes several times as long on processors; one draw for a whole step leaves most items
+without a gradient in most steps."""
 CALIBRATION = 0.75
 """gBCE's t: 0 is the plain binary loss, 1 has the probabilities of the softmax (2308.07192)."""
 CHUNK_VALUES = 1 << 20
