@@ -100,9 +100,15 @@ def write_events(sequences: Sequences, work: Path, name: str) -> None:
     (folder / f"{name}.inter").write_text("\n".join(lines))
 
 
-def read_events(path: str, k_core: int) -> Sequences:
-    """Item codes from 1, user by user and oldest first, of the k-core of an interactions file."""
-    events = pl.read_csv(path).sort("user_id", "timestamp", maintain_order=True)
+def read_events(path: str, k_core: int, tie_seed: int | None = None) -> Sequences:
+    """Item codes from 1, user by user and oldest first, of the k-core of an interactions file.
+
+    A user's events of the same time keep the file's order, or get a random one by ``tie_seed``.
+    """
+    events = pl.read_csv(path)
+    if tie_seed is not None:
+        events = events.sample(fraction=1.0, shuffle=True, seed=tie_seed)
+    events = events.sort("user_id", "timestamp", maintain_order=True)
     while True:
         kept = events.filter(
             (pl.len().over("user_id") >= k_core) & (pl.len().over("item_id") >= k_core)

@@ -45,6 +45,7 @@ from msrrec.baselines.sequential.trainer import (
     Trial,
     draw_negatives,
     iter_batches,
+    train_epoch,
     train_trial,
 )
 from msrrec.schema import Example
@@ -132,7 +133,7 @@ def test_the_binary_loss_holds_each_target_against_one_negative() -> None:
 def test_the_sampled_softmax_is_a_softmax_over_target_and_negatives() -> None:
     states = torch.tensor([[1.0], [1.0]])
     table = torch.tensor([[0.0], [math.log(2)], [math.log(3)], [9.0]])
-    negatives = torch.tensor([0, 2, 2])
+    negatives = torch.tensor([[0, 2, 2]])
     # first: e^s is 2 against 1, 3 and 3: -ln(2 / 9); second: item 2 is its target, so that only
     # item 0 counts against it: -ln(3 / 4)
     expected = (math.log(9 / 2) + math.log(4 / 3)) / 2
@@ -140,23 +141,45 @@ def test_the_sampled_softmax_is_a_softmax_over_target_and_negatives() -> None:
     assert found.item() == pytest.approx(expected)
 
 
+def test_consecutive_positions_share_negatives_and_the_next_group_has_others() -> None:
+    states = torch.ones(3, 1)
+    table = torch.tensor([[0.0], [math.log(2)], [math.log(3)]])
+    targets, negatives = torch.tensor([0, 0, 0]), torch.tensor([[1], [2]])
+    # the first ceil(3 / 2) positions: 1 against 2; the third one: 1 against 3
+    expected = (2 * math.log(3) + math.log(4)) / 3
+    found = sampled_softmax_loss(states, table, targets, negatives)
+    assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss", ["sampled", "gbce"])
+def test_the_negatives_of_a_step_are_many_of_a_large_catalogue(loss: Any) -> None:
+    network, purchases = build(SasRecOneBlock, num_items=2000), Purchases([[1, 2, 3]] * 40)
+    settings = FitSettings(LENGTH, 80, 1, 1, 0, loss)
+    optimizer = torch.optim.Adam(network.parameters())
+    train_epoch(network, purchases, settings, optimizer, np.random.default_rng(0))
+    moved = network.items.weight.grad
+    assert moved is not None
+    # 5 groups of 256 draws reach 1 - (1 - 1 / 2000)^1280 = 47% of the items, one group 12%
+    assert 0.4 < float((moved[1:] != 0).any(1).float().mean()) < 0.55
+
+
 def test_the_calibrated_loss_is_that_of_a_plain_loop() -> None:
     torch.manual_seed(0)
     states, table = torch.randn(4, 3), torch.randn(9, 3)
-    targets, negatives = torch.tensor([0, 5, 5, 8]), torch.tensor([5, 1, 2, 1])
+    targets, negatives = torch.tensor([0, 5, 5, 8]), torch.tensor([[5, 1, 2, 1]])
     share = 4 / 8  # negatives over the items beside the target
     power = share * (0.75 * (1 - 1 / share) + 1 / share)  # the paper's formula: 0.625
     assert power == pytest.approx(0.625)
     total = 0.0
     for state, target in zip(states, targets.tolist(), strict=True):
         total -= power * math.log(torch.sigmoid(state @ table[target]).item())
-        for negative in negatives.tolist():
+        for negative in negatives[0].tolist():
             if negative != target:
                 total -= math.log(1 - torch.sigmoid(state @ table[negative]).item())
     found = gbce_loss(states, table, targets, negatives, calibration=0.75)
     assert found.item() == pytest.approx(total / 4 / 5, rel=1e-5)
     # with as many negatives as items the power is 1, whatever t is
-    every = torch.arange(9).repeat(2)
+    every = torch.arange(9).repeat(1, 2)
     plain = gbce_loss(states, table, targets, every, calibration=0.0)
     torch.testing.assert_close(gbce_loss(states, table, targets, every, calibration=1.0), plain)
 

@@ -1,19 +1,23 @@
 """The losses of the sequential baselines.
 
-Shapes: N = supervised positions, V = items, D = size of a vector, K = negatives of a step.
+Shapes: N = supervised positions, V = items, D = size of a vector, K = negatives of a position,
+G = groups of consecutive positions that share their negatives.
 """
 
 from typing import Any, Literal
 
 import torch
-from torch.nn.functional import softplus
+from torch.nn.functional import embedding, pad, softplus
 
 LossName = Literal["softmax", "binary", "sampled", "gbce"]
 
 NUM_NEGATIVES = 256
 """Negatives of ``sampled`` and ``gbce`` (2508.06450, 2308.07192), fewer in a catalogue with fewer
-items. They are drawn uniformly, with replacement, once per step and
-shared by its positions, which changes no expected gradient and makes their scores one product."""
+items. They are drawn uniformly, with replacement."""
+POSITIONS_PER_DRAW = 16
+"""Number of consecutive positions that share their negatives. The papers draw for every position,
+which takes several times as long on processors; one draw for a whole step leaves most items
+without a gradient in most steps."""
 CALIBRATION = 0.75
 """gBCE's t: 0 is the plain binary loss, 1 has the probabilities of the softmax (2308.07192)."""
 CHUNK_VALUES = 1 << 20
@@ -90,13 +94,20 @@ def sampled_softmax_loss(
     states_ND: torch.Tensor,
     table_VD: torch.Tensor,
     targets_N: torch.Tensor,
-    negatives_K: torch.Tensor,
+    negatives_GK: torch.Tensor,
 ) -> torch.Tensor:
     """Mean cross-entropy of each target among itself and the negatives.
 
     A negative that is a position's target does not count there.
+
+    Args:
+        states_ND: The network's state before each target.
+        table_VD: Vectors of all items.
+        targets_N: The targets, as rows of the table.
+        negatives_GK: Rows of the table: the first ceil(N / G) positions have the first row's
+            negatives, the next ones the second row's.
     """
-    positive_N, scores_NK, is_target_NK = _score(states_ND, table_VD, targets_N, negatives_K)
+    positive_N, scores_NK, is_target_NK = _score(states_ND, table_VD, targets_N, negatives_GK)
     scores_NK = scores_NK.masked_fill(is_target_NK, -torch.inf)
     return (torch.cat([positive_N[:, None], scores_NK], 1).logsumexp(1) - positive_N).mean()
 
@@ -105,7 +116,7 @@ def gbce_loss(
     states_ND: torch.Tensor,
     table_VD: torch.Tensor,
     targets_N: torch.Tensor,
-    negatives_K: torch.Tensor,
+    negatives_GK: torch.Tensor,
     calibration: float = CALIBRATION,
 ) -> torch.Tensor:
     """GSASRec's loss (2308.07192): binary cross-entropy with the target's probability to a power.
@@ -118,11 +129,11 @@ def gbce_loss(
         states_ND: The network's state before each target.
         table_VD: Vectors of all items.
         targets_N: The targets, as rows of the table.
-        negatives_K: Rows of the table that are negatives for all positions.
+        negatives_GK: As in ``sampled_softmax_loss``.
         calibration: The paper's t, in [0, 1].
     """
-    positive_N, scores_NK, is_target_NK = _score(states_ND, table_VD, targets_N, negatives_K)
-    num_negatives = len(negatives_K)
+    positive_N, scores_NK, is_target_NK = _score(states_ND, table_VD, targets_N, negatives_GK)
+    num_negatives = negatives_GK.shape[1]
     share = min(num_negatives / max(len(table_VD) - 1, 1), 1.0)
     power = 1.0 - calibration * (1.0 - share)
     against_N = softplus(scores_NK).masked_fill(is_target_NK, 0.0).sum(1)
@@ -133,12 +144,18 @@ def _score(
     states_ND: torch.Tensor,
     table_VD: torch.Tensor,
     targets_N: torch.Tensor,
-    negatives_K: torch.Tensor,
+    negatives_GK: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores of the targets, scores of the negatives, and which negatives are the target."""
     positive_N = (states_ND * table_VD[targets_N]).sum(1)
-    scores_NK = states_ND @ table_VD[negatives_K].T
-    return positive_N, scores_NK, negatives_K == targets_N[:, None]
+    num_positions, num_groups = len(targets_N), len(negatives_GK)
+    size = -(-num_positions // num_groups)
+    states_GSD = pad(states_ND, (0, 0, 0, num_groups * size - num_positions))
+    states_GSD = states_GSD.view(num_groups, size, -1)
+    vectors_GKD = embedding(negatives_GK, table_VD)  # its backward pass is faster than indexing's
+    scores_NK = (states_GSD @ vectors_GKD.mT).flatten(0, 1)[:num_positions]
+    negatives_NK = negatives_GK.repeat_interleave(size, 0)[:num_positions]
+    return positive_N, scores_NK, negatives_NK == targets_N[:, None]
 
 
 def loss_of(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from msrrec.baselines.interface import Facts
-from msrrec.baselines.sequential.loss import NUM_NEGATIVES, LossName, loss_of
+from msrrec.baselines.sequential.loss import NUM_NEGATIVES, POSITIONS_PER_DRAW, LossName, loss_of
 from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
 from msrrec.errors import ModelError
 
@@ -166,12 +166,13 @@ def train_epoch(
 def _draw(
     loss: LossName, owners: IntArray, purchases: Purchases, num_items: int, rng: np.random.Generator
 ) -> IntArray | None:
-    """The negatives that a loss needs: one a position, some for all positions, or None."""
+    """The negatives that a loss needs: one a position, some for a group of positions, or None."""
     if loss == "softmax":
         return None
     if loss == "binary":
         return draw_negatives(owners, purchases, num_items, rng)
-    return rng.integers(num_items, size=max(1, min(NUM_NEGATIVES, num_items - 1)))
+    num_groups = -(-len(owners) // POSITIONS_PER_DRAW)
+    return rng.integers(num_items, size=(num_groups, max(1, min(NUM_NEGATIVES, num_items - 1))))
 
 
 def iter_batches(rows: Rows, batch_size: int, rng: np.random.Generator) -> Any:
