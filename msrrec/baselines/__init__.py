@@ -64,8 +64,17 @@ class Entry:
 _TRIALS = ("trials", "max_epochs", "patience", "batch_size", "history_length")
 
 
-def _sequential(place: str, paper_row: str | None = None, **options: Any) -> Entry:
-    return Entry(f"sequential.{place}", options, _TRIALS, needs_ray=True, paper_row=paper_row)
+def _sequential(
+    place: str, paper_row: str | None = None, *, revision: int = 1, **options: Any
+) -> Entry:
+    return Entry(
+        f"sequential.{place}",
+        options,
+        _TRIALS,
+        needs_ray=True,
+        revision=revision,
+        paper_row=paper_row,
+    )
 
 
 def _tallrec(place: str, paper_row: str | None = None, *, trains: bool = True) -> Entry:
@@ -114,9 +123,9 @@ BASELINES: dict[str, Entry] = {
     "sasrec": _sequential("sasrec:SasRec"),
     "sasrec-binary": _sequential("sasrec:SasRec", "SASRec", loss="binary"),
     "sasrec-official": _sequential("sasrec_official:SasRecOfficial", loss="binary"),
-    "sasrec-sampled": _sequential("sasrec_official:SasRecOneBlock", loss="sampled"),
-    "gsasrec": _sequential("sasrec_official:GSasRec", loss="gbce"),
-    "esasrec": _sequential("esasrec:ESasRec", loss="sampled"),
+    "sasrec-sampled": _sequential("sasrec_official:SasRecOneBlock", loss="sampled", revision=2),
+    "gsasrec": _sequential("sasrec_official:GSasRec", loss="gbce", revision=2),
+    "esasrec": _sequential("esasrec:ESasRec", loss="sampled", revision=2),
     "tallrec-gen": _tallrec("tallrec_gen:TallrecGen", "TALLRec (7B)"),
     "tallrec-gen-untrained": _tallrec("tallrec_gen:TallrecGen", trains=False),
     "tallrec-pointwise": _tallrec("tallrec_pointwise:TallrecPointwise"),
