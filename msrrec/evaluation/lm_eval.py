@@ -28,7 +28,6 @@ from msrrec.reasoning.prompts import (
 )
 from msrrec.schema import Example
 from msrrec.stage import Summary
-from msrrec.training.examples import make_query
 
 Task = Literal["history", "direct", "direct_chat"]
 """``history`` shows the purchases alone, and a title is the next line (as ``lm-likelihood``);
@@ -94,6 +93,8 @@ def export_tasks(
 
 def _row(dataset: Dataset, example: Example, form: PromptConfig) -> dict[str, object]:
     """A line of the file: one user, with the prompts and answers of all tasks."""
+    from msrrec.training.examples import make_query  # loads torch
+
     query = make_query(dataset, example)
     shown = show_query(query, form.max_title_chars)
     history = render_heading(query.domain) + "".join(map(render_line, shown.history))

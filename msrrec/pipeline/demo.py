@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from msrrec.config import (
     load_config,
 )
 from msrrec.data.dataset import Dataset
-from msrrec.errors import EngineError
+from msrrec.errors import ConfigError, EngineError
 from msrrec.inference.recommender import Mode
 from msrrec.stage import (
     EVALUATE,
@@ -156,6 +157,7 @@ def run_demo(
 
     report = report_folder(out)
     dataset = Dataset.load(road.dataset)
+    refuse_used_port(config.serve.host, config.serve.port)
     answer = ask_service(model, dataset, config)
     _show(report, answer, dataset.domain)
     seconds = round(time.monotonic() - begin)
@@ -165,6 +167,20 @@ def run_demo(
 def announce(command: Sequence[str]) -> None:
     """Log a command as a person would type it."""
     logger.info("$ msrrec %s", shlex.join(command))
+
+
+def refuse_used_port(host: str, port: int) -> None:
+    """Refuse a port on which another program listens, as it would be asked in place of the model.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise ConfigError(
+                f"serve.port={port}: another program listens on {host}:{port}; expected a free "
+                "port, so end that program or choose another port"
+            )
 
 
 def ask_service(model: str, dataset: Dataset, config: RunConfig) -> dict[str, Any]:

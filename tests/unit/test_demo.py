@@ -17,7 +17,7 @@ from msrrec import stage
 from msrrec.config import load_config
 from msrrec.data.dataset import Dataset
 from msrrec.engines.loopback import serve_on_loopback
-from msrrec.errors import EngineError
+from msrrec.errors import ConfigError, EngineError
 from msrrec.models import write_settings
 from msrrec.pipeline import demo
 from msrrec.stage import Call
@@ -88,6 +88,7 @@ def test_every_command_that_the_demo_prints_finds_its_stage_finished(
     answer = {"item": "Tent", "side": "user", "agreement": "agree"}
     answer |= {"reasoning": "It fits.", "perplexity": "1.5"}
     monkeypatch.setattr(demo, "ask_service", lambda *_: answer)
+    monkeypatch.setattr(demo, "refuse_used_port", lambda *_: None)  # other tests may serve there
     ended = msrrec("demo", "--out", str(tmp_path / "a demo"), *settings)
     assert ended.code == 0
     assert ended.summary["answer"] == "Tent"
@@ -137,5 +138,15 @@ def test_a_service_that_ends_at_once_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    config = load_config(overrides=["serve.port=9"])  # nothing listens there
+    dataset = write_dataset(tmp_path, 12)
     with pytest.raises(EngineError, match="ended with exit code 1"):
-        demo.ask_service("model", write_dataset(tmp_path, 12), load_config())
+        demo.ask_service("model", dataset, config)
+
+
+def test_another_program_on_the_port_is_not_asked_in_place_of_the_model() -> None:
+    with serve_on_loopback(ready_service()) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        with pytest.raises(ConfigError, match=f"serve.port={port}: another program listens"):
+            demo.refuse_used_port(host, int(port))
+    demo.refuse_used_port(host, 9)
