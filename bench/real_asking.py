@@ -33,9 +33,9 @@ from msrrec.reasoning.encoding import (
     fit_prompt,
     shorten,
 )
-from msrrec.reasoning.prompts import Side, render_prompt
+from msrrec.reasoning.prompts import Side, render_heading, render_line, render_prompt
 from msrrec.schema import Example
-from msrrec.titles import clean_title, show_titles
+from msrrec.titles import show_titles
 from msrrec.training.examples import make_query
 
 _SHORT_OUTPUT = 96
@@ -282,14 +282,13 @@ def subtract(
 
 def encode_head(tokenizer: Any, domain: str) -> list[int]:
     """What stands before a history without a list, as in the baseline ``lm-gain``."""
-    text = f"Purchases of one customer at {clean_title(domain)}, oldest first:\n"
     start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    return [*start, *encode_text(tokenizer, text)]
+    return [*start, *encode_text(tokenizer, render_heading(domain))]
 
 
 def encode_line(tokenizer: Any, title: str) -> list[int]:
     """A title's line of such a history."""
-    return encode_text(tokenizer, f"{clean_title(title)}\n")
+    return encode_text(tokenizer, render_line(title))
 
 
 def encode_history(tokenizer: Any, query: Query, room: int = 900) -> list[int]:
