@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from msrrec.config import DataConfig, RunConfig
+from msrrec.config import DataConfig, RunConfig, load_config
 from msrrec.config.data import DemoWorld
 from msrrec.data.dataset import Dataset
 from msrrec.data.prepare import prepare
@@ -150,6 +150,7 @@ def test_the_world_of_today_is_the_default_and_the_others_differ_from_it() -> No
     mixture = make_world(30, 0)[0]
     assert make_world(30, 0, "mixture")[0].equals(mixture)
     assert DataConfig().demo_world == "mixture"
+    assert load_config("demo").data.demo_world == "transitions"
     for world in ("transitions", "unnamed"):
         assert not make_world(30, 0, cast(DemoWorld, world))[0].equals(mixture)
 

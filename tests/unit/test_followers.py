@@ -1,6 +1,10 @@
 """What is bought after what, and whether that says more than habit."""
 
+import pytest
+
+from msrrec.config.data import DemoWorld
 from msrrec.embedded.followers import learn_followers
+from msrrec.embedded.world import make_world
 
 CYCLE = ["tea", "cups", "cake"]
 ON_THE_CYCLE = [[CYCLE[(start + n) % 3] for n in range(3)] for start in range(3)] * 6
@@ -39,3 +43,17 @@ def test_shares_are_of_all_purchases_after_a_category_and_ties_go_by_name() -> N
     assert found.ranked("tea") == ["cups", "art", "zoo"]
     assert found.share("never bought", "tea") == 0.0
     assert found.ranked("never bought") == []
+
+
+@pytest.mark.parametrize(
+    ("world", "is_learned"), [("mixture", False), ("transitions", True), ("unnamed", False)]
+)
+def test_of_the_generated_worlds_only_the_one_in_which_order_matters_has_followers(
+    world: DemoWorld, is_learned: bool
+) -> None:
+    interactions, items = make_world(300, 0, world)
+    categories = {row["item_id"]: row["categories"][-1] for row in items.to_pylist()}
+    histories: dict[str, list[str]] = {}
+    for row in interactions.to_pylist():  # of each user in the order of time
+        histories.setdefault(row["user_id"], []).append(categories[row["item_id"]])
+    assert (learn_followers(histories.values()) is not None) == is_learned
