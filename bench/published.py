@@ -80,6 +80,7 @@ class Plan:
         patience: Training ends after so many epochs without a better validation.
         every: Epochs between validations.
         size: Size of an item's vector; None for the system's usual one.
+        loss: The loss; None for the one that the system is published with.
     """
 
     system: str
@@ -88,10 +89,12 @@ class Plan:
     max_epochs: int
     every: int = 1
     size: int | None = None
+    loss: LossName | None = None
 
     def file(self, work: Path, sequences: Sequences) -> Path:
         """Where its result is kept; its checkpoint has the same name with ``.pt``."""
-        parts = json.dumps([asdict(self), sequences]).encode()
+        told = {name: value for name, value in asdict(self).items() if name != "loss" or value}
+        parts = json.dumps([told, sequences]).encode()
         key = hashlib.sha256(parts).hexdigest()[:12]
         return work / f"{self.system}-{self.seed}-{key}.json"
 
@@ -101,12 +104,14 @@ class Training:
 
     def __init__(self, plan: Plan, sequences: Sequences) -> None:
         """Build the untrained network, with 128 users per batch on average."""
-        system, loss = SYSTEMS[plan.system]
+        system, published = SYSTEMS[plan.system]
         trial = replace(system.usual, size=plan.size or system.usual.size)
         self.plan, self.sequences = plan, sequences
         self.purchases = Purchases([training_part(codes) for codes in sequences])
         batch = round(USERS_PER_BATCH * self.purchases.num_targets / len(sequences))
-        self.settings = FitSettings(LENGTH, batch, plan.max_epochs, plan.patience, plan.seed, loss)
+        self.settings = FitSettings(
+            LENGTH, batch, plan.max_epochs, plan.patience, plan.seed, plan.loss or published
+        )
         torch.manual_seed(plan.seed)
         self.rng = np.random.default_rng(plan.seed)
         make: Any = system.network

@@ -63,30 +63,50 @@ SIZES = {"1,500 users": (1_500, 5_678, 9_755), "100,000 interactions": (9_000, 9
 Sequences = list[list[int]]
 
 
-def make_environment(work: Path) -> str:
-    """Python of RecBole's environment, which is made if it is missing."""
-    folder = work / "recbole"
+def make_environment(folder: Path, packages: Sequence[Sequence[str]]) -> str:
+    """Python of another system's environment, which is made if it is missing.
+
+    Args:
+        folder: The environment.
+        packages: Arguments of ``pip install``, one call after the other.
+    """
     python = str(folder / "bin" / "python")
     if not (folder / "made").exists():
-        logger.info("bench: making RecBole's environment in %s", folder)
+        logger.info("bench: making the environment in %s", folder)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, *PACKAGES], check=True)
-        subprocess.run([*install, "--no-deps", "recbole==1.2.1"], check=True)
+        for some in packages:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *some], check=True)
         (folder / "made").touch()
     return python
 
 
-def ask_recbole(python: str, job: dict[str, Any]) -> dict[str, Any]:
-    """The output of RecBole's side for a job."""
-    script = str(Path(__file__).with_name("recbole_side.py"))
+def ask_peer(name: str, python: str, script: str, job: dict[str, Any]) -> dict[str, Any]:
+    """The output of another system's side for a job.
+
+    Args:
+        name: The other system.
+        python: Python of its environment.
+        script: Its side, a file of this folder.
+        job: What it is to do; JSON values only.
+    """
+    place = str(Path(__file__).with_name(script))
     done = subprocess.run(
-        [python, script, json.dumps(job)], capture_output=True, text=True, check=False
+        [python, place, json.dumps(job)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"bench: RecBole ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"bench: {name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def make_recbole(work: Path) -> str:
+    """Python of RecBole's environment."""
+    return make_environment(work / "recbole", [PACKAGES, ("--no-deps", "recbole==1.2.1")])
+
+
+def ask_recbole(python: str, job: dict[str, Any]) -> dict[str, Any]:
+    """The output of RecBole's side for a job."""
+    return ask_peer("RecBole", python, "recbole_side.py", job)
 
 
 def write_events(sequences: Sequences, work: Path, name: str) -> None:
@@ -194,7 +214,7 @@ def parity(arguments: argparse.Namespace) -> None:
     """
     if arguments.seeds < 2:
         sys.exit(f"--seeds {arguments.seeds}: one seed has no range; expected at least 2")
-    python = make_environment(arguments.work)
+    python = make_recbole(arguments.work)
     sequences = read_events(arguments.interactions, arguments.k_core)
     write_events(sequences, arguments.work, "parity")
     differing: list[str] = []
@@ -206,27 +226,28 @@ def parity(arguments: argparse.Namespace) -> None:
             job |= {"max_epochs": MAX_EPOCHS, "patience": PATIENCE}
             found["recbole"].append(ask_recbole(python, job))
             logger.info("bench: %s, seed %d: %s", model, seed, {k: v[-1] for k, v in found.items()})
-        told = compare_seeds(found)
+        told = compare_seeds(found, "recbole")
         differing += [model] if any(row["verdict"] != "within" for row in told.values()) else []
         print(json.dumps({"model": model, **told}), flush=True)
     if differing:
         sys.exit(f"outside the range of RecBole's seeds: {', '.join(differing)}")
 
 
-def compare_seeds(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """By metric: means of both sides, their ranges, and whether ours is the same as RecBole's.
+def compare_seeds(found: dict[str, list[dict[str, float]]], peer: str) -> dict[str, dict[str, Any]]:
+    """By metric: means of both sides, their ranges, and whether ours is the same as the peer's.
 
     Args:
-        found: Figures of each seed, by ``ours`` and ``recbole``.
+        found: Figures of each seed, by ``ours`` and the peer's name.
+        peer: The other system.
     """
     told: dict[str, dict[str, Any]] = {}
     for metric in ("recall@10", "ndcg@10"):
-        ours, theirs = ([run[metric] for run in found[side]] for side in ("ours", "recbole"))
+        ours, theirs = ([run[metric] for run in found[side]] for side in ("ours", peer))
         told[metric] = {
             "ours": round(mean(ours), 4),
             "ours_range": [min(ours), max(ours)],
-            "recbole": round(mean(theirs), 4),
-            "recbole_range": [min(theirs), max(theirs)],
+            peer: round(mean(theirs), 4),
+            f"{peer}_range": [min(theirs), max(theirs)],
             "verdict": judge_mean(mean(ours), theirs),
         }
     return told
@@ -241,7 +262,7 @@ def judge_mean(ours: float, theirs: Sequence[float]) -> Literal["below", "within
 
 def speed(arguments: argparse.Namespace) -> None:
     """Print CPU seconds per epoch on both sides, one line of JSON per model and size."""
-    python = make_environment(arguments.work)
+    python = make_recbole(arguments.work)
     for title, size in SIZES.items():
         sequences, epochs = make_events(*size), 4 if size[2] < 20_000 else 2
         write_events(sequences, arguments.work, "speed")

@@ -365,7 +365,7 @@ def test_parity_compares_our_mean_with_the_range_of_the_other_seeds() -> None:
     theirs = [
         {"recall@10": recall, "ndcg@10": ndcg} for recall, ndcg in ((0.09, 0.04), (0.1, 0.06))
     ]
-    found = compare_seeds({"ours": ours, "recbole": theirs})
+    found = compare_seeds({"ours": ours, "recbole": theirs}, "recbole")
     assert found["recall@10"] == {
         "ours": 0.11,
         "ours_range": [0.08, 0.14],
