@@ -1,0 +1,150 @@
+"""A Ray cluster of several nodes on this machine that share no files and can be killed.
+
+Each node lives in its own process and mount namespace: what is written under the hidden folder on one
+node is not there on another, and killing a node ends all its processes at once, as the loss of a
+machine does. Namespaces need root.
+"""
+
+import contextlib
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+PORTS = {"gcs": 27379, "dashboard": 29265, "agent": 29365, "client": 29001}
+
+
+def can_isolate() -> bool:
+    """Whether this user may make nodes with files of their own."""
+    command = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "true"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return False
+
+
+@dataclass
+class Nodes:
+    """A head without processors of its own, and workers.
+
+    Attributes:
+        folder: Folder for tokens and logs of the nodes.
+        hidden: Folder whose contents each node has for itself.
+        env: Environment of all nodes, and of those who submit jobs.
+    """
+
+    folder: Path
+    hidden: Path
+    env: dict[str, str]
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, folder: Path, hidden: Path, env: dict[str, str], workers: int = 2) -> "Nodes":
+        """Start the head and some workers, and wait until they are known."""
+        folder.mkdir(parents=True, exist_ok=True)
+        hidden.mkdir(parents=True, exist_ok=True)
+        token = folder / "token"
+        token.write_text(secrets.token_hex(32))
+        private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        nodes = cls(folder, hidden, inherited | env | private)
+        nodes.start_head()
+        for number in range(workers):
+            nodes.add(f"worker{number}")
+        return nodes
+
+    @property
+    def url(self) -> str:
+        """Address for submitted jobs."""
+        return f"http://127.0.0.1:{PORTS['dashboard']}"
+
+    def start_head(self) -> None:
+        """Start the head; its agent takes drivers, which need no processor of Ray's."""
+        self._start(
+            "head",
+            [
+                *("--head", "--num-cpus=0", f"--port={PORTS['gcs']}"),
+                *("--dashboard-host=127.0.0.1", f"--dashboard-port={PORTS['dashboard']}"),
+                f"--dashboard-agent-listen-port={PORTS['agent']}",
+                f"--ray-client-server-port={PORTS['client']}",
+            ],
+        )
+
+    def add(self, name: str, *options: str) -> None:
+        """Start a worker."""
+        self._start(name, [f"--address=127.0.0.1:{PORTS['gcs']}", *(options or ("--num-cpus=2",))])
+
+    def _start(self, name: str, options: Sequence[str]) -> None:
+        temp = Path(f"/tmp/n{os.getpid()}{name}")  # sockets need a short path
+        start = [
+            *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats"),
+            *(f"--temp-dir={temp}", "--object-store-memory=500000000", *options),
+        ]
+        hide = f"mount -t tmpfs none {shlex.quote(str(self.hidden))}"
+        isolate = ["unshare", "--fork", "--pid", "--kill-child", "--mount", "--mount-proc"]
+        command = [*isolate, "sh", "-c", f"{hide} && exec {shlex.join(start)}"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+        self.running[name] = process
+
+    def kill(self, name: str) -> None:
+        """Lose a node: all its processes end at once, without a farewell."""
+        process = self.running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def stop(self) -> None:
+        """End all nodes."""
+        for name in list(self.running):
+            self.kill(name)
+
+    def count(self) -> int:
+        """Number of nodes that the head takes for alive."""
+        command = [
+            str(BIN / "ray"),
+            "list",
+            "nodes",
+            f"--address={self.url}",
+            "--filter=state=ALIVE",
+        ]
+        told = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        return told.stdout.count("ALIVE")
+
+    def wait(self, number: int, seconds: float = 120) -> None:
+        """Wait until so many nodes are alive.
+
+        Raises:
+            TimeoutError: If they are not in time.
+        """
+        deadline = time.monotonic() + seconds
+        while self.count() < number:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.count()} of {number} nodes after {seconds} s")
+            time.sleep(1)
+
+    def submit(self, command: Sequence[str], *, name: str, folder: Path) -> "subprocess.Popen[str]":
+        """Submit a job from a folder and follow it; the log is the process's output."""
+        submit = [
+            *(str(BIN / "ray"), "job", "submit", f"--address={self.url}"),
+            *(f"--submission-id={name}", "--working-dir", str(folder), "--", *command),
+        ]
+        return subprocess.Popen(
+            submit, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+
+@contextlib.contextmanager
+def running(folder: Path, hidden: Path, env: dict[str, str]) -> Iterator[Nodes]:
+    """Nodes for the length of a block."""
+    nodes = Nodes.start(folder, hidden, env)
+    try:
+        nodes.wait(3)
+        yield nodes
+    finally:
+        nodes.stop()
