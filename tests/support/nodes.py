@@ -1,8 +1,8 @@
 """A Ray cluster of several nodes on this machine that share no files and can be killed.
 
-Each node lives in its own process and mount namespace: what is written under the hidden folder on one
-node is not there on another, and killing a node ends all its processes at once, as the loss of a
-machine does. Namespaces need root.
+Each node lives in its own process and mount namespace: what is written under the hidden folder on
+one node is not there on another, and killing a node ends all its processes at once, as when a
+machine is lost. Namespaces need root.
 """
 
 import contextlib
