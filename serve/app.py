@@ -149,7 +149,7 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     key_digest(config.serve.api_key_env)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
-    with ray_session(config.ray.address, config.ray.num_cpus):
+    with ray_session(*config.ray.session):
         try:
             serve.start(http_options={"host": host, "port": port})
             _deploy(build_app(args))
