@@ -10,6 +10,8 @@ import json
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -54,7 +56,8 @@ def ray_session(
     is_ours = not ray.is_initialized()
     try:
         if is_ours:
-            _connect(address, num_cpus)
+            with _own_sigterm():
+                _connect(address, num_cpus)
             quiet_ray_data()
             wait_for_room(1, {"CPU": 1}, "Ray's tasks")
         yield
@@ -173,6 +176,15 @@ def _amount(kind: str, amount: float) -> str:
     if kind == "memory":
         return f"{amount / 2**30:.1f} GiB of memory"
     return kind if amount == 1 else f"{amount:g} {kind}"
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's handler of SIGTERM, in whose place Ray puts ones that end it at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:

@@ -96,7 +96,7 @@ def run_guarded(work: Callable[[], None]) -> None:
     130 for an interrupt, 143 for SIGTERM, which ends a command as gently: `ray job stop` sends it.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does once begun
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
         work()
     except MsrRecError as error:

@@ -47,9 +47,9 @@ class InferenceConfig(Config):
     num_engines: int = Field(default=1, ge=1)
     """Number of vLLM engines in batch inference."""
     gpus_per_engine: int | None = Field(default=None, ge=0)
-    """GPUs of each engine in batch inference; 0 runs on processors. Unset: vLLM's tensor times its
-    pipeline parallel size where the cluster has GPUs, or may get them and the model has more than a
-    billion parameters; else none."""
+    """GPUs of each engine; 0 runs on processors. Unset: vLLM's tensor times its pipeline parallel
+    size where the cluster has GPUs, or may get them and the model has more than a billion
+    parameters; else none."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
     """GiB of each engine's cache of keys and values. Unset: vLLM's choice on GPUs; on processors
     room for every output that is generated at once, at most the larger of 1 GiB and 4 outputs of

@@ -7,11 +7,13 @@ the cluster is at that moment, with a line that says so.
 
 import logging
 import math
+from pathlib import Path
 
 from msrrec.cluster import count_bundles, is_local, refuse_if_fixed, wait_for_room
 from msrrec.config import InferenceConfig, TrainConfig
 from msrrec.loading import count_parameters
 from msrrec.models import ModelSource
+from msrrec.weights import find_shards
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +66,22 @@ def takes_gpu(source: ModelSource, setting: str) -> bool:
         return True
     if is_local():
         return False
-    size = count_parameters(source)
-    if size is None or size > LARGE:
+    if _is_large(source):
         return True
     logger.info(
         "%s runs on processors: the cluster has no GPU now; %s waits for one", source.name, setting
     )
     return False
+
+
+def _is_large(source: ModelSource) -> bool:
+    """Whether a model has more than ``LARGE`` parameters, or how many it has can't be told."""
+    folder = Path(source.path)
+    shards = list(find_shards(folder)) if folder.is_dir() else []
+    if 0 < sum(shard.stat().st_size for shard in shards) < LARGE:  # a byte or more for each
+        return False
+    size = count_parameters(source)
+    return size is None or size > LARGE
 
 
 def trains_on_gpu(config: TrainConfig, source: ModelSource) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msrrec.engines.placement import engine_resources
-from msrrec.errors import DataError, EngineError, MsrRecError, first_line
+from msrrec.errors import DataError, EngineError, MsrRecError, last_line
 from msrrec.log import Progress
 from msrrec.models import locate_model
 from msrrec.synthesis.journal import iter_entries, list_journal_files
@@ -133,7 +133,7 @@ class ActorPool:
         """Replace a dead actor: its journaled completions count, its other calls are repeated."""
         if self._num_started - len(self._actors) >= _MAX_LOST_ACTORS:
             raise EngineError(
-                f"synthesize: {_MAX_LOST_ACTORS} actors died ({first_line(error)}); check "
+                f"synthesize: {_MAX_LOST_ACTORS} actors died ({last_line(error)}); check "
                 "their memory and run again; completions so far are kept"
             ) from error
         held = set(self._held.pop(n))

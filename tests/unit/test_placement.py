@@ -12,7 +12,7 @@ from msrrec.engines.placement import engine_resources, trains_on_gpu, wait_for_w
 from msrrec.errors import ConfigError
 from msrrec.models import ModelSource
 from tests.support.clusters import show_nodes
-from tests.support.training import save_base
+from tests.support.models import write_safetensors
 
 SOURCE = ModelSource("model", "model", None)
 CORES, GPU_NODE = {"CPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}
@@ -74,7 +74,7 @@ def test_a_small_model_runs_on_a_clusters_processors_with_a_line_that_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     show_nodes(monkeypatch, CORES)
-    save_base(str(tmp_path))
+    write_safetensors(tmp_path / "model.safetensors", ("weight",))
     source = ModelSource("small", str(tmp_path), None)
     monkeypatch.setattr(logging.getLogger("msrrec"), "propagate", True)
     with caplog.at_level("INFO", logger="msrrec"):
