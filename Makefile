@@ -19,7 +19,7 @@ install: $(STAMP)
 ifeq ($(GPU),1)
 $(STAMP): pyproject.toml requirements/gpu.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements/gpu.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps -r requirements/gpu.txt -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 else

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from msrrec import __version__, log, stage
+from msrrec import __version__, log, pipeline_command, stage
 from msrrec.arguments import (
     ConfigFile,
     DatasetDir,
@@ -289,7 +289,7 @@ def compare(
     from msrrec.data.dataset import Dataset
     from msrrec.lock import locked
 
-    session = partial(ray_session, run.ray.address, run.ray.num_cpus)
+    session = partial(ray_session, *run.ray.session)
     stage.check_out(out)
     with locked(out):
         shared = Run(Dataset.load(dataset), out, run, reasoning, teacher_keys(run))
@@ -480,6 +480,9 @@ def demo(
 
     files = {"interactions": interactions, "items": items}
     emit(run_demo(out, run, preset, source, files))
+
+
+app.command(epilog=settings_help(*pipeline_command.SECTIONS))(pipeline_command.pipeline)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,38 +1,190 @@
-"""Starting Ray: the submitted job's cluster, a named one, or a local one."""
+"""Starting Ray, and waiting for the nodes that work needs.
+
+Ray is the submitted job's cluster, a named one, or a local one. ``ray.cluster_resources()`` does
+not see nodes that an autoscaler has yet to start. So work that does not fit asks for its room with
+a placement group, which every autoscaler of Ray answers to, and waits until a time limit.
+"""
 
 import contextlib
+import json
 import logging
+import math
 import os
-from collections.abc import Iterator
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 
-from msrrec.errors import EngineError, first_line
+from msrrec.errors import ConfigError, EngineError, first_line
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1 << 30
 """Size of the object store of a local Ray; a cluster has its own."""
 
+_SHOW_EVERY_S = 15.0
+_LOCAL = "msrrec.local"
+"""Label of the one node of a local Ray, which any of its processes can see."""
+
+_wait_s: ContextVar[float] = ContextVar("wait_s", default=0.0)
+
 
 @contextlib.contextmanager
-def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+def ray_session(
+    address: str | None = None, num_cpus: int | None = None, wait_s: float = 0.0
+) -> Iterator[None]:
     """A context with Ray running; a session that is already open is used and left open.
 
-    A local Ray listens on loopback only and stops with the context.
+    A local Ray listens on loopback only and stops with the context. In a cluster without a core, as
+    one whose groups start at zero, it waits for the first one.
+
+    Args:
+        address: Address of a cluster; None for that of the submitted job, else a local Ray.
+        num_cpus: Cores of a local Ray; None for all.
+        wait_s: Seconds that ``wait_for_room`` waits within the context; 0 refuses at once.
 
     Raises:
+        ConfigError: If the cluster has no core, and got none in time.
         EngineError: If the named cluster does not answer, or Ray can't be started here.
     """
     # Seconds between Ray Train's looks for a checkpoint; the default of 2 s delays every report.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray  # half a second to import
 
-    if ray.is_initialized():
-        yield
-        return
-    _connect(address, num_cpus)
-    quiet_ray_data()
+    limit = _wait_s.set(wait_s)
+    is_ours = not ray.is_initialized()
     try:
+        if is_ours:
+            with _own_sigterm():
+                _connect(address, num_cpus)
+            quiet_ray_data()
+            wait_for_room(1, {"CPU": 1}, "Ray's tasks")
         yield
     finally:
-        ray.shutdown()
+        _wait_s.reset(limit)
+        if is_ours:
+            ray.shutdown()
+
+
+def wait_for_room(count: int, each: Mapping[str, float], setting: str, instead: str = "") -> None:
+    """Return once the cluster's nodes can hold some bundles of resources side by side.
+
+    Room that others use counts: Ray itself queues for it. Where nodes are missing, the bundles are
+    requested of the autoscaler. A local Ray never grows, so there it is decided at once.
+
+    Args:
+        count: Number of bundles.
+        each: Resources of each bundle, such as ``{"GPU": 1}``; a bundle lies on one node.
+        setting: What asks for them, in messages: a setting and its value.
+        instead: What else the user may do, for the error.
+
+    Raises:
+        ConfigError: If there is no such room, after the time limit of the session.
+    """
+    if count_bundles(each) >= count:
+        return
+    limit_s = 0.0 if is_local() else _wait_s.get()
+    if limit_s <= 0 or not _request_room(count, each, setting, limit_s):
+        raise ConfigError(_explain(count, each, setting, limit_s, instead))
+
+
+def refuse_if_fixed(count: int, each: Mapping[str, float], setting: str) -> None:
+    """Refuse at once what a cluster that never grows can't hold; see ``wait_for_room``.
+
+    Raises:
+        ConfigError: If Ray is local or waiting is turned off, and there is no such room.
+    """
+    if is_local() or _wait_s.get() <= 0:
+        wait_for_room(count, each, setting)
+
+
+def count_bundles(each: Mapping[str, float]) -> int:
+    """How many bundles of resources the living nodes can hold side by side, used ones included."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(math.floor(node.get(kind, 0) / amount) for kind, amount in each.items() if amount)
+        for node in nodes
+    )
+
+
+def is_local() -> bool:
+    """Whether the running Ray is one that this project started on this machine."""
+    import ray
+
+    return any(_LOCAL in node.get("Labels", {}) for node in ray.nodes())
+
+
+def cores_here() -> int:
+    """The cores of this process's node, or those that Ray counts if fewer, as in a container."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    counted = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)
+    return max(1, min(int(counted), os.cpu_count() or 1))
+
+
+def submission_id() -> str | None:
+    """The id of the submitted job that this process belongs to; None outside one."""
+    try:
+        config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+        return str(config["metadata"]["job_submission_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _request_room(count: int, each: Mapping[str, float], setting: str, limit_s: float) -> bool:
+    """Ask the autoscaler for bundles and wait; whether they came. None stays reserved."""
+    from ray.util import placement_group, remove_placement_group
+
+    group, begin = placement_group([dict(each)] * count), time.monotonic()
+    try:
+        while (left := begin + limit_s - time.monotonic()) > 0:
+            logger.info(
+                "%s: waiting for %d × %s; the cluster has %d; %.0f s so far, up to %.0f s",
+                *(setting, count, _describe(each), count_bundles(each)),
+                *(time.monotonic() - begin, limit_s),
+            )
+            if group.wait(min(_SHOW_EVERY_S, left)):
+                return True
+        return False
+    finally:
+        remove_placement_group(group)
+
+
+def _explain(
+    count: int, each: Mapping[str, float], setting: str, limit_s: float, instead: str
+) -> str:
+    """The sentence about room that is not there."""
+    waited = f" after {limit_s:.0f} s (ray.wait_s)" if limit_s > 0 else ""
+    return (
+        f"{setting}: the Ray cluster has room for {count_bundles(each)} × {_describe(each)}"
+        f"{waited}; expected {count}; ask for less, or start such nodes"
+        f"{f', or {instead}' if instead else ''}"
+    )
+
+
+def _describe(each: Mapping[str, float]) -> str:
+    """A bundle in words, such as ``GPU`` or ``(8 GPU + 1 CPU)``."""
+    parts = [_amount(kind, amount) for kind, amount in each.items() if amount]
+    return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
+
+
+def _amount(kind: str, amount: float) -> str:
+    if kind == "memory":
+        return f"{amount / 2**30:.1f} GiB of memory"
+    return kind if amount == 1 else f"{amount:g} {kind}"
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's handler of SIGTERM, in whose place Ray puts ones that end it at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
@@ -60,6 +212,7 @@ def _start_own(num_cpus: int | None) -> None:
             include_dashboard=True,  # Ray Train asks the dashboard whether its controller lives
             dashboard_host="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
+            labels={_LOCAL: "true"},
             logging_level=logging.ERROR,
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

@@ -47,8 +47,8 @@ def emit(summary: Summary) -> None:
 
 def teacher_keys(config: RunConfig) -> dict[str, str]:
     """The API keys of teachers and judge found in the environment, by variable name."""
-    names = {endpoint.api_key_env for endpoint in config.teacher.endpoints}
-    names.add(config.judge.api_key_env)
+    chats = (*config.teacher.endpoints, config.judge)
+    names = {chat.api_key_env for chat in chats if chat.api_key_env}
     found = {name: os.environ.get(name, "").strip() for name in names}  # files end in a new line
     return {name: key for name, key in found.items() if key}
 

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +93,10 @@ def run_guarded(work: Callable[[], None]) -> None:
     """Run a command; an error becomes one sentence on stderr and an exit code.
 
     Exit codes: 1 for a failure of the program, 2 for bad input or a machine that lacks something,
-    130 for an interrupt.
+    130 for an interrupt, 143 for SIGTERM, which ends a command as gently: `ray job stop` sends it.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
         work()
     except MsrRecError as error:
@@ -102,6 +106,8 @@ def run_guarded(work: Callable[[], None]) -> None:
             raise
         _end(_describe_os_error(error), 2)
     except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code == signal.SIGTERM:
+            _end("stopped; run the same command again to continue", 128 + signal.SIGTERM)
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
         # Typer's own exit prints nothing

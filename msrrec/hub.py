@@ -46,6 +46,22 @@ def check_hub(name: str, revision: str | None = None) -> None:
         _stay_offline()
 
 
+def find_token() -> str | None:
+    """The hub's token of this process: ``HF_TOKEN``, or that of a login; None without one."""
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+def use_token(token: str | None) -> None:
+    """Have this process and those that it starts ask the hub with a token, unless they have one.
+
+    On a cluster the token is read where the command runs, and handed to the workers that load.
+    """
+    if token and not os.environ.get("HF_TOKEN"):
+        os.environ["HF_TOKEN"] = token
+
+
 def cached_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a hub's model in this machine's cache; None where it is not there."""
     from huggingface_hub import try_to_load_from_cache

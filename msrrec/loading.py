@@ -12,6 +12,7 @@ from typing import Any
 
 from msrrec.config import InferenceConfig
 from msrrec.errors import ModelError, first_line
+from msrrec.hub import use_token
 from msrrec.models import EMBEDDED_DIR, ModelSource
 from msrrec.reasoning.encoding import encode_prompt
 from msrrec.reasoning.template import pin_date
@@ -32,6 +33,8 @@ def load_tokenizer(source: ModelSource) -> Any:
     """
     from transformers import AutoTokenizer  # seconds to import
 
+    use_token(source.hub_token)
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
     except Exception as error:  # the tokenizers library raises plain Exception
@@ -49,6 +52,7 @@ def load_config(source: ModelSource) -> Any:
     """
     from transformers import AutoConfig
 
+    use_token(source.hub_token)
     try:
         return AutoConfig.from_pretrained(source.path, revision=source.revision)
     except Exception as error:  # a stranger's config fails in any way
@@ -84,6 +88,18 @@ def check_vocabulary(tokenizer: Any, config: Any, where: str) -> None:
         )
 
 
+def count_parameters(source: ModelSource) -> int | None:
+    """Number of a model's parameters, from its config alone; None where that can't be told."""
+    import torch  # seconds to import
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with _quiet(), torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(load_config(source)).num_parameters())
+    except Exception:  # an architecture that only an engine knows, or a config that can't be had
+        return None
+
+
 def load_causal(source: ModelSource, **options: Any) -> Any:
     """The causal language model of a source, with every tensor from its files.
 
@@ -98,6 +114,7 @@ def load_causal(source: ModelSource, **options: Any) -> Any:
     import torch  # seconds to import
     from transformers import AutoModelForCausalLM
 
+    use_token(source.hub_token)
     try:
         with _quiet():
             model, found = AutoModelForCausalLM.from_pretrained(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from msrrec.config import EMBEDDED, Arm, ModelConfig, PromptConfig
 from msrrec.conversion import SUFFIX, convert_gguf
 from msrrec.errors import ModelError
+from msrrec.hub import find_token
 from msrrec.packaged import PACKAGED
 from msrrec.reasoning.template import TEMPLATE_DATE
 
@@ -69,6 +70,7 @@ class ModelSource:
         domain: The shop that it was trained on, or None.
         template_date: The day that its chat template takes for today.
         is_ours: Whether training here wrote the weights, and so has seen them whole.
+        hub_token: The token with which a worker may have to download them; None for local ones.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ModelSource:
     revision: str | None = None
     template_date: str = TEMPLATE_DATE
     is_ours: bool = False
+    hub_token: str | None = field(default=None, repr=False, compare=False)
 
 
 def locate_base(model: ModelConfig, form: PromptConfig | None = None) -> ModelSource:
@@ -100,8 +103,9 @@ def locate_base(model: ModelConfig, form: PromptConfig | None = None) -> ModelSo
             f"{folder}: {what}; expected a Hugging Face model folder, a hub name, a {SUFFIX} file, "
             f"or one of {', '.join((EMBEDDED, *PACKAGED))}"
         )
-    path = name if folder is None else str(folder)
-    return ModelSource(name, path, None, form or PromptConfig(), revision=model.revision)
+    path, token = (name, find_token()) if folder is None else (str(folder), None)
+    form, revision = form or PromptConfig(), model.revision
+    return ModelSource(name, path, None, form, revision=revision, hub_token=token)
 
 
 def local_folder(name: str) -> Path | None:
@@ -159,7 +163,8 @@ def locate_model(
     if (adapter / "adapter_config.json").is_file():
         base_path = settings["base_model"]
         base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
-        return ModelSource(folder.name, base.path, str(adapter), own, domain, base.revision, day)
+        place = (folder.name, base.path, str(adapter))
+        return ModelSource(*place, own, domain, base.revision, day, hub_token=base.hub_token)
     raise ModelError(
         f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msrrec import storage
-from msrrec.cluster import ray_session
+from msrrec.cluster import ray_session, submission_id
 from msrrec.config import RunConfig, changed_settings
 from msrrec.errors import DataError
 from msrrec.fingerprint import FINGERPRINTS, fingerprint_setting
@@ -46,7 +46,7 @@ class Call:
     config: RunConfig
     inputs: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,12 @@ class Stage:
             return summary
 
         with locked(call.out):
-            facts = {
+            facts: dict[str, object] = {
                 "arguments": {"out": call.out, **call.inputs},
                 "changed": changed_settings(call.config, RunConfig(), self.config_sections),
             }
+            if job := submission_id():
+                facts["submission_id"] = job
             identity = self.identity(call)
             return run_once(out, identity, work, overwrite=overwrite, keeps=self.keeps, facts=facts)
 
@@ -148,7 +150,7 @@ class Stage:
         function: Callable[[Call], Summary] = resolve_function(self.work)
         if not self.needs_ray:
             return function(call)
-        with ray_session(call.config.ray.address, call.config.ray.num_cpus):
+        with ray_session(*call.config.ray.session):
             return function(call)
 
     @property
@@ -309,6 +311,7 @@ SYNTHESIZE = Stage(
     sections=("teacher", "synthesis", "prompt"),
     further=f"{_WORK}:local_teacher_settings",
     check=f"{_WORK}:check_synthesize",
+    probe=f"{_WORK}:probe_synthesize",
 )
 TRAIN = Stage(
     "train",

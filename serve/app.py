@@ -21,6 +21,7 @@ from ray.serve import Application
 
 from msrrec.cluster import ray_session
 from msrrec.config import Config, InferenceConfig, ModelConfig, PromptConfig, RunConfig, ServeConfig
+from msrrec.engines.placement import takes_gpu
 from msrrec.errors import ConfigError, EngineError
 from msrrec.loading import probe_for_inference
 from msrrec.models import ModelSource, locate_model
@@ -44,8 +45,7 @@ class AppArgs(Config):
     model_dir: str
     """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
     gpus_per_engine: float | None = None
-    """GPUs per engine. Unset: as many as its parallel sizes need if the cluster has GPUs, else
-    none. Set it if GPU nodes start on demand, as they can't be seen beforehand."""
+    """GPUs per engine, also a share of one. Unset: those of ``inference.gpus_per_engine``."""
     model: ModelConfig = ModelConfig()
     """The revision of a base model on a hub."""
     prompt: PromptConfig = PromptConfig()
@@ -114,17 +114,21 @@ def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: in
 
 
 def _resources(args: AppArgs) -> dict[str, float]:
-    """Ray resources of one engine: GPUs by its parallel sizes if there are any, else one core."""
+    """Ray resources of one engine: GPUs by its parallel sizes where it takes any, else one core."""
     gpus = args.gpus_per_engine
+    gpus = args.inference.gpus_per_engine if gpus is None else gpus
     if gpus is None:
         options = args.inference.vllm_kwargs
         sizes = (options.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
-        gpus = math.prod(sizes) if _has_gpus() else 0
+        gpus = math.prod(sizes) if _takes_gpu(args) else 0
     return {"num_cpus": 1, "num_gpus": gpus}
 
 
-def _has_gpus() -> bool:
-    return bool(ray.is_initialized() and ray.cluster_resources().get("GPU", 0))
+def _takes_gpu(args: AppArgs) -> bool:
+    if not ray.is_initialized():
+        return False
+    source = locate_model(args.model_dir, args.model, args.prompt)
+    return takes_gpu(source, "gpus_per_engine=1")
 
 
 @contextlib.contextmanager
@@ -149,7 +153,7 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     key_digest(config.serve.api_key_env)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
-    with ray_session(config.ray.address, config.ray.num_cpus):
+    with ray_session(*config.ray.session):
         try:
             serve.start(http_options={"host": host, "port": port})
             _deploy(build_app(args))

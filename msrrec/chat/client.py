@@ -25,11 +25,11 @@ from msrrec.chat.failures import (
     read_error,
     shorten,
 )
+from msrrec.chat.keys import LOOPBACK
 from msrrec.config import ChatConfig
 from msrrec.errors import EngineError, first_line
 
 _CONNECT_TIMEOUT_S = 10.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ChatClient:
@@ -111,7 +111,7 @@ class ChatClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Authorization": f"Bearer {self._api_key or 'none'}"},
             timeout=aiohttp.ClientTimeout(connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
-            trust_env=host not in _LOOPBACK,  # proxies
+            trust_env=host not in LOOPBACK,  # proxies
         )
 
     def _no_answer(self, error: BaseException) -> Exception:
@@ -150,7 +150,7 @@ class ChatClient:
         return {
             "balance": f"the balance is exhausted ({message}); top it up and run again; {kept}",
             "key": f"refused the key ({message}); set a valid one in the environment variable "
-            f"{key} and run again; {kept}",
+            f"{key or f'that {section}.api_key_env names'} and run again; {kept}",
             "address": f"no such path or model {self._config.model!r} ({message}); check "
             f"{section}.base_url, which often ends in /v1, and {section}.model; {kept}",
             "parameter": f"the model does not take a parameter ({message}); rename it with "

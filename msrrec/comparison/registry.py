@@ -74,7 +74,7 @@ class Run:
     out: str
     config: RunConfig
     reasoning: str | None = None
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     overwrite: bool = False
     trained: set[str] = field(default_factory=set)
 

@@ -16,8 +16,8 @@ class ChatConfig(Config):
     """Such as https://api.openai.com/v1."""
     model: str = ""
     """The model's name at that API."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key."""
+    api_key_env: str | None = "OPENAI_API_KEY"
+    """The environment variable that holds the key; null where the server takes none."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Parameters that go under another name, such as {max_tokens: max_completion_tokens}."""
     omit: tuple[str, ...] = ()

@@ -10,7 +10,9 @@ from msrrec.config.base import Config
 class InferenceConfig(Config):
     """Settings for generating recommendations."""
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "num_engines", "kv_cache_gib"})
+    runtime: ClassVar[frozenset[str]] = frozenset(
+        {"batch_size", "num_engines", "gpus_per_engine", "kv_cache_gib"}
+    )
 
     temperature: float = Field(default=0.7, ge=0, le=2)
     """Sampling temperature; perplexity is always measured at temperature 1."""
@@ -44,6 +46,10 @@ class InferenceConfig(Config):
     """Number of examples handed to an engine at once in batch inference."""
     num_engines: int = Field(default=1, ge=1)
     """Number of vLLM engines in batch inference."""
+    gpus_per_engine: int | None = Field(default=None, ge=0)
+    """GPUs of each engine; 0 runs on processors. Unset: vLLM's tensor times its pipeline parallel
+    size where the cluster has GPUs, or may get them and the model has more than a billion
+    parameters; else none."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
     """GiB of each engine's cache of keys and values. Unset: vLLM's choice on GPUs; on processors
     room for every output that is generated at once, at most the larger of 1 GiB and 4 outputs of

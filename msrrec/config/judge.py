@@ -21,8 +21,8 @@ class JudgeConfig(ChatConfig):
     """Base URL of the API, such as https://api.openai.com/v1. Unset: nothing is marked."""
     model: str = "gpt-4o-mini"
     """Name of the model at that API."""
-    api_key_env: str = "JUDGE_API_KEY"
-    """Name of the environment variable that holds the API key."""
+    api_key_env: str | None = "JUDGE_API_KEY"
+    """Name of the environment variable that holds the API key; null where the server takes none."""
     votes: int = Field(default=3, ge=1)
     """Number of marks requested per reasoning, each with its own seed; the median counts."""
     response_format: Literal["json_schema", "json_object"] = "json_schema"

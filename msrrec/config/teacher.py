@@ -30,8 +30,9 @@ class EndpointConfig(ChatConfig):
     on this machine."""
     model: str = "deepseek-reasoner"
     """Name of the model at the API; for vllm a folder, a hub name or ``embedded``."""
-    api_key_env: str = "TEACHER_API_KEY"
-    """Name of the environment variable that holds the API key."""
+    api_key_env: str | None = "TEACHER_API_KEY"
+    """Name of the environment variable that holds the API key, in the process that runs the
+    command; null where the server takes none. A server on loopback needs none."""
     weight: float = Field(default=1.0, gt=0)
     """Relative share of the calls that this teacher gets while all teachers have room."""
     temperature: float = Field(default=0.6, ge=0, le=2)

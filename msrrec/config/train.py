@@ -77,7 +77,8 @@ class TrainConfig(Config):
     """Minimum number of workers to continue with when nodes are lost; more join when they return.
     Unset: wait for all num_workers."""
     use_gpu: bool | None = None
-    """Train on GPUs. Unset: if the cluster has one."""
+    """Train on GPUs. Unset: if the cluster has one, or may get one and the model has more than a
+    billion parameters."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """How workers share the model: ddp holds all of it on each; fsdp spreads the frozen weights
     over the workers' devices, though each first reads all of them into its node's memory."""

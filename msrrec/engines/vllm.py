@@ -7,7 +7,7 @@ constructors, after ``ENVIRONMENT`` has set what the user left unset.
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -210,31 +210,6 @@ def engine_options(
         given = config.vllm_kwargs.get("logits_processors") or ()
         options["logits_processors"] = [*given, _ANSWER_PROCESSOR]
     return options
-
-
-def engine_resources(
-    config: InferenceConfig, count: int, setting: str, cluster: Mapping[str, float]
-) -> dict[str, float]:
-    """The Ray resources of each engine: its GPUs if the cluster has any, else one core.
-
-    Args:
-        config: The section ``inference``; ``vllm_kwargs`` gives the GPUs per engine.
-        count: Number of engines that run at once.
-        setting: Name of the setting for that number.
-        cluster: Ray's resources.
-
-    Raises:
-        ConfigError: If the cluster can't hold all engines, for which Ray would wait for ever.
-    """
-    gpus = int(config.vllm_kwargs.get("tensor_parallel_size", 1))
-    kind, each = ("GPU", gpus) if cluster.get("GPU") else ("CPU", 1)
-    there = int(cluster.get(kind, 0))
-    if count * each > there:
-        raise ConfigError(
-            f"{setting} ({count}) needs {count * each} {kind}s; the cluster has {there}; use "
-            "fewer engines"
-        )
-    return {"num_gpus": each, "num_cpus": 1} if kind == "GPU" else {"num_cpus": each}
 
 
 def _cpu_options(model_config: Any, max_model_len: int, dtype: str) -> VllmOptions:

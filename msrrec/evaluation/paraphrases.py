@@ -61,7 +61,7 @@ def write_paraphrases(
         return Paraphrased(tuple(replace(case, paraphrase=text) for case, text in pairs))
     requests = {case.key: _request(case, side) for case in cases}
     out = storage.join(evaluation, FOLDER)
-    with ray_session(config.ray.address, config.ray.num_cpus):
+    with ray_session(*config.ray.session):
         found = collect(requests, dataset, out, config, keys)
     return read_paraphrases(cases, side, {key: entry for (key, _), entry in found.items()})
 

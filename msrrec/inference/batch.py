@@ -18,7 +18,7 @@ import pyarrow as pa
 from msrrec import schema
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.engines.vllm import engine_resources
+from msrrec.engines.placement import engine_resources
 from msrrec.errors import DataError, EngineError, MsrRecError, last_line
 from msrrec.inference.codec import request_seed
 from msrrec.inference.fusion import SideOutput
@@ -177,7 +177,9 @@ def open_journal(
         identity: What decides the outputs besides the settings: weights, examples, sides.
         config: Settings of inference.
     """
-    settings = config.model_dump(mode="json", exclude={"batch_size", "num_engines"})
+    settings = config.model_dump(
+        mode="json", exclude={"batch_size", "num_engines", "gpus_per_engine"}
+    )
     return OutputJournal(folder, {**identity, "inference": settings}, schema.OUTPUTS)
 
 
@@ -275,9 +277,7 @@ def _pipeline(
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=num_engines),
             ray_remote_args_fn=_restarts,
-            **engine_resources(
-                config, num_engines, "inference.num_engines", ray.cluster_resources()
-            ),
+            **engine_resources(config, num_engines, "inference.num_engines", arguments[0]),
         )
 
 

@@ -18,6 +18,7 @@ from typing import get_args
 from msrrec.chat.client import ChatClient
 from msrrec.chat.completions import Completion
 from msrrec.chat.failures import CallFailed, TryAgain, shorten
+from msrrec.chat.keys import require_key
 from msrrec.config import JudgeConfig
 from msrrec.errors import EngineError
 from msrrec.journal import Journal
@@ -87,6 +88,7 @@ def judge_pairs(
         api_key: API key; None if the server needs none.
 
     Raises:
+        ConfigError: If votes are missing, and the judge's key too.
         EngineError: If the judge can't be reached, gives no mark that can be read, or misorders
             the anchors.
         OSError: If the votes can't be written.
@@ -184,6 +186,7 @@ class _Panel:
 
         Calls that are in flight then may still be answered, and are paid for: they are kept too.
         """
+        require_key("judge", self._config, self._api_key)
         room = asyncio.Semaphore(self._config.concurrency)
         client = ChatClient(
             "judge", self._config, self._api_key, self._config.timeout_s, kept="votes"

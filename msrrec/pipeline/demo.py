@@ -1,9 +1,7 @@
 """All stages on the embedded world or a shop's files, each run as by its own command."""
 
 import json
-import logging
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -11,116 +9,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from msrrec import storage
 from msrrec.cluster import ray_session
-from msrrec.config import (
-    RunConfig,
-    changed_settings,
-    for_arm,
-    for_references,
-    load_config,
-)
+from msrrec.config import RunConfig, for_arm, for_references
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, EngineError
 from msrrec.inference.recommender import Mode
-from msrrec.stage import (
-    EVALUATE,
-    EVALUATE_BASELINE,
-    PREPARE,
-    SCORE,
-    SYNTHESIZE,
-    TRAIN,
-    Call,
-    Stage,
-    Summary,
-)
-
-logger = logging.getLogger(__name__)
+from msrrec.pipeline.stages import StageRunner, announce
+from msrrec.stage import Summary
 
 SERVICE_START_S = 180.0
-
-
-@dataclass(frozen=True)
-class Road:
-    """One run of all stages.
-
-    Attributes:
-        out: Output folder of all stages.
-        config: Settings of all stages.
-        preset: Value of ``--config`` that these settings started from.
-    """
-
-    out: str
-    config: RunConfig
-    preset: str
-
-    def run(self, row: Stage, call: Call, command: Sequence[str]) -> Summary:
-        """Run a stage, and log the command that does the same."""
-        changed = changed_settings(call.config, load_config(self.preset), row.config_sections)
-        announce([*command, "--config", self.preset, *changed])
-        return row.run(call)
-
-    def place(self, *parts: str) -> str:
-        """A folder inside the output folder."""
-        return storage.join(self.out, *parts)
-
-    @property
-    def dataset(self) -> str:
-        """Folder of the dataset."""
-        return self.place("dataset")
-
-    def prepare(self, source: str, files: Mapping[str, str | None]) -> None:
-        """Prepare the dataset."""
-        inputs = {name: path for name, path in files.items() if path is not None}
-        call = Call(self.dataset, self.config, inputs, {"source": source})
-        named = [word for name, path in inputs.items() for word in (f"--{name}", path)]
-        self.run(PREPARE, call, ["prepare", "--source", source, *named, "--out", call.out])
-
-    def synthesize(self, name: str, config: RunConfig) -> str:
-        """Synthesize reasoning paths into a folder of that name."""
-        call = Call(self.place(name), config, {"dataset": self.dataset})
-        command = ["synthesize", "--dataset", self.dataset, "--out", call.out]
-        self.run(SYNTHESIZE, call, command)
-        return call.out
-
-    def train(self, name: str, reasoning: str | None, config: RunConfig) -> str:
-        """Train a model into a folder of that name."""
-        inputs = {"dataset": self.dataset} | ({"reasoning": reasoning} if reasoning else {})
-        call = Call(self.place(name), config, inputs)
-        named = ["--reasoning", reasoning] if reasoning else []
-        command = ["train", "--dataset", self.dataset, *named, "--out", call.out]
-        self.run(TRAIN, call, command)
-        return call.out
-
-    def evaluate_baseline(self, name: str) -> None:
-        """Evaluate a baseline."""
-        call = Call(self.evaluation(name), self.config, {"dataset": self.dataset}, {"system": name})
-        command = ["evaluate", "--dataset", self.dataset, "--model", name, "--out", call.out]
-        self.run(EVALUATE_BASELINE, call, command)
-
-    def evaluate(self, model: str, name: str, variants: Sequence[Mode]) -> None:
-        """Evaluate a model; ``name`` is its name in tables."""
-        inputs = {"dataset": self.dataset, "model": model}
-        options = {"variants": list(variants), "name": name}
-        call = Call(self.evaluation(name), self.config, inputs, options)
-        command = ["evaluate", "--dataset", self.dataset, "--model", model, "--out", call.out]
-        named = [word for variant in variants for word in ("--variant", variant)]
-        self.run(EVALUATE, call, [*command, "--name", name, *named])
-
-    def score(self, name: str, references: str) -> None:
-        """Score the reasoning of an evaluation against the references."""
-        out = self.evaluation(name)
-        inputs = {"dataset": self.dataset, "evaluation": out, "references": references}
-        command = ["score", out, "--dataset", self.dataset, "--references", references]
-        self.run(SCORE, Call(out, self.config, inputs), command)
-
-    def evaluation(self, name: str) -> str:
-        """Folder of a system's evaluation."""
-        return self.place("evaluations", name.lower().replace("/", "-").replace(" ", "-"))
 
 
 def run_demo(
@@ -135,28 +35,30 @@ def run_demo(
         source: As ``prepare`` takes it; ``demo`` is the embedded world.
         files: ``interactions`` and ``items`` of any other source.
     """
-    begin, road = time.monotonic(), Road(out, config, preset)
-    with ray_session(config.ray.address, config.ray.num_cpus):
-        road.prepare(source, files)
-        reasoning = road.synthesize("reasoning", config)
-        model = road.train("model", reasoning, config)
-        plain = road.train("model-without-reasoning", reasoning, for_arm(config, "none"))
+    begin, stages = time.monotonic(), StageRunner(out, config, preset)
+    names = ("reasoning", "references", "model", "model-without-reasoning")
+    reasoning, references, model, plain = map(stages.place, names)
+    with ray_session(*config.ray.session):
+        stages.prepare(source, files)
+        stages.synthesize(reasoning, config)
+        stages.train(model, reasoning, config)
+        stages.train(plain, reasoning, for_arm(config, "none"))
         for name in ("random", "popularity"):
-            road.evaluate_baseline(name)
+            stages.evaluate_baseline(_evaluation(stages, name), name)
         systems: tuple[tuple[str, str, tuple[Mode, ...]], ...] = (
             (config.model.name_or_path, "backbone zero-shot", ("full",)),
             (plain, "MSR-Rec w/o reason", ("direct",)),
             (model, "MSR-Rec", ("user", "item", "full", "fused")),
         )
         for place, name, variants in systems:
-            road.evaluate(place, name, variants)
-        references = road.synthesize("references", for_references(config))
+            stages.evaluate(_evaluation(stages, name), place, variants, name)
+        stages.synthesize(references, for_references(config))
         for _, name, _ in systems:
-            road.score(name, references)
+            stages.score(_evaluation(stages, name), references)
     from msrrec.report.page import report_folder
 
     report = report_folder(out)
-    dataset = Dataset.load(road.dataset)
+    dataset = Dataset.load(stages.dataset)
     refuse_used_port(config.serve.host, config.serve.port)
     answer = ask_service(model, dataset, config)
     _show(report, answer, dataset.domain)
@@ -164,9 +66,9 @@ def run_demo(
     return {"seconds": seconds, "page": report["page"], "answer": answer["item"]}
 
 
-def announce(command: Sequence[str]) -> None:
-    """Log a command as a person would type it."""
-    logger.info("$ msrrec %s", shlex.join(command))
+def _evaluation(stages: StageRunner, name: str) -> str:
+    """Folder of a system's evaluation."""
+    return stages.place("evaluations", name.lower().replace("/", "-").replace(" ", "-"))
 
 
 def refuse_used_port(host: str, port: int) -> None:

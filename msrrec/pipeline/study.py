@@ -87,7 +87,7 @@ def run_study(
     summary: Summary = {}
     with ExitStack() as stack, log.Progress("study", len(points), "evaluations", 0.0) as progress:
         if overwrite or not plan.is_finished:
-            stack.enter_context(ray_session(config.ray.address, config.ray.num_cpus))
+            stack.enter_context(ray_session(*config.ray.session))
         shared = {place.name: open_place(place, keys, overwrite) for place in places}
         for place in places:
             run_references(place, shared[place.name], done)

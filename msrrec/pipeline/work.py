@@ -6,6 +6,7 @@ Heavy modules are imported only when their stage runs.
 from contextlib import nullcontext as no_ray
 from typing import TYPE_CHECKING
 
+from msrrec.chat.keys import find_key
 from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -30,7 +31,7 @@ def prepare(call: Call) -> Summary:
 
     named = call.inputs.get("interactions"), call.inputs.get("items")
     is_large = _find_inputs(call).needs_ray
-    with ray_session(call.config.ray.address, call.config.ray.num_cpus) if is_large else no_ray():
+    with ray_session(*call.config.ray.session) if is_large else no_ray():
         return prepare(call.options["source"], *named, call.out, call.config.data)
 
 
@@ -55,6 +56,21 @@ def check_synthesize(call: Call) -> None:
     for endpoint in call.config.teacher.endpoints:
         if endpoint.engine == "vllm":
             check_source(locate_model(endpoint.model))
+
+
+def probe_synthesize(call: Call) -> None:
+    """Refuse a teacher whose API key is missing, if calls are left to make.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    from msrrec.synthesis.synthesize import estimate_run, require_keys
+
+    try:
+        require_keys(call.config.teacher, call.keys)
+    except ConfigError:
+        if estimate_run(_dataset(call), call.out, call.config)["calls"]:
+            raise
 
 
 def local_teacher_settings(call: Call) -> dict[str, object]:
@@ -176,7 +192,7 @@ def score(call: Call) -> Summary:
     """Score an evaluation's reasoning against the teacher's."""
     from msrrec.evaluation.score import score_evaluation
 
-    key = call.keys.get(call.config.judge.api_key_env)
+    key = find_key(call.config.judge, call.keys)
     return score_evaluation(_dataset(call), call.out, call.inputs["references"], call.config, key)
 
 

@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msrrec.engines.vllm import engine_resources
-from msrrec.errors import DataError, EngineError, MsrRecError, first_line
+from msrrec.engines.placement import engine_resources
+from msrrec.errors import DataError, EngineError, MsrRecError, last_line
 from msrrec.log import Progress
+from msrrec.models import locate_model
 from msrrec.synthesis.journal import iter_entries, list_journal_files
 from msrrec.synthesis.plan import CallId, Plan
 from msrrec.synthesis.requests import Requests
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 _MAX_FAILED_IN_A_ROW = 20
 _MAX_LOST_ACTORS = 5
 _GRACE_S = 5.0
+_STOP_GRACE_S = 1.5
+"""The same where `ray job stop` ends the run, which kills what has not ended after 3 s."""
 _NOT_STARTED_SHARE = 8
 """An actor holds one waiting call per this many in flight, so that a free slot is filled at
 once."""
@@ -130,7 +133,7 @@ class ActorPool:
         """Replace a dead actor: its journaled completions count, its other calls are repeated."""
         if self._num_started - len(self._actors) >= _MAX_LOST_ACTORS:
             raise EngineError(
-                f"synthesize: {_MAX_LOST_ACTORS} actors died ({first_line(error)}); check "
+                f"synthesize: {_MAX_LOST_ACTORS} actors died ({last_line(error)}); check "
                 "their memory and run again; completions so far are kept"
             ) from error
         held = set(self._held.pop(n))
@@ -158,10 +161,11 @@ def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
     """Where an actor runs and which resources it reserves."""
     import ray
 
-    if any(endpoint.engine == "vllm" for endpoint in settings.teacher.endpoints):
-        cluster = ray.cluster_resources()
+    local = [e.model for e in settings.teacher.endpoints if e.engine == "vllm"]
+    if local:
         return engine_resources(
-            settings.inference, settings.num_actors, "synthesis.num_actors", cluster
+            *(settings.inference, settings.num_actors, "synthesis.num_actors"),
+            locate_model(local[0]),
         )
     # Actors mostly wait: they reserve no core, so any number of them can start.
     # The offline teacher listens on loopback, so its actors run on this machine.
@@ -187,8 +191,9 @@ def run_calls(plan: Plan, pool: ActorPool, num_actors: int) -> int:
                 progress.advance(len(outcomes), f"{plan.num_valid:,} valid paths")
                 _stop_on_failures(plan, outcomes)
         return pool.stop(grace_s=0)
-    except MsrRecError:
-        pool.stop(_GRACE_S)  # calls in flight are paid for, so wait a little for their completions
+    except (MsrRecError, SystemExit) as error:
+        # Calls in flight are paid for, so wait a little for their completions.
+        pool.stop(_GRACE_S if isinstance(error, MsrRecError) else _STOP_GRACE_S)
         raise
     finally:
         pool.kill()

@@ -13,10 +13,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from msrrec import storage
-from msrrec.config import RunConfig
+from msrrec.chat.keys import find_key, require_key
+from msrrec.config import RunConfig, TeacherConfig
 from msrrec.data.dataset import Dataset
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, serve_offline_teacher
 from msrrec.errors import DataError
+from msrrec.hub import find_token
 from msrrec.stage import Summary
 from msrrec.synthesis.actor_pool import ActorPool, run_calls
 from msrrec.synthesis.journal import (
@@ -63,7 +65,7 @@ def synthesize(
         DataError: If ``out`` holds completions about another dataset or can't be written, or there
             are no examples.
         EngineError: If every teacher refuses, can't be reached, or fails call after call.
-        ConfigError: If money is capped and a price is missing.
+        ConfigError: If money is capped and a price is missing, or a key is before the first call.
     """
     begin = time.monotonic()
     requests = build_requests(dataset, config)
@@ -118,6 +120,17 @@ def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> Summary:
     entries, spent = sort_entries(requests, found)
     plan = _plan(dataset, requests, entries, config, spent)
     return asdict(estimate(config, _prompts(requests), entries, plan))
+
+
+def require_keys(teacher: TeacherConfig, keys: Mapping[str, str]) -> None:
+    """Refuse teachers whose API key is missing.
+
+    Raises:
+        ConfigError: If one is; see ``require_key``.
+    """
+    for endpoint in teacher.endpoints:
+        if endpoint.engine == "api":
+            require_key("teacher", endpoint, find_key(endpoint, keys))
 
 
 def _prompts(requests: Requests) -> list[str]:
@@ -240,6 +253,7 @@ def _make_calls(
 ) -> int:
     """Make the plan's calls, to the offline teacher if no other is configured."""
     teacher = config.teacher
+    require_keys(teacher, keys)
     is_offline = teacher.engine == "api" and teacher.base_url is None
     with ExitStack() as stack:
         if is_offline:
@@ -248,15 +262,20 @@ def _make_calls(
             teacher = teacher.model_copy(update={"base_url": base_url})
         settings = ActorSettings(
             teacher=teacher,
-            keys=tuple(keys.get(endpoint.api_key_env) for endpoint in teacher.endpoints),
+            keys=tuple(find_key(endpoint, keys) for endpoint in teacher.endpoints),
             journal=journal,
             run=run,
             num_actors=config.synthesis.num_actors,
             is_offline=is_offline,
             inference=config.inference,
             use_chat_template=config.prompt.use_chat_template,
+            hub_token=find_token() if _loads_weights(teacher) else None,
         )
         return run_calls(plan, ActorPool(requests, settings), config.synthesis.num_actors)
+
+
+def _loads_weights(teacher: TeacherConfig) -> bool:
+    return any(endpoint.engine == "vllm" for endpoint in teacher.endpoints)
 
 
 def _warn_of_cap(plan: Plan, state: str) -> None:

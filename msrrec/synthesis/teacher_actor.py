@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msrrec.chat.failures import CallFailed
 from msrrec.config import EndpointConfig, InferenceConfig, TeacherConfig
 from msrrec.engines.openai import TeacherClient
+from msrrec.hub import use_token
 from msrrec.synthesis.journal import JournalEntry, JournalWriter
 from msrrec.synthesis.local import LocalClient
 from msrrec.synthesis.plan import CallId, CompletionStatus, Spending
@@ -39,16 +40,18 @@ class ActorSettings:
         is_offline: Whether the teacher is the offline one, on loopback and with seeds.
         inference: Options of vLLM for local weights.
         use_chat_template: Whether local weights are asked within their chat template.
+        hub_token: The hub's token, with which local weights may have to be downloaded.
     """
 
     teacher: TeacherConfig
-    keys: tuple[str | None, ...]
+    keys: tuple[str | None, ...] = field(repr=False)
     journal: str
     run: str
     num_actors: int
     is_offline: bool
     inference: InferenceConfig
     use_chat_template: bool = True
+    hub_token: str | None = field(default=None, repr=False)
 
 
 def build_teachers(settings: ActorSettings) -> Teachers:
@@ -79,6 +82,7 @@ class TeacherActor:
     """A Ray actor with many calls in flight, which journals each completion before judging it."""
 
     def __init__(self, settings: ActorSettings) -> None:
+        use_token(settings.hub_token)
         self._teachers = build_teachers(settings)
         self._journal = JournalWriter(settings.journal)
         self._settings = settings

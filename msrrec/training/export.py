@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msrrec import storage
+from msrrec.engines.memory import loaded_bytes, run_with_memory
 from msrrec.errors import DataError
 from msrrec.loading import load_causal
 from msrrec.models import MODEL_CONFIG, ModelSettings, ModelSource, read_settings, write_settings
@@ -21,7 +22,7 @@ from msrrec.training.merging import (
     compute_logits,
     merge_adapter,
 )
-from msrrec.training.model import Dtype, load_base, load_tokenizer
+from msrrec.training.model import Dtype, load_base, load_tokenizer, weight_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -82,17 +83,41 @@ def export_model(
             shutil.copy(checkpoint / name, adapter)
         tokenizer.save_pretrained(adapter)
     if merged:
-        with storage.atomic_folder(str(folder / "merged"), ("*",)) as aside:
-            write_merged(
-                Path(aside),
-                load_base(source, dtype, on_gpu=on_gpu),
-                source,
-                str(checkpoint),
-                tokenizer,
-            )
+        run_with_memory(
+            loaded_bytes(source, weight_dtype(dtype, on_gpu=on_gpu).itemsize),
+            "train.export_merged=true",
+            "leave the merged model out with train.export_merged=false",
+            merge_into,
+            str(folder / "merged"),
+            str(checkpoint),
+            source,
+            dtype,
+            on_gpu=on_gpu,
+        )
     write_metrics(str(folder), rows)
     write_settings(folder, settings)
     logger.info("train: wrote %s", folder)
+
+
+def merge_into(
+    place: str, checkpoint: str, source: ModelSource, dtype: Dtype, *, on_gpu: bool
+) -> None:
+    """Write base and adapter as one model into a folder, which is renamed into place.
+
+    Args:
+        place: The folder.
+        checkpoint: Folder of the adapter.
+        source: The base model.
+        dtype: Data type of the merged weights, as configured.
+        on_gpu: Whether training ran on GPUs, which decides what ``dtype=auto`` means.
+
+    Raises:
+        ModelError: As ``write_merged``.
+    """
+    tokenizer = load_tokenizer(source)
+    with storage.atomic_folder(place, ("*",)) as aside:
+        base = load_base(source, dtype, on_gpu=on_gpu)
+        write_merged(Path(aside), base, source, checkpoint, tokenizer)
 
 
 def write_merged(

@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 
 from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
+from msrrec.engines.placement import trains_on_gpu, wait_for_workers
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
 from msrrec.models import ModelSettings, ModelSource, SupervisedTokens, locate_base
@@ -63,8 +64,9 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         DataError: If an example can't fit, or the reasoning belongs to another dataset.
         ModelError: If the base model can't be loaded, or training diverges.
     """
-    on_gpu = check_cluster(config.train)
+    check_4bit(config.train)
     source = locate_base(config.model, config.prompt)
+    on_gpu = trains_on_gpu(config.train, source)
     examples = prepare_examples(dataset, reasoning_dir, source, config)
     validation = None
     if config.train.validate_every_steps:
@@ -91,27 +93,6 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         on_gpu=on_gpu,
     )
     return asdict(summarize(out, examples, rows, steps_of(last), kept, supervised))
-
-
-def check_cluster(config: TrainConfig) -> bool:
-    """Whether to train on GPUs.
-
-    Raises:
-        ConfigError: If GPUs are requested and there are too few, or 4-bit weights are and
-            bitsandbytes is missing.
-    """
-    check_4bit(config)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    on_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
-    have, unit = (gpus, "GPUs") if on_gpu else (int(ray.cluster_resources().get("CPU", 0)), "CPUs")
-    name = "num_workers" if config.min_workers is None else "min_workers"
-    needed = getattr(config, name)
-    if have < needed:
-        raise ConfigError(
-            f"train.{name}={needed}: the Ray cluster has {have} {unit}; expected one per worker; "
-            "lower it, or start more nodes"
-        )
-    return on_gpu
 
 
 def prepare_examples(
@@ -182,6 +163,7 @@ def run_workers(
         on_gpu: Whether workers get GPUs.
     """
     config = job.config
+    wait_for_workers(config, on_gpu=on_gpu)
     if not on_gpu:
         warn_if_imitated(job.dtype, "model.dtype")
     workers: int | tuple[int, int] = config.num_workers

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import ray.train.torch
 import torch
 
 from msrrec import log
+from msrrec.cluster import cores_here
 from msrrec.config import TrainConfig
 from msrrec.errors import DataError, MsrRecError
 from msrrec.models import ModelSource
@@ -203,9 +203,7 @@ def cores_per_worker(num_workers: int) -> int:
 
     They share the node's cores, or the cores that Ray counts if those are fewer, as in a container.
     """
-    here = ray.get_runtime_context().get_node_id()
-    counted = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == here)
-    return max(1, min(int(counted), os.cpu_count() or 1) // num_workers)
+    return max(1, cores_here() // num_workers)
 
 
 def restore(learner: Learner, run: Path) -> tuple[int, list[MetricsRow]]:

@@ -4,17 +4,19 @@ import json
 import os
 import secrets
 import shlex
-import signal
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
+
+from tests.support.clusters import end_processes
 
 ROOT = Path(__file__).parents[2]
 PORTS = {"gcs": 26379, "dashboard": 28265, "agent": 28365, "client": 28001}
@@ -23,7 +25,8 @@ SMALL = [
     "data.num_users=24",
     "data.k_core=1",
     "train.num_epochs=1",
-    "train.micro_batch_size=8",
+    "train.global_batch_size=4",
+    "train.checkpoint_every_steps=1",
     "train.sides=[full,user,item]",
     "inference.max_new_tokens=96",
     "inference.max_model_len=768",
@@ -64,15 +67,13 @@ class Cluster:
 
     def stop(self) -> None:
         """End the processes of this cluster and of no other."""
-        for process in psutil.process_iter(["cmdline"]):
-            if any(str(self.temp) in part for part in process.info["cmdline"] or ()):
-                process.send_signal(signal.SIGKILL)
+        end_processes(str(self.temp))
 
-    def submit(self, *stages: Sequence[str]) -> tuple[int, str]:
+    def submit(self, *stages: Sequence[str], options: Sequence[str] = ()) -> tuple[int, str]:
         """Submit a job of one stage or several in a row, wait, and give exit code and log."""
         program = " && ".join(shlex.join((sys.executable, "-m", *stage)) for stage in stages)
         command = [
-            *(str(self.bin / "ray"), "job", "submit", f"--address={self.url}"),
+            *(str(self.bin / "ray"), "job", "submit", f"--address={self.url}", *options),
             *("--working-dir", str(ROOT), "--", "sh", "-c", program),
         ]
         deadline = time.monotonic() + 900
@@ -83,6 +84,22 @@ class Cluster:
                 return done.returncode, log
             time.sleep(2)  # on a busy machine the head takes jobs some time after it has started
 
+    def ask(self, path: str, method: str = "GET") -> dict[str, Any]:
+        """What the head answers about jobs, faster than Ray's command line begins."""
+        token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(f"{self.url}/api/jobs/{path}", method=method)
+        request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return dict(json.load(response))
+
+    def stop_when(self, is_time: Callable[[], bool], job: str) -> str:
+        """Stop a job that runs once it is time, as `ray job stop` does, and give its log."""
+        wait_until(is_time)
+        self.ask(f"{job}/stop", "POST")
+        wait_until(lambda: self.ask(job)["status"] not in ("PENDING", "RUNNING"))
+        assert self.ask(job)["status"] == "STOPPED"
+        return str(self.ask(f"{job}/logs")["logs"])
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -90,6 +107,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster.start()
     yield cluster
     cluster.stop()
+
+
+def wait_until(is_time: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 600
+    while not is_time():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -118,19 +142,49 @@ def test_each_stage_runs_as_a_submitted_job(cluster: Cluster, tmp_path: Path) ->
                 *("--out", str(evaluation), *SMALL),
             ),
         ),
-        (("jobs.report", str(tmp_path)), prepare),
+        (("jobs.report", str(tmp_path)), run_all(tmp_path)),
     ]
     for stages in jobs:
         code, log = cluster.submit(*stages)
         assert code == 0, log
         assert "succeeded" in log
-    assert "finished; skipped" in log  # the last job prepares again
+    assert log.count("is finished; skipped") == 4  # the pipeline knows the stages of their own jobs
     assert record(dataset)["num_users"] == 24
     assert record(reasoning)["kept"] > 0
     fused = pq.read_table(evaluation / "predictions" / "fused.parquet")
     assert fused.num_rows == 6
     assert len(set(fused["example_id"].to_pylist())) == 6
     assert (tmp_path / "report" / "index.html").stat().st_size > 1000
+    stop_and_resume(cluster, tmp_path, tmp_path.with_name("stopped"))
+
+
+def run_all(out: Path) -> tuple[str, ...]:
+    return ("jobs.pipeline", "--source", "demo", "--out", str(out), *SMALL)
+
+
+def stop_and_resume(cluster: Cluster, undisturbed: Path, out: Path) -> None:
+    """A pipeline that is stopped while it trains and submitted again trains the same model.
+
+    Everything but the model is copied, so the evaluation counts as finished only if each byte of
+    the model is that of the undisturbed one.
+    """
+    shutil.copytree(undisturbed, out, ignore=shutil.ignore_patterns("model", "report"))
+    code, log = cluster.submit(run_all(out), options=["--no-wait", "--submission-id=stopped"])
+    assert code == 0, log
+    checkpoints = out / "model" / "checkpoints"
+
+    def has_checkpoint() -> bool:
+        return any(folder.suffix == "" for folder in checkpoints.glob("*/step-*"))
+
+    log = cluster.stop_when(has_checkpoint, "stopped")
+    assert "stopped; run the same command again to continue" in log, log
+    assert not (out / "model" / "run.json").exists()
+    code, log = cluster.submit(run_all(out), options=["--submission-id=resumed"])
+    assert code == 0, log
+    assert "train: resuming after step" in log
+    assert log.count("is finished; skipped") == 3, log
+    made = json.loads((out / "model" / "run.json").read_text())
+    assert made["submission_id"] == "resumed"
 
 
 def test_a_job_with_bad_input_fails_with_one_sentence(cluster: Cluster, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -15,6 +16,8 @@ PAGES = (
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 _ENDS = {"|", ">", "<", "&", "&&", ";"}
+_ASSIGNED = re.compile(r"^(\w+)=([^\s$\"']+)$", re.MULTILINE)
+_RUNBOOK = "cluster/RUNBOOK.md"
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,27 @@ def split_commands(text: str) -> list[list[str]]:
     return [words for words in found if words]
 
 
+def find_variables(page: str) -> dict[str, str]:
+    """The variables that a page's shell blocks set to plain words.
+
+    Those that hold a URI are left out, as even a dry run might look there.
+    """
+    blocks = "".join(block.text for block in find_blocks(page, "sh"))
+    return {name: value for name, value in _ASSIGNED.findall(blocks) if "://" not in value}
+
+
+def runbook_commands() -> dict[str, str]:
+    """The runbook's shell blocks in order, by the heading that each stands under.
+
+    A test that runs one puts its own values of the block "Names" before it.
+    """
+    return {block.heading: block.text for block in find_blocks(_RUNBOOK, "sh")}
+
+
 def iter_commands(page: str) -> Iterator[list[str]]:
-    """Every command of a page's shell blocks, fenced or indented."""
+    """Every command of a page's shell blocks, fenced or indented, with its variables replaced."""
+    variables = find_variables(page)
     for block in find_blocks(page, "sh", "bash", "shell", "console"):
-        yield from split_commands(block.text)
+        yield from split_commands(Template(block.text).safe_substitute(variables))
     for match in _INDENTED.finditer(_FENCED.sub("", read_page(page))):
         yield from split_commands(match[0])

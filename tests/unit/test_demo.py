@@ -1,11 +1,8 @@
 """The commands that the demo prints are those that a person can type; its service is asked once."""
 
-import contextlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -13,68 +10,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from msrrec import stage
 from msrrec.config import load_config
-from msrrec.data.dataset import Dataset
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import ConfigError, EngineError
-from msrrec.models import write_settings
 from msrrec.pipeline import demo
-from msrrec.stage import Call
 from tests.support.cli import Commands
 from tests.support.dataset import write_dataset
-from tests.support.models import write_safetensors
-from tests.support.training import write_paths
-
-WORKED: list[str] = []
-
-
-def work(place: str) -> Any:
-    """Stands for a stage's work: the least that later stages read."""
-    name = place.rpartition(":")[2]
-
-    def run(call: Call) -> dict[str, Any]:
-        if name.startswith(("check", "probe")) or name.endswith("_settings"):
-            return {}
-        WORKED.append(name)
-        out = Path(call.out)
-        out.mkdir(parents=True, exist_ok=True)
-        if name == "prepare":
-            write_dataset(out, 12)
-        elif name == "synthesize":
-            write_paths(str(out), Dataset.load(call.inputs["dataset"]), 2)
-        elif name == "train":
-            write_model(out)
-        elif name.startswith("evaluate"):
-            (out / "predictions").mkdir()
-            (out / "predictions" / "some.parquet").write_bytes(str(out).encode())
-        return {"out": call.out}
-
-    return run
-
-
-def write_model(out: Path) -> None:
-    (out / "merged").mkdir()
-    (out / "merged" / "config.json").write_text("{}")
-    write_safetensors(out / "merged" / "model.safetensors", (str(out),))
-    write_settings(
-        out, {"prompt": {"answer_format": "title"}, "domain": "Shop", "base_model": "embedded"}
-    )
-
-
-@contextlib.contextmanager
-def no_ray(*_: Any) -> Iterator[None]:
-    yield
+from tests.support.stages import StandIns, put_stand_ins
 
 
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    WORKED.clear()
-    monkeypatch.setattr(stage, "resolve_function", work)
-    for module in (stage, demo):
-        monkeypatch.setattr(module, "ray_session", no_ray)
-    page = {"page": "index.html", "systems": [], "warnings": [], "findings": ["One finding."]}
-    monkeypatch.setattr("msrrec.report.page.report_folder", lambda folder: page)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    return put_stand_ins(monkeypatch, demo)
 
 
 @pytest.mark.parametrize("settings", [(), ("train.lora.rank=4", "synthesis.tau=9")])
@@ -82,7 +29,7 @@ def test_every_command_that_the_demo_prints_finds_its_stage_finished(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     msrrec: Commands,
-    stand_ins: None,
+    stand_ins: StandIns,
     settings: tuple[str, ...],
 ) -> None:
     answer = {"item": "Tent", "side": "user", "agreement": "agree"}
@@ -94,10 +41,10 @@ def test_every_command_that_the_demo_prints_finds_its_stage_finished(
     assert ended.summary["answer"] == "Tent"
     assert "One finding." in ended.err
     printed = re.findall(r"\$ (msrrec .*)", ended.err)
-    assert len(printed) == len(WORKED) == 13
+    assert len(printed) == len(stand_ins.worked) == 13
     for line in printed:
         again = msrrec.type(line)
-        assert (again.code, len(WORKED)) == (0, 13), again.err
+        assert (again.code, len(stand_ins.worked)) == (0, 13), again.err
         assert "is finished; skipped" in again.err, line
 
 

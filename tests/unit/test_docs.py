@@ -22,6 +22,7 @@ from msrrec.cli import app
 from msrrec.config import PRESETS, Config, RunConfig
 from serve.http_models import RecommendRequest
 from tests.support.dataset import write_cycle, write_dataset
+from tests.support.manifests import job_commands
 from tests.support.pages import (
     PAGES,
     ROOT,
@@ -65,7 +66,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("words", [*commands("msrrec"), *jobs()], ids=" ".join)
+@pytest.mark.parametrize("words", [*commands("msrrec"), *jobs(), *job_commands()], ids=" ".join)
 def test_every_documented_command_parses_and_uses_its_settings(
     words: tuple[str, ...], dataset: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

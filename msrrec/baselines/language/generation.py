@@ -15,7 +15,7 @@ from ray.util import ActorPool
 
 from msrrec import log
 from msrrec.config import InferenceConfig
-from msrrec.engines.vllm import engine_resources
+from msrrec.engines.placement import engine_resources
 from msrrec.errors import EngineError, last_line
 from msrrec.training.loop import raise_for_user
 from msrrec.training.worker import TrainingJob, cores_per_worker
@@ -191,11 +191,12 @@ def generate_all(
     """
     from msrrec.training.model import load_tokenizer
 
+    at_most_one = None if config.gpus_per_engine is None else min(config.gpus_per_engine, 1)
     resources = engine_resources(
-        config.model_copy(update={"vllm_kwargs": {}}),
+        config.model_copy(update={"vllm_kwargs": {}, "gpus_per_engine": at_most_one}),
         config.num_engines,
         "inference.num_engines",
-        ray.cluster_resources(),
+        job.source,
     )
     batches = deal(prompts, _BATCH_TOKENS_ON_GPU if "num_gpus" in resources else _BATCH_TOKENS)
     make: Any = ray.remote(**resources)(GeneratorActor)

@@ -10,6 +10,7 @@ from msrrec.baselines.language import Section, tuning_config
 from msrrec.baselines.language.generation import OutputSpec, generate_all
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.engines.placement import trains_on_gpu
 from msrrec.errors import DataError
 from msrrec.models import ModelSource, locate_base
 from msrrec.reasoning.encoding import Query, encode_text, show_query
@@ -19,9 +20,9 @@ from msrrec.titles import clean_title
 from msrrec.training.checkpoint import read_metrics, steps_of
 from msrrec.training.examples import Encoded, ExampleSet, make_query, training_examples
 from msrrec.training.export import begin_folder
-from msrrec.training.loop import check_cluster, fit
+from msrrec.training.loop import fit
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
-from msrrec.training.model import load_tokenizer, probe_for_training
+from msrrec.training.model import check_4bit, load_tokenizer, probe_for_training
 from msrrec.training.worker import TrainingJob
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class Tuned:
             self._job = self.make_job(source, 0, folder)
             return {"tuned": False}
         probe_for_training(source, self.training.lora)
-        on_gpu = check_cluster(self.training)
+        check_4bit(self.training)
+        on_gpu = trains_on_gpu(self.training, source)
         shown = training_examples(dataset)
         encoded = [e for one in shown for e in self.encode_training(one)]
         examples, place = ExampleSet.collect(encoded), begin_folder(folder)
