@@ -1,7 +1,9 @@
 """Files on any pyarrow filesystem: atomic folders, run records, Parquet and JSON.
 
-A path is local or a URI (``s3://``, ``gs://``). A stage writes into a temporary folder and renames
-it at the end, so a killed run never leaves a partial result that looks complete.
+A path is a ``str``: local, or a URI such as ``s3://bucket/folder?scheme=http``, whose options stay
+at its end. This module alone takes paths apart and puts them together. A stage writes into a
+temporary folder and renames it at the end, so a killed run never leaves a partial result that looks
+complete.
 """
 
 import contextlib
@@ -11,13 +13,14 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from msrrec.errors import DataError
+from msrrec.errors import DataError, first_line, hide_credentials
 
 RECORD = "run.json"
 """The run record that a finished stage leaves in its folder."""
@@ -25,22 +28,155 @@ MANIFEST = "manifest.json"
 """The file that marks a folder as a dataset and describes it."""
 
 
+def is_uri(path: str) -> bool:
+    """Whether a path is a URI and no path on this machine."""
+    return "://" in path
+
+
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path, and the path on that filesystem."""
-    if "://" in path:
-        filesystem, inner = fs.FileSystem.from_uri(path)
-        return filesystem, inner
-    return fs.LocalFileSystem(), os.path.abspath(path)
+    """The filesystem of a path, and the path on that filesystem.
+
+    Names in a URI are taken as they are: ``%20`` stays ``%20``.
+
+    Raises:
+        DataError: If a URI is of an unknown kind or has unknown options, or its bucket's region
+            can't be found.
+    """
+    if not is_uri(path):
+        return fs.LocalFileSystem(), os.path.abspath(path)
+    base, options = _split_options(path)
+    scheme, _, rest = base.partition("://")
+    authority, _, inner = rest.partition("/")
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    with told(path):
+        filesystem, root = _connect(scheme, authority, options, settings)
+    return filesystem, "/".join([root.rstrip("/"), inner.strip("/")]) if inner.strip("/") else root
+
+
+@lru_cache(64)
+def _connect(
+    scheme: str, authority: str, options: str, settings: tuple[tuple[str, str], ...]
+) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a bucket, and the bucket's name there; ``settings`` are only a key."""
+    if scheme == "s3" and "allow_delayed_open" not in options:
+        options += ("&" if options else "?") + "allow_delayed_open=true"  # one PUT a small file
+    filesystem, root = fs.FileSystem.from_uri(f"{scheme}://{authority}/{options}")
+    return filesystem, str(root)
+
+
+def shown(path: str) -> str:
+    """A path as people and files may see it, without the credentials of a URI."""
+    return hide_credentials(path)
 
 
 def absolute(path: str) -> str:
     """A local path from the root, ``~`` expanded; a URI as it is."""
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+    return path if is_uri(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def join(path: str, *parts: str) -> str:
-    """A path inside a folder, local or URI."""
-    return "/".join([str(path).rstrip("/"), *parts])
+    """A path inside a folder."""
+    base, options = _split_options(path)
+    return "/".join([base.rstrip("/"), *parts]) + options
+
+
+def parent(path: str) -> str:
+    """The folder that holds a file or folder; a bucket and the root are their own."""
+    base, options = _split_options(path)
+    if not is_uri(path):
+        return os.path.dirname(base.rstrip("/") or "/") or "."
+    scheme, _, rest = base.partition("://")
+    authority, _, inner = rest.partition("/")
+    above = inner.strip("/").rpartition("/")[0]
+    return f"{scheme}://{authority}{'/' if above else ''}{above}{options}"
+
+
+def base_name(path: str) -> str:
+    """The last name of a path; of a bucket, the bucket's."""
+    base, _ = _split_options(path)
+    return base.rstrip("/").rpartition("/")[2].rpartition("@")[2]
+
+
+def beside(path: str, suffix: str) -> str:
+    """A path whose last name is longer by a suffix, such as ``out.journal`` beside ``out``."""
+    base, options = _split_options(path)
+    return base.rstrip("/") + suffix + options
+
+
+def without_options(path: str) -> str:
+    """A path without the options of a URI, for what looks at the end of a name."""
+    return _split_options(path)[0]
+
+
+def at(path: str, inner: str) -> str:
+    """The path of a file of which a listing of the filesystem of ``path`` tells the inner path."""
+    if not is_uri(path):
+        return inner
+    base, options = _split_options(path)
+    scheme, _, rest = base.partition("://")
+    _, root = resolve(f"{scheme}://{rest.partition('/')[0]}{options}")
+    return join(f"{scheme}://{rest.partition('/')[0]}{options}", inner[len(root) :].strip("/"))
+
+
+def _split_options(path: str) -> tuple[str, str]:
+    """A URI without its options, and they with their question mark; a local path has none."""
+    if not is_uri(path):
+        return path, ""
+    base, mark, options = path.partition("?")
+    return base, mark + options
+
+
+@contextlib.contextmanager
+def told(path: str) -> Iterator[None]:
+    """Raise what an object store refuses as an error of one sentence.
+
+    Errors of local files pass as they are.
+
+    Raises:
+        DataError: If the store at a URI refuses, does not answer, or lacks the bucket or file.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        if not is_uri(path):
+            raise
+        raise DataError(f"{path}: {_explain(path, error)}") from error
+
+
+def _explain(path: str, error: Exception) -> str:
+    """What is wrong and what to do about it, from the words of Arrow's error."""
+    text = first_line(error)
+    bucket = path.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
+    for signs, found in _REFUSALS:
+        if any(sign in text for sign in signs):
+            return found.format(bucket=bucket)
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder; see whether the path is right"
+    return f"the object store refuses ({text}); see whether address, options and rights are right"
+
+
+_REFUSALS = (
+    (
+        ("NO_SUCH_BUCKET", "Bucket '"),
+        "there is no bucket {bucket!r}; create it, or name another",
+    ),
+    (
+        ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "Forbidden", "403"),
+        "the object store refuses these credentials; expected ones that may read and write bucket "
+        "{bucket!r}, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
+    ),
+    (
+        ("NETWORK_CONNECTION", "curlCode", "Could not connect", "UNAVAILABLE", "timed out"),
+        "the object store does not answer; expected one there, or at AWS_ENDPOINT_URL or the "
+        "option endpoint_override; see whether it runs and is reached from here",
+    ),
+    (
+        ("query parameter", "filesystem type", "Cannot parse URI", "Expected a"),
+        "no such URI; expected s3://bucket/folder or gs://bucket/folder, with the options that "
+        "pyarrow knows",
+    ),
+)
+"""Words of Arrow's errors, and the sentence for each of them."""
 
 
 def exists(path: str) -> bool:

@@ -20,7 +20,7 @@ _HIDDEN = (".", "_")
 
 def suffix(path: str) -> str:
     """The ending of a file's name in lower case, without ``.gz``; empty for a name without one."""
-    name = path.rpartition("/")[2].lower().removesuffix(".gz")
+    name = storage.base_name(path).lower().removesuffix(".gz")
     _, dot, ending = name.rpartition(".")
     return dot + ending if dot else ""
 
@@ -34,14 +34,14 @@ def find_files(path: str) -> list[str]:
         DataError: If there are none.
     """
     filesystem, inner = storage.resolve(path)
-    folder, name = path.rstrip("/").rpartition("/")[::2]
+    folder, name = storage.parent(path), storage.base_name(path)
     kind = filesystem.get_file_info(inner).type
     if kind == fs.FileType.File:
         return [path]
     if kind == fs.FileType.NotFound:
         if not any(sign in name for sign in "*?["):
             raise DataError(f"{path}: no such file or folder; expected the source's files there")
-        names = fnmatch.filter(storage.list_files(folder or "."), name)
+        names = fnmatch.filter(storage.list_files(folder), name)
         found = [n for n in names if name.startswith(_HIDDEN) or not n.startswith(_HIDDEN)]
         skipped = ""
     else:
@@ -55,7 +55,7 @@ def find_files(path: str) -> list[str]:
         )
     if skipped:
         logger.warning("%s: reads %s files and leaves out %s", path, len(found), skipped)
-    return [storage.join(folder or ".", name) for name in sorted(found)]
+    return [storage.join(folder, name) for name in sorted(found)]
 
 
 def _look_into(folder: str) -> tuple[list[str], str]:

@@ -181,7 +181,7 @@ def _journal(
     }
     if _generates_by_route(variants):
         identity["route"] = threshold
-    return open_journal(f"{out.rstrip('/')}.journal", identity, config.inference)
+    return open_journal(storage.beside(out, ".journal"), identity, config.inference)
 
 
 def _generate(
@@ -426,4 +426,4 @@ def read_fit(facts: Facts, wall_s: float) -> FitResult:
 
 def fit_folder(out: str) -> str:
     """Folder for a baseline's fit; it is beside the evaluation, whose folder is replaced."""
-    return f"{out.rstrip('/')}.fit"
+    return storage.beside(out, ".fit")

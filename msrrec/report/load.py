@@ -113,9 +113,8 @@ def _find(folder: str, file: str) -> list[str]:
     """The folders, at any depth, that hold a file, sorted."""
     filesystem, inner = storage.resolve(folder)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    prefix = folder[: -len(inner)] if "://" in folder else ""
     return sorted(
-        prefix + info.path.removesuffix("/" + file)
+        storage.at(folder, info.path.removesuffix("/" + file))
         for info in filesystem.get_file_info(selector)
         if info.path.endswith("/" + file)
     )
