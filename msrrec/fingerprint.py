@@ -182,7 +182,8 @@ def hash_parts(parts: Iterable[str]) -> str:
 
 def _fingerprint_file(path: str) -> str:
     filesystem, inner = storage.resolve(path)
-    info = filesystem.get_file_info(inner)
-    if "://" in path:
+    with storage.told(path):
+        info = filesystem.get_file_info(inner)
+    if storage.is_object_store(path):
         return f"{info.base_name} {info.size} {info.mtime_ns}"
     return _hash_file(inner, info.size, info.mtime_ns).hex()

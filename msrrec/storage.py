@@ -10,17 +10,23 @@ import contextlib
 import fnmatch
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from msrrec.errors import DataError, first_line, hide_credentials
+from msrrec.errors import DataError, hide_credentials
+from msrrec.object_store import connect, split_options
+from msrrec.object_store import is_uri as is_uri
+from msrrec.object_store import told as told
 
 RECORD = "run.json"
 """The run record that a finished stage leaves in its folder."""
@@ -28,40 +34,21 @@ MANIFEST = "manifest.json"
 """The file that marks a folder as a dataset and describes it."""
 
 
-def is_uri(path: str) -> bool:
-    """Whether a path is a URI and no path on this machine."""
-    return "://" in path
-
-
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path, and the path on that filesystem.
 
-    Names in a URI are taken as they are: ``%20`` stays ``%20``.
-
     Raises:
-        DataError: If a URI is of an unknown kind or has unknown options, or its bucket's region
-            can't be found.
+        DataError: If a URI is wrong, or its store does not answer or lacks the bucket.
     """
     if not is_uri(path):
         return fs.LocalFileSystem(), os.path.abspath(path)
-    base, options = _split_options(path)
-    scheme, _, rest = base.partition("://")
-    authority, _, inner = rest.partition("/")
-    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    with told(path):
-        filesystem, root = _connect(scheme, authority, options, settings)
-    return filesystem, "/".join([root.rstrip("/"), inner.strip("/")]) if inner.strip("/") else root
+    filesystem, root, inner = connect(path)
+    return filesystem, f"{root.rstrip('/')}/{inner}" if inner else root
 
 
-@lru_cache(64)
-def _connect(
-    scheme: str, authority: str, options: str, settings: tuple[tuple[str, str], ...]
-) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a bucket, and the bucket's name there; ``settings`` are only a key."""
-    if scheme == "s3" and "allow_delayed_open" not in options:
-        options += ("&" if options else "?") + "allow_delayed_open=true"  # one PUT a small file
-    filesystem, root = fs.FileSystem.from_uri(f"{scheme}://{authority}/{options}")
-    return filesystem, str(root)
+def is_object_store(path: str) -> bool:
+    """Whether a path is on an object store, which has no folders, no renaming and no appending."""
+    return not isinstance(resolve(path)[0], fs.LocalFileSystem)
 
 
 def shown(path: str) -> str:
@@ -76,13 +63,13 @@ def absolute(path: str) -> str:
 
 def join(path: str, *parts: str) -> str:
     """A path inside a folder."""
-    base, options = _split_options(path)
+    base, options = split_options(path)
     return "/".join([base.rstrip("/"), *parts]) + options
 
 
 def parent(path: str) -> str:
     """The folder that holds a file or folder; a bucket and the root are their own."""
-    base, options = _split_options(path)
+    base, options = split_options(path)
     if not is_uri(path):
         return os.path.dirname(base.rstrip("/") or "/") or "."
     scheme, _, rest = base.partition("://")
@@ -93,143 +80,131 @@ def parent(path: str) -> str:
 
 def base_name(path: str) -> str:
     """The last name of a path; of a bucket, the bucket's."""
-    base, _ = _split_options(path)
+    base, _ = split_options(path)
     return base.rstrip("/").rpartition("/")[2].rpartition("@")[2]
 
 
 def beside(path: str, suffix: str) -> str:
     """A path whose last name is longer by a suffix, such as ``out.journal`` beside ``out``."""
-    base, options = _split_options(path)
+    base, options = split_options(path)
     return base.rstrip("/") + suffix + options
 
 
 def without_options(path: str) -> str:
     """A path without the options of a URI, for what looks at the end of a name."""
-    return _split_options(path)[0]
+    return split_options(path)[0]
 
 
-def at(path: str, inner: str) -> str:
-    """The path of a file of which a listing of the filesystem of ``path`` tells the inner path."""
-    if not is_uri(path):
-        return inner
-    base, options = _split_options(path)
-    scheme, _, rest = base.partition("://")
-    _, root = resolve(f"{scheme}://{rest.partition('/')[0]}{options}")
-    return join(f"{scheme}://{rest.partition('/')[0]}{options}", inner[len(root) :].strip("/"))
+@dataclass(frozen=True)
+class Entry:
+    """A file below a folder.
 
-
-def _split_options(path: str) -> tuple[str, str]:
-    """A URI without its options, and they with their question mark; a local path has none."""
-    if not is_uri(path):
-        return path, ""
-    base, mark, options = path.partition("?")
-    return base, mark + options
-
-
-@contextlib.contextmanager
-def told(path: str) -> Iterator[None]:
-    """Raise what an object store refuses as an error of one sentence.
-
-    Errors of local files pass as they are.
-
-    Raises:
-        DataError: If the store at a URI refuses, does not answer, or lacks the bucket or file.
+    Attributes:
+        name: Path from the folder, with forward slashes.
+        size: In bytes.
+        modified_ns: Time of the last change, in nanoseconds since 1970.
     """
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        if not is_uri(path):
-            raise
-        raise DataError(f"{path}: {_explain(path, error)}") from error
+
+    name: str
+    size: int
+    modified_ns: int
 
 
-def _explain(path: str, error: Exception) -> str:
-    """What is wrong and what to do about it, from the words of Arrow's error."""
-    text = first_line(error)
-    bucket = path.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
-    for signs, found in _REFUSALS:
-        if any(sign in text for sign in signs):
-            return found.format(bucket=bucket)
-    if isinstance(error, FileNotFoundError):
-        return "no such file or folder; see whether the path is right"
-    return f"the object store refuses ({text}); see whether address, options and rights are right"
-
-
-_REFUSALS = (
-    (
-        ("NO_SUCH_BUCKET", "Bucket '"),
-        "there is no bucket {bucket!r}; create it, or name another",
-    ),
-    (
-        ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "Forbidden", "403"),
-        "the object store refuses these credentials; expected ones that may read and write bucket "
-        "{bucket!r}, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
-    ),
-    (
-        ("NETWORK_CONNECTION", "curlCode", "Could not connect", "UNAVAILABLE", "timed out"),
-        "the object store does not answer; expected one there, or at AWS_ENDPOINT_URL or the "
-        "option endpoint_override; see whether it runs and is reached from here",
-    ),
-    (
-        ("query parameter", "filesystem type", "Cannot parse URI", "Expected a"),
-        "no such URI; expected s3://bucket/folder or gs://bucket/folder, with the options that "
-        "pyarrow knows",
-    ),
-)
-"""Words of Arrow's errors, and the sentence for each of them."""
+def walk(path: str) -> list[Entry]:
+    """All files below a folder, sorted by name; none if the folder does not exist."""
+    filesystem, inner = resolve(path)
+    with told(path):
+        found = filesystem.get_file_info(
+            fs.FileSelector(inner, allow_not_found=True, recursive=True)
+        )
+    start = len(inner.rstrip("/")) + 1
+    files = [info for info in found if info.type == fs.FileType.File]
+    entries = [Entry(i.path[start:], int(i.size), int(i.mtime_ns or 0)) for i in files]
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def exists(path: str) -> bool:
     """Whether a file or folder exists at a path."""
-    filesystem, inner = resolve(path)
-    return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
+    return bool(_kind(path) != fs.FileType.NotFound)
 
 
 def is_file(path: str) -> bool:
     """Whether a file, not a folder, exists at a path."""
+    return bool(_kind(path) == fs.FileType.File)
+
+
+def _kind(path: str) -> fs.FileType:
     filesystem, inner = resolve(path)
-    return bool(filesystem.get_file_info(inner).type == fs.FileType.File)
+    with told(path):
+        return filesystem.get_file_info(inner).type
 
 
 def list_files(path: str) -> list[str]:
     """Names of the files directly in a folder, sorted; empty if the folder does not exist."""
+    return _list(path, fs.FileType.File)
+
+
+def list_folders(path: str) -> list[str]:
+    """Names of the folders directly in a folder, sorted; empty if the folder does not exist."""
+    return _list(path, fs.FileType.Directory)
+
+
+def _list(path: str, kind: fs.FileType) -> list[str]:
     filesystem, inner = resolve(path)
-    selector = fs.FileSelector(inner, allow_not_found=True)
-    infos = filesystem.get_file_info(selector)
-    return sorted(info.base_name for info in infos if info.type == fs.FileType.File)
+    with told(path):
+        infos = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return sorted(info.base_name for info in infos if info.type == kind)
 
 
 def read_bytes(path: str) -> bytes:
     """The contents of a file."""
     filesystem, inner = resolve(path)
     try:
-        with filesystem.open_input_stream(inner, compression=None) as stream:
+        with told(path), filesystem.open_input_stream(inner, compression=None) as stream:
             return bytes(stream.read())
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error})") from error
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file under a temporary name and rename it; missing folders are created."""
+    """Write a file, which appears whole or not at all; missing folders are created.
+
+    A local file is written under a temporary name and renamed; an object appears when all of it is
+    there.
+    """
     filesystem, inner = resolve(path)
-    filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
-    aside = f"{inner}.{uuid.uuid4().hex}.tmp"
-    with filesystem.open_output_stream(aside, compression=None) as stream:
-        stream.write(content)
-    filesystem.move(aside, inner)
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    aside = f"{inner}.{uuid.uuid4().hex}.tmp" if is_local else inner
+    with told(path):
+        if is_local:
+            filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
+        with filesystem.open_output_stream(aside, compression=None) as stream:
+            stream.write(content)
+        if is_local:
+            filesystem.move(aside, inner)
 
 
 def delete_file(path: str) -> None:
     """Delete a file if it exists."""
     filesystem, inner = resolve(path)
-    if filesystem.get_file_info(inner).type == fs.FileType.File:
-        filesystem.delete_file(inner)
+    with told(path):
+        if filesystem.get_file_info(inner).type == fs.FileType.File:
+            filesystem.delete_file(inner)
 
 
 def delete_folder(path: str) -> None:
-    """Delete a folder and all its contents if it exists."""
+    """Delete a folder and all its contents if it exists; its records first.
+
+    On an object store a folder is deleted one file after the other, so a folder that is deleted in
+    part must not look like a finished one.
+    """
     filesystem, inner = resolve(path)
-    if filesystem.get_file_info(inner).type == fs.FileType.Directory:
+    with told(path):
+        if filesystem.get_file_info(inner).type != fs.FileType.Directory:
+            return
+        for entry in walk(path) if is_object_store(path) else []:
+            if entry.name.endswith((".json", ".jsonl")):
+                filesystem.delete_file(f"{inner}/{entry.name}")
         filesystem.delete_dir(inner)
 
 
@@ -259,8 +234,9 @@ def read_object(path: str) -> dict[str, Any]:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write a JSON file, indented, keys in the order given."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write a JSON file, indented, keys in the order given, without credentials of URIs."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, hide_credentials(text).encode())
 
 
 def read_table(path: str, schema: pa.Schema) -> pa.Table:
@@ -299,17 +275,18 @@ def check_writable(path: str) -> None:
         DataError: If the path is a file, or can't be written.
     """
     filesystem, inner = resolve(path)
-    if filesystem.get_file_info(inner).type == fs.FileType.File:
-        raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
-    if "://" in path:
+    with told(path):
+        if filesystem.get_file_info(inner).type == fs.FileType.File:
+            raise DataError(f"{path}: is a file; expected a folder to write, choose another --out")
+    if not isinstance(filesystem, fs.LocalFileSystem):
         return
-    parent = inner
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent):
-        raise DataError(f"{path}: {parent} is a file; expected a folder, choose another --out")
+    above = inner
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise DataError(f"{path}: {above} is a file; expected a folder, choose another --out")
     try:
-        with tempfile.TemporaryFile(dir=parent):
+        with tempfile.TemporaryFile(dir=above):
             pass
     except OSError as error:
         raise DataError(
@@ -317,11 +294,14 @@ def check_writable(path: str) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def atomic_folder(path: str, ours: Sequence[str] = ()) -> Iterator[str]:
-    """A temporary folder that is renamed to ``path`` when the block ends without an exception.
+def atomic_folder(path: str, ours: Sequence[str] = ()) -> AbstractContextManager[str]:
+    """A folder to write into, which is complete at ``path`` when the block ends without exception.
 
-    What was at ``path`` is replaced only then. After an exception nothing is left behind.
+    Locally it is a temporary folder that is then renamed; what was at ``path`` is replaced only
+    then, and after an exception nothing is left behind. Object stores can't rename: there what was
+    at ``path`` is deleted at the start, its records first, and the block writes to ``path`` itself,
+    the file that marks the result as complete last. What a killed block leaves is so ignored by
+    readers, and deleted by the next one.
 
     Args:
         path: The folder.
@@ -332,18 +312,111 @@ def atomic_folder(path: str, ours: Sequence[str] = ()) -> Iterator[str]:
         DataError: If ``path`` is a file or holds another name.
     """
     filesystem, inner = resolve(path)
-    _check_replaceable(filesystem, path, inner, ours)
-    aside = f"{inner.rstrip('/')}.{uuid.uuid4().hex[:8]}.partial"
+    with told(path):
+        _check_replaceable(filesystem, path, inner, ours)
+        _sweep(filesystem, inner)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return _renamed_folder(filesystem, path, inner)
+    return _written_folder(path)
+
+
+@contextlib.contextmanager
+def _renamed_folder(filesystem: fs.FileSystem, path: str, inner: str) -> Iterator[str]:
+    folder = beside(path, f".{uuid.uuid4().hex[:8]}.partial")
+    aside = resolve(folder)[1]
     filesystem.create_dir(aside, recursive=True)
-    prefix = path[: -len(inner)] if "://" in path and path.endswith(inner) else ""
     try:
-        yield prefix + aside
+        yield folder
     except BaseException:
         filesystem.delete_dir(aside)
         raise
     if exists(path):
         filesystem.delete_dir(inner)
     filesystem.move(aside, inner)
+
+
+@contextlib.contextmanager
+def _written_folder(path: str) -> Iterator[str]:
+    delete_folder(path)
+    try:
+        yield path
+    except BaseException:
+        with contextlib.suppress(DataError):  # the store may be what failed
+            delete_folder(path)
+        raise
+
+
+def _sweep(filesystem: fs.FileSystem, inner: str) -> None:
+    """Delete the temporary folders that killed runs have left beside a folder."""
+    above, _, name = inner.rstrip("/").rpartition("/")
+    if not above:
+        return
+    for info in filesystem.get_file_info(fs.FileSelector(above, allow_not_found=True)):
+        found = info.base_name
+        if info.type == fs.FileType.Directory and found != name == _PARTIAL.sub("", found):
+            filesystem.delete_dir(info.path)
+
+
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.partial$")
+
+
+def is_leftover(path: str) -> bool:
+    """Whether a path lies in a temporary folder, or is a temporary file, of a killed run."""
+    names = without_options(path).split("/")
+    return any(_PARTIAL.search(name) or name.endswith(".tmp") for name in names)
+
+
+@contextlib.contextmanager
+def built_folder(path: str, ours: Sequence[str] = (), last: str | None = None) -> Iterator[str]:
+    """A folder on this machine, whose files are at ``path`` when the block ends without exception.
+
+    For libraries that write local files alone. It is as atomic as ``atomic_folder``.
+
+    Args:
+        path: The folder, local or a URI.
+        ours: As for ``atomic_folder``.
+        last: Name of the file that marks the folder as complete, which is uploaded last.
+    """
+    if not is_object_store(path):
+        with atomic_folder(path, ours) as aside:
+            yield aside
+        return
+    with tempfile.TemporaryDirectory(prefix="msrrec-") as aside:
+        yield aside
+        with atomic_folder(path, ours):
+            names = [entry.name for entry in walk(aside)]
+            for name in sorted(names, key=lambda name: (name == last, name)):
+                copy_file(join(aside, name), join(path, name))
+
+
+def copy_folder(source: str, target: str) -> None:
+    """Copy all files of a folder into another one, several at a time."""
+    names = [entry.name for entry in walk(source)]
+    with ThreadPoolExecutor(_COPIED_AT_ONCE) as pool:
+        list(pool.map(lambda name: copy_file(join(source, name), join(target, name)), names))
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy a file in pieces; missing folders are created.
+
+    Raises:
+        DataError: If an object store refuses either path.
+    """
+    (before, inner), (after, place) = resolve(source), resolve(target)
+    if isinstance(after, fs.LocalFileSystem):
+        after.create_dir(place.rsplit("/", 1)[0], recursive=True)
+    with (
+        told(target),
+        told(source),
+        before.open_input_stream(inner, compression=None) as reading,
+        after.open_output_stream(place, compression=None) as writing,
+    ):
+        while piece := reading.read(_PIECE_BYTES):
+            writing.write(piece)
+
+
+_COPIED_AT_ONCE = 8
+_PIECE_BYTES = 1 << 24
 
 
 def _check_replaceable(

@@ -4,8 +4,6 @@ import fnmatch
 import logging
 from collections import Counter
 
-from pyarrow import fs
-
 from msrrec import storage
 from msrrec.errors import DataError
 
@@ -33,12 +31,10 @@ def find_files(path: str) -> list[str]:
     Raises:
         DataError: If there are none.
     """
-    filesystem, inner = storage.resolve(path)
     folder, name = storage.parent(path), storage.base_name(path)
-    kind = filesystem.get_file_info(inner).type
-    if kind == fs.FileType.File:
+    if storage.is_file(path):
         return [path]
-    if kind == fs.FileType.NotFound:
+    if not storage.exists(path):
         if not any(sign in name for sign in "*?["):
             raise DataError(f"{path}: no such file or folder; expected the source's files there")
         names = fnmatch.filter(storage.list_files(folder), name)
@@ -60,11 +56,10 @@ def find_files(path: str) -> list[str]:
 
 def _look_into(folder: str) -> tuple[list[str], str]:
     """The names of the files to read in a folder, and a description of what else is there."""
-    filesystem, inner = storage.resolve(folder)
-    infos = filesystem.get_file_info(fs.FileSelector(inner))
-    shown = [info for info in infos if not info.base_name.startswith(_HIDDEN)]
-    files = [info.base_name for info in shown if info.type == fs.FileType.File]
-    folders = [info.base_name for info in shown if info.type == fs.FileType.Directory]
+    files, folders = (
+        [name for name in names if not name.startswith(_HIDDEN)]
+        for names in (storage.list_files(folder), storage.list_folders(folder))
+    )
     found = [name for name in files if suffix(name) in SUFFIXES]
     others = [name for name in files if suffix(name) not in SUFFIXES]
     parts = []

@@ -124,15 +124,8 @@ def test_a_shown_path_has_no_credentials() -> None:
     assert storage.shown("https://host:80/x and a:b@c") == "https://host:80/x and a:b@c"
 
 
-def test_the_bucket_alone_is_a_folder() -> None:
-    plain = "s3://bucket" + OPTIONS
-    assert storage.resolve(plain)[1] == storage.resolve("s3://bucket/" + OPTIONS)[1] == "bucket"
-    assert storage.resolve(storage.join(plain, "a b", "%20"))[1] == "bucket/a b/%20"
-    assert storage.at(URI, "bucket/runs/x/y.json") == storage.join(URI, "y.json")
-
-
 def test_an_unknown_uri_is_one_sentence() -> None:
-    with pytest.raises(DataError, match=r"ftp://host/x: no such URI; expected s3://bucket"):
+    with pytest.raises(DataError, match=r"ftp://host/x: no such URI \(.*\); expected s3://bucket"):
         storage.exists("ftp://host/x")
     with pytest.raises(DataError, match="no such URI"):
         storage.exists("s3://bucket/x?no_such_option=1")
