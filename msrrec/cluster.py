@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
+from msrrec import storage
 from msrrec.errors import EngineError, first_line
 
 OBJECT_STORE_BYTES = 1 << 30
@@ -83,3 +85,10 @@ def quiet_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def ray_storage(path: str) -> dict[str, Any]:
+    """The arguments of Ray Train's and Ray Tune's ``RunConfig`` for a folder, local or a URI."""
+    filesystem, inner = storage.resolve(path)
+    remote = {"storage_filesystem": filesystem} if storage.is_object_store(path) else {}
+    return {"storage_path": inner, **remote}

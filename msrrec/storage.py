@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -389,9 +389,34 @@ def built_folder(path: str, ours: Sequence[str] = (), last: str | None = None) -
                 copy_file(join(aside, name), join(path, name))
 
 
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A folder on this machine with the files of ``path``, for libraries that read local files.
+
+    It is ``path`` itself, or a copy that is deleted when the block ends.
+    """
+    if not is_object_store(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="msrrec-") as folder:
+        copy_folder(path, folder)
+        yield folder
+
+
+def make_folder(path: str) -> None:
+    """Create a folder and those above it; object stores have none, so nothing is done there."""
+    filesystem, inner = resolve(path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        filesystem.create_dir(inner, recursive=True)
+
+
 def copy_folder(source: str, target: str) -> None:
     """Copy all files of a folder into another one, several at a time."""
-    names = [entry.name for entry in walk(source)]
+    copy_files(source, target, [entry.name for entry in walk(source)])
+
+
+def copy_files(source: str, target: str, names: Iterable[str]) -> None:
+    """Copy some files of a folder into another one, several at a time."""
     with ThreadPoolExecutor(_COPIED_AT_ONCE) as pool:
         list(pool.map(lambda name: copy_file(join(source, name), join(target, name)), names))
 

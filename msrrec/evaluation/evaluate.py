@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
@@ -298,7 +297,7 @@ def _with_samples(run: _Run) -> list[Sides]:
 
 
 def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
-    settings = read_settings(Path(model_dir))
+    settings = read_settings(model_dir)
     counts = settings.get("supervised_tokens") if settings else None
     return ModelFacts(
         model_dir=model_dir,
