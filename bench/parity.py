@@ -88,7 +88,7 @@ def check(dataset: str, reasoning: str | None, model: str, count: int) -> dict[s
     from msrrec.training.loop import prepare_examples
 
     folder = Path(model)
-    settings = read_settings(folder)
+    settings = read_settings(str(folder))
     if settings is None:
         sys.exit(f"{folder}: no folder that `msrrec train` has finished")
     config = load_config().model_validate({key: settings[key] for key in ("model", "train")})

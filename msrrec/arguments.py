@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from msrrec import storage
 from msrrec.baselines import BASELINES
 from msrrec.config import EMBEDDED, did_you_mean
 from msrrec.data.sources import SOURCES
@@ -78,4 +79,4 @@ def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
 
 def expand(path: str) -> str:
     """A path with ``~`` expanded, which a shell leaves to us in ``--out=~/runs``."""
-    return path if "://" in path else os.path.expanduser(path)
+    return path if storage.is_uri(path) else os.path.expanduser(path)

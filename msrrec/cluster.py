@@ -15,7 +15,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from typing import Any
 
+from msrrec import storage
 from msrrec.errors import ConfigError, EngineError, first_line
 
 logger = logging.getLogger(__name__)
@@ -236,3 +238,10 @@ def quiet_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def ray_storage(path: str) -> dict[str, Any]:
+    """The arguments of Ray Train's and Ray Tune's ``RunConfig`` for a folder, local or a URI."""
+    filesystem, inner = storage.resolve(path)
+    remote = {"storage_filesystem": filesystem} if storage.is_object_store(path) else {}
+    return {"storage_path": inner, **remote}

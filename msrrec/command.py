@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from msrrec import storage
 from msrrec.arguments import expand
 from msrrec.config import RunConfig, load_config
 from msrrec.console import show_settings
@@ -42,7 +43,7 @@ def resolve(
 
 def emit(summary: Summary) -> None:
     """Print the summary as the one line of stdout."""
-    print(json.dumps(summary, ensure_ascii=False))
+    print(storage.shown(json.dumps(summary, ensure_ascii=False)))
 
 
 def teacher_keys(config: RunConfig) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msrrec.config import EMBEDDED, Config, RunConfig
-from msrrec.errors import MsrRecError
+from msrrec.errors import MsrRecError, hide_credentials
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,5 +126,5 @@ def _describe_os_error(error: OSError) -> str:
 
 
 def _end(sentence: str, code: int) -> None:
-    print(f"msrrec: {sentence}", file=sys.stderr)
+    print(f"msrrec: {hide_credentials(sentence)}", file=sys.stderr)
     sys.exit(code)

@@ -7,7 +7,6 @@ its weights in bfloat16, and from there on the model is like any other.
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 from msrrec import storage
 from msrrec.errors import ModelError, MsrRecError, first_line
 from msrrec.lock import locked
+from msrrec.model_cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,9 @@ def cached_folder(path: Path) -> Path:
 
     ``XDG_CACHE_HOME`` moves the cache, which is ``~/.cache`` without it.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     stat = path.stat()
     digest = _hash_file(str(path), stat.st_size, stat.st_mtime_ns)
-    return cache / "msrrec" / "models" / f"gguf{REVISION}-{digest[:16]}"
+    return cache_folder() / f"gguf{REVISION}-{digest[:16]}"
 
 
 def _is_there(folder: Path) -> bool:

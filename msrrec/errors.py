@@ -8,9 +8,25 @@ Every message reads: where, what was found, what was expected, what to do. A bad
 data, not an exception: see ``msrrec.reasoning.parsing``.
 """
 
+import re
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s?'\"]*:[^/@\s?'\"]*@")
+_SECRET_OPTION = re.compile(r"(?<=[?&])([\w.]*(?:key|secret|token|password)[\w.]*)=[^&\s'\"]*")
+
+
+def hide_credentials(text: str) -> str:
+    """A text in which no URI has a key, a secret or a password any more."""
+    return _SECRET_OPTION.sub(r"\1=…", _CREDENTIALS.sub("", text))
+
 
 class MsrRecError(Exception):
-    """Base of all errors that the command line shows as one sentence with exit code 2."""
+    """Base of all errors that the command line shows as one sentence with exit code 2.
+
+    Credentials of URIs are left out of its message.
+    """
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(hide_credentials(p) if isinstance(p, str) else p for p in parts))
 
 
 class ConfigError(MsrRecError):

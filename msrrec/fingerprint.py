@@ -12,6 +12,7 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.sources import Inputs, Source, make_source
 from msrrec.errors import DataError, ModelError
+from msrrec.model_cache import hash_listing, list_model
 from msrrec.models import ModelSource, local_folder, locate_model
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
@@ -90,6 +91,8 @@ def identify_model(source: ModelSource) -> str:
 
 def _fingerprint_place(place: str) -> str:
     """A model folder by its files; a hub's model by its name."""
+    if storage.is_uri(place):
+        return hash_listing(list_model(place))
     folder = Path(place)
     files = {file for pattern in (*_WEIGHTS, *_BESIDE_WEIGHTS) for file in folder.glob(pattern)}
     return hash_files(sorted(files)) if files else place
@@ -125,6 +128,8 @@ FINGERPRINTS: Mapping[str, Callable[[str, Reader], str]] = {
 
 def fingerprint_setting(value: str) -> str:
     """The fingerprint of the files in a folder that a setting names, else the setting itself."""
+    if storage.is_uri(value) and storage.list_files(value):
+        return hash_listing(list_model(value))
     try:
         folder = local_folder(value)
     except ModelError:  # a package or file that is missing is refused by what loads it
@@ -135,9 +140,14 @@ def fingerprint_setting(value: str) -> str:
 def hash_weights(source: ModelSource) -> str | None:
     """A hash (16 hexadecimal digits) of a model's weight files, its adapter's included.
 
+    Files at a URI count by name, size and time of change.
+
     None if they are not in a local folder, for example on a hub; the revision then identifies them.
     """
-    folders = [Path(path) for path in (source.path, source.adapter) if path]
+    places = [path for path in (source.path, source.adapter) if path]
+    if any(storage.is_uri(place) for place in places):
+        return hash_parts(_fingerprint_place(place) for place in places)
+    folders = [Path(place) for place in places]
     files = sorted(
         file for folder in folders for pattern in _WEIGHTS for file in folder.glob(pattern)
     )
@@ -182,7 +192,8 @@ def hash_parts(parts: Iterable[str]) -> str:
 
 def _fingerprint_file(path: str) -> str:
     filesystem, inner = storage.resolve(path)
-    info = filesystem.get_file_info(inner)
-    if "://" in path:
+    with storage.told(path):
+        info = filesystem.get_file_info(inner)
+    if storage.is_object_store(path):
         return f"{info.base_name} {info.size} {info.mtime_ns}"
     return _hash_file(inner, info.size, info.mtime_ns).hex()

@@ -13,7 +13,7 @@ from typing import Any
 from msrrec.config import InferenceConfig
 from msrrec.errors import ModelError, first_line
 from msrrec.hub import use_token
-from msrrec.models import EMBEDDED_DIR, ModelSource
+from msrrec.models import EMBEDDED_DIR, ModelSource, fetch_source
 from msrrec.reasoning.encoding import encode_prompt
 from msrrec.reasoning.template import pin_date
 
@@ -34,9 +34,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer  # seconds to import
 
     use_token(source.hub_token)
-
+    here = fetch_source(source, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(here.path, revision=source.revision)
     except Exception as error:  # the tokenizers library raises plain Exception
         raise ModelError(f"{source.path}: no tokenizer there ({first_line(error)})") from error
     pin_date(tokenizer, source.template_date)
@@ -53,8 +53,9 @@ def load_config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
     use_token(source.hub_token)
+    here = fetch_source(source, weights=False)
     try:
-        return AutoConfig.from_pretrained(source.path, revision=source.revision)
+        return AutoConfig.from_pretrained(here.path, revision=source.revision)
     except Exception as error:  # a stranger's config fails in any way
         raise ModelError(
             f"{source.path}: no readable config.json ({first_line(error)}); expected a model in "
@@ -115,10 +116,11 @@ def load_causal(source: ModelSource, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     use_token(source.hub_token)
+    here = fetch_source(source)
     try:
         with _quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
-                source.path, revision=source.revision, output_loading_info=True, **options
+                here.path, revision=source.revision, output_loading_info=True, **options
             )
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -5,6 +5,8 @@ import os
 import sys
 import time
 
+from msrrec.errors import hide_credentials
+
 _QUIET = {
     "RAY_COLOR_PREFIX": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -19,13 +21,18 @@ def setup(level: int = logging.INFO) -> None:
     logger = logging.getLogger("msrrec")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
     for ours in logger.handlers:
         if type(ours) is logging.StreamHandler:
             ours.stream = sys.stderr  # which a host process may have replaced since
     logger.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return hide_credentials(super().format(record))
 
 
 class Progress:

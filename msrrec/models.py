@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from pydantic import ValidationError
 
+from msrrec import storage
 from msrrec.config import EMBEDDED, Arm, ModelConfig, PromptConfig
 from msrrec.conversion import SUFFIX, convert_gguf
 from msrrec.errors import ModelError
 from msrrec.hub import find_token
+from msrrec.model_cache import fetch, list_model
 from msrrec.packaged import PACKAGED
 from msrrec.reasoning.template import TEMPLATE_DATE
 
@@ -64,8 +66,8 @@ class ModelSource:
 
     Attributes:
         name: Name of the model in results.
-        path: Folder or hub name of the weights (merged ones where they exist).
-        adapter: Folder of a PEFT adapter to put on top, or None.
+        path: Folder, URI or hub name of the weights (merged ones where they exist).
+        adapter: Folder or URI of a PEFT adapter to put on top, or None.
         form: How it is prompted: the settings of a trained model's run, else the present ones.
         domain: The shop that it was trained on, or None.
         template_date: The day that its chat template takes for today.
@@ -84,6 +86,17 @@ class ModelSource:
     hub_token: str | None = field(default=None, repr=False, compare=False)
 
 
+def fetch_source(source: ModelSource, *, weights: bool = True) -> ModelSource:
+    """The same model with folders on this machine in place of URIs; what loads it calls this.
+
+    Args:
+        source: The model.
+        weights: Whether the weights are needed, or settings and tokenizer alone.
+    """
+    adapter = source.adapter and fetch(source.adapter)
+    return replace(source, path=fetch(source.path, weights=weights), adapter=adapter)
+
+
 def locate_base(model: ModelConfig, form: PromptConfig | None = None) -> ModelSource:
     """The weights that the ``model`` section of the settings names.
 
@@ -97,6 +110,8 @@ def locate_base(model: ModelConfig, form: PromptConfig | None = None) -> ModelSo
     """
     name = model.name_or_path
     folder = local_folder(name)
+    if storage.is_uri(name):
+        list_model(name)
     if folder is not None and not (folder / "config.json").is_file():
         what = "holds no config.json" if folder.exists() else "no such folder"
         raise ModelError(
@@ -109,7 +124,7 @@ def locate_base(model: ModelConfig, form: PromptConfig | None = None) -> ModelSo
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder that a name stands for on this machine; None if it may be a hub's.
+    """The folder that a name stands for on this machine; None for a URI, or if it may be a hub's.
 
     A GGUF file stands for the folder that it is converted into, here and now if it has not been.
 
@@ -122,6 +137,8 @@ def local_folder(name: str) -> Path | None:
     if name == EMBEDDED:
         return EMBEDDED_DIR
     is_packaged = name in PACKAGED
+    if storage.is_uri(name):
+        return None
     path = PACKAGED[name].find(name) if is_packaged else Path(name).expanduser()
     if path.suffix == SUFFIX:
         return convert_gguf(path)
@@ -135,35 +152,38 @@ def locate_model(
     """The weights of a trained model's folder, or else of a base model.
 
     Args:
-        model_dir: Folder or hub name.
+        model_dir: Folder, local or a URI, or hub name.
         model: The section ``model`` of the settings, for a base model.
         form: The section ``prompt``, for a base model; a trained one has its own.
 
     Raises:
         ModelError: If the folder holds neither.
     """
-    folder = Path(model_dir)
+    folder = model_dir if storage.is_uri(model_dir) else str(Path(model_dir))
     settings = read_settings(folder)
     if settings is None:
         named = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
         return locate_base(named, form)
-    merged, adapter = folder / "merged", folder / "adapter"
+    name, merged, adapter = (
+        storage.base_name(folder),
+        *(storage.join(folder, part) for part in ("merged", "adapter")),
+    )
     own, domain = read_form(settings, folder), settings["domain"]
     day = settings.get("template_date", TEMPLATE_DATE)
-    if (merged / "config.json").is_file():
+    if storage.is_file(storage.join(merged, "config.json")):
         return ModelSource(
-            folder.name,
-            str(merged),
+            name,
+            merged,
             None,
             own,
             domain,
             template_date=day,
             is_ours=True,
         )
-    if (adapter / "adapter_config.json").is_file():
+    if storage.is_file(storage.join(adapter, "adapter_config.json")):
         base_path = settings["base_model"]
         base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
-        place = (folder.name, base.path, str(adapter))
+        place = (name, base.path, adapter)
         return ModelSource(*place, own, domain, base.revision, day, hub_token=base.hub_token)
     raise ModelError(
         f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
@@ -180,7 +200,7 @@ def read_arm(settings: Mapping[str, Any]) -> Arm:
     return arm
 
 
-def read_form(settings: Mapping[str, Any], folder: Path) -> PromptConfig:
+def read_form(settings: Mapping[str, Any], folder: str) -> PromptConfig:
     """The prompt's form that a trained model's settings record.
 
     A model without the section ``prompt`` has the form of its ``answer_format`` alone.
@@ -194,30 +214,30 @@ def read_form(settings: Mapping[str, Any], folder: Path) -> PromptConfig:
         return PromptConfig.model_validate(recorded)
     except ValidationError as error:
         first = error.errors()[0]
+        where = storage.join(folder, MODEL_CONFIG)
         raise ModelError(
-            f"{folder / MODEL_CONFIG}: prompt.{'.'.join(map(str, first['loc']))}: {first['msg']} "
+            f"{where}: prompt.{'.'.join(map(str, first['loc']))}: {first['msg']} "
             f"(found {first['input']!r}); expected the file that `msrrec train` wrote"
         ) from error
 
 
-def write_settings(folder: Path, settings: ModelSettings) -> None:
+def write_settings(folder: str, settings: ModelSettings) -> None:
     """Write ``config.json``, which marks a folder as a trained model.
 
     Args:
         folder: The model's folder.
         settings: What it was trained from, and how.
     """
-    text = json.dumps({"kind": _KIND, **settings}, indent=2, ensure_ascii=False)
-    (folder / MODEL_CONFIG).write_text(text + "\n", encoding="utf-8")
+    storage.write_json(storage.join(folder, MODEL_CONFIG), {"kind": _KIND, **settings})
 
 
-def read_settings(folder: Path) -> ModelSettings | None:
+def read_settings(folder: str) -> ModelSettings | None:
     """The settings of a trained model; None if the folder is not a trained model."""
-    path = folder / MODEL_CONFIG
-    if not path.is_file():
+    path = storage.join(folder, MODEL_CONFIG)
+    if not storage.is_file(path):
         return None
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(storage.read_bytes(path))
     except ValueError as error:
         raise ModelError(f"{path}: not a JSON file ({error})") from error
     is_ours = isinstance(settings, dict) and settings.get("kind") == _KIND

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from msrrec import storage
 from msrrec.errors import ModelError, first_line
 from msrrec.hub import cached_folder, check_hub
+from msrrec.model_cache import fetch, is_weights, list_model
 from msrrec.models import ModelSource
 
 _POINTER = b"version https://git-lfs"
@@ -32,7 +34,7 @@ def check_source(source: ModelSource) -> None:
     """
     check_place(source.path, source.revision)
     if source.adapter is not None:
-        check_shard(Path(source.adapter) / "adapter_model.safetensors")
+        check_shard(Path(fetch(source.adapter)) / "adapter_model.safetensors")
 
 
 def check_place(place: str, revision: str | None = None) -> None:
@@ -41,6 +43,9 @@ def check_place(place: str, revision: str | None = None) -> None:
     Raises:
         ModelError: As ``check_source``.
     """
+    if storage.is_uri(place):
+        _check_listing(place)
+        return
     if Path(place).is_dir():
         check_folder(Path(place))
         return
@@ -48,6 +53,22 @@ def check_place(place: str, revision: str | None = None) -> None:
     cached = cached_folder(place, revision)
     if cached is not None and os.environ.get("HF_HUB_OFFLINE"):
         check_folder(cached)  # what a hub would fill in can't be had
+
+
+def _check_listing(place: str) -> None:
+    """Refuse a model at a URI some of whose files are missing; the weights are not read."""
+    found = {entry.name: entry.size for entry in list_model(place)}
+    here = Path(fetch(place, weights=False))
+    if "config.json" not in found:
+        raise ModelError(f"{place}: holds no config.json; expected a Hugging Face model folder")
+    _read_json(here / "config.json")
+    needed = {name for name in found if is_weights(name)}
+    for index in here.glob("*.index.json"):
+        needed |= set(_read_index(index))
+    missing = sorted(name for name in needed if not found.get(name))
+    if missing or not needed:
+        what = f"lacks {missing[0]}" if missing else "holds no weights"
+        raise ModelError(f"{place}: {what}; copy the whole model there again")
 
 
 def check_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from tests.support.cli import Commands
+from tests.support.object_store import ObjectStore, serve
 
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one is no failure
 hypothesis.settings.load_profile("any-machine")
@@ -38,3 +39,16 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("MSRREC_DATA is not set; it names the folder of real purchases")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One S3-compatible server for all tests."""
+    with serve() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> str:
+    """The URI of a new bucket, whose options hold address and credentials."""
+    return object_store.uri(object_store.make_bucket())

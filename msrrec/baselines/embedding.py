@@ -10,6 +10,7 @@ from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, ModelError, first_line
+from msrrec.model_cache import fetch
 from msrrec.models import local_folder
 from msrrec.schema import Example
 from msrrec.titles import clean_title
@@ -81,8 +82,9 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     import torch
     from transformers import AutoModel, AutoTokenizer  # seconds to import
 
-    place = str(local_folder(model_name) or model_name)
-    check_place(place)
+    named = str(local_folder(model_name) or model_name)
+    check_place(named)
+    place = fetch(named)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         # float32 whatever the stored type, as few CPUs multiply in bfloat16

@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -110,9 +109,9 @@ def _parse(path: str, content: bytes) -> list[dict[str, Any]]:
     """The rows of a file of any of the three kinds."""
     rows: list[Any]
     try:
-        if path.lower().endswith(".parquet"):
+        if storage.base_name(path).lower().endswith(".parquet"):
             rows = pl.read_parquet(io.BytesIO(content)).to_dicts()
-        elif path.lower().endswith(".csv"):
+        elif storage.base_name(path).lower().endswith(".csv"):
             rows = pl.read_csv(io.BytesIO(content), infer_schema=False).to_dicts()
         else:
             rows = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
@@ -216,7 +215,7 @@ def _find_problems(
 
 def _describe(given: PredictionsFile, found: _Problems) -> FileFacts:
     return FileFacts(
-        name=PurePosixPath(given.path).name,
+        name=storage.base_name(given.path),
         digest=given.digest,
         read_by=given.read_by,
         num_rows=len(given.rows),
@@ -230,7 +229,7 @@ def _describe(given: PredictionsFile, found: _Problems) -> FileFacts:
 
 def _check(given: PredictionsFile, found: _Problems, split: Split) -> list[Check]:
     """One line of the audit for each kind of problem."""
-    name = PurePosixPath(given.path).name
+    name = storage.base_name(given.path)
     by_scores = given.read_by == "scores"
     lost = "the example is a miss" if by_scores else "the example is not ranked"
     texts: tuple[tuple[str, str, list[str]], ...] = (

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msrrec import storage
@@ -185,7 +184,7 @@ def _evaluate_model(label: str, folder: str, run: Run, modes: Sequence[Mode], ou
 
 
 def _modes(folder: str) -> tuple[Mode, ...]:
-    settings = read_settings(Path(folder))
+    settings = read_settings(folder)
     return ("full",) if settings is None else modes_of(read_arm(settings))
 
 
@@ -312,7 +311,7 @@ def _validate(label: str, run: Run, model: str, modes: Sequence[Mode]) -> float:
     )
     inputs = {"dataset": run.dataset.path, "model": model}
     options = {"variants": list(modes[-1:]), "name": label}
-    call = Call(f"{model}-{modes[-1]}-validation", config, inputs, options)
+    call = Call(storage.beside(model, f"-{modes[-1]}-validation"), config, inputs, options)
     summary = EVALUATE.run(call, overwrite=run.overwrite)
     return float(summary["variants"][modes[-1]]["hit_ratio"]["value"])
 

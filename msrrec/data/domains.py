@@ -2,6 +2,8 @@
 
 import re
 
+from msrrec import storage
+
 _GENERIC = re.compile(
     r"(?:interactions|ratings|reviews|events|orders|purchases|transactions|train|data|u"
     r"|part-?\d.*|[^=]+=[^=]*)",
@@ -24,7 +26,8 @@ def name_after_file(interactions: str | None, affixes: re.Pattern[str] | None = 
         interactions: The path given on the command line.
         affixes: Prefixes and suffixes to remove, which a source's releases add to names.
     """
-    parts = [part for part in (interactions or "").split("/") if part not in ("", ".", "..")]
+    path = storage.without_options(interactions or "").partition("://")[2] or interactions or ""
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     names = [_EXTENSIONS.sub("", part, count=1) for part in reversed(parts)]
     usable = (n for n in names if not _GENERIC.fullmatch(n) and not set(n) & set("*?["))
     name = next(usable, "shop")

@@ -4,8 +4,6 @@ import fnmatch
 import logging
 from collections import Counter
 
-from pyarrow import fs
-
 from msrrec import storage
 from msrrec.errors import DataError
 
@@ -20,7 +18,7 @@ _HIDDEN = (".", "_")
 
 def suffix(path: str) -> str:
     """The ending of a file's name in lower case, without ``.gz``; empty for a name without one."""
-    name = path.rpartition("/")[2].lower().removesuffix(".gz")
+    name = storage.base_name(path).lower().removesuffix(".gz")
     _, dot, ending = name.rpartition(".")
     return dot + ending if dot else ""
 
@@ -33,15 +31,13 @@ def find_files(path: str) -> list[str]:
     Raises:
         DataError: If there are none.
     """
-    filesystem, inner = storage.resolve(path)
-    folder, name = path.rstrip("/").rpartition("/")[::2]
-    kind = filesystem.get_file_info(inner).type
-    if kind == fs.FileType.File:
+    folder, name = storage.parent(path), storage.base_name(path)
+    if storage.is_file(path):
         return [path]
-    if kind == fs.FileType.NotFound:
+    if not storage.exists(path):
         if not any(sign in name for sign in "*?["):
             raise DataError(f"{path}: no such file or folder; expected the source's files there")
-        names = fnmatch.filter(storage.list_files(folder or "."), name)
+        names = fnmatch.filter(storage.list_files(folder), name)
         found = [n for n in names if name.startswith(_HIDDEN) or not n.startswith(_HIDDEN)]
         skipped = ""
     else:
@@ -55,16 +51,15 @@ def find_files(path: str) -> list[str]:
         )
     if skipped:
         logger.warning("%s: reads %s files and leaves out %s", path, len(found), skipped)
-    return [storage.join(folder or ".", name) for name in sorted(found)]
+    return [storage.join(folder, name) for name in sorted(found)]
 
 
 def _look_into(folder: str) -> tuple[list[str], str]:
     """The names of the files to read in a folder, and a description of what else is there."""
-    filesystem, inner = storage.resolve(folder)
-    infos = filesystem.get_file_info(fs.FileSelector(inner))
-    shown = [info for info in infos if not info.base_name.startswith(_HIDDEN)]
-    files = [info.base_name for info in shown if info.type == fs.FileType.File]
-    folders = [info.base_name for info in shown if info.type == fs.FileType.Directory]
+    files, folders = (
+        [name for name in names if not name.startswith(_HIDDEN)]
+        for names in (storage.list_files(folder), storage.list_folders(folder))
+    )
     found = [name for name in files if suffix(name) in SUFFIXES]
     others = [name for name in files if suffix(name) not in SUFFIXES]
     parts = []

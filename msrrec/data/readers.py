@@ -37,7 +37,8 @@ def file_size(path: str) -> int:
     if not path:
         return 0
     filesystem, inner = storage.resolve(path)
-    return int(filesystem.get_file_info(inner).size or 0)
+    with storage.told(path):
+        return int(filesystem.get_file_info(inner).size or 0)
 
 
 def read_columns(

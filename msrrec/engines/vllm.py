@@ -17,7 +17,7 @@ from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError, ModelError, first_line
 from msrrec.loading import check_end_token, load_config, load_tokenizer
-from msrrec.models import ModelSource
+from msrrec.models import ModelSource, fetch_source
 from msrrec.processor import fast_dtype, warn_if_imitated
 
 ENVIRONMENT = {
@@ -68,6 +68,7 @@ class VllmEngine:
         from vllm import LLM
 
         self.model_name = source.name
+        source = fetch_source(source)
         self.tokenizer, options = _prepare(source, config, on_gpu)
         self.max_model_len = int(options["max_model_len"])
         self._lora = _lora_request(source)
@@ -106,6 +107,7 @@ class AsyncVllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self.model_name = source.name
+        source = fetch_source(source)
         self.tokenizer, options = _prepare(source, config, on_gpu)
         self.max_model_len = int(options["max_model_len"])
         self._lora = _lora_request(source)

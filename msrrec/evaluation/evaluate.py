@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
@@ -181,7 +180,7 @@ def _journal(
     }
     if _generates_by_route(variants):
         identity["route"] = threshold
-    return open_journal(f"{out.rstrip('/')}.journal", identity, config.inference)
+    return open_journal(storage.beside(out, ".journal"), identity, config.inference)
 
 
 def _generate(
@@ -298,7 +297,7 @@ def _with_samples(run: _Run) -> list[Sides]:
 
 
 def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
-    settings = read_settings(Path(model_dir))
+    settings = read_settings(model_dir)
     counts = settings.get("supervised_tokens") if settings else None
     return ModelFacts(
         model_dir=model_dir,
@@ -426,4 +425,4 @@ def read_fit(facts: Facts, wall_s: float) -> FitResult:
 
 def fit_folder(out: str) -> str:
     """Folder for a baseline's fit; it is beside the evaluation, whose folder is replaced."""
-    return f"{out.rstrip('/')}.fit"
+    return storage.beside(out, ".fit")

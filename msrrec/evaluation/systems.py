@@ -13,7 +13,6 @@ stand beside a system only where ``paper_row`` says so:
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from msrrec.baselines import BASELINES
@@ -84,7 +83,7 @@ def identify_model(
 
 def _name_trained(model_dir: str, variants: Sequence[str]) -> tuple[str, str | None]:
     """The id of a trained model, and its row in the paper, which controls beside *w/o* lack."""
-    settings = read_settings(Path(model_dir))
+    settings = read_settings(model_dir)
     arm = "chain" if settings is None else read_arm(settings)
     if arm == "none":
         return "msrrec-without-reasoning", WITHOUT_REASONING

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypedDict
 
 from msrrec import storage
@@ -211,7 +210,7 @@ def _variant(
 
 def _describe(dataset: Dataset, config: RunConfig) -> DatasetId:
     return DatasetId(
-        path=dataset.path if "://" in dataset.path else str(Path(dataset.path).absolute()),
+        path=storage.shown(storage.absolute(dataset.path)),
         domain=dataset.domain,
         fingerprint=dataset.fingerprint,
         negatives=config.evaluate.negatives,

@@ -11,6 +11,7 @@ from msrrec.config import ModelConfig
 from msrrec.errors import EngineError, ModelError, first_line
 from msrrec.loading import load_causal, load_tokenizer
 from msrrec.metrics.scores import Pair, Scores
+from msrrec.model_cache import fetch
 from msrrec.models import ModelSource, local_folder, locate_base
 from msrrec.weights import check_place, check_source
 
@@ -77,8 +78,8 @@ def bertscore(pairs: Sequence[Pair], model: str, num_layers: int | None) -> Scor
             "evaluate.bertscore_model: bert-score can't be imported, though msrrec depends on it; "
             "install msrrec again, or bert-score by itself: pip install bert-score"
         ) from error
-    place = str(local_folder(model) or model)
-    check_place(place)
+    check_place(str(local_folder(model) or model))
+    place = fetch(str(local_folder(model) or model))
     written = [n for n, (hypothesis, _) in enumerate(pairs) if hypothesis.strip()]
     values = [0.0] * len(pairs)
     if written:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import PurePosixPath
 
 from msrrec import storage
 from msrrec.comparison.compare import system_folder
@@ -73,7 +72,7 @@ def find_places(datasets: Sequence[str], out: str, config: RunConfig) -> list[Pl
     """
     if not datasets:
         return [_find_world(world, out, config) for world in config.study.worlds]
-    paths = {PurePosixPath(path).name: storage.absolute(path) for path in datasets}
+    paths = {storage.base_name(path): storage.absolute(path) for path in datasets}
     if len(paths) < len(datasets):
         raise ConfigError(
             f"--dataset: found {len(datasets)} folders with {len(paths)} names; expected folders "

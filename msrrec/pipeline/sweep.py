@@ -6,12 +6,10 @@ killed sweep can be resumed and a sweep can be extended.
 
 import contextlib
 import io
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from msrrec import log, storage
-from msrrec.cluster import quiet_ray_data
+from msrrec.cluster import quiet_ray_data, ray_storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, MsrRecError
@@ -43,7 +41,7 @@ def sweep(
     Args:
         dataset: Dataset made by ``msrrec prepare``.
         reasoning: Folder made by ``msrrec synthesize``.
-        out: A folder that all nodes share.
+        out: The folder to write; a local one is shared by all nodes.
         config: Sections ``sweep``, ``train``, ``model``, ``inference`` and ``evaluate``.
         variants: Variants to evaluate.
         references: Folder made by ``msrrec synthesize`` for the split of the sweep, against which
@@ -53,32 +51,32 @@ def sweep(
     Raises:
         MsrRecError: What a point raised.
     """
-    if "://" in out:
-        raise DataError(f"{out}: found a URI; expected a folder that all nodes share")
-    folder = Path(out).expanduser().absolute()
+    folder = storage.absolute(out)
     dataset, reasoning = (storage.absolute(path) for path in (dataset, reasoning))
     alphas = sorted(config.sweep.alphas)
 
     def run(alpha: float) -> None:
-        run_point(dataset, reasoning, str(folder / name_of(alpha)), config, variants, alpha)
+        run_point(dataset, reasoning, storage.join(folder, name_of(alpha)), config, variants, alpha)
 
     run_points(run, alphas, folder, config.sweep.concurrency)
     if references is not None:
         for alpha in alphas:
-            score_point(dataset, references, folder / name_of(alpha), config, keys or {})
+            score_point(
+                dataset, references, storage.join(folder, name_of(alpha)), config, keys or {}
+            )
     points = [read_point(folder, alpha) for alpha in alphas]
     best = {name: max(points, key=lambda point: hit_ratio(point, name)) for name in variants}
     best_alpha = {name: point.alpha for name, point in best.items()}
     result = SweepResult(split=config.sweep.split, points=tuple(points), best_alpha=best_alpha)
-    page = str(folder / "index.html")
-    result.save(str(folder))
+    page = storage.join(folder, "index.html")
+    result.save(folder)
     storage.write_bytes(page, render_sweep(result, Dataset.load(dataset).domain))
     ratios = {name: round(hit_ratio(point, name), 4) for name, point in best.items()}
     return {"out": out, "page": page, "best_alpha": best_alpha, "hit_ratio": ratios}
 
 
 def run_points(
-    run: Callable[[float], None], alphas: Sequence[float], folder: Path, concurrency: int
+    run: Callable[[float], None], alphas: Sequence[float], folder: str, concurrency: int
 ) -> None:
     """Run every point on Ray Tune; the first failure ends the sweep.
 
@@ -106,7 +104,7 @@ def run_points(
         tune_config=tune.TuneConfig(max_concurrent_trials=concurrency),
         run_config=tune.RunConfig(
             name=_TUNE,
-            storage_path=str(folder),
+            **ray_storage(folder),
             failure_config=tune.FailureConfig(fail_fast=True),
             verbose=0,
         ),
@@ -115,7 +113,8 @@ def run_points(
         with contextlib.redirect_stdout(io.StringIO()):  # Tune prints deleted folders
             results = tuner.fit()
     finally:
-        shutil.rmtree(folder / _TUNE, ignore_errors=True)
+        with contextlib.suppress(OSError, DataError):
+            storage.delete_folder(storage.join(folder, _TUNE))
     refusals = [(result.metrics or {}).get("refusal") for result in results]
     for error in (*refusals, *results.errors):
         if error is not None:
@@ -146,10 +145,10 @@ def run_point(
 
 
 def score_point(
-    dataset: str, references: str, folder: Path, config: RunConfig, keys: Mapping[str, str]
+    dataset: str, references: str, folder: str, config: RunConfig, keys: Mapping[str, str]
 ) -> None:
     """The stage ``score`` of one point, unless it is finished."""
-    evaluation = str(folder / "predictions")
+    evaluation = storage.join(folder, "predictions")
     inputs = {"dataset": dataset, "references": references, "evaluation": evaluation}
     SCORE.run(Call(evaluation, config, inputs, keys=keys))
 
@@ -159,9 +158,9 @@ def name_of(alpha: float) -> str:
     return f"alpha-{alpha:g}"
 
 
-def read_point(folder: Path, alpha: float) -> SweepPoint:
+def read_point(folder: str, alpha: float) -> SweepPoint:
     """The result at one alpha, with the scores of its reasoning where there are some."""
-    point = str(folder / name_of(alpha))
+    point = storage.join(folder, name_of(alpha))
     predictions = storage.join(point, "predictions")
     trained = storage.read_json(storage.join(point, "model", storage.RECORD))["summary"]
     evaluated = EvaluationResult.load(predictions)

@@ -97,11 +97,6 @@ def check_train(call: Call) -> None:
     from msrrec.models import locate_base
     from msrrec.weights import check_source
 
-    if "://" in call.out:
-        raise ConfigError(
-            f"--out {call.out}: found a URI; training writes to a folder that all nodes share, "
-            "such as a mounted volume"
-        )
     if call.config.train.arm != "none" and "reasoning" not in call.inputs:
         raise ConfigError(
             "--reasoning: missing; give the folder made by `msrrec synthesize`, "
@@ -244,7 +239,7 @@ def faithfulness(call: Call) -> Summary:
 
 
 def check_sweep(call: Call) -> None:
-    """Refuse what training would refuse, and an output that is no shared folder.
+    """Refuse what training would refuse.
 
     Raises:
         MsrRecError: If training could not begin.

@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyarrow import fs
-
 from msrrec import storage
 from msrrec.errors import DataError
 from msrrec.evaluation.interventions import FaithfulnessResult
@@ -61,9 +59,12 @@ def load_results(folder: str) -> list[Evaluated]:
         DataError: If there are none, or one can't be read.
     """
     own = (SweepResult.FILE, StudyResult.FILE)
-    apart = tuple(path + "/" for file in own for path in _find(folder, file))
+    whole = [path for file in own for path in _find(folder, file)]
+    apart = tuple(storage.without_options(path) + "/" for path in whole)
     paths = _find(folder, EvaluationResult.FILE)
-    results = [load_result(path) for path in paths if not path.startswith(apart)]
+    results = [
+        load_result(path) for path in paths if not storage.without_options(path).startswith(apart)
+    ]
     if not results:
         raise DataError(
             f"{folder}: found no {EvaluationResult.FILE} below it; expected folders made by "
@@ -86,7 +87,7 @@ def load_statistics(results: Sequence[Evaluated]) -> list[Statistics]:
     found: dict[str, Statistics] = {}
     for dataset in (evaluated.result.dataset for evaluated in results):
         file = storage.join(dataset.path, storage.MANIFEST)
-        if dataset.fingerprint in found or not storage.exists(file):
+        if dataset.fingerprint in found or not _is_there(file):
             continue
         manifest = storage.read_object(file)
         if manifest.get("fingerprint") == dataset.fingerprint and manifest.keys() >= {*_COUNTS}:
@@ -110,15 +111,21 @@ def load_result(path: str) -> Evaluated:
 
 
 def _find(folder: str, file: str) -> list[str]:
-    """The folders, at any depth, that hold a file, sorted."""
-    filesystem, inner = storage.resolve(folder)
-    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    prefix = folder[: -len(inner)] if "://" in folder else ""
-    return sorted(
-        prefix + info.path.removesuffix("/" + file)
-        for info in filesystem.get_file_info(selector)
-        if info.path.endswith("/" + file)
-    )
+    """The folders, at any depth, that hold a file, sorted; not what killed runs have left."""
+    root = storage.absolute(folder)
+    names = [entry.name for entry in storage.walk(folder)]
+    found = [name for name in names if f"/{name}".endswith("/" + file)]
+    whole = [name for name in found if not storage.is_leftover(name)]
+    folders = [name.removesuffix(file).rstrip("/") for name in whole]
+    return sorted(storage.join(root, name) if name else root for name in folders)
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file that the report can do without exists; its store may be out of reach."""
+    try:
+        return storage.exists(path)
+    except DataError:
+        return False
 
 
 def _place(evaluated: Evaluated) -> tuple[int, int, bool, str]:
@@ -129,7 +136,7 @@ def _place(evaluated: Evaluated) -> tuple[int, int, bool, str]:
 
 def _training(result: EvaluationResult) -> list[TrainingPoint]:
     path = storage.join(result.model.model_dir, "metrics.jsonl") if result.model else ""
-    if not path or not storage.exists(path):
+    if not path or not _is_there(path):
         return []
     lines = storage.read_bytes(path).decode("utf-8", errors="replace").splitlines()
     try:

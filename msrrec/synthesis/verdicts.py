@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+from msrrec import storage
 from msrrec.chat.completions import estimate_tokens
 from msrrec.config import RunConfig
 from msrrec.data.readers import file_size
@@ -154,7 +155,7 @@ def _judge_entry(
     return JudgedEntry(
         file=file,
         line=line,
-        journal=f"{path.rsplit('/', 1)[-1]}:{line + 1}",
+        journal=f"{storage.base_name(path)}:{line + 1}",
         verdict=judgement.verdict if judgement else None,
         status=status_of(judgement) if judgement else None,
         detail=judgement.detail if judgement else "",

@@ -2,12 +2,14 @@
 
 Learning rate, order of examples and dropout follow from the step, so they are not saved. Each
 checkpoint of a run is one folder per step, written under a temporary name and renamed. A checkpoint
-with its final name is therefore complete even after a crash, and a run resumes from the latest.
+with its final name is therefore complete even after a crash, and a run resumes from the latest. On
+an object store it is written here and uploaded, its metrics last, and is complete if it has them.
 """
 
+import io
 import json
 import os
-import shutil
+import re
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -19,7 +21,7 @@ from msrrec.training.learner import Learner
 METRICS = "metrics.jsonl"
 VALIDATION_LOSS: Final = "validation_loss"
 _TRAINER = "trainer.pt"
-_NAME = "step-{:08d}"
+_NAME, _CHECKPOINT = "step-{:08d}", re.compile(r"step-\d+")
 _KEPT = 2
 
 
@@ -38,26 +40,31 @@ class MetricsRow(TypedDict, total=False):
     memory_bytes: int
 
 
-def keep_checkpoint(run: Path, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
+def keep_checkpoint(run: str, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
     """Save a checkpoint in a run's folder and delete those that are no longer needed."""
-    with storage.atomic_folder(str(run / _NAME.format(steps_done)), ("*",)) as aside:
+    place = storage.join(run, _NAME.format(steps_done))
+    with storage.built_folder(place, ("*",), last=METRICS) as aside:
         save_checkpoint(aside, learner, steps_done, rows)
         for file in Path(aside).iterdir():
             _to_disk(file)
     best = best_step(rows)
     for outdated in find_checkpoints(run)[:-_KEPT]:
         if steps_of(outdated) != best:
-            shutil.rmtree(outdated)
+            storage.delete_folder(outdated)
 
 
-def find_checkpoints(run: Path) -> list[Path]:
+def find_checkpoints(run: str) -> list[str]:
     """The complete checkpoints of a run, the latest last."""
-    return sorted(folder for folder in run.glob("step-*") if folder.suffix == "")
+    found = [name for name in storage.list_folders(run) if _CHECKPOINT.fullmatch(name)]
+    places = [storage.join(run, name) for name in found]
+    if not storage.is_object_store(run):
+        return places
+    return [place for place in places if storage.is_file(storage.join(place, METRICS))]
 
 
-def steps_of(checkpoint: Path) -> int:
+def steps_of(checkpoint: str) -> int:
     """Number of steps done when a checkpoint was written."""
-    return int(checkpoint.name.removeprefix("step-"))
+    return int(storage.base_name(checkpoint).removeprefix("step-"))
 
 
 def best_step(rows: list[MetricsRow]) -> int | None:
@@ -73,10 +80,12 @@ def is_stalled(rows: list[MetricsRow], patience: int) -> bool:
     return patience > 0 and best is not None and len(steps) - 1 - steps.index(best) >= patience
 
 
-def remove_incomplete(run: Path) -> None:
+def remove_incomplete(run: str) -> None:
     """Delete incomplete checkpoints of runs that were killed while writing."""
-    for half in run.glob("step-*.partial"):
-        shutil.rmtree(half)
+    whole = {storage.base_name(checkpoint) for checkpoint in find_checkpoints(run)}
+    for name in storage.list_folders(run):
+        if name.startswith("step-") and name not in whole:
+            storage.delete_folder(storage.join(run, name))
 
 
 def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[MetricsRow]) -> None:
@@ -90,22 +99,24 @@ def save_checkpoint(folder: str, learner: Learner, steps_done: int, rows: list[M
 def load_adapter(folder: str, model: Any) -> None:
     """Load the LoRA matrices of an adapter or a checkpoint into a PEFT model."""
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    set_peft_model_state_dict(model, load_file(Path(folder) / "adapter_model.safetensors"))
+    content = storage.read_bytes(storage.join(folder, "adapter_model.safetensors"))
+    set_peft_model_state_dict(model, load(content))
 
 
 def load_checkpoint(folder: str, learner: Learner) -> tuple[int, list[MetricsRow]]:
     """Load a checkpoint into a learner; the number of steps done and the metrics so far."""
     load_adapter(folder, learner.model)
-    state = torch.load(Path(folder) / _TRAINER, map_location=learner.device, weights_only=True)
+    content = io.BytesIO(storage.read_bytes(storage.join(folder, _TRAINER)))
+    state = torch.load(content, map_location=learner.device, weights_only=True)
     learner.optimizer.load_state_dict(state["optimizer"])
     return int(state["steps_done"]), read_metrics(folder)
 
 
 def read_metrics(folder: str) -> list[MetricsRow]:
     """The lines of a folder's ``metrics.jsonl``."""
-    text = (Path(folder) / METRICS).read_text(encoding="utf-8")
+    text = storage.read_bytes(storage.join(folder, METRICS)).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 

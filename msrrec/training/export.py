@@ -4,7 +4,6 @@ The folder counts as a finished model once ``config.json`` exists.
 """
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,30 +29,28 @@ CHECKPOINTS = "checkpoints"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def begin_folder(out: str) -> Path:
+def begin_folder(out: str) -> str:
     """The output folder of a new or resumed run.
 
     A finished run in it is deleted; an unfinished one keeps its checkpoints.
 
     Raises:
-        DataError: If it is not a local folder, or holds a model of another kind.
+        DataError: If it holds a model of another kind.
     """
-    if "://" in out:
-        raise DataError(f"{out}: found a URI; expected a folder that all nodes share")
-    folder = Path(out).expanduser().absolute()
-    if (folder / MODEL_CONFIG).exists():
+    folder = storage.absolute(out)
+    if storage.exists(storage.join(folder, MODEL_CONFIG)):
         if read_settings(folder) is None:
             raise DataError(f"{folder}: holds a model that is not ours; choose another --out")
-        (folder / MODEL_CONFIG).unlink()  # first, so that it no longer looks finished
+        storage.delete_file(storage.join(folder, MODEL_CONFIG))  # it no longer looks finished
         for name in ("adapter", "merged", CHECKPOINTS, EVENTS):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+            storage.delete_folder(storage.join(folder, name))
+    storage.make_folder(folder)
     return folder
 
 
 def export_model(
-    folder: Path,
-    checkpoint: Path,
+    folder: str,
+    checkpoint: str,
     rows: list[MetricsRow],
     source: ModelSource,
     dtype: Dtype,
@@ -78,9 +75,10 @@ def export_model(
         ModelError: If the merged model is not the trained one.
     """
     tokenizer = load_tokenizer(source)
-    with storage.atomic_folder(str(folder / "adapter"), ("*",)) as adapter:
+    place = storage.join(folder, "adapter")
+    with storage.built_folder(place, ("*",), last=_FILES[0]) as adapter:
         for name in _FILES:
-            shutil.copy(checkpoint / name, adapter)
+            storage.copy_file(storage.join(checkpoint, name), storage.join(adapter, name))
         tokenizer.save_pretrained(adapter)
     if merged:
         run_with_memory(
@@ -88,13 +86,13 @@ def export_model(
             "train.export_merged=true",
             "leave the merged model out with train.export_merged=false",
             merge_into,
-            str(folder / "merged"),
-            str(checkpoint),
+            storage.join(folder, "merged"),
+            checkpoint,
             source,
             dtype,
             on_gpu=on_gpu,
         )
-    write_metrics(str(folder), rows)
+    write_metrics(folder, rows)
     write_settings(folder, settings)
     logger.info("train: wrote %s", folder)
 
@@ -115,7 +113,7 @@ def merge_into(
         ModelError: As ``write_merged``.
     """
     tokenizer = load_tokenizer(source)
-    with storage.atomic_folder(place, ("*",)) as aside:
+    with storage.built_folder(place, ("*",), last=MODEL_CONFIG) as aside:
         base = load_base(source, dtype, on_gpu=on_gpu)
         write_merged(Path(aside), base, source, checkpoint, tokenizer)
 

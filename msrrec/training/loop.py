@@ -10,12 +10,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
+from msrrec import storage
+from msrrec.cluster import ray_storage
 from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.placement import trains_on_gpu, wait_for_workers
@@ -74,7 +75,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
     folder = begin_folder(out)
     job = TrainingJob(source, config.model.dtype, config.train)
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
-    rows = read_metrics(str(last))
+    rows = read_metrics(last)
     kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
     batches = (batch for _, batch in islice(iter_batches(len(examples), config.train), kept))
     supervised = examples.count_supervised(batches)
@@ -82,7 +83,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         folder,
         next(
             checkpoint
-            for checkpoint in find_checkpoints(last.parent)
+            for checkpoint in find_checkpoints(storage.parent(last))
             if steps_of(checkpoint) == kept
         ),
         rows,
@@ -123,32 +124,32 @@ def fit(
     job: TrainingJob,
     examples: ExampleSet,
     validation: ExampleSet | None,
-    folder: Path,
+    folder: str,
     *,
     on_gpu: bool,
-) -> Path:
+) -> str:
     """Train on Ray if any step is left, and return the last checkpoint.
 
     Raises:
         MsrRecError: Bad input that a worker found.
     """
-    run = folder / CHECKPOINTS / run_name(job, examples, validation)
-    run.mkdir(parents=True, exist_ok=True)
+    run = storage.join(folder, CHECKPOINTS, run_name(job, examples, validation))
+    storage.make_folder(run)
     checkpoints = find_checkpoints(run)
     if not checkpoints or not is_finished(checkpoints[-1], len(examples), job.config):
         run_workers(job, (examples, validation), run, on_gpu=on_gpu)
     return find_checkpoints(run)[-1]
 
 
-def is_finished(checkpoint: Path, num_examples: int, config: TrainConfig) -> bool:
+def is_finished(checkpoint: str, num_examples: int, config: TrainConfig) -> bool:
     """Whether training is complete with this checkpoint."""
     if steps_of(checkpoint) == num_steps(num_examples, config):
         return True
-    return is_stalled(read_metrics(str(checkpoint)), config.patience)
+    return is_stalled(read_metrics(checkpoint), config.patience)
 
 
 def run_workers(
-    job: TrainingJob, examples: tuple[ExampleSet, ExampleSet | None], run: Path, *, on_gpu: bool
+    job: TrainingJob, examples: tuple[ExampleSet, ExampleSet | None], run: str, *, on_gpu: bool
 ) -> None:
     """Run the remaining steps on Ray Train's workers, and restart when workers are lost.
 
@@ -173,13 +174,13 @@ def run_workers(
         run_worker,
         train_loop_config={
             "data": ray.put((job, *examples)),
-            "run": str(run),
-            "folder": str(run.parents[1]),
+            "run": run,
+            "folder": storage.parent(storage.parent(run)),
         },
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=on_gpu),
         run_config=ray.train.RunConfig(
-            name=run.name,
-            storage_path=str(run.parent),
+            name=storage.base_name(run),
+            **ray_storage(storage.parent(run)),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),

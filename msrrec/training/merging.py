@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from msrrec import storage
 from msrrec.config import PromptConfig
 from msrrec.errors import ModelError
 from msrrec.reasoning.encoding import encode_prompt
@@ -29,7 +30,8 @@ def merge_adapter(base: Any, checkpoint: str, ids: list[int]) -> tuple[Any, torc
     from peft import PeftModel
 
     with torch.no_grad():
-        adapted = PeftModel.from_pretrained(base, checkpoint).eval()
+        with storage.local_copy(checkpoint) as folder:
+            adapted = PeftModel.from_pretrained(base, folder).eval()
         expected = compute_logits(adapted, ids)
         merged = adapted.merge_and_unload()
     check_logits(compute_logits(merged, ids), expected, base.dtype, checkpoint)

@@ -6,7 +6,6 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypedDict
 
 import ray
@@ -15,7 +14,7 @@ import ray.train.collective
 import ray.train.torch
 import torch
 
-from msrrec import log
+from msrrec import log, storage
 from msrrec.cluster import cores_here
 from msrrec.config import TrainConfig
 from msrrec.errors import DataError, MsrRecError
@@ -119,11 +118,11 @@ def run_worker(settings: WorkerSettings) -> MsrRecError | None:
     learner = build_learner(job)
     log.setup(logging.INFO if learner.rank == 0 else logging.WARNING)
     logging.getLogger().setLevel(logging.WARNING)  # Ray logs each start of each worker there
-    run = Path(settings["run"])
+    run = settings["run"]
     done, rows = restore(learner, run)
     live = None
     if learner.rank == 0:
-        live = Live(Path(settings["folder"]), rows, tensorboard=job.config.tensorboard)
+        live = Live(settings["folder"], rows, tensorboard=job.config.tensorboard)
     try:
         for number, keeps in run_steps(learner, examples, validation, done, rows):
             if live:
@@ -206,24 +205,24 @@ def cores_per_worker(num_workers: int) -> int:
     return max(1, cores_here() // num_workers)
 
 
-def restore(learner: Learner, run: Path) -> tuple[int, list[MetricsRow]]:
+def restore(learner: Learner, run: str) -> tuple[int, list[MetricsRow]]:
     """The steps done and the metrics of the run's last checkpoint, or zero and none.
 
     Raises:
         DataError: If this node does not see the run's folder.
     """
-    if not run.is_dir():
+    if not (storage.is_object_store(run) or storage.exists(run)):
         raise DataError(
             f"{run}: is not on node {ray.util.get_node_ip_address()}; expected a folder that "
             "all nodes share; choose such an --out"
         )
     if learner.rank == 0:
         remove_incomplete(run)
-    names = [folder.name for folder in find_checkpoints(run)]
-    latest = ray.train.collective.broadcast_from_rank_zero(names[-1] if names else None)
+    found = find_checkpoints(run)
+    latest = ray.train.collective.broadcast_from_rank_zero(found[-1] if found else None)
     if latest is None:
         return 0, []
-    done, rows = load_checkpoint(str(run / latest), learner)
+    done, rows = load_checkpoint(latest, learner)
     logger.info("train: resuming after step %d", done)
     return done, rows
 

@@ -60,13 +60,13 @@ def test_what_is_exported_gives_the_trainers_log_probabilities(
     save_checkpoint(str(tmp_path / "checkpoint"), learner, 3, [])
     settings: dict[str, Any] = {"prompt": {}, "domain": dataset.domain}
     export_model(
-        *(folder, tmp_path / "checkpoint", [], source, "float32", settings),
+        *(folder, str(tmp_path / "checkpoint"), [], source, "float32", settings),
         merged=True,
         on_gpu=False,
     )
 
     pairs = [examples[n] for n in range(len(examples))]
-    adapter, merged = str(folder / "adapter"), locate_model(str(folder)).path
+    adapter, merged = f"{folder}/adapter", locate_model(folder).path
     trained = trainer_logprobs(source, adapter, config, pairs)
     found = [
         transformers_logprobs(source.path, adapter, pairs),

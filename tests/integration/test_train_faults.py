@@ -19,7 +19,7 @@ import pytest
 
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ModelError
+from msrrec.errors import DataError, ModelError
 from msrrec.models import locate_base
 from msrrec.training.checkpoint import find_checkpoints, keep_checkpoint, read_metrics
 from msrrec.training.loop import prepare_examples, train
@@ -71,7 +71,7 @@ def adapter_file(out: Path) -> bytes:
 
 
 def checkpoints_of(out: Path) -> list[Path]:
-    return [c for run in out.glob("checkpoints/run-*") for c in find_checkpoints(run)]
+    return [Path(c) for run in out.glob("checkpoints/run-*") for c in find_checkpoints(str(run))]
 
 
 def workers(of: psutil.Process) -> Iterator[psutil.Process]:
@@ -97,7 +97,7 @@ def latest_metrics(out: Path) -> list[dict[str, Any]]:
     while True:
         try:
             return read_metrics(str(checkpoints_of(out)[-1]))
-        except FileNotFoundError:
+        except DataError:
             continue
 
 
@@ -238,9 +238,9 @@ def train_alone(
     for number, _ in run_steps(learner, examples, None, 0, rows):
         done = number
     folder.mkdir()
-    keep_checkpoint(folder, learner, done, rows)
-    (checkpoint,) = find_checkpoints(folder)
-    return dict(load_file(checkpoint / "adapter_model.safetensors"))
+    keep_checkpoint(str(folder), learner, done, rows)
+    (checkpoint,) = find_checkpoints(str(folder))
+    return dict(load_file(Path(checkpoint) / "adapter_model.safetensors"))
 
 
 def test_a_run_goes_on_after_a_node_is_killed_on_its_replacement_or_on_what_is_left(

@@ -63,7 +63,7 @@ def write_model(out: Path) -> None:
     (out / "merged" / "config.json").write_text("{}")
     write_safetensors(out / "merged" / "model.safetensors", (str(out),))
     write_settings(
-        out, {"prompt": {"answer_format": "title"}, "domain": "Shop", "base_model": "embedded"}
+        str(out), {"prompt": {"answer_format": "title"}, "domain": "Shop", "base_model": "embedded"}
     )
 
 

@@ -45,8 +45,8 @@ def test_the_last_two_and_the_best_are_kept(
     monkeypatch.setattr(checkpoint, "save_checkpoint", save_nothing)
     learner: Any = None
     for step in (2, 4, 6, 8, 10):
-        keep_checkpoint(tmp_path, learner, step, rows_until(step))
-    assert [c.name for c in find_checkpoints(tmp_path)] == [
+        keep_checkpoint(str(tmp_path), learner, step, rows_until(step))
+    assert [Path(c).name for c in find_checkpoints(str(tmp_path))] == [
         "step-00000004",
         "step-00000008",
         "step-00000010",
@@ -63,13 +63,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(
     monkeypatch.setattr(checkpoint, "save_checkpoint", fail)
     learner: Any = None
     with pytest.raises(OSError, match="disk full"):
-        keep_checkpoint(tmp_path, learner, 2, [])
+        keep_checkpoint(str(tmp_path), learner, 2, [])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_leaves_half_written_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "step-00000004.1a2b3c4d.partial").mkdir()
     (tmp_path / "step-00000002").mkdir()
-    assert [c.name for c in find_checkpoints(tmp_path)] == ["step-00000002"]
-    checkpoint.remove_incomplete(tmp_path)
+    assert [Path(c).name for c in find_checkpoints(str(tmp_path))] == ["step-00000002"]
+    checkpoint.remove_incomplete(str(tmp_path))
     assert [c.name for c in tmp_path.iterdir()] == ["step-00000002"]

@@ -34,7 +34,7 @@ def write_model(folder: Path, weights: bytes = b"old", answer_format: str = "tit
         "domain": "Shop",
         "base_model": "embedded",
     }
-    write_settings(folder, settings)
+    write_settings(str(folder), settings)
     return str(folder)
 
 
@@ -54,7 +54,7 @@ def test_a_model_that_is_not_merged_is_its_base_and_its_adapter(tmp_path: Path) 
     (folder / "adapter").mkdir(parents=True)
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"old")
-    write_settings(folder, settings)
+    write_settings(str(folder), settings)
     first = FINGERPRINTS["model"](str(folder), READER)
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"new")
     assert FINGERPRINTS["model"](str(folder), READER) != first

@@ -31,7 +31,7 @@ def scalars(folder: Path) -> list[tuple[int, str, float]]:
 
 def test_lines_come_as_steps_are_done_and_begin_anew_after_a_restart(tmp_path: Path) -> None:
     for restart in (False, True):  # after the first step, whose checkpoint is the last one
-        live = Live(tmp_path, ROWS[:1], tensorboard=False)
+        live = Live(str(tmp_path), ROWS[:1], tensorboard=False)
         live.update(ROWS[: 2 + restart])
         live.update(ROWS[: 2 + restart])
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -42,7 +42,7 @@ def test_lines_come_as_steps_are_done_and_begin_anew_after_a_restart(tmp_path: P
 
 def test_event_files_hold_every_value_once(tmp_path: Path) -> None:
     for done in (1, 2):
-        live = Live(tmp_path, ROWS[:done], tensorboard=True)
+        live = Live(str(tmp_path), ROWS[:done], tensorboard=True)
         live.update(ROWS)
         live.close()
     assert sorted(scalars(tmp_path / EVENTS)) == [

@@ -82,3 +82,50 @@ def test_names_that_a_result_has_do_not_make_a_folder_ours(
     ):
         pass
     assert len(list(tmp_path.iterdir())) == len(names) + 1
+
+
+URI = "s3://key:secret@bucket/runs/x?endpoint_override=127.0.0.1:5000&scheme=http"
+OPTIONS = "?endpoint_override=127.0.0.1:5000&scheme=http"
+
+
+def test_the_options_of_a_uri_stay_at_its_end() -> None:
+    begin = "s3://key:secret@bucket"
+    assert storage.join(URI, "a", "b.json") == f"{begin}/runs/x/a/b.json{OPTIONS}"
+    assert storage.beside(URI, ".journal") == f"{begin}/runs/x.journal{OPTIONS}"
+    assert storage.parent(URI) == f"{begin}/runs{OPTIONS}"
+    assert storage.parent(storage.parent(URI)) == f"{begin}{OPTIONS}"
+    assert storage.parent(f"{begin}{OPTIONS}") == f"{begin}{OPTIONS}"
+    assert storage.base_name(URI) == "x"
+    assert storage.base_name(f"{begin}/{OPTIONS}") == "bucket"
+
+
+@pytest.mark.parametrize(
+    ("path", "above", "name", "journal"),
+    [
+        ("runs/x", "runs", "x", "runs/x.journal"),
+        ("runs/x/", "runs", "x", "runs/x.journal"),
+        ("x", ".", "x", "x.journal"),
+        ("/x", "/", "x", "/x.journal"),
+        ("/a/b?c", "/a", "b?c", "/a/b?c.journal"),
+        ("s3://bucket/x/", "s3://bucket", "x", "s3://bucket/x.journal"),
+        ("s3://bucket", "s3://bucket", "bucket", "s3://bucket.journal"),
+    ],
+)
+def test_paths_are_taken_apart(path: str, above: str, name: str, journal: str) -> None:
+    assert storage.parent(path) == above
+    assert storage.base_name(path) == name
+    assert storage.beside(path, ".journal") == journal
+
+
+def test_a_shown_path_has_no_credentials() -> None:
+    assert storage.shown(URI) == f"s3://bucket/runs/x{OPTIONS}"
+    assert storage.shown("a gs://u:p@b/x?sas_token=abc&x=1") == "a gs://b/x?sas_token=…&x=1"
+    assert "secret" not in str(DataError(f"{URI}: is a file"))
+    assert storage.shown("https://host:80/x and a:b@c") == "https://host:80/x and a:b@c"
+
+
+def test_an_unknown_uri_is_one_sentence() -> None:
+    with pytest.raises(DataError, match=r"ftp://host/x: no such URI \(.*\); expected s3://bucket"):
+        storage.exists("ftp://host/x")
+    with pytest.raises(DataError, match="no such URI"):
+        storage.exists("s3://bucket/x?no_such_option=1")

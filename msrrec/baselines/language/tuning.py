@@ -82,8 +82,8 @@ class Tuned:
         examples, place = ExampleSet.collect(encoded), begin_folder(folder)
         self._job = self.make_job(source, len(examples), folder)
         last = fit(self._job, examples, None, place, on_gpu=on_gpu)
-        self._checkpoint = str(last)
-        row = read_metrics(str(last))[-1]
+        self._checkpoint = last
+        row = read_metrics(last)[-1]
         return {
             "tuned": True,
             "num_left_out": len(dataset.examples("train")) - len(shown),

@@ -28,6 +28,7 @@ from msrrec.baselines.purchases import training_purchases
 from msrrec.baselines.sequential.loss import LossName
 from msrrec.baselines.sequential.rows import IntArray, Purchases, pad_right
 from msrrec.baselines.sequential.trainer import FitSettings, Fitted, Network, Trial, train_trial
+from msrrec.cluster import ray_storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
@@ -236,7 +237,7 @@ def run_trials(job: TrialJob, folder: str, num_workers: int) -> list[Fitted]:
         scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=gpus > 0),
         run_config=ray.train.RunConfig(
             name=f"trials-{job.fingerprint()}",
-            storage_path=folder if "://" in folder else str(Path(folder).absolute()),
+            **ray_storage(folder),
             failure_config=ray.train.FailureConfig(max_failures=2),
             worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),

@@ -68,28 +68,27 @@ def find_ratings(path: str) -> str:
     Raises:
         DataError: If the folder lacks a ratings file or the movies file that belongs to it.
     """
-    folder, _, name = path.rpartition("/")
+    folder, name = storage.parent(path), storage.base_name(path)
     if storage.is_file(path):
         pairs = {name: _RATINGS_AND_MOVIES[name]} if name in _RATINGS_AND_MOVIES else {}
-        names = storage.list_files(folder or ".")
+        names = storage.list_files(folder)
     else:
         folder, pairs, names = path, _RATINGS_AND_MOVIES, storage.list_files(path)
     for ratings, movies in pairs.items():
         if ratings in names and movies in names:
-            return storage.join(folder or ".", ratings)
+            return storage.join(folder, ratings)
     expected = ", ".join(" and ".join(pair) for pair in _RATINGS_AND_MOVIES.items())
     raise DataError(f"{path}: not a MovieLens folder; expected {expected}")
 
 
 def movies_beside(ratings: str) -> str:
     """The movies file that belongs to a ratings file."""
-    folder, _, name = ratings.rpartition("/")
-    return storage.join(folder, _RATINGS_AND_MOVIES[name])
+    return storage.join(storage.parent(ratings), _RATINGS_AND_MOVIES[storage.base_name(ratings)])
 
 
 def read_ratings(path: str) -> pl.DataFrame:
     """User, item and time of each rating as text."""
-    if path.endswith(".csv"):
+    if storage.base_name(path).endswith(".csv"):
         return readers.read_columns(path, ColumnChoice(_RATINGS, {}, ""))
     content = readers.read_content(path).replace(b"::", b"\t")
     frame = parse_delimited(path, decode(path, content, None), "\t", has_header=False)
@@ -102,11 +101,11 @@ def read_ratings(path: str) -> pl.DataFrame:
 
 def read_movies(path: str) -> pl.DataFrame:
     """Item id, title and genres (joined by ``|``) of each movie."""
-    if path.endswith(".csv"):
+    if storage.base_name(path).endswith(".csv"):
         frame = readers.read_columns(path, ColumnChoice(_MOVIES, {}, ""))
     else:
         lines = decode(path, readers.read_content(path), None).decode().split("\n")
-        parse = _parse_100k if path.endswith("u.item") else _parse_1m
+        parse = _parse_100k if storage.base_name(path) == "u.item" else _parse_1m
         plain = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, 1))
         rows = [parse(path, number, line) for number, line in plain if line]
         names = [schema.ITEM_ID, schema.TITLE, schema.CATEGORIES]
