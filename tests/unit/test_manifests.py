@@ -336,6 +336,13 @@ def test_pods_run_as_the_images_user_without_further_rights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
+def test_kubernetes_itself_is_reached_from_heads_alone(name: str) -> None:
+    for group, template in all_templates(name).items():
+        mounted = template["spec"].get("automountServiceAccountToken", True)
+        assert mounted == (group == "headgroup")  # for the autoscaler
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_caches_are_on_a_volume(name: str) -> None:
     (cache,) = re.findall(r"XDG_CACHE_HOME=(\S+)", (CLUSTER / "Dockerfile").read_text())
     for group, template in all_templates(name).items():
