@@ -140,15 +140,18 @@ def _request_room(count: int, each: Mapping[str, float], setting: str, limit_s: 
     from ray.util import placement_group, remove_placement_group
 
     group, begin = placement_group([dict(each)] * count), time.monotonic()
+    passed_s = shown_s = 0.0
     try:
-        while (left := begin + limit_s - time.monotonic()) > 0:
-            logger.info(
-                "%s: waiting for %d × %s; the cluster has %d; %.0f s so far, up to %.0f s",
-                *(setting, count, _describe(each), count_bundles(each)),
-                *(time.monotonic() - begin, limit_s),
-            )
-            if group.wait(min(_SHOW_EVERY_S, left)):
+        while passed_s < limit_s:
+            if passed_s >= shown_s:
+                shown_s += _SHOW_EVERY_S
+                logger.info(
+                    "%s: waiting for %d × %s; the cluster has %d; %.0f s so far, up to %.0f s",
+                    *(setting, count, _describe(each), count_bundles(each), passed_s, limit_s),
+                )
+            if group.wait(min(1.0, limit_s - passed_s)):  # signals are seen between two waits
                 return True
+            passed_s = time.monotonic() - begin
         return False
     finally:
         remove_placement_group(group)
@@ -182,9 +185,11 @@ def _amount(kind: str, amount: float) -> str:
 def _own_sigterm() -> Iterator[None]:
     """Keep the process's handler of SIGTERM, in whose place Ray puts ones that end it at once."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:

@@ -95,10 +95,8 @@ def run_guarded(work: Callable[[], None]) -> None:
     Exit codes: 1 for a failure of the program, 2 for bad input or a machine that lacks something,
     130 for an interrupt, 143 for SIGTERM, which ends a command as gently: `ray job stop` sends it.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
-        work()
+        _stop_gently(work)
     except MsrRecError as error:
         _end(str(error), 2)
     except OSError as error:
@@ -106,12 +104,35 @@ def run_guarded(work: Callable[[], None]) -> None:
             raise
         _end(_describe_os_error(error), 2)
     except (KeyboardInterrupt, SystemExit) as ended:
-        if isinstance(ended, SystemExit) and ended.code == signal.SIGTERM:
-            _end("stopped; run the same command again to continue", 128 + signal.SIGTERM)
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
         # Typer's own exit prints nothing
         _end("interrupted; run the same command again to continue", 130)
+
+
+def _stop_gently(work: Callable[[], None]) -> None:
+    """Run a command; SIGTERM raises SystemExit in it, so that it closes what is open.
+
+    The sentence is printed at once, as whoever stops a command may kill it seconds later. Whatever
+    the interrupted work then raises, the exit code is 143.
+    """
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        if not stopped:
+            print("msrrec: stopped; run the same command again to continue", file=sys.stderr)
+        stopped = True
+        sys.exit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        work()
+    except BaseException:
+        if stopped:
+            sys.exit(128 + signal.SIGTERM)
+        raise
 
 
 def _describe_os_error(error: OSError) -> str:

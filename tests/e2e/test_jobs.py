@@ -168,7 +168,8 @@ def stop_and_resume(cluster: Cluster, undisturbed: Path, out: Path) -> None:
     Everything but the model is copied, so the evaluation counts as finished only if each byte of
     the model is that of the undisturbed one.
     """
-    shutil.copytree(undisturbed, out, ignore=shutil.ignore_patterns("model", "report"))
+    for name in ("dataset", "reasoning", "evaluation"):
+        shutil.copytree(undisturbed / name, out / name)
     code, log = cluster.submit(run_all(out), options=["--no-wait", "--submission-id=stopped"])
     assert code == 0, log
     checkpoints = out / "model" / "checkpoints"

@@ -1,5 +1,7 @@
-"""Actors that can't start end the run with the reason, and not with Ray's words about it."""
+"""How a run ends whose actors can't start, or that is stopped."""
 
+import contextlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +17,16 @@ from msrrec.synthesis.teacher_actor import ActorSettings
 
 
 class Handle:
-    """An actor class, an actor and a method of Ray, all of which only answer."""
+    """An actor class, an actor and its methods, which note what they are called with."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
 
     def options(self, **_: Any) -> "Handle":
         return self
 
-    def remote(self, *_: Any) -> Any:
+    def remote(self, *arguments: Any) -> Any:
+        self.calls.append(arguments)
         return self
 
     @property
@@ -32,27 +38,43 @@ class Handle:
         return self
 
 
+def run(monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Any], get: Any) -> list[Any]:
+    """One call by one actor of a Ray that waits and gets in these ways; what actors were told."""
+    calls: list[Any] = []
+    node = SimpleNamespace(get_node_id=lambda: "0" * 56)
+    monkeypatch.setattr(ray, "remote", lambda _: Handle(calls))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: node)
+    monkeypatch.setattr(ray, "kill", calls.append)
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", get)
+    config = RunConfig()
+    settings = ActorSettings(config.teacher, (None,), "none", "run", 1, True, config.inference)
+    request: Any = SimpleNamespace(example_id="a")
+    with contextlib.suppress(SystemExit):
+        run_calls(Plan("a", 1, None, {}), ActorPool({"a": request}, settings), 1)
+    return calls
+
+
 def test_a_package_that_workers_lack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = ModuleNotFoundError("No module named 'aiohttp'")
     trace = (
         "Traceback (most recent call last):\n  File 'x'\nModuleNotFoundError: No module 'aiohttp'"
     )
-    died = ActorDiedError(RayTaskError("TeacherActor.__init__", trace, missing))
 
     def get(_: object) -> None:
-        raise died
+        raise ActorDiedError(RayTaskError("TeacherActor.__init__", trace, missing))
 
-    node = SimpleNamespace(get_node_id=lambda: "0" * 56)
-    for name, stand_in in {
-        "remote": lambda _: Handle(),
-        "get_runtime_context": lambda: node,
-        "wait": lambda refs, num_returns: (refs[:1], refs[1:]),
-        "get": get,
-        "kill": lambda _: None,
-    }.items():
-        monkeypatch.setattr(ray, name, stand_in)
-    config = RunConfig()
-    settings = ActorSettings(config.teacher, (None,), "none", "run", 1, True, config.inference)
-    request: Any = SimpleNamespace(example_id="a")
     with pytest.raises(EngineError, match=r"actors died \(ModuleNotFoundError: No module"):
-        run_calls(Plan("a", 1, None, {}), ActorPool({"a": request}, settings), 1)
+        run(monkeypatch, lambda refs, num_returns: (refs[:1], refs[1:]), get)
+
+
+def test_a_stopped_run_gives_calls_in_flight_a_moment_shorter_than_rays_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise SystemExit(143)
+
+    _, exchanged, (grace_s,), killed = run(monkeypatch, stop, lambda _: 0)
+    assert isinstance(exchanged, tuple)
+    assert 0 < grace_s < 3  # seconds that `ray job stop` waits before it kills
+    assert isinstance(killed, Handle)

@@ -1,12 +1,14 @@
 """Ray that can't be had is one sentence."""
 
+import signal
 from typing import Any
 
 import pytest
 import ray
 
 from msrrec.cluster import ray_session
-from msrrec.errors import EngineError
+from msrrec.errors import ConfigError, EngineError
+from tests.support.clusters import show_nodes
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,39 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
         ray_session("10.0.0.9:6379"),
     ):
         pass
+
+
+def test_a_session_leaves_sigterm_to_the_process_that_opened_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def handle(*_: Any) -> None: ...
+
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr("msrrec.cluster.quiet_ray_data", lambda: None)
+    show_nodes(monkeypatch, {"CPU": 1.0})
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        with ray_session():
+            assert signal.getsignal(signal.SIGTERM) is handle
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_cluster_without_a_core_is_refused_where_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    monkeypatch.setattr("msrrec.cluster.quiet_ray_data", lambda: None)
+    show_nodes(monkeypatch, {"memory": 1.0})
+    with (
+        pytest.raises(ConfigError, match=r"Ray's tasks: .* room for 0 × CPU; expected 1"),
+        ray_session("10.0.0.9:6379"),
+    ):
+        pass
+    assert ended == [True]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -9,10 +10,12 @@ import pytest
 
 from msrrec.chat.keys import find_key, require_key
 from msrrec.config import JudgeConfig, ModelConfig, RunConfig, load_config
-from msrrec.errors import ConfigError
+from msrrec.errors import ConfigError, ModelError
 from msrrec.hub import use_token
+from msrrec.loading import load_causal, load_tokenizer
+from msrrec.loading import load_config as load_config_of
 from msrrec.metrics.judge import judge_pairs
-from msrrec.models import locate_base
+from msrrec.models import ModelSource, locate_base
 from msrrec.pipeline.work import probe_synthesize
 from msrrec.stage import SYNTHESIZE, Call
 from msrrec.synthesis.teacher_actor import ActorSettings
@@ -85,4 +88,14 @@ def test_the_hubs_token_is_used_by_a_worker_that_has_none(monkeypatch: pytest.Mo
     use_token("from-the-head")
     assert huggingface_hub.get_token() == "from-the-head"
     use_token("another")
+    assert huggingface_hub.get_token() == "from-the-head"
+
+
+@pytest.mark.parametrize("load", [load_config_of, load_tokenizer, load_causal])
+def test_whatever_loads_a_model_asks_the_hub_with_its_token(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[ModelSource], object]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    with pytest.raises(ModelError):
+        load(ModelSource("m", "/nowhere", None, hub_token="from-the-head"))
     assert huggingface_hub.get_token() == "from-the-head"
