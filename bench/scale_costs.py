@@ -1,7 +1,7 @@
 """What each stage costs for very many users, from what a finished pipeline of few used per user.
 
-    python -m bench.scale_costs RUN --calls CALLS --train-speed TOKENS --write-speed TOKENS
-        --prompt-price PRICE --completion-price PRICE
+    python -m bench.scale_costs RUN --calls CALLS --teacher-speed TOKENS --train-speed TOKENS
+        --write-speed TOKENS --prompt-price PRICE --completion-price PRICE
 
 RUN is a folder of ``msrrec pipeline`` on a sample of the users in question, with their teacher and
 prompts. What it can't tell is given: speeds of one GPU and prices, each by the option whose help
@@ -49,6 +49,7 @@ class Given:
 
     Attributes:
         calls: Calls to the teacher; training needs no more of them for more users.
+        teacher_speed: Tokens a minute that the teacher's limits allow, prompts included.
         epochs: Passes over the kept paths.
         train_speed: Tokens a second that one GPU trains on.
         write_speed: Tokens a second that one GPU writes in batches.
@@ -57,6 +58,7 @@ class Given:
     """
 
     calls: int
+    teacher_speed: float
     epochs: int
     train_speed: float
     write_speed: float
@@ -71,6 +73,7 @@ class Costs:
     Attributes:
         teacher_tokens: Tokens of all calls, prompts included.
         teacher_price: Their price.
+        teacher_hours: Hours within the teacher's limits.
         train_hours: GPU hours of training.
         recommend_hours: GPU hours of recommending once for everybody.
         stored_bytes: Bytes in the bucket afterwards, without the model.
@@ -78,6 +81,7 @@ class Costs:
 
     teacher_tokens: float
     teacher_price: float
+    teacher_hours: float
     train_hours: float
     recommend_hours: float
     stored_bytes: float
@@ -90,6 +94,7 @@ def find_costs(usage: Usage, given: Given, users: int) -> Costs:
     return Costs(
         teacher_tokens=prompts + answers,
         teacher_price=(prompts * given.prompt_price + answers * given.completion_price) / 1e6,
+        teacher_hours=(prompts + answers) / given.teacher_speed / 60,
         train_hours=usage.train_tokens * given.calls * given.epochs / given.train_speed / 3600,
         recommend_hours=usage.output_tokens * users / given.write_speed / 3600,
         stored_bytes=per_user * users + usage.reasoning_bytes * given.calls,
@@ -133,6 +138,7 @@ def write_table(usage: Usage, given: Given, users: Sequence[int]) -> Iterator[st
     rows = {
         f"teacher, tokens of {given.calls:,} calls": [f"{c.teacher_tokens:,.0f}" for c in costs],
         "teacher, price": [f"{c.teacher_price:,.2f}" for c in costs],
+        "teacher, hours": [f"{c.teacher_hours:,.1f}" for c in costs],
         "train, GPU hours": [f"{c.train_hours:,.1f}" for c in costs],
         "recommend for everybody, GPU hours": [f"{c.recommend_hours:,.1f}" for c in costs],
         "stored, GB": [f"{c.stored_bytes / 1e9:,.1f}" for c in costs],
@@ -150,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--calls", type=int, required=True, help="calls to the teacher: a choice")
     parser.add_argument("--epochs", type=int, default=1, help="train.num_epochs")
     for name, how in (
+        ("--teacher-speed", "tokens a minute: teacher.tokens_per_minute, or summary.json's wall_s"),
         ("--train-speed", "tokens/s of a GPU: bench.training --gpu, or run.json of a model"),
         ("--write-speed", "tokens/s of a GPU: speed.tokens_per_s of an evaluation on GPUs"),
         ("--prompt-price", "of a million tokens: the teacher's price list"),

@@ -303,9 +303,11 @@ def test_an_engine_that_must_go_may_end_its_requests(name: str) -> None:
     deadline_s = ServeConfig.model_validate(serve_args(name)["serve"]).deadline_s
     spec = all_templates(name)["engines"]["spec"]
     (container,) = spec["containers"]
-    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
-    assert (program, float(seconds) >= deadline_s) == ("sleep", True)
-    assert spec["terminationGracePeriodSeconds"] > float(seconds)
+    script = container["lifecycle"]["preStop"]["exec"]["command"][-1]
+    (drained,) = re.findall(r"^ray drain-node .*--deadline-remaining-seconds (\d+);", script)
+    (slept,) = re.findall(r"; sleep (\d+)$", script)
+    assert float(drained) == float(slept) >= deadline_s
+    assert spec["terminationGracePeriodSeconds"] > float(slept)
     service = find(name, "RayService")["spec"]
     assert service["rayClusterDeletionDelaySeconds"] > deadline_s
 
@@ -333,6 +335,13 @@ def test_pods_run_as_the_images_user_without_further_rights(name: str) -> None:
         for container in containers(template):
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_kubernetes_itself_is_reached_from_heads_alone(name: str) -> None:
+    for group, template in all_templates(name).items():
+        mounted = template["spec"].get("automountServiceAccountToken", True)
+        assert mounted == (group == "headgroup")  # for the autoscaler
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

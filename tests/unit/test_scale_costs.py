@@ -18,6 +18,7 @@ USAGE = Usage(
 )
 GIVEN = Given(
     calls=1000,
+    teacher_speed=1000,
     epochs=2,
     train_speed=100,
     write_speed=200,
@@ -30,6 +31,7 @@ def test_costs_follow_users_and_calls() -> None:
     costs = find_costs(USAGE, GIVEN, users=1_000_000)
     assert costs.teacher_tokens == 200_000  # (150 + 50) x 1,000
     assert costs.teacher_price == pytest.approx(0.15 + 0.2)  # 150k at 1 and 50k at 4 a million
+    assert costs.teacher_hours == pytest.approx(200 / 60)  # 200 minutes
     assert costs.train_hours == 2.0  # 360 x 1,000 x 2 / 100 = 7,200 s
     assert costs.recommend_hours == 100.0  # 72 x 1,000,000 / 200 = 360,000 s
     assert costs.stored_bytes == 401_000_000  # 400 a user, 1,000 a call
