@@ -68,7 +68,7 @@ def train(root: str) -> list[str]:
 
 
 def kill_in_training(model: str, training: list[str]) -> list[Any]:
-    """Kill the driver after its first checkpoint; the metrics of the last one, beside half a one."""
+    """Kill the driver after its first checkpoint; the metrics of the last one."""
     import ray
 
     address = ray.get_runtime_context().gcs_address
