@@ -11,6 +11,7 @@ import pytest
 from msrrec import schema, storage
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.models import ModelSource
+from msrrec.pipeline.sweep import run_points
 from msrrec.training.checkpoint import find_checkpoints, read_metrics
 from tests.support.cli import Commands
 from tests.support.object_store import ObjectStore
@@ -44,6 +45,7 @@ def test_an_object_store_gives_what_a_disk_gives_though_training_was_killed(
     same_contents(here, there)
     names = object_store.names(bucket)
     assert not [name for name in names if storage.is_leftover(name) or name.endswith(".lock")]
+    assert not [name for name in names if "step-00999999" in name]
     assert not [name for name in names if b"secret" in object_store.read(bucket, name)]
     again = msrrec(*training)
     assert "is finished; skipped" in again.err
@@ -120,3 +122,13 @@ def same_contents(here: str, there: str) -> None:
 
 def read(root: str, *names: str) -> bytes:
     return storage.read_bytes(storage.join(root, *names))
+
+
+def test_a_sweep_leaves_nothing_of_ray_tune_in_the_bucket(bucket: str) -> None:
+    out = storage.join(bucket, "sweep")
+
+    def run(alpha: float) -> None:
+        storage.write_json(storage.join(out, f"{alpha}.json"), alpha)
+
+    run_points(run, [0.3, 0.7], out, 2)
+    assert [entry.name for entry in storage.walk(out)] == ["0.3.json", "0.7.json"]
