@@ -141,6 +141,7 @@ def test_a_second_writer_is_refused_while_the_first_renews_its_lease(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "RENEWED_EVERY_S", 0.1)
+    monkeypatch.setattr(lock, "POLL_S", 0.05)
     out = storage.join(bucket, "x")
     with lock.locked(out):
         second, said = lock.locked(out), rf"process {os.getpid()} on \S+ is writing there"
@@ -152,7 +153,8 @@ def test_a_second_writer_is_refused_while_the_first_renews_its_lease(
 
 
 def test_the_lease_of_a_dead_process_lapses(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LAPSES_AFTER_S", 0.5)
+    monkeypatch.setattr(lock, "LAPSES_AFTER_S", 0.2)
+    monkeypatch.setattr(lock, "POLL_S", 0.05)
     out = storage.join(bucket, "x")
     dead = {"token": "t", "host": "elsewhere", "pid": 1, "renewals": 7}
     storage.write_json(storage.beside(out, ".lock"), dead)
