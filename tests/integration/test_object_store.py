@@ -108,16 +108,28 @@ def same_contents(here: str, there: str) -> None:
     for name in ("items", "users", "train", "validation", "test"):
         file = ("dataset", f"{name}.parquet")
         assert read(here, *file) == read(there, *file)
-    paths = [
-        storage.read_table(storage.join(root, "reasoning", schema.PATHS_FILE), schema.PATHS)
-        for root in (here, there)
-    ]
-    assert paths[0].equals(paths[1])
-    for file in (("adapter", "adapter_model.safetensors"), ("merged", "model.safetensors")):
-        assert read(here, "model", *file) == read(there, "model", *file)
+    assert chains(here) == chains(there) != []
+    weights = [name for name in model_files(here) if name.endswith(".safetensors")]
+    assert model_files(there) == model_files(here)
+    assert len(weights) >= 2  # of the adapter and of the merged model
+    for name in weights:
+        assert read(here, "model", name) == read(there, "model", name)
     found = [EvaluationResult.load(storage.join(root, "evaluation")) for root in (here, there)]
     assert found[0].variants == found[1].variants
     assert found[0].dataset.fingerprint == found[1].dataset.fingerprint
+
+
+def chains(root: str) -> list[tuple[str, list[str], str]]:
+    """The kept paths without their times."""
+    file = storage.join(root, "reasoning", schema.PATHS_FILE)
+    rows = storage.read_table(file, schema.PATHS).to_pylist()
+    return [(row["example_id"], row["steps"], row["item_id"]) for row in rows]
+
+
+def model_files(root: str) -> list[str]:
+    """The files of adapter and merged model."""
+    names = [entry.name for entry in storage.walk(storage.join(root, "model"))]
+    return [name for name in names if name.startswith(("adapter/", "merged/"))]
 
 
 def read(root: str, *names: str) -> bytes:
