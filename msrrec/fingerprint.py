@@ -128,8 +128,8 @@ FINGERPRINTS: Mapping[str, Callable[[str, Reader], str]] = {
 
 def fingerprint_setting(value: str) -> str:
     """The fingerprint of the files in a folder that a setting names, else the setting itself."""
-    if storage.is_uri(value) and storage.list_files(value):
-        return hash_listing(list_model(value))
+    if storage.is_uri(value):
+        return hash_listing(found) if (found := storage.walk(value)) else value
     try:
         folder = local_folder(value)
     except ModelError:  # a package or file that is missing is refused by what loads it

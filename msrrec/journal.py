@@ -2,17 +2,25 @@
 
 Every writer has its own files. When ``append`` or ``add_file`` returns, the data is on disk. A
 killed writer may leave its last line incomplete, so readers skip a line that they can't read.
-Object stores can't append; there each batch of lines is an object.
+
+Object stores can't append: there each batch of lines is an object. A batch holds what came within
+a second, and ``compact`` makes one object of many.
 """
 
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyarrow import fs
 
 from msrrec import storage
+
+BATCH_S = 1.0
+"""Seconds between two objects of one writer on an object store."""
+_COMPACTED_BYTES = 32 << 20
+_TO = "~"
+"""Stands in a compacted file's name between the names of the first and the last of its files."""
 
 
 class Journal:
@@ -62,10 +70,45 @@ class Journal:
         os.replace(aside, os.path.join(local, name))
         _sync_folder(local)
 
+    @property
+    def batch_s(self) -> float:
+        """Seconds that should lie between two calls of ``append``: 0 where it is cheap."""
+        return 0.0 if self._local_folder() else BATCH_S
+
     def list_files(self) -> list[str]:
-        """Paths of all writers' files, sorted by name; empty if the folder does not exist."""
-        names = [name for name in storage.list_files(self._folder) if name.endswith(self._suffix)]
-        return [storage.join(self._folder, name) for name in names]
+        """Paths of all writers' files, sorted by name; empty if the folder does not exist.
+
+        Files whose lines are in a compacted one too, as its writer was killed before it had deleted
+        them, are left out.
+        """
+        return [storage.join(self._folder, name) for name in _latest(self._names())]
+
+    def compact(self) -> int:
+        """Join small objects of lines, which are read one by one, into few; the number joined.
+
+        Only for a folder that nobody writes to. The order of all lines stays. Local files are
+        left as they are, as each writer has one.
+        """
+        if self._local_folder():
+            return 0
+        names = self._names()
+        joined = 0
+        for group in _group(self._folder, _latest(names)):
+            first, last = _span(group[0])[0], _span(group[-1])[1]
+            paths = [storage.join(self._folder, name) for name in group]
+            lines = b"".join(line + b"\n" for path in paths for line in read_lines(path))
+            storage.write_bytes(
+                storage.join(self._folder, f"{first}{_TO}{last}{self._suffix}"), lines
+            )
+            joined += len(group)
+        kept = set(_latest(self._names()))
+        for name in self._names():
+            if name not in kept:
+                storage.delete_file(storage.join(self._folder, name))
+        return joined
+
+    def _names(self) -> list[str]:
+        return [name for name in storage.list_files(self._folder) if name.endswith(self._suffix)]
 
     def iter_lines(self) -> Iterator[bytes]:
         """The lines of all files without line ends; the last line of a file may be incomplete."""
@@ -76,6 +119,38 @@ class Journal:
         """The folder as a local path; None on an object store."""
         filesystem, inner = storage.resolve(self._folder)
         return inner if isinstance(filesystem, fs.LocalFileSystem) else None
+
+
+def _span(name: str) -> tuple[str, str]:
+    """The first and the last of the files whose lines a file holds; of most files, itself."""
+    stem = name.rpartition(".")[0]
+    first, _, last = stem.partition(_TO)
+    return first, last or first
+
+
+def _latest(names: Sequence[str]) -> list[str]:
+    """The names without those whose lines are in another file too."""
+    spans = {name: _span(name) for name in names}
+    wide = [(name, span) for name, span in spans.items() if _TO in name]
+    return [
+        name
+        for name, (first, last) in spans.items()
+        if not any(other != name and begin <= first and last <= end for other, (begin, end) in wide)
+    ]
+
+
+def _group(folder: str, names: Sequence[str]) -> Iterator[list[str]]:
+    """Neighbours of at most ``_COMPACTED_BYTES`` together, at least two in each group."""
+    sizes = {entry.name: entry.size for entry in storage.walk(folder)}
+    group: list[str] = []
+    for name in names:
+        if group and sum(sizes[other] for other in (*group, name)) > _COMPACTED_BYTES:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(name)
+    if len(group) > 1:
+        yield group
 
 
 def read_lines(path: str) -> list[bytes]:

@@ -22,7 +22,8 @@ RENEWED_EVERY_S = 5.0
 """Seconds between the renewals of a lease."""
 LAPSES_AFTER_S = 30.0
 """Seconds without a renewal after which a lease counts as that of a dead process."""
-_POLL_S = 1.0
+POLL_S = 1.0
+"""Seconds between two looks at another process's lease."""
 _SETTLE_S = 0.2
 
 
@@ -122,7 +123,7 @@ def _await_lapse(path: str, out: str, waits: bool) -> None:
     while found and not _is_dead_here(found):
         if time.monotonic() - begin > LAPSES_AFTER_S:
             return
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
         now = _read(path)
         if now != found:
             if now and not waits:

@@ -314,6 +314,7 @@ def atomic_folder(path: str, ours: Sequence[str] = ()) -> AbstractContextManager
     filesystem, inner = resolve(path)
     with told(path):
         _check_replaceable(filesystem, path, inner, ours)
+    with contextlib.suppress(OSError):  # one may have no rights to see what is beside it
         _sweep(filesystem, inner)
     if isinstance(filesystem, fs.LocalFileSystem):
         return _renamed_folder(filesystem, path, inner)

@@ -14,8 +14,8 @@ class ModelConfig(Config):
     folders: ClassVar[frozenset[str]] = frozenset({"name_or_path"})
 
     name_or_path: str = EMBEDDED
-    """Weights of the student: ``embedded``, ``smollm2-135m`` from a Python package, a folder, a
-    .gguf file, or a hub name such as meta-llama/Meta-Llama-3-8B-Instruct."""
+    """Weights of the student: ``embedded``, ``smollm2-135m`` from a Python package, a folder
+    or its URI, a .gguf file, or a hub name such as meta-llama/Meta-Llama-3-8B-Instruct."""
     revision: str | None = None
     """Commit, branch or tag of the model on the hub. Unset: the latest."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"

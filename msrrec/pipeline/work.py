@@ -10,6 +10,7 @@ from msrrec.chat.keys import find_key
 from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
+from msrrec.nodes import check_readable
 from msrrec.stage import Call, Summary, decisive_settings
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def evaluate(call: Call) -> Summary:
     """Evaluate a model on the frozen examples."""
     from msrrec.evaluation.evaluate import evaluate
 
+    check_readable(call.inputs["model"])
     return evaluate(
         _dataset(call),
         call.inputs["model"],

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
@@ -42,7 +43,9 @@ class Sampling:
 def sampling_of(endpoint: EndpointConfig) -> Sampling:
     """How a teacher samples."""
     varied = json.dumps(endpoint.variation, sort_keys=True) if endpoint.variation else ""
-    return Sampling(endpoint.model, endpoint.temperature, endpoint.max_tokens, varied)
+    return Sampling(
+        storage.shown(endpoint.model), endpoint.temperature, endpoint.max_tokens, varied
+    )
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,9 @@ def hash_prompt(prompt: str) -> str:
 def claim_journal(out: str, dataset: Dataset) -> str:
     """The journal folder of an output folder, marked with the dataset that it is asked about.
 
-    Another dataset, or the same one changed, finds its own prompts among the completions, which are
-    known by the hash of their prompt; all others stay in the journal and are only counted.
+    Small files that earlier runs left on an object store are joined. Another dataset, or the same
+    one changed, finds its own prompts among the completions, which are known by the hash of their
+    prompt; all others stay in the journal and are only counted.
     """
     folder = storage.join(out, FOLDER)
     mark = storage.join(folder, _MARK)
@@ -127,6 +131,8 @@ def claim_journal(out: str, dataset: Dataset) -> str:
             folder,
             found.get("path"),
         )
+    if num := Journal(folder).compact():
+        logger.info("%s: joined %d small files", folder, num)
     if not found or found.get("fingerprint") != identity:
         storage.write_json(mark, {"fingerprint": identity, "path": dataset.path})
     return folder
@@ -146,13 +152,15 @@ class JournalWriter:
     """Appends completions to its own file; ``append`` returns once they are on disk.
 
     Completions that arrive during a write are written together by the next one. So the cost of
-    ``fsync`` is shared and never blocks the event loop.
+    ``fsync`` is shared and never blocks the event loop. On an object store a write waits until a
+    second after the last one began, as it makes an object; what came since is at risk until then.
     """
 
     def __init__(self, folder: str) -> None:
         self._journal = Journal(folder)
         self._lines: list[bytes] = []
         self._lock = asyncio.Lock()
+        self._next = 0.0
 
     async def append(self, entry: JournalEntry) -> None:
         """Write one completion durably.
@@ -163,5 +171,7 @@ class JournalWriter:
         self._lines.append(entry.to_line())
         async with self._lock:  # the previous holder may already have written this line
             if self._lines:
+                await asyncio.sleep(self._next - time.monotonic())
+                self._next = time.monotonic() + self._journal.batch_s
                 batch, self._lines = b"".join(self._lines), []
                 await asyncio.to_thread(self._journal.append, batch)

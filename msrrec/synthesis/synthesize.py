@@ -19,6 +19,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, serve_offline_teacher
 from msrrec.errors import DataError
 from msrrec.hub import find_token
+from msrrec.nodes import check_shared
 from msrrec.stage import Summary
 from msrrec.synthesis.actor_pool import ActorPool, run_calls
 from msrrec.synthesis.journal import (
@@ -75,6 +76,7 @@ def synthesize(
     plan = _plan(dataset, requests, entries, config, spent)
     num_before, num_given_up, run = len(entries), 0, uuid.uuid4().hex[:8]
     if not plan.is_finished:
+        check_shared(journal)
         num_given_up = _make_calls(plan, requests, dataset, journal, config, run, keys or {})
         entries, spent = _judge(journal, requests, config)
         _check_shared(journal, plan, len(entries))

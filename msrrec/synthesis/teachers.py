@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from msrrec import storage
 from msrrec.chat.completions import Completion, Usage, estimate_tokens
 from msrrec.chat.failures import CallFailed, TryAgain
 from msrrec.config import EndpointConfig
@@ -104,7 +105,7 @@ def teacher_name(endpoint: EndpointConfig) -> str:
     if endpoint.model == MODEL_NAME:
         return MODEL_NAME
     if endpoint.engine == "vllm":
-        return f"{endpoint.model} on vllm"
+        return f"{storage.shown(endpoint.model)} on vllm"
     parts = urlsplit(endpoint.base_url or "")
     return f"{endpoint.model} at {parts.netloc.rpartition('@')[2]}{parts.path}"
 

@@ -23,6 +23,7 @@ from msrrec.engines.placement import trains_on_gpu, wait_for_workers
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
 from msrrec.models import ModelSettings, ModelSource, SupervisedTokens, locate_base
+from msrrec.nodes import check_readable, check_shared
 from msrrec.processor import warn_if_imitated
 from msrrec.reasoning.template import TEMPLATE_DATE
 from msrrec.stage import Summary
@@ -73,6 +74,8 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
     if config.train.validate_every_steps:
         validation = build_validation(dataset, load_tokenizer(source), config.train, source.form)
     folder = begin_folder(out)
+    check_shared(folder)
+    check_readable(source.path)
     job = TrainingJob(source, config.model.dtype, config.train)
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
     rows = read_metrics(last)

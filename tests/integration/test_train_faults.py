@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -25,6 +23,7 @@ from msrrec.training.checkpoint import find_checkpoints, keep_checkpoint, read_m
 from msrrec.training.loop import prepare_examples, train
 from msrrec.training.worker import TrainingJob, run_steps
 from tests.support.dataset import write_dataset
+from tests.support.processes import wait_until, workers
 from tests.support.training import adapter_weights, make_config, settings_for, write_paths
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
@@ -72,24 +71,6 @@ def adapter_file(out: Path) -> bytes:
 
 def checkpoints_of(out: Path) -> list[Path]:
     return [Path(c) for run in out.glob("checkpoints/run-*") for c in find_checkpoints(str(run))]
-
-
-def workers(of: psutil.Process) -> Iterator[psutil.Process]:
-    """The training workers among the descendants of a process."""
-    for process in of.children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                yield process
-        except psutil.NoSuchProcess:
-            continue
-
-
-def wait_until(happens: Callable[[], Any], seconds: float = 900) -> None:
-    """Far longer than any of it takes where other programs want the cores."""
-    end = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def latest_metrics(out: Path) -> list[dict[str, Any]]:

@@ -60,6 +60,10 @@ class ObjectStore:
         found = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return sorted(name for name in found if not name.endswith("/"))
 
+    def read(self, bucket: str, name: str) -> bytes:
+        """The bytes of an object."""
+        return bytes(self.client().get_object(Bucket=bucket, Key=name)["Body"].read())
+
 
 @contextmanager
 def serve() -> Iterator[ObjectStore]:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def folder(
 
 def read_metrics(folder: Path) -> EvaluationResult:
     return EvaluationResult.load(str(folder))
+
+
+def test_what_a_killed_run_has_left_is_no_result(folder: Path) -> None:
+    left = folder / "random.0a1b2c3d.partial"
+    shutil.copytree(folder / "random", left)
+    assert len(load_results(str(folder))) == 3
 
 
 def test_every_variant_has_one_row_a_user_in_the_frozen_order(folder: Path) -> None:

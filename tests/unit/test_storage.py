@@ -129,3 +129,19 @@ def test_an_unknown_uri_is_one_sentence() -> None:
         storage.exists("ftp://host/x")
     with pytest.raises(DataError, match="no such URI"):
         storage.exists("s3://bucket/x?no_such_option=1")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        ("AWS Error NETWORK_CONNECTION during HeadObject: curlCode: 7", "does not answer"),
+        ("AWS Error ACCESS_DENIED during PutObject", "refuses the credentials; .* bucket 'b'"),
+        ("AWS Error NO_SUCH_BUCKET during PutObject", "there is no bucket 'b'; create it"),
+        ("AWS Error SLOW_DOWN during PutObject", r"refuses \(AWS Error SLOW_DOWN"),
+    ],
+)
+def test_what_an_object_store_refuses_is_one_sentence(refusal: str, sentence: str) -> None:
+    with pytest.raises(DataError, match=rf"^s3://b/x: .*{sentence}"), storage.told("s3://k:s@b/x"):
+        raise OSError(refusal)
+    with pytest.raises(OSError, match=r"^disk full$"), storage.told("/tmp/x"):
+        raise OSError("disk full")
