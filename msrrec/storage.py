@@ -135,13 +135,23 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
     """
     filesystem, inner = resolve(path)
     try:
-        table = pq.read_table(inner, filesystem=filesystem)
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
+            check_columns(path, file.schema_arrow.names, schema)
+            table = file.read(columns=schema.names)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
-    missing = [name for name in schema.names if name not in table.column_names]
+    return table.select(schema.names).cast(schema)
+
+
+def check_columns(path: str, names: Sequence[str], schema: pa.Schema) -> None:
+    """Refuse a file that lacks a column of a schema.
+
+    Raises:
+        DataError: If it does.
+    """
+    missing = [name for name in schema.names if name not in names]
     if missing:
         raise DataError(f"{path}: lacks column {missing[0]!r}; expected {', '.join(schema.names)}")
-    return table.select(schema.names).cast(schema)
 
 
 def write_table(path: str, table: pa.Table) -> None:

@@ -12,6 +12,7 @@ from msrrec.baselines import build_baseline
 from msrrec.baselines.interface import Facts, Writer, WrittenChoice, choose
 from msrrec.config import PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.partitions import Partitions
 from msrrec.errors import ConfigError
 from msrrec.evaluation.agreement import fusion_table
 from msrrec.evaluation.cases import pick_cases
@@ -197,7 +198,10 @@ def _generate(
     sides, inference = _sides(variants), config.inference
     route = {"route_threshold": threshold} if _generates_by_route(variants) else {}
     begin = time.monotonic()
-    predictions = predict(examples, dataset, source, sides, inference, build, journal, **route)
+    parts = predict(
+        Partitions.split(examples), dataset, source, sides, inference, journal, build, **route
+    )
+    predictions = [prediction for _, found in parts for prediction in found]
     seconds = time.monotonic() - begin
     outputs = _by_example([p for p in predictions if p.sample == 0])
     decisions = {v: [Recommender.decide(v, both, threshold) for both in outputs] for v in variants}
