@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from msrrec.schema import Example
 
-PARTITION_SIZE = 10_000
-"""Examples in a partition: some hundred MiB of prompts, texts and figures in memory."""
+PARTITION_SIZE = 5_000
+"""Examples in a partition: with outputs and figures some 150 MiB in memory."""
 
 
 @dataclass(frozen=True)

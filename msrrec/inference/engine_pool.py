@@ -21,6 +21,8 @@ from msrrec.inference.work import Batch, Work
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 30.0
+_POLL_S = 1.0
+"""Longest wait at a time, as signals are seen between two waits."""
 _REPORT_S = 30.0
 """Seconds between two lines that say what is waited for."""
 
@@ -116,7 +118,7 @@ class EnginePool:
         import ray
 
         pause_s = self._next_start_s - time.monotonic()
-        timeout_s = min(pause_s, _REPORT_S) if pause_s > 0 else _REPORT_S
+        timeout_s = min(pause_s, _POLL_S) if pause_s > 0 else _POLL_S
         tasks = [*self._busy, *self._starting]
         if not tasks:
             time.sleep(timeout_s)

@@ -83,7 +83,7 @@ def _overlaps(path: str, places: range) -> bool:
 
     A file without them, of an earlier release, may have any.
     """
-    begin, _, end = path.rsplit("/", 1)[-1].partition("-")
+    begin, _, end = path.partition("?")[0].rsplit("/", 1)[-1].partition("-")
     if not end:
         return True
     return int(begin) < places.stop and int(end.partition("-")[0]) > places.start
