@@ -5,7 +5,7 @@
 The model has 8 layers of width 256, a vocabulary of 32,000 and random weights; outputs have 96
 tokens. All ways take turns, each with an empty prefix cache, and each keeps its best round. Times
 are CPU seconds of the process that generates, which has one thread; engines have started and are
-warm before the first round. ``pipeline`` alone is in wall seconds: ``predict`` through Ray Data
+warm before the first round. ``pipeline`` alone is in wall seconds: ``predict`` on a Ray actor
 from the moment at which its engine stands, and plain generation of the same prompts.
 """
 
@@ -23,10 +23,11 @@ from typing import Any
 
 from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.partitions import Partitions
 from msrrec.embedded.world import make_catalogue
 from msrrec.engines.base import GenerationRequest
 from msrrec.engines.vllm import ENVIRONMENT, VllmEngine
-from msrrec.inference.batch import QueryTable, RecommendStage, predict
+from msrrec.inference.batch import QueryEncoder, RecommendStage, TitleTable, open_journal, predict
 from msrrec.inference.recommender import Recommender
 from msrrec.models import EMBEDDED_DIR, ModelSource
 from msrrec.reasoning.encoding import Query, encode_prompt
@@ -98,8 +99,9 @@ class Ways:
         engine, binding = VllmEngine(source, free), VllmEngine(source, bound)
         self.engines = (engine, binding)
         self.llm, self.tokenizer = engine.llm, engine.tokenizer
-        self.table = QueryTable.collect(examples, dataset)
-        self.queries = self.table.take(range(len(examples)))
+        self.titles = TitleTable.collect(dataset)
+        self.rows = QueryEncoder(dataset).encode(examples)
+        self.queries = self.titles.read(self.rows)
         self.recommender = make_recommender(engine, free)
         self.stages = {
             name: self._stage(source, make_recommender(on, config))
@@ -116,7 +118,9 @@ class Ways:
         self.together = [r for pair in zip(*self.requests.values(), strict=True) for r in pair]
 
     def _stage(self, source: ModelSource, recommender: Recommender) -> RecommendStage:
-        return RecommendStage(source, recommender.config, SIDES, self.table, lambda *_: recommender)
+        return RecommendStage(
+            source, recommender.config, SIDES, self.titles, lambda *_: recommender
+        )
 
     def plain(
         self,
@@ -138,9 +142,7 @@ class Ways:
 
     def ours(self, name: str) -> int:
         """The stage of batch inference; returns the number of generated tokens."""
-        import pyarrow as pa
-
-        rows = self.stages[name](pa.table({"id": list(range(len(self.queries)))}))
+        rows = self.stages[name].generate(self.rows)
         return int(sum(rows["num_tokens"].to_pylist()))
 
     def in_turn(self) -> None:
@@ -224,7 +226,7 @@ def time_pipeline(
     from msrrec.cluster import ray_session
 
     dataset, examples = make_questions(num_users)
-    queries = QueryTable.collect(examples, dataset).take(range(num_users))
+    queries = TitleTable.collect(dataset).read(QueryEncoder(dataset).encode(examples))
     requests = [ways.recommender.build_request(query, side) for query in queries for side in SIDES]
     ways.llm.reset_prefix_cache()
     begin = time.time()
@@ -234,7 +236,11 @@ def time_pipeline(
     warm_up = replace(queries[0], history=queries[0].history[:1])
     with ray_session(num_cpus=2):
         build = TimedBuild(note, warm_up)
-        predictions = predict(examples, dataset, source, SIDES, ways.recommender.config, build)
+        config = ways.recommender.config
+        journal = open_journal(str(folder / "journal"), {}, config)
+        asked = Partitions.split(examples)
+        parts = predict(asked, dataset, source, SIDES, config, journal, build)
+        predictions = [prediction for _, part in parts for prediction in part]
         pipeline_s = time.time() - float(note.read_text())
     num_tokens = sum(prediction.output.num_tokens for prediction in predictions)
     plain_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)

@@ -54,13 +54,13 @@ class Journal:
         if is_new:
             _sync_folder(local)
 
-    def add_file(self, content: bytes) -> None:
-        """Add a separate file, either complete or not at all.
+    def add_file(self, content: bytes, name: str | None = None) -> None:
+        """Add a separate file, either complete or not at all; without a name under a random one.
 
         Raises:
             OSError: If the storage refuses.
         """
-        name, local = uuid.uuid4().hex + self._suffix, self._local_folder()
+        name, local = (name or uuid.uuid4().hex) + self._suffix, self._local_folder()
         if local is None:
             storage.write_bytes(storage.join(self._folder, name), content)
             return

@@ -8,6 +8,7 @@ complete.
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -247,13 +248,83 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
     """
     filesystem, inner = resolve(path)
     try:
-        table = pq.read_table(inner, filesystem=filesystem)
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
+            check_columns(path, file.schema_arrow.names, schema)
+            table = file.read(columns=schema.names)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
-    missing = [name for name in schema.names if name not in table.column_names]
+    return table.select(schema.names).cast(schema)
+
+
+def check_columns(path: str, names: Sequence[str], schema: pa.Schema) -> None:
+    """Refuse a file that lacks a column of a schema.
+
+    Raises:
+        DataError: If it does.
+    """
+    missing = [name for name in schema.names if name not in names]
     if missing:
         raise DataError(f"{path}: lacks column {missing[0]!r}; expected {', '.join(schema.names)}")
-    return table.select(schema.names).cast(schema)
+
+
+def iter_tables(path: str, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    """The columns of a schema from a Parquet file, at most ``size`` rows at a time.
+
+    Raises:
+        DataError: If it is missing, not Parquet, or lacks a column.
+    """
+    filesystem, inner = resolve(path)
+    try:
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
+            check_columns(path, file.schema_arrow.names, schema)
+            for batch in file.iter_batches(size, columns=schema.names):
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def count_rows(path: str) -> int:
+    """Number of rows of a Parquet file, which its end tells.
+
+    Raises:
+        DataError: If it is missing or not Parquet.
+    """
+    filesystem, inner = resolve(path)
+    try:
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
+            return int(file.metadata.num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+@contextlib.contextmanager
+def table_writer(path: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file inside an ``atomic_folder``, to which row groups are written one by one."""
+    with open_output(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[Any]:
+    """A stream of bytes into a file inside an ``atomic_folder``; missing folders are created."""
+    filesystem, inner = resolve(path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
+    with filesystem.open_output_stream(inner, compression=None) as stream:
+        yield stream
+
+
+def sha256(path: str) -> str:
+    """The hash of a file's content in hexadecimal digits, read in pieces."""
+    filesystem, inner = resolve(path)
+    digest = hashlib.sha256()
+    try:
+        with filesystem.open_input_stream(inner, compression=None) as stream:
+            while piece := stream.read(1 << 22):
+                digest.update(piece)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error})") from error
+    return digest.hexdigest()
 
 
 def write_table(path: str, table: pa.Table) -> None:

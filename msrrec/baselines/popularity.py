@@ -1,10 +1,10 @@
 """Popularity: prefers the candidate that most training users bought."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msrrec.baselines.interface import Facts
-from msrrec.baselines.purchases import training_purchases
+from msrrec.baselines.purchases import iter_training_purchases
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.schema import Example
@@ -20,7 +20,7 @@ class Popularity:
     def fit(self, dataset: Dataset, folder: str) -> Facts:
         """Count the buyers of every item."""
         del folder
-        self._buyers = count_buyers(training_purchases(dataset))
+        self._buyers = count_training_buyers(dataset)
         return {}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -30,4 +30,13 @@ class Popularity:
 
 def count_buyers(purchases: Mapping[str, Sequence[str]]) -> Counter[str]:
     """Number of users who bought each item; repeated purchases count once."""
-    return Counter(item_id for items in purchases.values() for item_id in set(items))
+    return _count(purchases.values())
+
+
+def count_training_buyers(dataset: Dataset) -> Counter[str]:
+    """The same of a dataset's training purchases, without holding all users."""
+    return _count(iter_training_purchases(dataset))
+
+
+def _count(purchases: Iterable[Sequence[str]]) -> Counter[str]:
+    return Counter(item_id for items in purchases for item_id in set(items))

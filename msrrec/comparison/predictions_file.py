@@ -25,7 +25,7 @@ from msrrec.evaluation.audit import check
 from msrrec.evaluation.examples import evaluated_examples
 from msrrec.evaluation.results import Check, Details, FileFacts, ReadBy
 from msrrec.evaluation.systems import identify_file
-from msrrec.evaluation.write import Evaluation, write_evaluation
+from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
 from msrrec.fingerprint import hash_bytes
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
@@ -177,11 +177,11 @@ def evaluate_file(
     rows = {row.example_id: row for row in reversed(given.rows)}  # the first of an example counts
     split = config.evaluate.split
     found = _find_problems(dataset, examples, given, rows, split)
+    chosen = [_predict(dataset, e, rows.get(e.example_id), given) for e in examples]
     evaluation = Evaluation(
         identify_file(name),
-        examples,
-        {"file": [_predict(dataset, e, rows.get(e.example_id), given) for e in examples]},
-        details=Details(file=_describe(given, found)),
+        [EvaluatedPart(examples, {"file": chosen})],
+        lambda: Details(file=_describe(given, found)),
         is_written=given.has_text,
         checks=_check(given, found, split),
     )

@@ -21,7 +21,7 @@ from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.results import ApiFacts, Details
 from msrrec.evaluation.systems import SystemId
-from msrrec.evaluation.write import Evaluation, write_evaluation
+from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
 from msrrec.reasoning.parsing import split_completion
 from msrrec.reasoning.prompts import render_recovery_prompt
 from msrrec.stage import Summary
@@ -87,9 +87,8 @@ def evaluate_verified(
         unanswered=len(examples) - len(kept),
     )
     system = identify_verified(name_model(kept, asked))
-    evaluation = Evaluation(
-        system, examples, {"full": predictions}, details=Details(api=facts), form=config.prompt
-    )
+    part = EvaluatedPart(examples, {"full": predictions})
+    evaluation = Evaluation(system, [part], lambda: Details(api=facts), form=config.prompt)
     return write_evaluation(evaluation, dataset, out, config)
 
 

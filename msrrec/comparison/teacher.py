@@ -13,7 +13,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.results import ApiFacts, Details
 from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
-from msrrec.evaluation.write import Evaluation, write_evaluation
+from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction
 from msrrec.reasoning.parsing import split_completion
@@ -59,9 +59,8 @@ def evaluate_teacher(
     ]
     facts = ApiFacts(calls=len(found), unanswered=len(examples) - len(found))
     system = identify_teacher(prompt, name_model(found, config))
-    evaluation = Evaluation(
-        system, examples, {"full": predictions}, details=Details(api=facts), form=config.prompt
-    )
+    part = EvaluatedPart(examples, {"full": predictions})
+    evaluation = Evaluation(system, [part], lambda: Details(api=facts), form=config.prompt)
     return write_evaluation(evaluation, dataset, out, config)
 
 

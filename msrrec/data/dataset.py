@@ -1,7 +1,7 @@
 """Reading a prepared dataset: catalogue, frozen examples and manifest."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from msrrec import schema, storage
+from msrrec.data.partitions import PARTITION_SIZE, Partitions
 from msrrec.errors import DataError
 from msrrec.schema import Example, Item, Split
 from msrrec.storage import MANIFEST
@@ -71,8 +72,7 @@ class Dataset:
         recorded = self.manifest.get("sha256")
         if not recorded:
             return str(self.manifest["fingerprint"])
-        files = {name: storage.read_bytes(storage.join(self.path, name)) for name in recorded}
-        return str(hash_files(files)["fingerprint"])
+        return _fingerprint({n: storage.sha256(storage.join(self.path, n)) for n in recorded})
 
     def examples(self, split: Split, limit: int = 0) -> list[Example]:
         """The examples of a split in their frozen order, the first ``limit`` of them (0: all).
@@ -80,9 +80,27 @@ class Dataset:
         Raises:
             DataError: If an example names an item that the catalogue lacks.
         """
+        return [e for part in self.partitions(split, limit).read() for e in part]
+
+    def partitions(self, split: Split, limit: int = 0, size: int = PARTITION_SIZE) -> Partitions:
+        """The same examples in partitions, which are read from the file one by one."""
         path = storage.join(self.path, f"{split}.parquet")
-        table = storage.read_table(path, schema.EXAMPLES)
-        examples = read_examples(table.slice(0, limit) if limit else table)
+        num_rows = storage.count_rows(path)
+        num_examples = min(limit or num_rows, num_rows)
+
+        def read() -> Iterator[list[Example]]:
+            num_left = num_examples
+            for table in storage.iter_tables(path, schema.EXAMPLES, size):
+                examples = read_examples(table.slice(0, num_left))
+                num_left -= len(examples)
+                if not examples:
+                    return
+                self._check_items(examples, path)
+                yield examples
+
+        return Partitions(num_examples, read)
+
+    def _check_items(self, examples: Iterable[Example], path: str) -> None:
         for example in examples:
             for item_id in (*example.history, *example.candidates):
                 if item_id not in self.items:
@@ -90,10 +108,17 @@ class Dataset:
                         f"{path}: example {example.example_id} names item {item_id!r}, "
                         "which items.parquet lacks"
                     )
-        return examples
 
     def events(self) -> dict[str, list[str]]:
         """All items of each user, oldest first, by user id.
+
+        Raises:
+            DataError: If the dataset was prepared without them.
+        """
+        return dict(self.iter_events())
+
+    def iter_events(self) -> Iterator[tuple[str, list[str]]]:
+        """Each user and all items of the user, oldest first, read a few at a time.
 
         Raises:
             DataError: If the dataset was prepared without them.
@@ -104,8 +129,8 @@ class Dataset:
                 f"{path}: missing, so purchases before the history that examples show are "
                 "unknown; run `msrrec prepare` again"
             )
-        table = storage.read_table(path, schema.USERS)
-        return dict(zip(*table.to_pydict().values(), strict=True))
+        for table in storage.iter_tables(path, schema.USERS, PARTITION_SIZE):
+            yield from zip(*table.to_pydict().values(), strict=True)
 
     def titles(self, item_ids: Iterable[str]) -> list[str]:
         """The titles of items, in order."""
@@ -129,5 +154,9 @@ def read_examples(table: pa.Table) -> list[Example]:
 def hash_files(files: Mapping[str, bytes]) -> dict[str, Any]:
     """``sha256`` of each file's content by name, and one ``fingerprint`` over all of them."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return {"sha256": hashes, "fingerprint": _fingerprint(hashes)}
+
+
+def _fingerprint(hashes: Mapping[str, str]) -> str:
     lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
-    return {"sha256": hashes, "fingerprint": hashlib.sha256(lines.encode()).hexdigest()}
+    return hashlib.sha256(lines.encode()).hexdigest()

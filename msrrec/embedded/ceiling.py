@@ -10,7 +10,7 @@ Two things are left out: purchases before the shown history, and interactions th
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,23 +58,44 @@ class Ceiling:
     category_hit_ratio: float
 
 
-@lru_cache(8)  # all systems of a comparison are measured on the same examples
-def world_ceiling(kind: DemoWorld, seed: int, examples: tuple[Example, ...]) -> Ceiling | None:
+def world_ceiling(kind: DemoWorld, seed: int, examples: Sequence[Example]) -> Ceiling | None:
     """The ceiling of ``make_world(…, seed, kind)`` on examples; None without examples."""
+    tally = CeilingTally(kind, seed)
+    tally.add(examples)
+    return tally.result()
+
+
+_Hits = tuple[float, float, float, float]
+"""Expected and real hits of the best choice, and of the count of categories."""
+
+
+class CeilingTally:
+    """The ceiling of ``world_ceiling``, to which examples are added in partitions."""
+
+    def __init__(self, kind: DemoWorld, seed: int) -> None:
+        self._kind, self._seed, self._rows = kind, seed, list[_Hits]()
+
+    def add(self, examples: Sequence[Example]) -> None:
+        """Measure examples."""
+        self._rows += _measure_all(self._kind, self._seed, tuple(examples))
+
+    def result(self) -> Ceiling | None:
+        """The ceiling on all examples that were added; None without any."""
+        if not self._rows:
+            return None
+        means = (float(value) for value in np.array(self._rows).mean(axis=0))
+        return Ceiling(self._kind, len(self._rows), *means)
+
+
+@lru_cache(8)  # all systems of a comparison are measured on the same examples
+def _measure_all(kind: DemoWorld, seed: int, examples: tuple[Example, ...]) -> list[_Hits]:
     items = make_catalogue(seed)
     found = Beliefs(make_rules(items, kind, seed))
     catalogue = {item.item_id: item for item in items}
-    rows = [_measure(found.probabilities(e), e, catalogue) for e in examples]
-    if not rows:
-        return None
-    means = (float(value) for value in np.array(rows).mean(axis=0))
-    return Ceiling(kind, len(rows), *means)
+    return [_measure(found.probabilities(e), e, catalogue) for e in examples]
 
 
-def _measure(
-    chances: FloatArray, example: Example, catalogue: Mapping[str, Item]
-) -> tuple[float, float, float, float]:
-    """Expected and real hits of the best choice, and of the count of categories."""
+def _measure(chances: FloatArray, example: Example, catalogue: Mapping[str, Item]) -> _Hits:
     is_target = np.array([item == example.target for item in example.candidates], dtype=float)
     counts = Counter(catalogue[item].categories[0] for item in example.history)
     named = [counts[catalogue[item].categories[0]] for item in example.candidates]

@@ -6,32 +6,45 @@ evaluation, but it is shown first in the report.
 
 import hashlib
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from msrrec.data.dataset import Dataset
+from msrrec.data.touched import touched_items
 from msrrec.evaluation.results import Check, EvaluationResult
 from msrrec.inference.predictions import Prediction
 from msrrec.metrics.ranking import RankMetrics
 from msrrec.metrics.statistics import uniform_p_value
-from msrrec.schema import SPLITS, Example
+from msrrec.schema import Example
 from msrrec.titles import normalize_title
 
 logger = logging.getLogger(__name__)
 
 VALID_BAR = 0.95
 """A lower ValidRatio fails the check."""
+_NUM_SHOWN = 3
 UNLIKELY = 0.001
 """A p-value below this means that positions are not used evenly."""
 
 
-def check(name: str, text: str, failures: Sequence[object] = ()) -> Check:
-    """One check: what was examined, and the first violations."""
+def check(
+    name: str, text: str, failures: Sequence[object] = (), num_failures: int | None = None
+) -> Check:
+    """One check: what was examined, and the first violations.
+
+    Args:
+        name: Name of the check.
+        text: What was examined.
+        failures: Violations, at least the first few.
+        num_failures: Number of all violations; None: those given are all.
+    """
     if not failures:
         return Check(name=name, ok=True, text=text)
-    shown = ", ".join(str(failure) for failure in failures[:3])
-    more = f" and {len(failures) - 3:,} more" if len(failures) > 3 else ""
+    count = len(failures) if num_failures is None else num_failures
+    shown = ", ".join(str(failure) for failure in failures[:_NUM_SHOWN])
+    more = f" and {count - _NUM_SHOWN:,} more" if count > _NUM_SHOWN else ""
     found = Check(name=name, ok=False, text=f"{text}: not so for {shown}{more}")
     logger.warning("audit: %s", found.text)
     return found
@@ -39,36 +52,66 @@ def check(name: str, text: str, failures: Sequence[object] = ()) -> Check:
 
 def audit_examples(dataset: Dataset, examples: Sequence[Example]) -> list[Check]:
     """Checks of the examples: leakage, duplicates and positions of targets."""
-    touched, trained = _touched(dataset)
-    unsound = [e for e in examples if not _is_sound(dataset, e)]
-    bought = [e for e in examples if (set(e.candidates) - {e.target}) & touched[e.user_id]]
-    leaked = [e for e in examples if e.target in e.history or e.target in trained[e.user_id]]
-    return [
-        _check_examples(
-            "Candidates", "every candidate list holds its target once and no title twice", unsound
-        ),
-        _check_examples("Negatives", "no user has bought a negative in any split", bought),
-        _check_examples(
-            "Leakage", "no target is in its user's history or training examples", leaked
-        ),
-        _check_slots(examples),
-    ]
+    audit = ExampleAudit(dataset)
+    audit.add(examples)
+    return audit.result()
 
 
-def _check_examples(name: str, text: str, wrong: Sequence[Example]) -> Check:
-    return check(name, text, [example.example_id for example in wrong])
+@dataclass
+class _Violations:
+    """The first examples that fail a check, and the number of all."""
+
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, example: Example) -> None:
+        self.count += 1
+        if len(self.first) < _NUM_SHOWN:
+            self.first.append(example.example_id)
+
+    def result(self, name: str, text: str) -> Check:
+        return check(name, text, self.first, self.count)
 
 
-def _touched(dataset: Dataset) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
-    """The items of every user in all splits, and those in the training examples."""
-    touched: defaultdict[str, set[str]] = defaultdict(set)
-    trained: defaultdict[str, set[str]] = defaultdict(set)
-    for split in SPLITS:
-        for example in dataset.examples(split):
-            touched[example.user_id].update(example.history, [example.target])
-            if split == "train":
-                trained[example.user_id].update(example.history, [example.target])
-    return touched, trained
+class ExampleAudit:
+    """The checks of ``audit_examples``, to which examples are added in partitions.
+
+    Of the dataset it keeps 8 bytes for each different purchase of a user.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._touched, self._trained = touched_items(dataset)
+        self._unsound, self._bought, self._leaked = (_Violations() for _ in range(3))
+        self._slots, self._longest = Counter[int](), 0
+
+    def add(self, examples: Sequence[Example]) -> None:
+        """Check some examples."""
+        negatives = [sorted({*e.candidates} - {e.target}) for e in examples]
+        touched = self._touched.find([e.user_id for e in examples], negatives)
+        trained = self._trained.find([e.user_id for e in examples], [[e.target] for e in examples])
+        for example, is_touched, is_trained in zip(examples, touched, trained, strict=True):
+            if not _is_sound(self._dataset, example):
+                self._unsound.add(example)
+            if is_touched:
+                self._bought.add(example)
+            if is_trained or example.target in example.history:
+                self._leaked.add(example)
+            self._longest = max(self._longest, len(example.candidates))
+            self._slots[example.candidates.index(example.target)] += 1
+
+    def result(self) -> list[Check]:
+        """The checks of all examples that were added."""
+        return [
+            self._unsound.result(
+                "Candidates", "every candidate list holds its target once and no title twice"
+            ),
+            self._bought.result("Negatives", "no user has bought a negative in any split"),
+            self._leaked.result(
+                "Leakage", "no target is in its user's history or training examples"
+            ),
+            _check_slots([self._slots[slot] for slot in range(self._longest)]),
+        ]
 
 
 def _is_sound(dataset: Dataset, example: Example) -> bool:
@@ -76,10 +119,7 @@ def _is_sound(dataset: Dataset, example: Example) -> bool:
     return example.candidates.count(example.target) == 1 and len({*titles}) == len(titles)
 
 
-def _check_slots(examples: Sequence[Example]) -> Check:
-    counts = [0] * max(len(example.candidates) for example in examples)
-    for example in examples:
-        counts[example.candidates.index(example.target)] += 1
+def _check_slots(counts: Sequence[int]) -> Check:
     p_value = uniform_p_value(counts)
     is_uneven = p_value is not None and p_value < UNLIKELY
     uneven = [f"slots of {min(counts)} to {max(counts)} users"] if is_uneven else []
@@ -116,12 +156,27 @@ def audit_variants(
 
 def hash_predictions(examples: Sequence[Example], predictions: Sequence[Prediction]) -> str:
     """A hash (16 hexadecimal digits) of a variant's outputs and choices."""
-    digest = hashlib.sha256()
-    for example, prediction in zip(examples, predictions, strict=True):
-        item_id = prediction.item_id(example.candidates)
-        for value in (prediction.example_id, prediction.output.text, item_id or ""):
-            digest.update(f"{value}\x1f".encode(errors="surrogatepass"))
-    return digest.hexdigest()[:16]
+    digest = OutputHash()
+    digest.add(examples, predictions)
+    return digest.result()
+
+
+class OutputHash:
+    """The hash of ``hash_predictions``, to which predictions are added in partitions."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+        """Add predictions for some examples, in their order."""
+        for example, prediction in zip(examples, predictions, strict=True):
+            item_id = prediction.item_id(example.candidates)
+            for value in (prediction.example_id, prediction.output.text, item_id or ""):
+                self._digest.update(f"{value}\x1f".encode(errors="surrogatepass"))
+
+    def result(self) -> str:
+        """The first 16 hexadecimal digits."""
+        return self._digest.hexdigest()[:16]
 
 
 _ONE_MODEL = {"msrrec", "msrrec-direct"}

@@ -11,21 +11,31 @@ from msrrec.schema import Example
 from msrrec.titles import clean_title
 
 
-def pick_cases(
-    dataset: Dataset,
-    examples: Sequence[Example],
-    outputs: Sequence[Mapping[Side, SideOutput]],
-    decisions: Mapping[Mode, Sequence[Recommendation]],
-) -> list[Case]:
-    """One case for each agreement and outcome, for fusion or else the first variant."""
-    variant: Mode = "fused" if "fused" in decisions else next(iter(decisions))
-    cases: dict[tuple[str, bool], Case] = {}
-    for example, sides, decision in zip(examples, outputs, decisions[variant], strict=True):
-        target = example.candidates.index(example.target)
-        kind = (decision.agreement, decision.index == target)
-        if kind not in cases:
-            cases[kind] = _case(dataset, example, target, sides, decision)
-    return list(cases.values())
+class CasePicker:
+    """Picks one case for each agreement and outcome, for fusion or else the first variant."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._found: dict[tuple[str, bool], Case] = {}
+
+    def add(
+        self,
+        examples: Sequence[Example],
+        outputs: Sequence[Mapping[Side, SideOutput]],
+        decisions: Mapping[Mode, Sequence[Recommendation]],
+    ) -> None:
+        """Look for kinds that no earlier user had."""
+        variant: Mode = "fused" if "fused" in decisions else next(iter(decisions))
+        for example, sides, decision in zip(examples, outputs, decisions[variant], strict=True):
+            target = example.candidates.index(example.target)
+            kind = (decision.agreement, decision.index == target)
+            if kind not in self._found:
+                self._found[kind] = _case(self._dataset, example, target, sides, decision)
+
+    @property
+    def cases(self) -> list[Case]:
+        """The cases in the order in which they were found."""
+        return list(self._found.values())
 
 
 def _case(

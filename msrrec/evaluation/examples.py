@@ -7,6 +7,7 @@ from random import Random
 from msrrec.config import EvaluateConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.negatives import draw_candidates
+from msrrec.data.partitions import Partitions
 from msrrec.errors import DataError
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.schema import Example
@@ -33,16 +34,26 @@ def evaluated_examples(dataset: Dataset, settings: EvaluateConfig) -> list[Examp
     Raises:
         DataError: If the split has no examples.
     """
+    return [e for part in partition_examples(dataset, settings).read() for e in part]
+
+
+def partition_examples(dataset: Dataset, settings: EvaluateConfig) -> Partitions:
+    """The same examples in partitions; drawn negatives alone are held in memory.
+
+    Raises:
+        DataError: If the split has no examples.
+    """
     if settings.negatives == "frozen":
-        examples = dataset.examples(settings.split, settings.num_users)
+        found = dataset.partitions(settings.split, settings.num_users)
     else:
         drawn = draw_candidates(dataset, settings.split, settings.negatives, settings.num_negatives)
-        examples = drawn[: settings.num_users or None]
-    if not examples:
+        found = Partitions.split(drawn[: settings.num_users or None])
+    if not found.num_examples:
         raise DataError(
             f"{dataset.path}: the {settings.split} split has no examples; expected at least one"
         )
-    return permute(examples, settings.permutation)
+    seed = settings.permutation
+    return Partitions(found.num_examples, lambda: (permute(part, seed) for part in found.read()))
 
 
 def permute(examples: Sequence[Example], seed: int) -> list[Example]:

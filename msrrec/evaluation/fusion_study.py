@@ -4,16 +4,19 @@ Recommendations always follow Eq. 3. A rule matters only for users whose sides d
 gives their number.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from operator import or_
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msrrec import storage
 from msrrec.data.dataset import Dataset
+from msrrec.data.partitions import Partitions
 from msrrec.errors import DataError
-from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.results import EvaluationResult, RuleResult
 from msrrec.inference.fusion import (
     Gate,
@@ -30,7 +33,7 @@ from msrrec.inference.fusion import (
     candidate_probabilities,
     fuse,
 )
-from msrrec.inference.predictions import read_predictions
+from msrrec.inference.predictions import iter_predictions
 from msrrec.metrics.statistics import Share, mcnemar, wilson
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
@@ -61,25 +64,51 @@ def fusion_study(
         gate: A gate fitted on validation, for a row of its own.
         chosen: The best rule on validation, see ``choose_rule``, for a row of its own.
     """
-    hits = rule_hits(examples, sides, gate)
-    if chosen in hits:
-        hits["chosen"] = hits[chosen]
-    pairs = zip(hits["user"], hits["item"], strict=True)
-    hits["oracle"] = [user or item for user, item in pairs]
-    coin = expected_of_coin(examples, sides)
-    differ = [_differ(both) for both in sides]
-    return tuple(
-        RuleResult(
-            rule=name,
-            num_hits=sum(is_hit),
-            hit_ratio=_share(is_hit),
-            hit_ratio_differ=_share([h for h, d in zip(is_hit, differ, strict=True) if d]),
-            against_eq3=None if name == "eq3" else mcnemar(is_hit, hits["eq3"]),
-            expected=coin if name == "coin" else None,
-            chosen=chosen if name == "chosen" else None,
+    tally = StudyTally(gate, chosen)
+    tally.add(examples, sides)
+    return tally.result()
+
+
+class StudyTally:
+    """What ``fusion_study`` needs of the users so far: a byte a user and rule."""
+
+    def __init__(self, gate: Gate | None = None, chosen: str | None = None) -> None:
+        self._gate, self._chosen = gate, chosen
+        self._hits: dict[str, bytearray] = {}
+        self._measured, self._differ = set[str](), bytearray()
+        self._num_throws = 0
+
+    def add(self, examples: Sequence[Example], sides: Sequence[Sides]) -> None:
+        """Add users.
+
+        A rule whose inputs nobody had so far is tried too, as later users may have them.
+        """
+        for name, found in _try_rules(examples, sides, self._gate).items():
+            self._hits.setdefault(name, bytearray()).extend(found)
+        self._measured |= {name for name, is_measured in _measured(sides).items() if is_measured}
+        self._differ.extend(map(_differ, sides))
+        self._num_throws += sum(_throws(examples, sides))
+
+    def result(self) -> tuple[RuleResult, ...]:
+        """The study of all users that were added."""
+        hits = {n: h for n, h in self._hits.items() if n not in _RULES or n in self._measured}
+        num_users = len(self._differ)
+        if self._chosen in hits:
+            hits["chosen"] = hits[self._chosen]
+        hits["oracle"] = bytearray(map(or_, hits["user"], hits["item"]))
+        coin = self._num_throws / (2 * num_users) if num_users else None
+        return tuple(
+            RuleResult(
+                rule=name,
+                num_hits=sum(is_hit),
+                hit_ratio=_share(is_hit),
+                hit_ratio_differ=_share(bytes(compress(is_hit, self._differ))),
+                against_eq3=None if name == "eq3" else mcnemar(is_hit, hits["eq3"]),
+                expected=coin if name == "coin" else None,
+                chosen=self._chosen if name == "chosen" else None,
+            )
+            for name, is_hit in hits.items()
         )
-        for name, is_hit in hits.items()
-    )
 
 
 def rule_hits(
@@ -89,9 +118,17 @@ def rule_hits(
 
     The sides alone come first. Arguments as of ``fusion_study``.
     """
+    is_measured = _measured(sides)
+    found = _try_rules(examples, sides, gate)
+    return {name: hits for name, hits in found.items() if is_measured.get(name, True)}
+
+
+def _try_rules(
+    examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None
+) -> dict[str, list[bool]]:
+    """What each rule hits, its inputs measured or not."""
     targets = [example.candidates.index(example.target) for example in examples]
-    names = [name for name, is_measured in _measured(sides).items() if is_measured]
-    choices = {name: [_RULES[name](both) for both in sides] for name in names}
+    choices = {name: [rule(both) for both in sides] for name, rule in _RULES.items()}
     choices["coin"] = [_flip(e, both) for e, both in zip(examples, sides, strict=True)]
     if gate:
         choices["gate"] = [fuse(both["user"], both["item"], gate).index for both in sides]
@@ -119,12 +156,17 @@ def _tails(user_side: SideOutput, item_side: SideOutput) -> bool:
 
 def expected_of_coin(examples: Sequence[Example], sides: Sequence[Sides]) -> float | None:
     """The expected HitRatio@1 of a fair coin: the mean of what heads and tails would hit."""
-    throws = [
+    throws = _throws(examples, sides)
+    return sum(throws) / len(throws) if throws else None
+
+
+def _throws(examples: Sequence[Example], sides: Sequence[Sides]) -> list[bool]:
+    """Whether heads and tails hit each user."""
+    return [
         fuse(both["user"], both["item"], rule).index == example.candidates.index(example.target)
         for both, example in zip(sides, examples, strict=True)
         for rule in (_heads, _tails)
     ]
-    return sum(throws) / len(throws) if throws else None
 
 
 def _likelihood_vote(both: Sides) -> int | None:
@@ -206,7 +248,7 @@ def _differ(both: Sides) -> bool:
     return user is not None and item is not None and user != item
 
 
-def _share(is_hit: Sequence[bool]) -> Share | None:
+def _share(is_hit: Sequence[int]) -> Share | None:
     return wilson(sum(is_hit), len(is_hit))
 
 
@@ -216,27 +258,37 @@ def fit_gate(examples: Sequence[Example], sides: Sequence[Sides]) -> Gate | None
     It uses only users whose sides are both valid with a perplexity, differ, and are not both wrong.
     None if these are fewer than ``MIN_GATE_USERS``.
     """
-    from scipy.optimize import minimize  # a second to import
+    return _fit_gate(list(_iter_decisive(examples, sides)))
 
-    rows, is_item = [], []
+
+_Decisive = tuple[float, float, bool]
+"""The perplexities of a user's sides, and whether the item side is the right one."""
+
+
+def _iter_decisive(examples: Sequence[Example], sides: Sequence[Sides]) -> Iterator[_Decisive]:
     for example, both in zip(examples, sides, strict=True):
         user, item = both["user"], both["item"]
         target = example.candidates.index(example.target)
         if _differ(both) and target in (user.index, item.index):
             if user.perplexity is None or item.perplexity is None:
                 continue
-            rows.append((1.0, np.log(user.perplexity), np.log(item.perplexity)))
-            is_item.append(item.index == target)
-    if len(rows) < MIN_GATE_USERS:
+            yield user.perplexity, item.perplexity, item.index == target
+
+
+def _fit_gate(users: Sequence[_Decisive]) -> Gate | None:
+    from scipy.optimize import minimize  # a second to import
+
+    if len(users) < MIN_GATE_USERS:
         return None
-    features, signs = np.array(rows), np.where(is_item, 1.0, -1.0)
+    features = np.array([(1.0, np.log(user), np.log(item)) for user, item, _ in users])
+    signs = np.where([is_item for _, _, is_item in users], 1.0, -1.0)
 
     def loss(weights: NDArray[np.float64]) -> float:
         fit = np.logaddexp(0.0, -signs * (features @ weights)).mean()
         return float(fit + _RIDGE * (weights @ weights))
 
     constant, of_user, of_item = minimize(loss, np.zeros(3)).x
-    return Gate((float(constant), float(of_user), float(of_item)), len(rows))
+    return Gate((float(constant), float(of_user), float(of_item)), len(users))
 
 
 @dataclass(frozen=True)
@@ -279,8 +331,10 @@ def load_gate(folder: str, dataset: Dataset) -> Gate | None:
             f"validation split of {dataset.path}; run `msrrec evaluate` with "
             "evaluate.split=validation and give that folder as evaluate.gate"
         )
-    examples = evaluated_examples(dataset, found.config.evaluate)
-    return fit_gate(examples, read_sides(folder, examples, ("user", "item")))
+    examples = partition_examples(dataset, found.config.evaluate)
+    sides = iter_sides(folder, examples, ("user", "item"))
+    parts = zip(sides, examples.read(), strict=True)
+    return _fit_gate([user for both, part in parts for user in _iter_decisive(part, both)])
 
 
 def read_sides(
@@ -291,9 +345,17 @@ def read_sides(
     Raises:
         DataError: If a side was not evaluated, or on other examples.
     """
-    outputs: list[dict[str, SideOutput]] = [{} for _ in examples]
-    for side in sides:
-        path = storage.join(folder, "predictions", f"{side}.parquet")
-        for both, prediction in zip(outputs, read_predictions(path, examples), strict=True):
-            both[side] = prediction.output
-    return outputs
+    return [both for part in iter_sides(folder, Partitions.split(examples), sides) for both in part]
+
+
+def iter_sides(
+    folder: str, examples: Partitions, sides: Sequence[Side]
+) -> Iterator[list[dict[str, SideOutput]]]:
+    """The outputs for each partition of examples; see ``read_sides``."""
+    paths = [storage.join(folder, "predictions", f"{side}.parquet") for side in sides]
+    files = (iter_predictions(path, examples) for path in paths)
+    for parts in zip(*files, strict=True):
+        yield [
+            {side: p.output for side, p in zip(sides, found, strict=True)}
+            for found in zip(*parts, strict=True)
+        ]

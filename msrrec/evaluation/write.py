@@ -5,18 +5,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 from msrrec import storage
-from msrrec.baselines.popularity import count_buyers
-from msrrec.baselines.purchases import training_purchases
+from msrrec.baselines.popularity import count_training_buyers
 from msrrec.config import PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.sources import find_ceiling
-from msrrec.embedded.ceiling import Ceiling
-from msrrec.evaluation.audit import audit_examples, audit_variants, hash_predictions
+from msrrec.data.sources import tally_ceiling
+from msrrec.evaluation.audit import ExampleAudit, OutputHash, audit_variants
 from msrrec.evaluation.results import (
     Check,
     DatasetId,
@@ -29,10 +28,10 @@ from msrrec.evaluation.results import (
     VariantResult,
 )
 from msrrec.evaluation.systems import SystemId
-from msrrec.inference.predictions import Prediction, write_predictions
+from msrrec.inference.predictions import Prediction, PredictionsWriter, open_predictions
 from msrrec.metrics import ranking
-from msrrec.metrics.ranking import LenientMetrics
-from msrrec.metrics.reasoning import reasoning_metrics
+from msrrec.metrics.ranking import LenientTally, RankTally
+from msrrec.metrics.reasoning import ReasoningTally
 from msrrec.metrics.statistics import Share, mcnemar
 from msrrec.reasoning.prompts import DEFAULT_FORM
 from msrrec.reasoning.reading import read_lenient, read_rung
@@ -50,18 +49,33 @@ DEAD_LETTERS = "predictions/dead_letters.jsonl"
 
 
 @dataclass(frozen=True)
+class EvaluatedPart:
+    """What a system gave for some examples.
+
+    Attributes:
+        examples: Examples as the system saw them.
+        predictions: One per example and variant, in the order of the examples.
+        refused: Every sample that was refused.
+        samples: Predictions beyond the first of a side.
+        lenient: 0-based candidates of variants whose lenient reading needs more than the text of
+            their predictions, one per example.
+    """
+
+    examples: Sequence[Example]
+    predictions: Mapping[str, Sequence[Prediction]]
+    refused: Sequence[Refused] = ()
+    samples: Sequence[Prediction] = ()
+    lenient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The results of one run over a split, before they are written.
 
     Attributes:
         system: The evaluated system.
-        examples: Examples as the system saw them.
-        predictions: One per example and variant, in the order of the examples.
-        refused: Every sample that was refused.
-        samples: Predictions beyond the first of a side.
-        details: Parts that only some kinds of systems have.
-        lenient: 0-based candidates of variants whose lenient reading needs more than the text of
-            their predictions, one per example.
+        parts: The results in partitions, which are read once; at least one example.
+        details: Returns the parts that only some kinds of systems have, once ``parts`` is read.
         form: How the system was prompted, for those that read and write titles.
         is_written: Whether the texts of the predictions are what the system wrote, so that they can
             be read in other ways too.
@@ -69,12 +83,8 @@ class Evaluation:
     """
 
     system: SystemId
-    examples: Sequence[Example]
-    predictions: Mapping[str, Sequence[Prediction]]
-    refused: Sequence[Refused] = ()
-    samples: Sequence[Prediction] = ()
-    details: Details = field(default_factory=Details)
-    lenient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    parts: Iterable[EvaluatedPart]
+    details: Callable[[], Details] = Details
     form: PromptConfig = DEFAULT_FORM
     is_written: bool = True
     checks: Sequence[Check] = ()
@@ -83,61 +93,179 @@ class Evaluation:
 def write_evaluation(
     evaluation: Evaluation, dataset: Dataset, out: str, config: RunConfig
 ) -> Summary:
-    """Write all files at once or none, and return the summary."""
-    result = summarize(evaluation, dataset, config)
-    candidates = {e.example_id: e.candidates for e in evaluation.examples}
+    """Write all files at once or none, and return the summary.
+
+    Partitions are measured and written one by one, so memory does not grow with their number
+    beyond the few bytes a user that intervals and paired tests need.
+    """
+    tally = EvaluationTally(evaluation, dataset, config)
     with storage.atomic_folder(out, _NAMES) as folder:
-        for variant, predictions in evaluation.predictions.items():
-            path = storage.join(folder, "predictions", f"{variant}.parquet")
-            write_predictions(path, predictions, candidates)
-        if evaluation.samples:
-            write_predictions(storage.join(folder, SAMPLES), evaluation.samples, candidates)
-        if evaluation.refused:
-            rows = (json.dumps(row.model_dump(), ensure_ascii=False) for row in evaluation.refused)
-            content = "".join(row + "\n" for row in rows).encode()
-            storage.write_bytes(storage.join(folder, DEAD_LETTERS), content)
+        with PartWriter(folder) as writer:
+            for part in evaluation.parts:
+                tally.add(part)
+                writer.write(part)
+        result = tally.result()
         result.save(folder)
     return _summary(result, out)
 
 
-def summarize(evaluation: Evaluation, dataset: Dataset, config: RunConfig) -> EvaluationResult:
-    """All figures of an evaluation."""
-    examples = evaluation.examples
-    variants = _variants(evaluation, dataset)
-    chance = ranking.chance(examples)
-    return EvaluationResult(
-        **dict(evaluation.details),
-        system=evaluation.system,
-        dataset=_describe(dataset, config),
-        split=config.evaluate.split,
-        num_users=len(examples),
-        num_candidates=dict(sorted(Counter(len(e.candidates) for e in examples).items())),
-        chance=chance,
-        variants=variants,
-        audit=tuple(_audit(evaluation, dataset, chance, variants)),
-        paired=_paired(variants),
-        config=EvaluationConfig(
-            inference=config.inference, evaluate=config.evaluate, baselines=config.baselines
-        ),
-        ceiling=_ceiling(dataset, examples, config),
-    )
+class EvaluationTally:
+    """All figures of an evaluation, to which its parts are added one by one."""
+
+    def __init__(self, evaluation: Evaluation, dataset: Dataset, config: RunConfig) -> None:
+        self._evaluation, self._dataset, self._config = evaluation, dataset, config
+        self._buyers = count_training_buyers(dataset)
+        self._variants: dict[str, VariantTally] = {}
+        self._lengths = Counter[int]()
+        self._audit = ExampleAudit(dataset)
+        self._world = tally_ceiling(dataset.manifest) if _has_ceiling(config) else None
+
+    def add(self, part: EvaluatedPart) -> None:
+        """Measure a part."""
+        self._lengths.update(len(e.candidates) for e in part.examples)
+        self._audit.add(part.examples)
+        if self._world:
+            self._world.add(part.examples)
+        for variant, predictions in part.predictions.items():
+            if variant not in self._variants:
+                self._variants[variant] = VariantTally(
+                    self._evaluation, self._dataset, self._buyers
+                )
+            self._variants[variant].add(part.examples, predictions, part.lenient.get(variant))
+
+    def result(self) -> EvaluationResult:
+        """The figures of all parts."""
+        variants = {name: tally.result() for name, tally in self._variants.items()}
+        chance = ranking.chance_by_length(self._lengths)
+        return EvaluationResult(
+            **dict(self._evaluation.details()),
+            system=self._evaluation.system,
+            dataset=_describe(self._dataset, self._config),
+            split=self._config.evaluate.split,
+            num_users=self._lengths.total(),
+            num_candidates=dict(sorted(self._lengths.items())),
+            chance=chance,
+            variants=variants,
+            audit=tuple(self._checks(chance, variants)),
+            paired=_paired(variants),
+            config=EvaluationConfig(
+                inference=self._config.inference,
+                evaluate=self._config.evaluate,
+                baselines=self._config.baselines,
+            ),
+            ceiling=self._world.result() if self._world else None,
+        )
+
+    def _checks(self, chance: float, variants: Mapping[str, VariantResult]) -> list[Check]:
+        checks = [*self._audit.result(), *self._evaluation.checks]
+        if self._evaluation.system.kind != "baseline":
+            # A route that never or always thinks gives the outputs of another variant.
+            hashes = {n: found.outputs_hash for n, found in variants.items() if n != "routed"}
+            checks += audit_variants(chance, variants, hashes)
+        return checks
 
 
-def _ceiling(dataset: Dataset, examples: Sequence[Example], config: RunConfig) -> Ceiling | None:
-    """The ceiling of a generated world, which is known for uniform negatives."""
-    is_uniform = config.evaluate.negatives in ("frozen", "uniform")
-    return find_ceiling(dataset.manifest, examples) if is_uniform else None
+class VariantTally:
+    """The figures of one variant, to which users are added in partitions."""
+
+    def __init__(self, evaluation: Evaluation, dataset: Dataset, buyers: Mapping[str, int]) -> None:
+        self._dataset, self._max_chars = dataset, evaluation.form.max_title_chars
+        self._ranks = RankTally(buyers, with_scores=True)
+        self._reasoning, self._hash = ReasoningTally(dataset.items), OutputHash()
+        self._lenient, self._rungs = LenientTally(), Counter[Rung]()
+        self._reads_texts = evaluation.is_written
+
+    def add(
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[Prediction],
+        lenient: Sequence[int | None] | None,
+    ) -> None:
+        """Add users; ``lenient`` as of ``EvaluatedPart``."""
+        choices = [p.item_id(e.candidates) for e, p in zip(examples, predictions, strict=True)]
+        scores = [p.candidate_scores or p.output.candidate_logprobs for p in predictions]
+        self._ranks.add(examples, choices, scores)
+        self._reasoning.add(examples, [p.output for p in predictions])
+        self._hash.add(examples, predictions)
+        # A system that scores has no text to read.
+        self._reads_texts &= all(p.candidate_scores is None for p in predictions)
+        if self._reads_texts:
+            self._read_texts(examples, predictions, lenient)
+
+    def _read_texts(
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[Prediction],
+        lenient: Sequence[int | None] | None,
+    ) -> None:
+        """What the texts say by other readings."""
+        pairs = [
+            (p.output.text, show_titles(self._dataset.titles(e.candidates), self._max_chars))
+            for e, p in zip(examples, predictions, strict=True)
+        ]
+        if lenient is None:
+            lenient = [read_lenient(text, titles) for text, titles in pairs]
+        choices = [
+            None if index is None else e.candidates[index]
+            for e, index in zip(examples, lenient, strict=True)
+        ]
+        self._lenient.add(examples, choices)
+        self._rungs.update(read_rung(text, titles) for text, titles in pairs)
+
+    def result(self) -> VariantResult:
+        """The figures of all users that were added."""
+        return VariantResult(
+            **vars(self._ranks.result()),
+            reasoning=self._reasoning.result(),
+            outputs_hash=self._hash.result(),
+            lenient=self._lenient.result() if self._reads_texts else None,
+            rungs=dict(sorted(self._rungs.items())) if self._reads_texts else {},
+        )
 
 
-def _audit(
-    evaluation: Evaluation, dataset: Dataset, chance: float, variants: Mapping[str, VariantResult]
-) -> list[Check]:
-    checks = [*audit_examples(dataset, evaluation.examples), *evaluation.checks]
-    if evaluation.system.kind != "baseline":
-        # A route that never or always thinks gives the outputs of another variant.
-        hashes = {n: found.outputs_hash for n, found in variants.items() if n != "routed"}
-        checks += audit_variants(chance, variants, hashes)
-    return checks
+class PartWriter:
+    """The files of predictions, samples and refused examples, written part by part."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._files = folder, ExitStack()
+        self._predictions: dict[str, PredictionsWriter] = {}
+        self._refused: Any = None
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._files.__exit__(*raised)
+
+    def write(self, part: EvaluatedPart) -> None:
+        """Add the rows of a part; a file is begun with its first row."""
+        candidates = {e.example_id: e.candidates for e in part.examples}
+        for variant, predictions in part.predictions.items():
+            self._write(f"predictions/{variant}.parquet", predictions, candidates)
+        if part.samples:
+            self._write(SAMPLES, part.samples, candidates)
+        if part.refused:
+            self._refused = self._refused or self._files.enter_context(
+                storage.open_output(storage.join(self._folder, DEAD_LETTERS))
+            )
+            rows = (json.dumps(row.model_dump(), ensure_ascii=False) for row in part.refused)
+            self._refused.write("".join(row + "\n" for row in rows).encode())
+
+    def _write(
+        self,
+        name: str,
+        predictions: Sequence[Prediction],
+        candidates: Mapping[str, Sequence[str]],
+    ) -> None:
+        if name not in self._predictions:
+            path = storage.join(self._folder, name)
+            self._predictions[name] = self._files.enter_context(open_predictions(path))
+        self._predictions[name](predictions, candidates)
+
+
+def _has_ceiling(config: RunConfig) -> bool:
+    """Whether a generated world's ceiling is known, which is so for uniform negatives."""
+    return config.evaluate.negatives in ("frozen", "uniform")
 
 
 def _paired(variants: Mapping[str, VariantResult]) -> tuple[VariantPair, ...]:
@@ -148,63 +276,6 @@ def _paired(variants: Mapping[str, VariantResult]) -> tuple[VariantPair, ...]:
         if first in variants
         for name, found in variants.items()
         if name != first and (first, name) != ("routed", "fused")
-    )
-
-
-def _variants(evaluation: Evaluation, dataset: Dataset) -> dict[str, VariantResult]:
-    buyers = count_buyers(training_purchases(dataset))
-    return {
-        variant: replace(
-            _variant(evaluation.examples, predictions, dataset, buyers),
-            **_read_texts(evaluation, variant, dataset),
-        )
-        for variant, predictions in evaluation.predictions.items()
-    }
-
-
-class _TextFigures(TypedDict, total=False):
-    lenient: LenientMetrics
-    rungs: Mapping[Rung, int]
-
-
-def _read_texts(evaluation: Evaluation, variant: str, dataset: Dataset) -> _TextFigures:
-    """What the texts of a variant say by other readings; nothing where choices are scored."""
-    examples, predictions = evaluation.examples, evaluation.predictions[variant]
-    is_scored = any(prediction.candidate_scores is not None for prediction in predictions)
-    if is_scored or not evaluation.is_written:
-        return {}
-    max_chars = evaluation.form.max_title_chars
-    pairs = [
-        (p.output.text, show_titles(dataset.titles(e.candidates), max_chars))
-        for e, p in zip(examples, predictions, strict=True)
-    ]
-    found = evaluation.lenient.get(variant)
-    if found is None:
-        found = [read_lenient(text, titles) for text, titles in pairs]
-    choices = [
-        None if index is None else e.candidates[index]
-        for e, index in zip(examples, found, strict=True)
-    ]
-    rungs = Counter(read_rung(text, titles) for text, titles in pairs)
-    return {
-        "lenient": ranking.lenient_metrics(examples, choices),
-        "rungs": dict(sorted(rungs.items())),
-    }
-
-
-def _variant(
-    examples: Sequence[Example],
-    predictions: Sequence[Prediction],
-    dataset: Dataset,
-    buyers: Mapping[str, int],
-) -> VariantResult:
-    choices = [p.item_id(e.candidates) for e, p in zip(examples, predictions, strict=True)]
-    scores = [p.candidate_scores or p.output.candidate_logprobs for p in predictions]
-    outputs = [p.output for p in predictions]
-    return VariantResult(
-        **vars(ranking.rank_metrics(examples, choices, buyers, scores)),
-        reasoning=reasoning_metrics(dataset.items, examples, outputs),
-        outputs_hash=hash_predictions(examples, predictions),
     )
 
 

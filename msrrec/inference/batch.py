@@ -1,77 +1,65 @@
-"""Batch inference through Ray Data: one dataset and one engine start for all sides.
+"""Batch inference on Ray actors: one engine start for all examples and sides.
 
-Only row numbers pass through the pipeline; workers read titles in place from two Arrow tables. With
-a journal, outputs are saved batch by batch, so a killed run can be resumed. The stage is a plain
-class that Ray Data runs in actors, and Ray is imported only where it is used.
+Outputs are journaled batch by batch as they arrive, in any order, so a killed run can be resumed
+and lost engines cost their own batch alone. A second pass reads the journal back in the order of
+the examples, a partition at a time. One pass that yields partitions as they are complete would hold
+back what arrives early, without a bound. Ray is imported only where it is used.
 """
 
 import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from msrrec import schema
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.partitions import Partitions
 from msrrec.engines.placement import engine_resources
-from msrrec.errors import DataError, EngineError, MsrRecError, last_line
+from msrrec.errors import DataError, EngineError, MsrRecError
 from msrrec.inference.codec import request_seed
+from msrrec.inference.engine_pool import Deadly, EnginePool
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction, from_row, to_row
 from msrrec.inference.recommender import Recommender
+from msrrec.inference.work import Batch, Work
 from msrrec.log import Progress, setup
 from msrrec.models import ModelSource
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 
-if TYPE_CHECKING:
-    import ray.data
-
 logger = logging.getLogger(__name__)
 
 BuildRecommender = Callable[[ModelSource, InferenceConfig], Recommender]
 
-_MAX_ACTOR_RESTARTS = 1
-"""Restarts of each engine actor: one, to replace a lost machine. A batch that crashes its engine
-twice ends the run."""
-
 
 @dataclass(frozen=True)
-class QueryTable:
-    """The queries of a run in two Arrow tables, which workers read in place.
+class TitleTable:
+    """The titles of all items, which workers read in place.
 
     Attributes:
-        rows: Columns ``example_id``, ``history`` and ``candidates``; items are indices into
-            ``titles``.
-        titles: Titles of all items.
+        domain: What prompts call the shop.
+        titles: Titles in the order of the catalogue.
     """
 
     domain: str
-    rows: pa.Table
     titles: pa.Array
 
     @classmethod
-    def collect(cls, examples: Sequence[Example], dataset: Dataset) -> "QueryTable":
-        """The queries of some examples."""
-        places = {item_id: n for n, item_id in enumerate(dataset.items)}
-        items = pa.list_(pa.int32())
-        rows = {
-            "example_id": pa.array([example.example_id for example in examples], pa.string()),
-            "history": pa.array([[places[i] for i in e.history] for e in examples], items),
-            "candidates": pa.array([[places[i] for i in e.candidates] for e in examples], items),
-        }
+    def collect(cls, dataset: Dataset) -> "TitleTable":
+        """The titles of a dataset."""
         titles = pa.array((item.title for item in dataset.items.values()), pa.large_string())
-        return cls(dataset.domain, pa.table(rows), titles)
+        return cls(dataset.domain, titles)
 
-    def take(self, numbers: Sequence[int]) -> list[Query]:
-        """The queries with these row numbers."""
+    def read(self, rows: pa.Table) -> list[Query]:
+        """The queries of rows that a ``QueryEncoder`` made."""
         return [
             Query(
                 row["example_id"],
@@ -79,22 +67,44 @@ class QueryTable:
                 self._named(row["history"]),
                 self._named(row["candidates"]),
             )
-            for row in self.rows.take(list(numbers)).to_pylist()
+            for row in rows.to_pylist()
         ]
 
     def _named(self, places: Sequence[int]) -> tuple[str, ...]:
         return tuple(self.titles.take(places).to_pylist())
 
 
+class QueryEncoder:
+    """Makes examples into rows that name items by their place in the catalogue."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._places = {item_id: n for n, item_id in enumerate(dataset.items)}
+
+    def encode(self, examples: Sequence[Example]) -> pa.Table:
+        """Columns ``example_id``, ``history`` and ``candidates``."""
+        items, places = pa.list_(pa.int32()), self._places
+        rows = {
+            "example_id": pa.array([example.example_id for example in examples], pa.string()),
+            "history": pa.array([[places[i] for i in e.history] for e in examples], items),
+            "candidates": pa.array([[places[i] for i in e.candidates] for e in examples], items),
+        }
+        return pa.table(rows)
+
+
 _Key = tuple[str, int, str]
 """Example, sample and side."""
 
+_IDS = pa.schema([schema.OUTPUTS.field("example_id")])
+
+Answered = tuple[Sequence[Example], list[Prediction]]
+"""The examples of a partition, and their predictions."""
+
 
 class RecommendStage:
-    """A Ray Data stage from row numbers of queries to one row per sample and side.
+    """An engine that turns rows of queries into one row per sample and side.
 
-    An engine that can't start or fails is reported in a row, as Ray would wrap an exception in its
-    own and print both.
+    It is a plain class that Ray runs as an actor. An engine that can't start or fails is reported
+    in a row, as Ray would wrap an exception in its own and print both.
     """
 
     def __init__(
@@ -102,7 +112,7 @@ class RecommendStage:
         source: ModelSource,
         config: InferenceConfig,
         sides: Sequence[Side],
-        queries: "QueryTable | ray.ObjectRef[QueryTable]",
+        titles: TitleTable,
         build: BuildRecommender = Recommender.from_source,
         route_threshold: float | None = None,
     ) -> None:
@@ -110,7 +120,7 @@ class RecommendStage:
         setup()
         self._sides, self._seed = tuple(sides), config.seed
         self._num_samples = config.num_samples
-        self._queries, self._threshold = _fetch(queries), route_threshold
+        self._titles, self._threshold = titles, route_threshold
         self._recommender: Recommender | None = None
         self._failure = ""
         try:
@@ -118,13 +128,19 @@ class RecommendStage:
         except MsrRecError as error:
             self._failure = str(error)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def locate(self) -> str:
+        """The id of the node that this runs on; Ray answers once the engine has started."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def generate(self, rows: pa.Table) -> pa.Table:
         """The outputs of a batch; a refused example becomes rows with the reason."""
         if self._recommender is None:
             return _failure(self._failure)
         samples = [
             (replace(query, key=query.key + _suffix(n)), n)
-            for query in self._queries.take(batch["id"].to_pylist())
+            for query in self._titles.read(rows)
             for n in range(self._num_samples)
         ]
         try:
@@ -142,7 +158,7 @@ class RecommendStage:
             for (query, sample), result in zip(samples, results, strict=True)
             for side, output in result.items()
         ]
-        return pa.Table.from_pylist([to_row(p) for p in predictions], schema=schema.OUTPUTS)
+        return _table(predictions)
 
     def _generate(
         self, recommender: Recommender, queries: Sequence[Query]
@@ -155,16 +171,6 @@ class RecommendStage:
 def _suffix(sample: int) -> str:
     """Suffix of the key of a further sample, so that its seed differs."""
     return f"#{sample}" if sample else ""
-
-
-def _fetch(queries: "QueryTable | ray.ObjectRef[QueryTable]") -> QueryTable:
-    """The queries, fetched from Ray's object store if they are a reference."""
-    if isinstance(queries, QueryTable):
-        return queries
-    import ray
-
-    found: QueryTable = ray.get(queries)
-    return found
 
 
 def open_journal(
@@ -183,19 +189,39 @@ def open_journal(
     return OutputJournal(folder, {**identity, "inference": settings}, schema.OUTPUTS)
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What a run generates, see ``predict``."""
+
+    dataset: Dataset
+    source: ModelSource
+    sides: tuple[Side, ...]
+    config: InferenceConfig
+    build: BuildRecommender
+    route_threshold: float | None
+
+    @property
+    def keys(self) -> list[tuple[int, Side]]:
+        """Sample and side of every output that an example may have, in order."""
+        return [(n, side) for n in range(self.config.num_samples) for side in self.sides]
+
+
 def predict(
-    examples: Sequence[Example],
+    examples: Partitions,
     dataset: Dataset,
     source: ModelSource,
     sides: Sequence[Side],
     config: InferenceConfig,
+    journal: OutputJournal,
     build: BuildRecommender = Recommender.from_source,
-    journal: OutputJournal | None = None,
     route_threshold: float | None = None,
-) -> list[Prediction]:
-    """Every side of every example, ordered by example, then sample, then side.
+) -> Iterator[Answered]:
+    """Every side of every example, in partitions; ordered by example, then sample, then side.
 
-    Each sample has its own seed, so the result does not depend on batches, engines or their order.
+    All outputs are generated and journaled before this returns, in one start of the engines. The
+    iterator reads them back, a partition at a time, so memory does not grow with the number of
+    examples. Each sample has its own seed, so the result does not depend on batches, engines or
+    their order. Lost engines are replaced; an example that kills its engines gets an error.
 
     Args:
         examples: The examples to generate for, with different ids.
@@ -203,82 +229,130 @@ def predict(
         source: The weights.
         sides: The sides to generate, in one engine start.
         config: The section ``inference`` of the settings.
-        build: Makes the recommender of each actor.
         journal: Stores finished outputs; examples whose outputs it already holds are skipped.
+        build: Makes the recommender of each engine.
         route_threshold: Where the direct answer is surer than this, only it is generated, see
             ``Recommender.generate_routed``; None: every side of every example.
 
     Raises:
         ConfigError: If the cluster is too small for ``num_engines``.
-        EngineError: If an engine can't start or fails.
+        EngineError: If an engine can't start or fails, or engines die without anything new.
     """
-    found: dict[_Key, Prediction] = {}
-    for table in journal.read() if journal else ():
-        found |= _predictions(table, is_resumed=True)
-    finished = {example_id for example_id, _, _ in found}
-    pending = [example for example in examples if example.example_id not in finished]
-    with Progress("recommend", len(examples), "users") as progress:
-        progress.advance(len(examples) - len(pending))
-        for table in _generate(pending, dataset, source, sides, config, build, route_threshold):
-            if journal:
-                journal.append(table)
-            found |= _predictions(table)
-            progress.advance(len(table["example_id"].unique()))
-    keys = (
-        (example.example_id, sample, side)
-        for example in examples
-        for sample in range(config.num_samples)
-        for side in sides
-    )
-    return [found[key] for key in keys if route_threshold is None or key in found]
+    request = _Request(dataset, source, tuple(sides), config, build, route_threshold)
+    with Progress("recommend", examples.num_examples, "users") as progress:
+        size = batch_length(examples.num_examples, config)
+        pending = _pending(examples, journal, size, progress)
+        first = next(pending, None)
+        if first is not None:
+            _generate(request, chain([first], pending), journal, progress)
+    return _read_back(request, examples, journal)
+
+
+def batch_length(num_examples: int, config: InferenceConfig) -> int:
+    """Examples per batch: at most ``batch_size``, and so few that every engine gets a batch."""
+    return min(config.batch_size, math.ceil(num_examples / config.num_engines))
+
+
+def _pending(
+    examples: Partitions, journal: OutputJournal, size: int, progress: Progress
+) -> Iterator[Batch]:
+    """Batches of the examples that an earlier run did not finish, read as they are needed."""
+    for begin, part in _placed(examples):
+        tables = journal.read_earlier(range(begin, begin + len(part)), _IDS)
+        finished = {i for table in tables for i in table["example_id"].to_pylist()}
+        waiting = [(n, e) for n, e in enumerate(part, begin) if e.example_id not in finished]
+        progress.advance(len(part) - len(waiting))
+        for start in range(0, len(waiting), size):
+            some = waiting[start : start + size]
+            yield Batch(some[0][0], some[-1][0] + 1, tuple(example for _, example in some))
+
+
+def _placed(examples: Partitions) -> Iterator[tuple[int, Sequence[Example]]]:
+    """Each partition with the 0-based place of its first example."""
+    begin = 0
+    for part in examples.read():
+        yield begin, part
+        begin += len(part)
 
 
 def _generate(
-    examples: Sequence[Example],
-    dataset: Dataset,
-    source: ModelSource,
-    sides: Sequence[Side],
-    config: InferenceConfig,
-    build: BuildRecommender,
-    route_threshold: float | None,
-) -> Iterator[pa.Table]:
-    """Tables of outputs, each with all outputs of its examples, as they are finished."""
-    if not examples:
-        return
+    request: _Request, batches: Iterator[Batch], journal: OutputJournal, progress: Progress
+) -> None:
+    """Generate for all batches and journal the outputs as they arrive."""
+    config, num_deadly = request.config, 0
+    start = _prepare_engines(request)
+    work = Work(batches, config.num_engines, has_answers=journal.has_earlier)
+    encoder = QueryEncoder(request.dataset)
+    pool = EnginePool(
+        start,
+        lambda batch: encoder.encode(batch.examples),
+        work,
+        config.num_engines,
+        request.source.name,
+    )
+    for found in pool.run():
+        if isinstance(found, Deadly):
+            num_deadly += 1
+            batch, table = found.batch, _given_up(request, found)
+        else:
+            batch, table = found
+        journal.append(table, range(batch.begin, batch.end))
+        progress.advance(len(batch.examples))
+    if num_deadly:
+        logger.warning("recommend: %d examples killed their engines and got no answer", num_deadly)
+
+
+def _given_up(request: _Request, deadly: Deadly) -> pa.Table:
+    """The outputs of an example that kills its engines: errors."""
+    (example,) = deadly.batch.examples
+    sides = request.sides if request.route_threshold is None else ("direct",)
+    return _table(
+        _prediction(
+            example.example_id,
+            side,
+            DataError(deadly.reason),
+            request_seed(request.config.seed, example.example_id + _suffix(sample), side),
+            sample,
+        )
+        for sample in range(request.config.num_samples)
+        for side in sides
+    )
+
+
+def _prepare_engines(request: _Request) -> Callable[[], Any]:
+    """What starts an engine.
+
+    Ray neither restarts an actor nor repeats its batch: ``Work`` decides.
+    """
     import ray
 
-    queries = ray.put(QueryTable.collect(examples, dataset))
-    arguments = (make_absolute(source), config, tuple(sides), queries, build, route_threshold)
-    yield from _batches(_pipeline(len(examples), arguments, config), source)
+    config, source = request.config, make_absolute(request.source)
+    resources = engine_resources(config, config.num_engines, "inference.num_engines", source)
+    engine_class = ray.remote(RecommendStage).options(
+        max_restarts=0, max_task_retries=0, **resources
+    )
+    arguments = (
+        source,
+        config,
+        request.sides,
+        ray.put(TitleTable.collect(request.dataset)),
+        request.build,
+        request.route_threshold,
+    )
+    return lambda: engine_class.remote(*arguments)
 
 
-def num_batches(num_examples: int, config: InferenceConfig) -> int:
-    """Number of batches of at most ``batch_size`` examples; at least one per engine."""
-    least = min(config.num_engines, num_examples)
-    return max(math.ceil(num_examples / config.batch_size), least)
-
-
-def _pipeline(
-    num_examples: int, arguments: tuple[Any, ...], config: InferenceConfig
-) -> "ray.data.Dataset":
-    """The dataset of outputs, not yet executed."""
-    import ray.data
-    from ray.util.annotations import RayDeprecationWarning
-
-    batches = num_batches(num_examples, config)
-    num_engines = min(config.num_engines, batches)
-    with warnings.catch_warnings():
-        # This release of Ray has no named parameter for restarts.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        return ray.data.range(num_examples, override_num_blocks=batches).map_batches(
-            RecommendStage,
-            fn_constructor_args=arguments,
-            batch_size=None,  # each block is one batch
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=num_engines),
-            ray_remote_args_fn=_restarts,
-            **engine_resources(config, num_engines, "inference.num_engines", arguments[0]),
-        )
+def _read_back(
+    request: _Request, examples: Partitions, journal: OutputJournal
+) -> Iterator[Answered]:
+    """The journaled predictions of each partition."""
+    keys, is_routed = request.keys, request.route_threshold is not None
+    for begin, part in _placed(examples):
+        found: dict[_Key, Prediction] = {}
+        for table, is_resumed in journal.read(range(begin, begin + len(part))):
+            found |= _predictions(table, is_resumed)
+        wanted = ((example.example_id, *key) for example in part for key in keys)
+        yield part, [found[key] for key in wanted if not is_routed or key in found]
 
 
 def make_absolute(source: ModelSource) -> ModelSource:
@@ -292,24 +366,8 @@ def make_absolute(source: ModelSource) -> ModelSource:
     return replace(source, path=path or source.path, adapter=adapter)
 
 
-def _restarts() -> dict[str, int]:
-    return {"max_restarts": _MAX_ACTOR_RESTARTS, "max_task_retries": _MAX_ACTOR_RESTARTS}
-
-
-def _batches(outputs: "ray.data.Dataset", source: ModelSource) -> Iterator[pa.Table]:
-    """Tables of outputs as they are finished; Ray's errors become this project's."""
-    from ray.data.exceptions import SystemException
-    from ray.exceptions import RayError
-
-    try:
-        for table in outputs.iter_batches(batch_size=None, batch_format="pyarrow"):
-            failures = table["failure"].drop_null()
-            if len(failures):
-                raise EngineError(str(failures[0]))
-            yield table
-    except (RayError, SystemException) as error:
-        cause = getattr(error, "cause", None) or error.__cause__ or error
-        raise EngineError(f"{source.name}: batch inference failed ({last_line(cause)})") from error
+def _table(predictions: Iterable[Prediction]) -> pa.Table:
+    return pa.Table.from_pylist([to_row(p) for p in predictions], schema=schema.OUTPUTS)
 
 
 def _failure(reason: str) -> pa.Table:

@@ -4,13 +4,16 @@
 of these fields. A candidate is an index in memory and an item id on disk.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from msrrec import schema, storage
+from msrrec.data.partitions import PARTITION_SIZE, Partitions
 from msrrec.errors import DataError
 from msrrec.inference.fusion import SideOutput
 from msrrec.schema import Example
@@ -73,18 +76,38 @@ def from_row(row: Mapping[str, Any], *, is_resumed: bool = False) -> Prediction:
     return Prediction(row["example_id"], output, row["seed"], is_resumed=is_resumed, **more)
 
 
-def write_predictions(
-    path: str, predictions: Sequence[Prediction], candidates: Mapping[str, Sequence[str]]
-) -> None:
-    """Write a Parquet file with the columns ``schema.PREDICTIONS``.
+PredictionsWriter = Callable[[Sequence[Prediction], Mapping[str, Sequence[str]]], None]
+"""Writes predictions as a row group; with item ids in the order that the system saw, by example
+id."""
+
+
+@contextmanager
+def open_predictions(path: str) -> Iterator[PredictionsWriter]:
+    """A Parquet file with the columns ``schema.PREDICTIONS``, one prediction per row.
 
     Args:
         path: File to write.
-        predictions: One prediction per row.
-        candidates: Item ids in the order that the system saw, by example id.
     """
-    rows = [{**to_row(p), schema.ITEM_ID: p.item_id(candidates[p.example_id])} for p in predictions]
-    storage.write_table(path, pa.Table.from_pylist(rows, schema=schema.PREDICTIONS))
+    with storage.table_writer(path, schema.PREDICTIONS) as file:
+
+        def write(
+            predictions: Sequence[Prediction], candidates: Mapping[str, Sequence[str]]
+        ) -> None:
+            rows = [
+                {**to_row(p), schema.ITEM_ID: p.item_id(candidates[p.example_id])}
+                for p in predictions
+            ]
+            file.write_table(pa.Table.from_pylist(rows, schema=schema.PREDICTIONS))
+
+        yield write
+
+
+def write_predictions(
+    path: str, predictions: Sequence[Prediction], candidates: Mapping[str, Sequence[str]]
+) -> None:
+    """Write a whole file, see ``open_predictions``."""
+    with open_predictions(path) as write:
+        write(predictions, candidates)
 
 
 def read_predictions(path: str, examples: Sequence[Example]) -> list[Prediction]:
@@ -97,16 +120,24 @@ def read_predictions(path: str, examples: Sequence[Example]) -> list[Prediction]
     Raises:
         DataError: If the file can't be read or holds other examples.
     """
-    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
-    if [row["example_id"] for row in rows] != [e.example_id for e in examples]:
-        raise DataError(
-            f"{path}: holds other examples than the dataset; expected one row for each of its "
-            f"{len(examples)}, in its order; evaluate again"
-        )
-    return [
-        from_row({**row, "index": _place(row[schema.ITEM_ID], example, path)})
-        for row, example in zip(rows, examples, strict=True)
-    ]
+    return [p for part in iter_predictions(path, Partitions.split(examples)) for p in part]
+
+
+def iter_predictions(path: str, examples: Partitions) -> Iterator[list[Prediction]]:
+    """The predictions for each partition of examples; see ``read_predictions``."""
+    tables = storage.iter_tables(path, schema.PREDICTIONS, PARTITION_SIZE)
+    rows = (row for table in tables for row in table.to_pylist())
+    expected = f"one row for each of its {examples.num_examples}, in its order; evaluate again"
+    for part in examples.read():
+        found = list(islice(rows, len(part)))
+        if [row["example_id"] for row in found] != [e.example_id for e in part]:
+            raise DataError(f"{path}: holds other examples than the dataset; expected {expected}")
+        yield [
+            from_row({**row, "index": _place(row[schema.ITEM_ID], example, path)})
+            for row, example in zip(found, part, strict=True)
+        ]
+    if next(rows, None) is not None:
+        raise DataError(f"{path}: holds other examples than the dataset; expected {expected}")
 
 
 def _place(item_id: str | None, example: Example, path: str) -> int | None:
@@ -122,6 +153,8 @@ def _place(item_id: str | None, example: Example, path: str) -> int | None:
 
 def read_choices(path: str) -> dict[str, str | None]:
     """The chosen item ids of a file that ``write_predictions`` wrote, by example id."""
-    table = storage.read_table(path, schema.PREDICTIONS)
-    columns: Iterable[list[Any]] = (table[name].to_pylist() for name in ("example_id", "item_id"))
+    names = ("example_id", schema.ITEM_ID)
+    wanted = pa.schema([schema.PREDICTIONS.field(name) for name in names])
+    table = storage.read_table(path, wanted)
+    columns: Iterable[list[Any]] = (table[name].to_pylist() for name in names)
     return dict(zip(*columns, strict=True))

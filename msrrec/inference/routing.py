@@ -41,7 +41,12 @@ def thinks(direct: SideOutput, threshold: float) -> bool:
         direct: The answer without reasoning.
         threshold: In [0, 1]; a confidence below it thinks. At 1 everyone does.
     """
-    return threshold >= ALWAYS or confidence(direct) < threshold
+    return is_unsure(confidence(direct), threshold)
+
+
+def is_unsure(value: float, threshold: float) -> bool:
+    """Whether a direct answer of this confidence is not enough, see ``thinks``."""
+    return threshold >= ALWAYS or value < threshold
 
 
 def route(outputs: Mapping[Side, SideOutput], threshold: float | None = None) -> Recommendation:

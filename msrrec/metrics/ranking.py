@@ -9,9 +9,12 @@ only the chosen candidate, whatever it ties with.
 """
 
 import math
+from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from fractions import Fraction
+from functools import cache, partial
 
 import numpy as np
 
@@ -150,24 +153,144 @@ def rank_metrics(
             groups.
         scores: Scores of the candidates of each example, for full rankings; None for no rankings.
     """
-    is_hit = hits(examples, choices)
-    num_valid = sum(choice is not None for choice in choices)
-    return RankMetrics(
-        num_users=len(examples),
-        num_hits=sum(is_hit),
-        num_valid=num_valid,
-        hit_ratio=_known_share(sum(is_hit), len(examples)),
-        valid_ratio=_known_share(num_valid, len(examples)),
-        hit_ratio_valid=wilson(sum(is_hit), num_valid),
-        hit_ratio_fallback=_fallback(examples, choices),
-        slots=_slots(examples, choices, is_hit),
-        history_length=_groups(examples, is_hit, lambda e: len(e.history), _LENGTHS),
-        popularity=None
-        if buyers is None
-        else _groups(examples, is_hit, lambda e: buyers.get(e.target, 0), _BUYERS),
-        ranking=None if scores is None else _full_ranking(examples, scores),
-        hit_bits=pack_bits(is_hit),
-    )
+    tally = RankTally(buyers, with_scores=scores is not None)
+    tally.add(examples, choices, scores)
+    return tally.result()
+
+
+class RankTally:
+    """What ``rank_metrics`` needs of the users so far: counts, and some tens of bytes a user.
+
+    Users are added in partitions; the result is that of one call with all of them.
+    """
+
+    def __init__(self, buyers: Mapping[str, int] | None = None, *, with_scores: bool) -> None:
+        self._with_scores = with_scores
+        self._is_hit, self._fallback = bytearray(), array("d")
+        self._first_ranks, self._last_ranks = array("q"), array("q")
+        self._num_valid = self._num_scored = 0
+        self._targets, self._slot_hits = Counter[int](), Counter[int]()
+        self._chosen, self._longest = Counter[int](), 0
+        self._lengths = _GroupTally(lambda e: len(e.history), _LENGTHS)
+        self._popularity = (
+            None if buyers is None else _GroupTally(lambda e: buyers.get(e.target, 0), _BUYERS)
+        )
+
+    def add(
+        self,
+        examples: Sequence[Example],
+        choices: Sequence[str | None],
+        scores: Sequence[Scores] | None = None,
+    ) -> None:
+        """Add users; arguments as of ``rank_metrics``."""
+        is_hit = hits(examples, choices)
+        self._is_hit += bytes(is_hit)
+        self._num_valid += sum(choice is not None for choice in choices)
+        self._fallback.extend(_fallback(examples, choices))
+        self._add_slots(examples, choices, is_hit)
+        self._lengths.add(examples, is_hit)
+        if self._popularity:
+            self._popularity.add(examples, is_hit)
+        for example, found in zip(examples, scores or (), strict=scores is not None):
+            last = len(example.candidates)
+            ranks = target_ranks(example, found) if found else range(last, last + 1)
+            self._first_ranks.append(ranks.start)
+            self._last_ranks.append(ranks.stop - 1)
+            self._num_scored += bool(found)
+
+    def _add_slots(
+        self,
+        examples: Sequence[Example],
+        choices: Sequence[str | None],
+        is_hit: Sequence[bool],
+    ) -> None:
+        for example, choice, hit in zip(examples, choices, is_hit, strict=True):
+            self._longest = max(self._longest, len(example.candidates))
+            slot = example.candidates.index(example.target)
+            self._targets[slot] += 1
+            self._slot_hits[slot] += hit
+            if choice is not None:
+                self._chosen[example.candidates.index(choice)] += 1
+
+    def result(self) -> RankMetrics:
+        """The metrics of all users that were added, of whom there is at least one."""
+        num_users, num_hits = len(self._is_hit), sum(self._is_hit)
+        return RankMetrics(
+            num_users=num_users,
+            num_hits=num_hits,
+            num_valid=self._num_valid,
+            hit_ratio=_known_share(num_hits, num_users),
+            valid_ratio=_known_share(self._num_valid, num_users),
+            hit_ratio_valid=wilson(num_hits, self._num_valid),
+            hit_ratio_fallback=_mean(self._fallback),
+            slots=self._slots(),
+            history_length=self._lengths.result(),
+            popularity=self._popularity.result() if self._popularity else None,
+            ranking=self._full_ranking() if self._num_scored else None,
+            hit_bits=pack_bits(self._is_hit),
+        )
+
+    def _slots(self) -> Slots:
+        targets, slot_hits, chosen = (
+            [counts[slot] for slot in range(self._longest)]
+            for counts in (self._targets, self._slot_hits, self._chosen)
+        )
+        return Slots(
+            num_users=tuple(targets),
+            hit_ratio=tuple(wilson(h, n) for h, n in zip(slot_hits, targets, strict=True)),
+            num_chosen=tuple(chosen),
+            uniform_p_value=uniform_p_value(chosen),
+            hit_p_value=independence_p_value(slot_hits, targets),
+        )
+
+    def _full_ranking(self) -> FullRanking:
+        """HR@k, NDCG@k and MRR over all users; a user without scores has the last rank.
+
+        Cutoffs that include whole candidate lists are left out.
+        """
+        cutoffs = [k for k in CUTOFFS if k < self._longest]
+        return FullRanking(
+            num_scored=self._num_scored,
+            hr={k: self._expected(partial(hr_at_k, k=k)) for k in cutoffs},
+            ndcg={k: self._expected(partial(ndcg_at_k, k=k)) for k in cutoffs},
+            mrr=self._expected(reciprocal_ranks),
+        )
+
+    def _expected(self, metric: Callable[[Sequence[int]], list[float]]) -> Share:
+        """Mean over users of a metric's expected value over the target's possible ranks."""
+
+        @cache
+        def expected(first: int, last: int) -> float:
+            possible = range(first, last + 1)
+            return math.fsum(metric(possible)) / len(possible)
+
+        return _mean(array("d", map(expected, self._first_ranks, self._last_ranks)))
+
+
+class _GroupTally:
+    """Users and hits by ranges of a count, both ends included."""
+
+    def __init__(
+        self, measure: Callable[[Example], int], bounds: Sequence[tuple[int, int | None]]
+    ) -> None:
+        self._measure, self._bounds = measure, bounds
+        self._users, self._hits = [0] * len(bounds), [0] * len(bounds)
+
+    def add(self, examples: Sequence[Example], is_hit: Sequence[bool]) -> None:
+        for example, hit in zip(examples, is_hit, strict=True):
+            value = self._measure(example)
+            for n, (low, high) in enumerate(self._bounds):
+                if low <= value and (high is None or value <= high):
+                    self._users[n] += 1
+                    self._hits[n] += hit
+
+    def result(self) -> Groups:
+        """HitRatio@1 of each range, and a test of equality."""
+        rows = tuple(
+            Group(low, high, n, wilson(h, n))
+            for (low, high), n, h in zip(self._bounds, self._users, self._hits, strict=True)
+        )
+        return Groups(rows, independence_p_value(self._hits, self._users))
 
 
 @dataclass(frozen=True)
@@ -182,27 +305,42 @@ class LenientMetrics:
 
 def lenient_metrics(examples: Sequence[Example], choices: Sequence[str | None]) -> LenientMetrics:
     """Counts and shares over all users; arguments as in ``rank_metrics``."""
-    num_hits = sum(hits(examples, choices))
-    num_valid = sum(choice is not None for choice in choices)
-    return LenientMetrics(
-        num_hits=num_hits,
-        num_valid=num_valid,
-        hit_ratio=_known_share(num_hits, len(examples)),
-        valid_ratio=_known_share(num_valid, len(examples)),
-    )
+    tally = LenientTally()
+    tally.add(examples, choices)
+    return tally.result()
 
 
-def _fallback(examples: Sequence[Example], choices: Sequence[str | None]) -> Share:
-    """HitRatio@1 plus a user's chance of a random hit wherever the choice is invalid."""
-    return _mean(
-        [
-            1 / len(example.candidates) if choice is None else float(choice == example.target)
-            for example, choice in zip(examples, choices, strict=True)
-        ]
-    )
+class LenientTally:
+    """The counts of ``lenient_metrics``, to which users are added in partitions."""
+
+    def __init__(self) -> None:
+        self._num_users = self._num_hits = self._num_valid = 0
+
+    def add(self, examples: Sequence[Example], choices: Sequence[str | None]) -> None:
+        """Add users; arguments as in ``rank_metrics``."""
+        self._num_users += len(examples)
+        self._num_hits += sum(hits(examples, choices))
+        self._num_valid += sum(choice is not None for choice in choices)
+
+    def result(self) -> LenientMetrics:
+        """The metrics of all users that were added, of whom there is at least one."""
+        return LenientMetrics(
+            num_hits=self._num_hits,
+            num_valid=self._num_valid,
+            hit_ratio=_known_share(self._num_hits, self._num_users),
+            valid_ratio=_known_share(self._num_valid, self._num_users),
+        )
 
 
-def pack_bits(flags: Sequence[bool]) -> str:
+def _fallback(examples: Sequence[Example], choices: Sequence[str | None]) -> list[float]:
+    """A user's hit, or chance of a random hit where the choice is invalid."""
+    return [
+        1 / len(example.candidates) if choice is None else float(choice == example.target)
+        for example, choice in zip(examples, choices, strict=True)
+    ]
+
+
+def pack_bits(flags: Sequence[int]) -> str:
     """One bit per user as hexadecimal digits, so that evaluations can be compared user by user."""
     return np.packbits(np.array(flags, dtype=bool)).tobytes().hex()
 
@@ -215,47 +353,18 @@ def unpack_bits(text: str, count: int) -> list[bool]:
 
 def chance(examples: Sequence[Example]) -> float:
     """The expected HitRatio@1 of a random candidate; 0 without examples."""
-    return math.fsum(1 / len(e.candidates) for e in examples) / max(len(examples), 1)
+    return chance_by_length(Counter(len(example.candidates) for example in examples))
 
 
-def _slots(
-    examples: Sequence[Example], choices: Sequence[str | None], is_hit: Sequence[bool]
-) -> Slots:
-    num_slots = max((len(e.candidates) for e in examples), default=0)
-    targets, slot_hits, chosen = [0] * num_slots, [0] * num_slots, [0] * num_slots
-    for example, choice, hit in zip(examples, choices, is_hit, strict=True):
-        slot = example.candidates.index(example.target)
-        targets[slot] += 1
-        slot_hits[slot] += hit
-        if choice is not None:
-            chosen[example.candidates.index(choice)] += 1
-    return Slots(
-        num_users=tuple(targets),
-        hit_ratio=tuple(wilson(h, n) for h, n in zip(slot_hits, targets, strict=True)),
-        num_chosen=tuple(chosen),
-        uniform_p_value=uniform_p_value(chosen),
-        hit_p_value=independence_p_value(slot_hits, targets),
-    )
+def chance_by_length(num_candidates: Mapping[int, int]) -> float:
+    """The expected HitRatio@1 of a random candidate; 0 without users.
 
-
-def _groups(
-    examples: Sequence[Example],
-    is_hit: Sequence[bool],
-    measure: Callable[[Example], int],
-    bounds: Sequence[tuple[int, int | None]],
-) -> Groups:
-    """HitRatio@1 by ranges of a count, both ends included, and a test of equality."""
-    values = [measure(example) for example in examples]
-    users, num_hits = [], []
-    for low, high in bounds:
-        inside = [low <= value and (high is None or value <= high) for value in values]
-        users.append(sum(inside))
-        num_hits.append(sum(a and b for a, b in zip(inside, is_hit, strict=True)))
-    rows = tuple(
-        Group(low, high, n, wilson(h, n))
-        for (low, high), n, h in zip(bounds, users, num_hits, strict=True)
-    )
-    return Groups(rows, independence_p_value(num_hits, users))
+    Args:
+        num_candidates: Number of users by length of the candidate list.
+    """
+    # The exact sum of one share a user, rounded once.
+    total = sum(Fraction(1 / length) * count for length, count in num_candidates.items())
+    return float(total) / max(sum(num_candidates.values()), 1)
 
 
 def target_rank(example: Example, scores: Sequence[float]) -> int:
@@ -295,34 +404,6 @@ def ndcg_at_k(ranks: Sequence[int], k: int) -> list[float]:
 def reciprocal_ranks(ranks: Sequence[int]) -> list[float]:
     """1 / rank of each; their mean is the MRR."""
     return [1 / rank for rank in ranks]
-
-
-def _full_ranking(examples: Sequence[Example], scores: Sequence[Scores]) -> FullRanking | None:
-    """HR@k, NDCG@k and MRR over all users; a user without scores has the last rank.
-
-    None if no user has scores. Cutoffs that include whole candidate lists are left out.
-    """
-    if not any(scores):
-        return None
-    ranks: list[Sequence[int]] = [
-        target_ranks(example, found) if found else (len(example.candidates),)
-        for example, found in zip(examples, scores, strict=True)
-    ]
-    longest = max(len(example.candidates) for example in examples)
-    cutoffs = [k for k in CUTOFFS if k < longest]
-    return FullRanking(
-        num_scored=sum(bool(found) for found in scores),
-        hr={k: _expected(ranks, partial(hr_at_k, k=k)) for k in cutoffs},
-        ndcg={k: _expected(ranks, partial(ndcg_at_k, k=k)) for k in cutoffs},
-        mrr=_expected(ranks, reciprocal_ranks),
-    )
-
-
-def _expected(
-    ranks: Sequence[Sequence[int]], metric: Callable[[Sequence[int]], list[float]]
-) -> Share:
-    """Mean over users of a metric's expected value over the target's possible ranks."""
-    return _mean([math.fsum(metric(possible)) / len(possible) for possible in ranks])
 
 
 def _mean(values: Sequence[float]) -> Share:

@@ -4,11 +4,14 @@ They need neither a reference nor a model; such metrics are in ``text`` and ``ju
 """
 
 import re
+from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
 from msrrec.metrics.claims import check_claims, narrowest_categories
+from msrrec.metrics.distinct import DistinctCount
 from msrrec.metrics.statistics import Share, mean_interval, wilson
 from msrrec.reasoning.choice import parse_recommendation
 from msrrec.reasoning.parsing import Chain, parse_chain
@@ -96,44 +99,67 @@ def reasoning_metrics(
         examples: One example per user.
         outputs: One output per example, in their order.
     """
-    found = [
-        _read(items, example, output, side)
-        for example, output in zip(examples, outputs, strict=True)
-        if (side := _chain_side(output.side))
-    ]
-    if not found:
-        return None
-    sentences = [s for row in found for s in row.sentences]
-    flags = [row.contradicted for row in found if row.contradicted is not None]
-    lists, labels = _check_claims(items, examples, outputs)
-    return ReasoningMetrics(
-        num_users=len(found),
-        complete=_share([row.is_complete for row in found]),
-        grounded=mean_interval([r.num_grounded / r.num_cited for r in found if r.num_cited]),
-        num_cited=sum(row.num_cited for row in found),
-        contradicted=_share(flags),
-        unique_sentences=len({*sentences}) / len(sentences) if sentences else None,
-        num_words=mean_interval([float(row.num_words) for row in found]),
-        true_lists=_share(lists),
-        num_lists=len(lists),
-        true_labels=_share(labels),
-        num_labels=len(labels),
-    )
+    tally = ReasoningTally(items)
+    tally.add(examples, outputs)
+    return tally.result()
 
 
-def _check_claims(
-    items: Mapping[str, Item], examples: Sequence[Example], outputs: Sequence[Reasoned]
-) -> tuple[list[bool], list[bool]]:
-    """Whether each list and each label of all chains is true."""
-    categories = narrowest_categories(items)
-    known = set(categories.values())
-    found = [
-        check_claims(output.reasoning, example.candidates, categories, known)
-        for example, output in zip(examples, outputs, strict=True)
-        if _chain_side(output.side)
-    ]
-    lists = [is_true for claims in found for is_true in claims.lists]
-    return lists, [is_true for claims in found for is_true in claims.labels]
+class ReasoningTally:
+    """What ``reasoning_metrics`` needs of the users so far: counts, and 16 bytes a user.
+
+    Users are added in partitions. Sentences are counted by a ``DistinctCount``.
+    """
+
+    def __init__(self, items: Mapping[str, Item]) -> None:
+        self._items = items
+        self._categories = narrowest_categories(items)
+        self._known = set(self._categories.values())
+        self._num_users = self._num_complete = self._num_cited = 0
+        self._grounded, self._num_words = array("d"), array("d")
+        self._contradicted, self._lists, self._labels = (Counter[bool]() for _ in range(3))
+        self._sentences, self._num_sentences = DistinctCount(), 0
+
+    def add(self, examples: Sequence[Example], outputs: Sequence[Reasoned]) -> None:
+        """Add users; outputs that should have no chain are left out."""
+        for example, output in zip(examples, outputs, strict=True):
+            if side := _chain_side(output.side):
+                self._add(_read(self._items, example, output, side))
+                claims = check_claims(
+                    output.reasoning, example.candidates, self._categories, self._known
+                )
+                self._lists.update(claims.lists)
+                self._labels.update(claims.labels)
+
+    def _add(self, row: "_Reading") -> None:
+        self._num_users += 1
+        self._num_complete += row.is_complete
+        self._num_cited += row.num_cited
+        if row.num_cited:
+            self._grounded.append(row.num_grounded / row.num_cited)
+        if row.contradicted is not None:
+            self._contradicted[row.contradicted] += 1
+        self._sentences.add(row.sentences)
+        self._num_sentences += len(row.sentences)
+        self._num_words.append(row.num_words)
+
+    def result(self) -> ReasoningMetrics | None:
+        """The metrics of all users that were added; None without any output with a chain."""
+        if not self._num_users:
+            return None
+        unique, total = self._sentences.count, self._num_sentences
+        return ReasoningMetrics(
+            num_users=self._num_users,
+            complete=wilson(self._num_complete, self._num_users),
+            grounded=mean_interval(self._grounded),
+            num_cited=self._num_cited,
+            contradicted=_share(self._contradicted),
+            unique_sentences=min(unique / total, 1.0) if total else None,
+            num_words=mean_interval(self._num_words),
+            true_lists=_share(self._lists),
+            num_lists=self._lists.total(),
+            true_labels=_share(self._labels),
+            num_labels=self._labels.total(),
+        )
 
 
 _SIDES: tuple[Side, ...] = get_args(Side)
@@ -177,5 +203,5 @@ def is_grounded(cited: str, titles: Sequence[str]) -> bool:
     return bool(wanted) and any(pattern.search(normalize_title(t)) for t in titles)
 
 
-def _share(flags: Sequence[bool]) -> Share | None:
-    return wilson(sum(flags), len(flags))
+def _share(flags: Counter[bool]) -> Share | None:
+    return wilson(flags[True], flags.total())

@@ -16,6 +16,8 @@ SIGNIFICANT = 0.05
 POWER = 0.8
 
 _NUM_RESAMPLES = 9_999
+_MANY = 20_000
+"""Values beyond which a bootstrap draws how often each value occurs, not which users are drawn."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def wilson(count: int, total: int) -> Share | None:
     return Share(count / total, float(interval.low), float(interval.high))
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+def mcnemar(first: Sequence[int], second: Sequence[int]) -> Paired:
     """The comparison of two systems' hits, from the users on whom they disagree.
 
     Raises:
@@ -95,10 +97,12 @@ def mean_interval(values: Sequence[float]) -> Share | None:
     """The mean of a metric over users with its 95% percentile bootstrap; None without users."""
     from scipy.stats import bootstrap  # a second to import
 
-    if not values:
+    if not len(values):
         return None
     if min(values) == max(values):  # all values are equal: resampling changes nothing
         return Share(values[0], values[0], values[0])
+    if len(values) > _MANY:
+        return Share(math.fsum(values) / len(values), *_resampled_mean(values))
     found = bootstrap(
         (np.asarray(values, dtype=float),),
         np.mean,
@@ -109,6 +113,24 @@ def mean_interval(values: Sequence[float]) -> Share | None:
         rng=np.random.default_rng(0),
     ).confidence_interval
     return Share(math.fsum(values) / len(values), float(found.low), float(found.high))
+
+
+def _resampled_mean(values: Sequence[float]) -> tuple[float, float]:
+    """The same interval for many users, most of whom share their value with others.
+
+    In a resample of users, the numbers of each value follow a multinomial distribution; drawing
+    these takes time with the number of different values, not of users.
+    """
+    found, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
+    rng, total = np.random.default_rng(0), len(values)
+    size = max(1, 10_000_000 // len(found))
+    means = [
+        rng.multinomial(total, counts / total, min(size, _NUM_RESAMPLES - n)) @ found / total
+        for n in range(0, _NUM_RESAMPLES, size)
+    ]
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,9 +1,12 @@
 """Further views of the page: positions, groups, curves, fusion rules, case studies."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from msrrec import schema, storage
+from msrrec.data.partitions import PARTITION_SIZE
 from msrrec.evaluation.results import Case, EvaluationResult, Metric, RuleResult, VariantResult
 from msrrec.metrics.anchors import TextAnchor
 from msrrec.metrics.ranking import Group, Groups, Slots
@@ -11,6 +14,10 @@ from msrrec.metrics.statistics import Share, holm
 from msrrec.report.load import Evaluated
 from msrrec.report.plots import Curves, axis_top, training_curves
 from msrrec.report.results import StudyRow
+
+_TEXTS = pa.schema(
+    [schema.PREDICTIONS.field(name) for name in ("example_id", "text", schema.ITEM_ID)]
+)
 
 
 @dataclass(frozen=True)
@@ -173,20 +180,23 @@ def show_cases(main: Evaluated, results: Sequence[Evaluated]) -> list[ShownCase]
     """The case studies, with references and the backbone's output for the same user."""
     references = main.scores.cases if main.scores else {}
     base = next((r for r in results if r.result.system.id == "backbone"), None)
-    texts = _backbone_texts(base) if base and base.users == main.users else {}
+    wanted = {case.example_id for case in main.result.cases}
+    texts = _backbone_texts(base, wanted) if base and base.users == main.users else {}
     return [
         ShownCase(case, references.get(case.example_id), texts.get(case.example_id))
         for case in main.result.cases
     ]
 
 
-def _backbone_texts(base: Evaluated) -> dict[str, BackboneText]:
+def _backbone_texts(base: Evaluated, wanted: Collection[str]) -> dict[str, BackboneText]:
+    """What the backbone wrote for some users, by example id."""
     variant = next(iter(base.result.variants))
     path = storage.join(base.path, "predictions", f"{variant}.parquet")
     if not storage.exists(path):
         return {}
-    rows = storage.read_table(path, schema.PREDICTIONS).to_pylist()
     return {
-        row["example_id"]: BackboneText(base.label, row["text"], row[schema.ITEM_ID])
-        for row in rows
+        example_id: BackboneText(base.label, text, item_id)
+        for table in storage.iter_tables(path, _TEXTS, PARTITION_SIZE)
+        for example_id, text, item_id in zip(*table.to_pydict().values(), strict=True)
+        if example_id in wanted
     }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,21 @@ from msrrec.engines.base import GenerationRequest
 from msrrec.errors import ConfigError, EngineError
 from msrrec.evaluation.evaluate import evaluate
 from msrrec.evaluation.results import EvaluationResult
-from msrrec.inference.batch import open_journal, predict
+from msrrec.inference.batch import open_journal
 from msrrec.inference.codec import reasoning_ids
 from msrrec.inference.recommender import Recommender
 from msrrec.reasoning.encoding import Query
-from msrrec.schema import Example, Item
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example
+from tests.support.batches import TITLES, make_dataset, predict_all
 from tests.support.engine import (
-    SOURCE,
     build_broken,
     build_cramped,
     build_deadly,
     build_fake,
+    build_importless,
+    build_poisoned,
+    build_raising,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +42,6 @@ if TYPE_CHECKING:
     from msrrec.models import ModelSource
 
 pytestmark = pytest.mark.integration
-
-TITLES = ("Red Lamp", "Blue Shoe", "Oak Table", "Steel Pan", "Green Tea", "Wool Hat", "Glass Vase")
 
 
 @pytest.fixture
@@ -263,23 +266,12 @@ def test_after_a_given_reasoning_only_a_whole_answer_can_follow(
         assert generation.end_logprob is not None
 
 
-def make_dataset(num_users: int) -> tuple[Dataset, list[Example]]:
-    items = {f"i{n}": Item(f"i{n}", title) for n, title in enumerate(TITLES)}
-    items["blank"] = Item("blank", "\u200b")
-    manifest = {"domain": "Home", "fingerprint": "f"}
-    examples = [
-        Example(f"u{n}", f"u{n}", ("i0", f"i{1 + n % 3}"), "i4", ("i2", "i4", "i5", "i6"))
-        for n in range(num_users)
-    ]
-    return Dataset("/data", manifest, items), examples
-
-
 @pytest.mark.usefixtures("ray_local")
 def test_batch_inference_does_not_depend_on_batches_or_engines() -> None:
     dataset, examples = make_dataset(23)
-    one = predict(examples, dataset, SOURCE, ("user", "item"), InferenceConfig(), build_fake)
+    one = predict_all(examples, dataset, ("user", "item"), InferenceConfig(), build_fake)
     small = InferenceConfig(batch_size=4, num_engines=2)
-    two = predict(examples, dataset, SOURCE, ("user", "item"), small, build_fake)
+    two = predict_all(examples, dataset, ("user", "item"), small, build_fake)
     assert two == one
     assert [(p.example_id, p.output.side) for p in one[:3]] == [
         ("u0", "user"),
@@ -294,7 +286,7 @@ def test_batch_inference_does_not_depend_on_batches_or_engines() -> None:
 def test_a_bad_row_becomes_an_error_and_the_others_are_answered() -> None:
     dataset, examples = make_dataset(5)
     examples[2] = Example("bad", "bad", ("blank",), "i4", ("i2", "i4"))
-    predictions = predict(examples, dataset, SOURCE, ("user",), InferenceConfig(), build_fake)
+    predictions = predict_all(examples, dataset, ("user",), InferenceConfig(), build_fake)
     assert [p.error is not None for p in predictions] == [False, False, True, False, False]
     assert predictions[2].error == "history[0]: the title is blank; expected visible text"
     assert predictions[2].output.index is None
@@ -304,14 +296,51 @@ def test_a_bad_row_becomes_an_error_and_the_others_are_answered() -> None:
 def test_an_engine_that_cannot_start_fails_the_run_with_its_reason() -> None:
     dataset, examples = make_dataset(3)
     with pytest.raises(EngineError, match=r"^fake: the weights are a picture of weights$"):
-        predict(examples, dataset, SOURCE, ("user",), InferenceConfig(), build_broken)
+        predict_all(examples, dataset, ("user",), InferenceConfig(), build_broken)
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_an_engine_that_ends_its_process_every_time_fails_the_run() -> None:
     dataset, examples = make_dataset(3)
-    with pytest.raises(EngineError, match="fake: batch inference failed"):
-        predict(examples, dataset, SOURCE, ("user",), InferenceConfig(), build_deadly)
+    with pytest.raises(
+        EngineError, match=r"fake: batch inference failed \(4 engines in a row died"
+    ):
+        predict_all(examples, dataset, ("user",), InferenceConfig(), build_deadly)
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize(
+    ("build", "cause"),
+    [
+        (build_importless, r"\(ModuleNotFoundError: No module named 'no_such_module'\)$"),
+        (build_raising, r"\(KeyError: 'no such logit'\)$"),
+    ],
+)
+def test_an_error_that_is_not_ours_fails_the_run_with_its_first_cause(
+    build: Any, cause: str
+) -> None:
+    dataset, examples = make_dataset(3)
+    with pytest.raises(EngineError, match=cause):
+        predict_all(examples, dataset, ("user",), InferenceConfig(), build)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_an_example_that_kills_its_engine_gets_an_error_and_the_others_their_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset, examples = make_dataset(40)
+    examples[5] = replace(examples[5], history=("i0", "i6"))  # "Glass Vase" kills
+    config = InferenceConfig(batch_size=20)
+    build = partial(build_poisoned, "Glass Vase", str(tmp_path / "deaths"))
+    found = predict_all(examples, dataset, ("user", "item"), config, build, size=40)
+    whole = predict_all(examples, dataset, ("user", "item"), config, build_fake)
+    assert [p for p in found if p.example_id != "u5"] == [p for p in whole if p.example_id != "u5"]
+    lost = [p for p in found if p.example_id == "u5"]
+    assert [p.output.side for p in lost] == ["user", "item"]
+    assert all("two engines died while each held this example alone" in str(p.error) for p in lost)
+    # The batch of 20, its part of 2, then the example alone, twice.
+    assert (tmp_path / "deaths").read_text().splitlines() == ["20", "2", "1", "1"]
+    assert "1 examples killed their engines" in caplog.text
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -319,7 +348,7 @@ def test_more_engines_than_the_cluster_holds_are_refused_at_once() -> None:
     dataset, examples = make_dataset(300)
     config = InferenceConfig(num_engines=200, batch_size=1)
     with pytest.raises(ConfigError, match=r"num_engines \(200\) needs 200 CPUs"):
-        predict(examples, dataset, SOURCE, ("user",), config, build_fake)
+        predict_all(examples, dataset, ("user",), config, build_fake)
 
 
 DRIVER = """
@@ -337,8 +366,8 @@ def predict_into(folder: str, build: Any) -> list[Any]:
     dataset, examples = make_dataset(24)
     config = InferenceConfig(batch_size=2)
     journal = open_journal(folder, {"run": 1}, config)
-    sides = ("user", "item")
-    return predict(examples, dataset, SOURCE, sides, config, build, journal)  # type: ignore[arg-type]
+    sides: tuple[Side, ...] = ("user", "item")
+    return predict_all(examples, dataset, sides, config, build, journal)
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -358,25 +387,26 @@ def test_a_killed_run_goes_on_where_it_ended_and_ends_with_the_same_rows(tmp_pat
     num_resumed = sum(prediction.is_resumed for prediction in found)
     assert 3 * 2 * 2 <= num_resumed < len(found)
     dataset, examples = make_dataset(24)
-    whole = predict(examples, dataset, SOURCE, ("user", "item"), InferenceConfig(), build_fake)
+    whole = predict_all(examples, dataset, ("user", "item"), InferenceConfig(), build_fake)
     assert found == whole  # in order, each once
-    rows = [
-        r for t in open_journal(folder, {"run": 1}, InferenceConfig()).read() for r in t.to_pylist()
-    ]
+    tables = open_journal(folder, {"run": 1}, InferenceConfig()).read(range(24))
+    rows = [row for table, _ in tables for row in table.to_pylist()]
     assert len(rows) == len({(row["example_id"], row["side"]) for row in rows}) == 48
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_outputs_of_other_settings_are_not_taken_for_ones_own(tmp_path: Path) -> None:
     dataset, examples = make_dataset(3)
-    arguments = (examples, dataset, SOURCE, ("user",))
+    arguments: Any = (examples, dataset, ("user",))
     config = InferenceConfig()
     journal = open_journal(str(tmp_path), {"run": 1}, config)
-    predict(*arguments, config, build_fake, journal)
-    again = predict(*arguments, config, build_broken, journal)  # no engine is started
+    predict_all(*arguments, config, build_fake, journal)
+    journal = open_journal(str(tmp_path), {"run": 1}, config)
+    again = predict_all(*arguments, config, build_broken, journal)  # no engine is started
     assert all(prediction.is_resumed for prediction in again)
     other = InferenceConfig(seed=1)
-    found = predict(*arguments, other, build_fake, open_journal(str(tmp_path), {"run": 1}, other))
+    journal = open_journal(str(tmp_path), {"run": 1}, other)
+    found = predict_all(*arguments, other, build_fake, journal)
     assert not any(prediction.is_resumed for prediction in found)
 
 

@@ -41,11 +41,14 @@ def fake_training(monkeypatch: pytest.MonkeyPatch, note: Callable[[RunConfig], N
         return {}
 
     def predict(examples: Any, dataset: Dataset, source: ModelSource, *rest: Any) -> Any:
-        predictions = predict_here(examples, dataset, source, *rest)
+        parts = predict_here(examples, dataset, source, *rest)
         settings = json.loads((Path(source.path).parent / "config.json").read_text())
         if settings["train"]["learning_rate"] != 0.001:
-            return predictions
-        return [replace(p, output=replace(p.output, index=None)) for p in predictions]
+            return parts
+        return (
+            (part, [replace(p, output=replace(p.output, index=None)) for p in predictions])
+            for part, predictions in parts
+        )
 
     monkeypatch.setattr("msrrec.training.loop.train", train)
     monkeypatch.setattr("msrrec.training.model.probe_for_training", lambda *_: None)

@@ -104,6 +104,56 @@ def build_deadly(source: ModelSource, config: InferenceConfig) -> Recommender:
     return recommender(FakeEngine(lambda prompt, seed: os._exit(1)), config)
 
 
+def build_poisoned(
+    word: str, deaths: str, source: ModelSource, config: InferenceConfig
+) -> Recommender:
+    """An engine whose process ends at a prompt with a word; a line says how many examples died."""
+    import os
+
+    class Poisoned(FakeEngine):
+        def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+            prompts = [self.tokenizer.decode(request.prompt_ids) for request in requests]
+            if any(word in prompt.split("Candidates:")[0] for prompt in prompts):
+                with open(deaths, "a", encoding="utf-8") as file:
+                    file.write(f"{len(requests) // 2}\n")
+                os._exit(1)
+            return super().generate(requests)
+
+    return recommender(Poisoned(answer_by_seed), config)
+
+
+def build_slow(log: str, source: ModelSource, config: InferenceConfig) -> Recommender:
+    """An engine that takes a tenth of a second an output and logs its process and the seed."""
+    import os
+    import time
+
+    def answer(prompt: str, seed: int) -> str:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {seed}\n")
+        time.sleep(0.1)
+        return answer_by_seed(prompt, seed)
+
+    return recommender(FakeEngine(answer), config)
+
+
+def build_importless(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """An engine that needs a module which is not there."""
+    try:
+        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError("the engine can't start") from error
+    return build_fake(source, config)
+
+
+def build_raising(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """An engine with a fault in its code."""
+
+    def answer(prompt: str, seed: int) -> str:
+        raise KeyError("no such logit")
+
+    return recommender(FakeEngine(answer), config)
+
+
 def recommender(engine: FakeEngine, config: InferenceConfig | None = None) -> Recommender:
     """A recommender around a fake engine."""
     return Recommender(

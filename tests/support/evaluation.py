@@ -1,6 +1,6 @@
 """Twelve users, and a model whose user side is always right, for evaluations without Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import pyarrow as pa
 from msrrec import schema, storage
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.partitions import Partitions
+from msrrec.inference.batch import Answered
 from msrrec.inference.codec import request_seed
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import accept
@@ -62,16 +64,27 @@ def answer(prompt: str, seed: int) -> str:
 
 
 def predict_here(
-    examples: Sequence[Example],
+    examples: Partitions,
     dataset: Dataset,
     source: ModelSource,
     sides: Sequence[Side],
     config: InferenceConfig,
-    build: Any,
     journal: Any,
+    build: Any,
     route_threshold: float | None = None,
-) -> list[Prediction]:
+) -> Iterator[Answered]:
     """Batch inference without Ray."""
+    for part in examples.read():
+        yield part, _predict(part, dataset, sides, config, route_threshold)
+
+
+def _predict(
+    examples: Sequence[Example],
+    dataset: Dataset,
+    sides: Sequence[Side],
+    config: InferenceConfig,
+    route_threshold: float | None,
+) -> list[Prediction]:
     queries = [
         Query(
             e.example_id,

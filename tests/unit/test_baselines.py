@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,9 @@ class InMemory(Dataset):
         assert split != "test"
         return list(self.train if split == "train" else self.validation)
 
-    def events(self) -> dict[str, list[str]]:
+    def iter_events(self) -> Iterator[tuple[str, list[str]]]:
         """Each user's last training example, and two held-out events."""
-        return {e.user_id: [*e.history, e.target, "z", "z"] for e in self.train}
+        yield from {e.user_id: [*e.history, e.target, "z", "z"] for e in self.train}.items()
 
 
 def example(

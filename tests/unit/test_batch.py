@@ -5,7 +5,13 @@ import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
-from msrrec.inference.batch import QueryTable, RecommendStage, make_absolute, num_batches
+from msrrec.inference.batch import (
+    QueryEncoder,
+    RecommendStage,
+    TitleTable,
+    batch_length,
+    make_absolute,
+)
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
 from tests.support.engine import SOURCE, build_broken, build_fake
@@ -17,17 +23,21 @@ ITEMS = {name: Item(name, name) for name in (*CANDIDATES, "Red Lamp", "Blue Shoe
 ITEMS["blank"] = Item("blank", " ")
 
 
-def ask(*histories: tuple[str, ...]) -> QueryTable:
+DATASET = Dataset("/data", {"domain": "Home"}, ITEMS)
+TITLES = TitleTable.collect(DATASET)
+
+
+def ask(*histories: tuple[str, ...]) -> pa.Table:
     examples = [
         Example(f"u{n}", f"u{n}", history, CANDIDATES[0], tuple(CANDIDATES))
         for n, history in enumerate(histories)
     ]
-    return QueryTable.collect(examples, Dataset("/data", {"domain": "Home"}, ITEMS))
+    return QueryEncoder(DATASET).encode(examples)
 
 
-def test_questions_are_the_titles_of_the_rows_asked_for() -> None:
-    questions = ask(("Red Lamp",), ("Blue Shoe", "Red Lamp"), ("Wool Hat",))
-    found = questions.take([2, 1])
+def test_queries_are_the_titles_of_their_rows() -> None:
+    rows = ask(("Red Lamp",), ("Blue Shoe", "Red Lamp"), ("Wool Hat",))
+    found = TITLES.read(rows.take([2, 1]))
     assert [query.key for query in found] == ["u2", "u1"]
     assert [query.history for query in found] == [("Wool Hat",), ("Blue Shoe", "Red Lamp")]
     assert found[0].candidates == tuple(CANDIDATES)
@@ -35,9 +45,8 @@ def test_questions_are_the_titles_of_the_rows_asked_for() -> None:
 
 
 def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
-    questions = ask(("Red Lamp",), ("blank",))
-    stage = RecommendStage(SOURCE, InferenceConfig(), ("user", "item"), questions, build_fake)
-    rows = stage(pa.table({"id": [0, 1]})).to_pylist()
+    stage = RecommendStage(SOURCE, InferenceConfig(), ("user", "item"), TITLES, build_fake)
+    rows = stage.generate(ask(("Red Lamp",), ("blank",))).to_pylist()
     assert [(row["example_id"], row["side"]) for row in rows] == [
         ("u0", "user"),
         ("u0", "item"),
@@ -52,28 +61,27 @@ def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
 
 def test_several_samples_of_a_side_have_seeds_of_their_own() -> None:
     config = InferenceConfig(num_samples=3)
-    stage = RecommendStage(SOURCE, config, ("user",), ask(("Red Lamp",)), build_fake)
-    rows = stage(pa.table({"id": [0]})).to_pylist()
+    stage = RecommendStage(SOURCE, config, ("user",), TITLES, build_fake)
+    rows = stage.generate(ask(("Red Lamp",))).to_pylist()
     assert [(row["example_id"], row["sample"]) for row in rows] == [("u0", 0), ("u0", 1), ("u0", 2)]
     assert len({row["seed"] for row in rows}) == 3
-    alone = RecommendStage(SOURCE, InferenceConfig(), ("user",), ask(("Red Lamp",)), build_fake)
-    assert alone(pa.table({"id": [0]})).to_pylist() == rows[:1]
+    alone = RecommendStage(SOURCE, InferenceConfig(), ("user",), TITLES, build_fake)
+    assert alone.generate(ask(("Red Lamp",))).to_pylist() == rows[:1]
 
 
 def test_an_engine_that_cannot_start_is_told_in_a_row() -> None:
-    questions = ask(("Red Lamp",))
-    stage = RecommendStage(SOURCE, InferenceConfig(), ("user",), questions, build_broken)
-    rows = stage(pa.table({"id": [0]})).to_pylist()
+    stage = RecommendStage(SOURCE, InferenceConfig(), ("user",), TITLES, build_broken)
+    rows = stage.generate(ask(("Red Lamp",))).to_pylist()
     assert [row["failure"] for row in rows] == ["fake: the weights are a picture of weights"]
 
 
 @pytest.mark.parametrize(
     ("batch_size", "num_engines", "expected"),
-    [(4, 1, 3), (256, 1, 1), (256, 2, 2), (256, 3, 3), (3, 50, 10)],
+    [(4, 1, 4), (256, 1, 10), (256, 2, 5), (256, 3, 4), (3, 50, 1)],
 )
 def test_every_engine_gets_work(batch_size: int, num_engines: int, expected: int) -> None:
     config = InferenceConfig(batch_size=batch_size, num_engines=num_engines)
-    assert num_batches(10, config) == expected
+    assert batch_length(10, config) == expected
 
 
 def test_folders_becomemake_absolute_and_hub_names_stay(

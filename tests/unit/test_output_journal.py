@@ -12,20 +12,43 @@ def journal(folder: Path, run: int = 1) -> OutputJournal:
 
 
 def ids(found: OutputJournal) -> list[str]:
-    return sorted(row["example_id"] for table in found.read() for row in table.to_pylist())
+    tables = [table for table, _ in found.read(range(100))]
+    return sorted(row["example_id"] for table in tables for row in table.to_pylist())
 
 
 def test_batches_are_kept_for_the_same_run_and_thrown_away_by_another(tmp_path: Path) -> None:
     first = journal(tmp_path)
     assert ids(first) == []
     assert list(tmp_path.iterdir()) == []  # a run that keeps nothing leaves nothing
-    first.append(pa.table({"example_id": ["b", "a"]}))
-    first.append(pa.table({"example_id": ["c"]}))
+    first.append(pa.table({"example_id": ["b", "a"]}), range(2))
+    first.append(pa.table({"example_id": ["c"]}), range(2, 3))
     (tmp_path / "journal" / "half.parquet.0.tmp").write_bytes(b"PAR1")
     assert ids(journal(tmp_path)) == ["a", "b", "c"]
     other = journal(tmp_path, run=2)
     assert ids(other) == []
-    other.append(pa.table({"example_id": ["d"]}))
+    other.append(pa.table({"example_id": ["d"]}), range(1))
     assert ids(journal(tmp_path, run=2)) == ["d"]
     other.delete()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_range_of_places_is_read_without_its_neighbours(tmp_path: Path) -> None:
+    first = journal(tmp_path)
+    first.append(pa.table({"example_id": ["a"]}), range(10))
+    first.append(pa.table({"example_id": ["b"]}), range(10, 20))
+    again = journal(tmp_path)
+    again.append(pa.table({"example_id": ["c"]}), range(15, 16))
+    tables = {table["example_id"][0].as_py(): old for table, old in again.read(range(10, 16))}
+    assert tables == {"b": True, "c": False}
+    earlier = list(again.read_earlier(range(9, 20), SCHEMA))
+    assert sorted(table["example_id"][0].as_py() for table in earlier) == ["a", "b"]
+    assert again.has_earlier
+    assert not first.has_earlier
+
+
+def test_a_file_without_places_is_read_for_any(tmp_path: Path) -> None:
+    first = journal(tmp_path)
+    first.append(pa.table({"example_id": ["a"]}), range(1))
+    (file,) = (tmp_path / "journal").glob("*.parquet")
+    file.rename(file.with_name("0123456789abcdef.parquet"))
+    assert [old for _, old in journal(tmp_path).read(range(50, 60))] == [True]

@@ -1,14 +1,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
 import pytest
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation.routing import choose_threshold, measure_route
-from msrrec.inference.batch import QueryTable, RecommendStage
+from msrrec.inference.batch import QueryEncoder, RecommendStage, TitleTable
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.recommender import Recommender
 from msrrec.inference.routing import confidence, route, thinks
@@ -181,10 +180,11 @@ def test_batch_inference_writes_rows_only_for_what_was_generated() -> None:
         Example(f"u{n}", f"u{n}", (title,), ITEMS[0], ITEMS)
         for n, title in enumerate(("Steel Pan", "Fork"))
     ]
-    table = QueryTable.collect(both, Dataset("/data", {"domain": "Home"}, items))
+    dataset = Dataset("/data", {"domain": "Home"}, items)
     sides: tuple[Side, ...] = ("direct", "user", "item")
-    stage = RecommendStage(SOURCE, InferenceConfig(), sides, table, build_router, 1e-30)
-    rows = stage(pa.table({"id": [0, 1]})).to_pylist()
+    titles = TitleTable.collect(dataset)
+    stage = RecommendStage(SOURCE, InferenceConfig(), sides, titles, build_router, 1e-30)
+    rows = stage.generate(QueryEncoder(dataset).encode(both)).to_pylist()
     assert [(row["example_id"], row["side"]) for row in rows] == [
         ("u0", "direct"),
         ("u1", "direct"),

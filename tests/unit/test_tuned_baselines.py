@@ -1,7 +1,7 @@
 """Baselines that choose their settings on validation, and the graph heuristic."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -31,9 +31,10 @@ class Shop(Dataset):
         assert split == "validation"
         return list(self.validation)
 
-    def events(self) -> dict[str, list[str]]:
+    def iter_events(self) -> Iterator[tuple[str, list[str]]]:
         """Each user's training events, and two held-out ones."""
-        return {str(n): [*items, "held", "out"] for n, items in enumerate(self.bought)}
+        for n, items in enumerate(self.bought):
+            yield str(n), [*items, "held", "out"]
 
 
 def shop(

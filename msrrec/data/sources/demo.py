@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from msrrec.config import DataConfig
 from msrrec.data.sources.base import Inputs, Source
-from msrrec.embedded.ceiling import Ceiling, world_ceiling
+from msrrec.embedded.ceiling import Ceiling, CeilingTally
 from msrrec.embedded.world import DOMAIN, make_world
 from msrrec.schema import Example
 
@@ -43,10 +43,19 @@ def find_ceiling(manifest: Mapping[str, Any], examples: Sequence[Example]) -> Ce
 
     None unless the manifest is that of an embedded world.
     """
+    tally = tally_ceiling(manifest)
+    if tally is None:
+        return None
+    tally.add(examples)
+    return tally.result()
+
+
+def tally_ceiling(manifest: Mapping[str, Any]) -> CeilingTally | None:
+    """The same for examples that are added in partitions."""
     if manifest.get("source") != Demo.__name__.lower():
         return None
     config = manifest["config"]
-    return world_ceiling(config.get("demo_world", "mixture"), config["seed"], tuple(examples))
+    return CeilingTally(config.get("demo_world", "mixture"), config["seed"])
 
 
 @lru_cache(1)
