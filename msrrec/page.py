@@ -9,9 +9,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from msrrec.errors import hide_credentials
+
 
 def render_page(template: str, **values: Any) -> bytes:
-    """An HTML page from a template, which is named by its path inside this package."""
+    """An HTML page from a template, which is named by its path inside this package.
+
+    Credentials of URIs are left out.
+    """
     environment = Environment(
         loader=PackageLoader("msrrec", package_path=""),
         autoescape=True,
@@ -21,7 +26,7 @@ def render_page(template: str, **values: Any) -> bytes:
     )
     environment.filters["percent"] = percent
     page = environment.get_template(template).render(**values)
-    return page.encode("utf-8", errors="replace")
+    return hide_credentials(page).encode("utf-8", errors="replace")
 
 
 def percent(value: float) -> str:
