@@ -2,6 +2,7 @@
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
 # make reproduce TABLE=tables/….md   a committed table once more, compared row by row
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
+# make test-cluster   the runbook's stages on nodes that share no files and are lost; needs root
 # make real   the packages of SmolLM2 and all-MiniLM-L6-v2, for --config smollm2
 # make docs   the documentation as a site, into site/
 # Each target sets up .venv by itself. GPU=1 installs the CUDA builds instead of the CPU ones.
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install real browser demo table reproduce test unit docs check format backbone clean
+.PHONY: install real browser demo table reproduce test test-cluster unit docs check format backbone clean
 
 install: $(STAMP)
 
@@ -59,6 +60,9 @@ test: install browser
 	@nice -n 19 $(BIN)/pytest tests/unit > $(VENV)/unit.log 2>&1 & unit=$$!; \
 	$(BIN)/pytest tests/integration tests/e2e; others=$$?; \
 	wait $$unit; unit=$$?; cat $(VENV)/unit.log; exit $$((unit | others))
+
+test-cluster: install
+	$(BIN)/pytest tests/cluster
 
 # The page of the service is tested in a real Chromium; without one that test is skipped.
 browser:
