@@ -63,7 +63,8 @@ def run_with_memory(
 
     options = _reserve(need_bytes, setting, instead)
     try:
-        ray.get(ray.remote(**options)(_on_all_cores).remote(work, args, kwargs))
+        task = ray.remote(_on_all_cores).options(scheduling_strategy="DEFAULT", **options)
+        ray.get(task.remote(work, args, kwargs))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MsrRecError):
             raise error.cause from error

@@ -329,7 +329,10 @@ def _prepare_engines(request: _Request) -> Callable[[], Any]:
     config, source = request.config, make_absolute(request.source)
     resources = engine_resources(config, config.num_engines, "inference.num_engines", source)
     engine_class = ray.remote(RecommendStage).options(
-        max_restarts=0, max_task_retries=0, **resources
+        max_restarts=0,
+        max_task_retries=0,
+        scheduling_strategy="DEFAULT",  # not in the room that a trial of Ray Tune has for itself
+        **resources,
     )
     arguments = (
         source,

@@ -81,7 +81,7 @@ def run_points(
     """Run every point on Ray Tune; the first failure ends the sweep.
 
     A point reserves no resources itself: its workers and engines get theirs outside the trial's
-    placement group, through Ray Train and Ray Data. Tune's own records are discarded, as stages
+    placement group. Tune's own records are discarded, as stages
     record what is finished.
 
     Raises:
