@@ -63,7 +63,8 @@ def run_with_memory(
 
     options = _reserve(need_bytes, setting, instead)
     try:
-        task = ray.remote(_on_all_cores).options(scheduling_strategy="DEFAULT", **options)
+        # By default it would run in the room that a trial of Ray Tune has for itself.
+        task = ray.remote(scheduling_strategy="DEFAULT", **options)(_on_all_cores)
         ray.get(task.remote(work, args, kwargs))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MsrRecError):

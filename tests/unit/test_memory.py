@@ -15,7 +15,7 @@ from tests.support.training import save_base
 
 NEED = 20 << 30
 ASKED = ("train.export_merged=true", "use train.export_merged=false")
-Task = tuple[dict[str, float], list[Any]]
+Task = tuple[dict[str, Any], list[Any]]
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """Ray's tasks, which are noted and not run."""
     found: list[Task] = []
 
-    def remote(**options: float) -> Any:
+    def remote(**options: Any) -> Any:
         class Task:
             def __init__(self, function: Any) -> None:
                 pass
@@ -52,7 +52,8 @@ def test_much_memory_is_reserved_on_a_node_that_has_it(
     done: list[int] = []
     run_with_memory(NEED, *ASKED, done.append, 1)
     (options, (work, arguments, _)), *rest = tasks
-    assert options == {"num_cpus": 1, "memory": NEED, "max_retries": 1}
+    anywhere = {"scheduling_strategy": "DEFAULT"}
+    assert options == {"num_cpus": 1, "memory": NEED, "max_retries": 1, **anywhere}
     assert (work, arguments, rest, done) == (done.append, (1,), [], [])
 
 
@@ -67,7 +68,8 @@ def test_a_cluster_without_such_a_node_is_refused_and_a_local_ray_warned(
     show_nodes(monkeypatch, small, is_local=True)
     monkeypatch.setattr(logging.getLogger("msrrec"), "propagate", True)
     run_with_memory(NEED, *ASKED, print)
-    assert [options for options, _ in tasks] == [{"num_cpus": 1, "max_retries": 0}]
+    ((options, _),) = tasks
+    assert options == {"num_cpus": 1, "max_retries": 0, "scheduling_strategy": "DEFAULT"}
     assert "needs about 20.0 GiB of memory" in caplog.text
 
 
