@@ -246,13 +246,9 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
     Raises:
         DataError: If it is missing, not Parquet, or lacks a column.
     """
-    filesystem, inner = resolve(path)
-    try:
-        with pq.ParquetFile(inner, filesystem=filesystem) as file:
-            check_columns(path, file.schema_arrow.names, schema)
-            table = file.read(columns=schema.names)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+    with _open_parquet(path) as file:
+        check_columns(path, file.schema_arrow.names, schema)
+        table = file.read(columns=schema.names)
     return table.select(schema.names).cast(schema)
 
 
@@ -273,14 +269,10 @@ def iter_tables(path: str, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
     Raises:
         DataError: If it is missing, not Parquet, or lacks a column.
     """
-    filesystem, inner = resolve(path)
-    try:
-        with pq.ParquetFile(inner, filesystem=filesystem) as file:
-            check_columns(path, file.schema_arrow.names, schema)
-            for batch in file.iter_batches(size, columns=schema.names):
-                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+    with _open_parquet(path) as file:
+        check_columns(path, file.schema_arrow.names, schema)
+        for batch in file.iter_batches(size, columns=schema.names):
+            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
 def count_rows(path: str) -> int:
@@ -289,10 +281,17 @@ def count_rows(path: str) -> int:
     Raises:
         DataError: If it is missing or not Parquet.
     """
+    with _open_parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextlib.contextmanager
+def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file; what can't be read within the block is a DataError."""
     filesystem, inner = resolve(path)
     try:
         with pq.ParquetFile(inner, filesystem=filesystem) as file:
-            return int(file.metadata.num_rows)
+            yield file
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
 

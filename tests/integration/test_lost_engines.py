@@ -4,11 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,9 @@ import pytest
 from msrrec.config import InferenceConfig
 from msrrec.inference.batch import open_journal
 from tests.support.batches import make_dataset, predict_all, predict_here
+from tests.support.clusters import kill_node
 from tests.support.engine import build_slow
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -65,23 +64,6 @@ def lose_engines(folder: str) -> Any:
         "num_repeated": len(repeated),
         "is_equal": predictions == predict_here(*asked),
     }
-
-
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def kill_node(cluster: Any, node: Any) -> None:
-    """All its processes at once, as when its power goes."""
-    (raylet,) = node.all_processes["raylet"]
-    workers = psutil.Process(raylet.process.pid).children(recursive=True)
-    cluster.remove_node(node, allow_graceful=False)
-    for process in workers:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def test_a_lost_node_and_a_killed_engine_cost_their_own_batches_alone(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -22,6 +21,7 @@ from msrrec.models import locate_base
 from msrrec.training.checkpoint import find_checkpoints, keep_checkpoint, read_metrics
 from msrrec.training.loop import prepare_examples, train
 from msrrec.training.worker import TrainingJob, run_steps
+from tests.support.clusters import kill_node
 from tests.support.dataset import write_dataset
 from tests.support.processes import wait_until, workers
 from tests.support.training import adapter_weights, make_config, settings_for, write_paths
@@ -193,16 +193,6 @@ def count_nodes() -> None:
 
     coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
     ray.get(coordinator._tick.remote())
-
-
-def kill_node(cluster: Any, node: Any) -> None:
-    """All its processes at once, as when its power goes."""
-    (raylet,) = node.all_processes["raylet"]
-    workers = psutil.Process(raylet.process.pid).children(recursive=True)
-    cluster.remove_node(node, allow_graceful=False)
-    for process in workers:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def train_alone(

@@ -116,3 +116,13 @@ def _describe(groups: Mapping[str, Any], address: str) -> dict[str, Any]:
         "head_start_ray_commands": [],
         "worker_start_ray_commands": [],
     }
+
+
+def kill_node(cluster: Any, node: Any) -> None:
+    """End all processes of a node of Ray's ``Cluster`` at once, as when its power goes."""
+    (raylet,) = node.all_processes["raylet"]
+    workers = psutil.Process(raylet.process.pid).children(recursive=True)
+    cluster.remove_node(node, allow_graceful=False)
+    for process in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
