@@ -28,7 +28,8 @@ class InferenceConfig(Config):
     rules uses all as votes."""
     candidate_logprobs: bool = False
     """Also compute the log-likelihood of every candidate after the reasoning, which ranks them all.
-    Costs as many extra tokens as all titles have; not available in the service."""
+    With answers number_title it costs one new token per output, with title as many as all titles
+    have; not available in the service."""
     unconditional_perplexity: bool = False
     """Also compute the perplexity of the reasoning without its prompt. Costs as many extra tokens
     as the reasoning has; not available in the service."""

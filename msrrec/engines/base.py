@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from msrrec.reasoning.encoding import AnswerChoice
 
+MAX_NEXT_IDS = 128
+"""Most tokens that one request asks the log-probabilities of; vLLM's own limit."""
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -18,6 +21,8 @@ class GenerationRequest:
         temperature: Sampling temperature; 0 is greedy.
         top_p: Probability mass of nucleus sampling.
         choice: The answers one of which must end the output; None for no constraint.
+        next_ids: Tokens whose log-probability as the first new token is wanted too, at most
+            ``MAX_NEXT_IDS``.
     """
 
     prompt_ids: tuple[int, ...]
@@ -26,6 +31,7 @@ class GenerationRequest:
     temperature: float
     top_p: float = 1.0
     choice: AnswerChoice | None = None
+    next_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,14 @@ class Generation:
             constraint; same length.
         finish_reason: ``stop`` when the model ended, ``length`` when it was cut.
         end_logprob: Log-probability of the end token; None if the output was cut before it.
+        next_logprobs: Log-probability of each of the request's ``next_ids``, in their order.
     """
 
     token_ids: tuple[int, ...]
     token_logprobs: tuple[float, ...]
     finish_reason: str
     end_logprob: float | None = None
+    next_logprobs: tuple[float, ...] = ()
 
 
 class Engine(Protocol):

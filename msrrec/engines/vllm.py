@@ -94,7 +94,10 @@ class VllmEngine:
             )
         except (RuntimeError, ValueError, VLLMError) as error:
             raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
-        return [_generation(output.outputs[0]) for output in outputs]
+        return [
+            _generation(output.outputs[0], request.next_ids)
+            for request, output in zip(requests, outputs, strict=True)
+        ]
 
 
 class AsyncVllmEngine:
@@ -128,19 +131,26 @@ class AsyncVllmEngine:
 
         ids: list[int] = []
         logprobs: list[float] = []
+        scores: tuple[float, ...] = ()
         prompt = {"prompt_token_ids": list(request.prompt_ids)}
         params = _sampling_params(request, as_deltas=True)
         try:
             outputs = self._llm.generate(prompt, params, uuid.uuid4().hex, lora_request=self._lora)
             async with aclosing(outputs) as stream:
                 async for output in stream:
-                    piece = _generation(output.outputs[0])
+                    piece = _generation(output.outputs[0], () if ids else request.next_ids)
+                    scores = scores or piece.next_logprobs
                     ids += piece.token_ids
                     logprobs += piece.token_logprobs
                     if piece.token_ids:
                         yield Generation(piece.token_ids, piece.token_logprobs, "")
                     if output.finished:
-                        yield replace(piece, token_ids=tuple(ids), token_logprobs=tuple(logprobs))
+                        yield replace(
+                            piece,
+                            token_ids=tuple(ids),
+                            token_logprobs=tuple(logprobs),
+                            next_logprobs=scores,
+                        )
         except (VLLMError, ValueError) as error:
             raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
 
@@ -304,19 +314,25 @@ def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any
         top_p=request.top_p,
         seed=request.seed,
         max_tokens=request.max_new_tokens,
-        logprobs=0,  # of the sampled token only, before temperature and top-p
+        # Of the sampled token and of those asked for, before temperature and top-p.
+        logprobs=len(request.next_ids),
+        logprob_token_ids=list(request.next_ids) or None,
         detokenize=False,  # read_generation decodes the output once
         output_kind=RequestOutputKind.DELTA if as_deltas else RequestOutputKind.FINAL_ONLY,
         extra_args={ANSWERS: asdict(choice)} if choice else None,
     )
 
 
-def _generation(output: Any) -> Generation:
-    """A vLLM output without its end token, which is the last one if it stopped."""
+def _generation(output: Any, next_ids: Sequence[int] = ()) -> Generation:
+    """A vLLM output without its end token, which is the last one if it stopped.
+
+    ``next_ids`` are asked for at the output's first token.
+    """
     ids = tuple(output.token_ids)
+    scores = tuple(float(output.logprobs[0][token].logprob) for token in next_ids if ids)
     logprobs = tuple(
         float(entry[token_id].logprob) for token_id, entry in zip(ids, output.logprobs, strict=True)
     )
     if output.finish_reason == "stop":
-        return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1])
-    return Generation(ids, logprobs, output.finish_reason or "")
+        return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1], scores)
+    return Generation(ids, logprobs, output.finish_reason or "", None, scores)

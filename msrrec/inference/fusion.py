@@ -23,8 +23,8 @@ class SideOutput:
         perplexity_output: Perplexity of reasoning and answer; None where not measured.
         perplexity_unconditional: Perplexity of the reasoning without the prompt; None where not
             measured.
-        candidate_logprobs: Log-likelihood of each candidate after the reasoning; None where not
-            measured.
+        candidate_logprobs: Log-likelihood of each candidate after the reasoning, as of
+            ``scoring.candidate_logprobs``; None where not measured.
     """
 
     side: str

@@ -1,18 +1,19 @@
 """Likelihoods of given texts: of the candidates, and of a reasoning without its prompt.
 
-Each text is generated as the only answer that its request allows, and its log-probabilities are
-read. So the prompt is found in the prefix cache; log-probabilities of prompt tokens would need it
-to be computed again for every candidate.
+Candidates with numbers are told apart by the number alone, so one new token after the reasoning
+gives the likelihood of all of them. Any other text is generated as the only answer that its request
+allows, and its log-probabilities are read. Both ways the prompt is found in the prefix cache;
+log-probabilities of prompt tokens would need it to be computed again for every candidate.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from msrrec.config import PromptConfig
-from msrrec.engines.base import Engine, Generation, GenerationRequest
+from msrrec.engines.base import MAX_NEXT_IDS, Engine, Generation, GenerationRequest
 from msrrec.inference.perplexity import are_numbers, perplexity
 from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice
 from msrrec.reasoning.prompts import OUTPUT_PREFIX
@@ -27,25 +28,127 @@ class GeneratedReasoning:
     reasoning_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A place in the answers where their next tokens differ.
+
+    Attributes:
+        prefix: Tokens of an answer before it.
+        members: By next token, the indices of the answers that go on with it.
+    """
+
+    prefix: tuple[int, ...]
+    members: Mapping[int, tuple[int, ...]]
+
+
 def candidate_logprobs(
     engine: Engine, generated: Sequence[GeneratedReasoning], form: PromptConfig
 ) -> list[tuple[float, ...] | None]:
-    """Log-likelihood of each candidate's answer, end token included, after each reasoning.
+    """Log-likelihood of each candidate after each reasoning.
+
+    With answers ``number_title`` it is that of the candidate's number where only candidates'
+    numbers may follow, so the likelihoods of a query's candidates sum to 1, and a query takes one
+    new token, or a few where numbers of two digits are two tokens. With answers ``title`` it is
+    that of the whole title, end token included, and takes as many tokens as all titles have.
 
     A reasoning that leaves no room for the answers is cut at its end.
 
     None for a reasoning where one of them is not a number.
     """
-    requests: list[GenerationRequest] = []
-    for one in generated:
-        choice = encode_choice(engine.tokenizer, one.query.candidates, form)
-        room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
-        reasoning = one.reasoning_ids[: max(room, 0)]
-        prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)
-        requests += [dictate(prompt, answer) for answer in choice.answers]
-    scores = map(_log_likelihood, engine.generate(requests))
-    found = [tuple(islice(scores, len(one.query.candidates))) for one in generated]
+    score = _number_logprobs if form.answer_format == "number_title" else _title_logprobs
+    found = score(engine, [_place_answers(engine, one, form) for one in generated])
     return [values if are_numbers(values) else None for values in found]
+
+
+def _place_answers(
+    engine: Engine, one: GeneratedReasoning, form: PromptConfig
+) -> tuple[tuple[int, ...], AnswerChoice]:
+    """The tokens before a query's answer, and its answers."""
+    choice = encode_choice(engine.tokenizer, one.query.candidates, form)
+    room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
+    reasoning = one.reasoning_ids[: max(room, 0)]
+    return (*one.request.prompt_ids, *reasoning, *choice.closing), choice
+
+
+def _title_logprobs(
+    engine: Engine, placed: Sequence[tuple[tuple[int, ...], AnswerChoice]]
+) -> list[tuple[float, ...]]:
+    requests = [dictate(prompt, answer) for prompt, choice in placed for answer in choice.answers]
+    scores = map(_log_likelihood, engine.generate(requests))
+    return [tuple(islice(scores, len(choice.answers))) for _, choice in placed]
+
+
+def _number_logprobs(
+    engine: Engine, placed: Sequence[tuple[tuple[int, ...], AnswerChoice]]
+) -> list[tuple[float, ...]]:
+    branches = [find_branches(choice.answers) for _, choice in placed]
+    requests = [
+        _ask_next((*prompt, *branch.prefix), tokens)
+        for (prompt, _), found in zip(placed, branches, strict=True)
+        for branch in found
+        for tokens in _split(tuple(branch.members), MAX_NEXT_IDS)
+    ]
+    scores = chain.from_iterable(one.next_logprobs for one in engine.generate(requests))
+    return [
+        _weigh_branches(found, scores, len(choice.answers))
+        for found, (_, choice) in zip(branches, placed, strict=True)
+    ]
+
+
+def find_branches(answers: Sequence[tuple[int, ...]]) -> list[Branch]:
+    """Every place where answers differ in their next token, the first place first.
+
+    Args:
+        answers: Token ids, of which no one is the beginning of another.
+    """
+    found: list[Branch] = []
+    open_ones = [list(range(len(answers)))]
+    while open_ones:
+        group = open_ones.pop(0)
+        depth = _shared_length([answers[i] for i in group])
+        members: dict[int, list[int]] = {}
+        for i in group:
+            members.setdefault(answers[i][depth], []).append(i)
+        prefix = answers[group[0]][:depth]
+        found.append(Branch(prefix, {token: tuple(of) for token, of in members.items()}))
+        open_ones += [of for of in members.values() if len(of) > 1]
+    return found
+
+
+def _shared_length(answers: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all answers begin with alike."""
+    return sum(
+        1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*answers, strict=False))
+    )
+
+
+def _split(tokens: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    return [tokens[begin : begin + size] for begin in range(0, len(tokens), size)]
+
+
+def _ask_next(prompt: tuple[int, ...], tokens: tuple[int, ...]) -> GenerationRequest:
+    """A request for the log-probabilities of some next tokens."""
+    return GenerationRequest(prompt, 0, max_new_tokens=1, temperature=0.0, next_ids=tokens)
+
+
+def _weigh_branches(
+    branches: Sequence[Branch], scores: Iterator[float], num_answers: int
+) -> tuple[float, ...]:
+    """Log-likelihood of each answer, from the scores of all branches' tokens in order."""
+    totals = [0.0] * num_answers
+    for branch in branches:
+        values = list(islice(scores, len(branch.members)))
+        total = _log_sum(values)
+        for value, members in zip(values, branch.members.values(), strict=True):
+            for i in members:
+                totals[i] += value - total
+    return tuple(totals)
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    """Logarithm of the sum of the values' exponentials."""
+    best = max(values)
+    return best + math.log(math.fsum(math.exp(value - best) for value in values))
 
 
 def unconditional_perplexities(

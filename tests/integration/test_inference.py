@@ -1,6 +1,7 @@
 """Generation by the real vLLM, and batch inference through Ray Data."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -226,6 +227,20 @@ def test_candidates_are_as_likely_as_transformers_says(
     request = scoring.build_request(queries[0], "user")
     (generation,) = vllm_engine.generate([request])
     output = scoring.generate(queries[:1], ("user",))[0]["user"]
+    assert request.choice is not None
+    written = reasoning_ids(tokenizer, generation)
+    prompt = (*request.prompt_ids, *written, *request.choice.closing)
+    firsts = [answer[:1] for answer in request.choice.answers]  # "(1)" is one token here
+    assert len(set(firsts)) == 6
+    numbers = [score_with_transformers(embedded_source.path, prompt, one)[0] for one in firsts]
+    total = math.log(math.fsum(map(math.exp, numbers)))
+    expected = [value - total for value in numbers]
+    assert output.candidate_logprobs == pytest.approx(expected, abs=1e-3)
+    scoring.form = PromptConfig(answer_format="title")
+    output = scoring.generate(queries[:1], ("user",))[0]["user"]
+    assert output.candidate_logprobs is not None
+    request = scoring.build_request(queries[0], "user")
+    (generation,) = vllm_engine.generate([request])
     assert request.choice is not None
     written = reasoning_ids(tokenizer, generation)
     prompt = (*request.prompt_ids, *written, *request.choice.closing)

@@ -3,6 +3,7 @@
 Importable from Ray workers too, which is why it is no fixture.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ class CharTokenizer:
 
 
 class FakeEngine:
-    """Answers each request with ``answer(prompt, seed)``; every token has log-probability -0.5."""
+    """Answers each request with ``answer(prompt, seed)``; every token has log-probability -0.5.
+
+    As the next token, a character is twice as likely as the one before it in the alphabet.
+    """
 
     def __init__(self, answer: Callable[[str, int], str], max_model_len: int = 4096) -> None:
         self.tokenizer = CharTokenizer()
@@ -47,6 +51,10 @@ class FakeEngine:
             if request.choice and not request.choice.closing and len(answers) == 1:
                 (ids,) = answers  # a text to be scored
                 generations.append(Generation(ids, (-0.5,) * len(ids), "stop", -0.25))
+                continue
+            if request.next_ids:
+                scores = tuple(math.log(2.0) * (i - 128) for i in request.next_ids)
+                generations.append(Generation((0,), (-0.5,), "length", None, scores))
                 continue
             ids = tuple(self.tokenizer.encode(self.answer(prompt, request.seed)))
             generations.append(Generation(ids, (-0.5,) * len(ids), "stop"))

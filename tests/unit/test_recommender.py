@@ -125,14 +125,38 @@ def test_candidates_are_scored_after_the_reasoning_and_only_where_asked_for() ->
     config = InferenceConfig(candidate_logprobs=True, unconditional_perplexity=True)
     engine = FakeEngine(choose_by_side)
     both = recommender(engine, config).generate([query("a")], ("user", "item"))[0]
-    # Every token costs -0.5, the end token -0.25: "(1) Red Lamp" has 12 characters, the others 13.
-    assert both["user"].candidate_logprobs == pytest.approx((-6.25, -6.75, -6.75))
+    # Of the numbers that may follow, each is twice as likely as the one before it.
+    assert both["user"].candidate_logprobs == pytest.approx([math.log(n / 7) for n in (1, 2, 4)])
     assert both["user"].perplexity_unconditional == pytest.approx(math.exp(0.5))
     assert both["user"].index == 0
-    scored = engine.prompts[2:]
-    assert all(prompt.endswith("]\nBecause.\n[reasoning_end]\n") for prompt in scored[:6])
-    assert scored[:3] == [engine.prompts[0] + "Because.\n[reasoning_end]\n"] * 3
-    assert scored[6:] == ["[reasoning_start]\n"] * 2
+    assert engine.prompts[2:4] == [p + "Because.\n[reasoning_end]\n(" for p in engine.prompts[:2]]
+    assert engine.prompts[4:] == ["[reasoning_start]\n"] * 2
+
+
+def test_candidates_without_numbers_are_scored_by_their_whole_titles() -> None:
+    engine = FakeEngine(choose_by_side)
+    by_title = recommender(engine, InferenceConfig(candidate_logprobs=True))
+    by_title.form = PromptConfig(answer_format="title")
+    output = by_title.generate([query("a")], ("user",))[0]["user"]
+    # Every token costs -0.5, the end token -0.25: with quotes Red Lamp has 10, the others 11.
+    assert output.candidate_logprobs == pytest.approx((-5.25, -5.75, -5.75))
+    assert engine.prompts[1:] == [engine.prompts[0] + "Because.\n[reasoning_end]\n"] * 3
+
+
+def test_numbers_of_two_digits_take_one_more_token_a_shared_first_digit() -> None:
+    engine = FakeEngine(choose_by_side)
+    config = InferenceConfig(candidate_logprobs=True)
+    titles = [f"Item {chr(ord('a') + n)}" for n in range(12)]
+    output = recommender(engine, config).generate([query("a", *titles)], ("user",))[0]["user"]
+    found = [math.exp(value) for value in output.candidate_logprobs or ()]
+    # The first digit is 1 to 9 with weights 1, 2, 4, ...; after a 1 follow ")", "0", "1" or "2",
+    # with weights 1, 2**7, 2**8 and 2**9, as they are so far apart in the table of characters.
+    after_one = 1 + 2**7 + 2**8 + 2**9
+    expected = [1 / 511 / after_one, *(2**n / 511 for n in range(1, 9))]
+    expected += [2**n / 511 / after_one for n in (7, 8, 9)]
+    assert found == pytest.approx(expected)
+    assert sum(found) == pytest.approx(1)
+    assert [prompt[-2:] for prompt in engine.prompts[1:]] == ["\n(", "(1"]
 
 
 def test_a_constrained_request_has_room_for_its_longest_answer() -> None:
@@ -161,8 +185,12 @@ def test_figures_that_are_no_numbers_are_missing() -> None:
         def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
             found = super().generate(requests)
             return [
-                replace(one, token_logprobs=(math.nan,) * len(one.token_ids))
-                if one.end_logprob is not None
+                replace(
+                    one,
+                    token_logprobs=(math.nan,) * len(one.token_ids),
+                    next_logprobs=(math.nan,) * len(one.next_logprobs),
+                )
+                if one.end_logprob is not None or one.next_logprobs
                 else one
                 for one in found
             ]
