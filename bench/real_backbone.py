@@ -27,7 +27,7 @@ seconds, HitRatio by reading). The same command continues where it ended.
 Examples, loss, optimiser, parsers, fusion and statistics are the product's. Generation is not: it
 is ``bench.real_decoding``'s sampling in plain torch at the product's temperature, not vLLM.
 
-``--preset demo --model embedded --sides full --sampled`` runs the same arms with the embedded
+``--preset demo --model embedded --sides full,user,item --asked full --sampled`` runs the same arms with the embedded
 backbone: a study of several worlds in minutes on a GPU, whose hits ``msrrec study --hits`` reads.
 
 Readings: ``direct`` is the sampled answer without reasoning, whatever the arm was trained on;
@@ -186,8 +186,9 @@ def make_place(args: argparse.Namespace) -> Place:
     kernel = Path(args.out, ATTENTION)
     attention = args.attention or (kernel.read_text() if kernel.exists() else "auto")
     sizes = args.slots, args.micro_batch, args.global_batch
-    sides = tuple(args.sides)
-    return Place(args.model, args.data, device, *sizes, attention, sides, args.preset, args.sampled)
+    sides = tuple(args.sides), tuple(args.asked)
+    how = args.preset, args.sampled
+    return Place(args.model, args.data, device, *sizes, attention, *sides, *how)
 
 
 def words(text: str) -> list[str]:
@@ -208,6 +209,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--preset", default="smollm2", help="settings that are not varied here")
     parser.add_argument("--sides", type=words, default=["user", "item"])
+    parser.add_argument("--asked", type=words, default=[], help="sides of inference, if not all")
     parser.add_argument("--sampled", action="store_true", help="read no likelihoods")
     parser.add_argument("--data")
     parser.add_argument("--minutes", type=float, default=9)

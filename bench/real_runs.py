@@ -118,7 +118,8 @@ class Bench:
         """What a model answers the users of a run."""
         users = self.users(spec.dataset, spec.split, spec.users, spec.order)
         place = self.place
-        asked = Asked(spec, decoder, users, self.config.inference, place.sides, place.slots)
+        sides = place.asked or place.sides
+        asked = Asked(spec, decoder, users, self.config.inference, sides, place.slots)
         return asked.sampled() if place.is_sampled_only else asked.answers()
 
     @lru_cache(8)  # noqa: B019 - one object per process

@@ -60,7 +60,8 @@ class Place:
         micro_batch: Examples of a forward pass.
         global_batch: Examples of a step.
         attention: As in ``TrainConfig``.
-        sides: Chains that training and inference have.
+        sides: Chains that training has.
+        asked: Chains that inference has; none: those of training.
         preset: Settings that a run doesn't vary.
         is_sampled_only: Whether no likelihoods of candidates are read.
     """
@@ -73,6 +74,7 @@ class Place:
     global_batch: int = 32
     attention: str = "auto"
     sides: tuple[Side, ...] = ("user", "item")
+    asked: tuple[Side, ...] = ()
     preset: str = "smollm2"
     is_sampled_only: bool = False
 
