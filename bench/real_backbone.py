@@ -27,8 +27,9 @@ seconds, HitRatio by reading). The same command continues where it ended.
 Examples, loss, optimiser, parsers, fusion and statistics are the product's. Generation is not: it
 is ``bench.real_decoding``'s sampling in plain torch at the product's temperature, not vLLM.
 
-``--preset demo --model embedded --sides full,user,item --asked full --sampled`` runs the same arms with the embedded
-backbone: a study of several worlds in minutes on a GPU, whose hits ``msrrec study --hits`` reads.
+``--preset demo --model embedded --sides full,user,item --asked full --sampled`` runs the same arms
+with the embedded backbone: a study of several worlds in minutes on a GPU, whose hits ``msrrec study
+--hits`` reads.
 
 Readings: ``direct`` is the sampled answer without reasoning, whatever the arm was trained on;
 ``user`` and ``item`` are those after sampled reasoning; ``fused`` is Eq. 3, ``fused-lower``,
