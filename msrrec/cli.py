@@ -427,7 +427,7 @@ def recommend(
             "reasoning": result.chosen.reasoning if result.chosen else None,
             "perplexity": result.chosen.perplexity if result.chosen else None,
             "sides": {output.side: describe_side(candidate, output) for output in result.sides},
-            "ranking": rank_titles(candidate, result.chosen) if result.chosen else None,
+            "ranking": rank_titles(candidate, result) or None,
         }
     )
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
@@ -16,6 +16,8 @@ from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 4
 """Maximum number of tries per side; another try follows only the death of an engine."""
@@ -82,32 +84,37 @@ class FanOut:
         self.on_retry: Callable[[Side], None] = lambda side: None
         """Called for each request whose engine died."""
 
-    async def generate(self, query: Query, mode: Mode) -> FanOutResult:
+    async def generate(self, query: Query, mode: Mode, *, ranked: bool = False) -> FanOutResult:
         """Generate all sides concurrently; cancelling this call cancels them.
 
-        A routed query gets its chains only after a direct answer that is unsure.
+        A routed query gets its chains only after a direct answer that is unsure. ``ranked`` also
+        measures the likelihood of every candidate after each side's reasoning.
 
         Raises:
             DataError: If the prompt is too long, or a query is routed without a threshold.
             HttpError: If an engine takes no more requests, or died too often.
             EngineError: If an engine refuses.
         """
+        asked = _Asked(query, ranked)
         if mode != "routed":
-            return await self._generate_all(query, mode, sides_of(mode))
+            return await self._generate_all(asked, mode, sides_of(mode))
         threshold = self._threshold()
-        direct = await self._generate_all(query, "direct", ("direct",))
+        direct = await self._generate_all(asked, "direct", ("direct",))
         if not thinks(direct.outputs["direct"], threshold):
             return direct
-        return self._join(direct, await self._generate_all(query, "fused", CHAINS))
+        return self._join(direct, await self._generate_all(asked, "fused", CHAINS))
 
-    async def stream(self, query: Query, mode: Mode) -> AsyncIterator[Delta | FanOutResult]:
+    async def stream(
+        self, query: Query, mode: Mode, *, ranked: bool = False
+    ) -> AsyncIterator[Delta | FanOutResult]:
         """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
+        asked = _Asked(query, ranked)
         if mode != "routed":
-            async for event in self._stream_all(query, mode, sides_of(mode)):
+            async for event in self._stream_all(asked, mode, sides_of(mode)):
                 yield event
             return
         threshold, direct = self._threshold(), None
-        async for event in self._stream_all(query, "direct", ("direct",)):
+        async for event in self._stream_all(asked, "direct", ("direct",)):
             if isinstance(event, Delta):
                 yield event
             else:
@@ -116,7 +123,7 @@ class FanOut:
         if not thinks(direct.outputs["direct"], threshold):
             yield direct
             return
-        async for event in self._stream_all(query, "fused", CHAINS):
+        async for event in self._stream_all(asked, "fused", CHAINS):
             yield event if isinstance(event, Delta) else self._join(direct, event)
 
     def _threshold(self) -> float:
@@ -135,22 +142,22 @@ class FanOut:
         num_tokens = direct.prompt_tokens + chains.prompt_tokens
         return FanOutResult(outputs, self.recommender.decide("routed", outputs), num_tokens)
 
-    async def _generate_all(self, query: Query, mode: Mode, sides: Iterable[Side]) -> FanOutResult:
-        requests = self._requests(query, sides)
-        tasks = [asyncio.ensure_future(self._generate(s, r)) for s, r in requests.items()]
-        try:
-            generations = await asyncio.gather(*tasks)
-        finally:
-            await _end(tasks)
-        return self._decide(query, mode, requests, dict(zip(requests, generations, strict=True)))
+    async def _generate_all(
+        self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
+    ) -> FanOutResult:
+        requests = self._requests(asked.query, sides)
+        outputs = await _gather(self._answer(asked, s, r) for s, r in requests.items())
+        return self._decide(mode, requests, outputs)
 
     async def _stream_all(
-        self, query: Query, mode: Mode, sides: Iterable[Side]
+        self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> AsyncIterator[Delta | FanOutResult]:
-        requests = self._requests(query, sides)
-        queue: asyncio.Queue[Delta | asyncio.Future[Generation]] = asyncio.Queue()
-        tasks = {s: asyncio.ensure_future(self._follow(s, r, queue)) for s, r in requests.items()}
-        for task in tasks.values():
+        requests = self._requests(asked.query, sides)
+        queue: asyncio.Queue[Delta | asyncio.Future[SideOutput]] = asyncio.Queue()
+        tasks = [
+            asyncio.ensure_future(self._answer(asked, s, r, queue)) for s, r in requests.items()
+        ]
+        for task in tasks:
             task.add_done_callback(queue.put_nowait)
         try:
             running = len(tasks)
@@ -162,8 +169,27 @@ class FanOut:
                     event.result()  # raises the side's error
                     running -= 1
         finally:
-            await _end(tasks.values())
-        yield self._decide(query, mode, requests, {s: task.result() for s, task in tasks.items()})
+            await _end(tasks)
+        yield self._decide(mode, requests, [task.result() for task in tasks])
+
+    async def _answer(
+        self,
+        asked: "_Asked",
+        side: Side,
+        request: GenerationRequest,
+        queue: "asyncio.Queue[Any] | None" = None,
+    ) -> SideOutput:
+        """One side's output; its deltas are put into the queue meanwhile, if there is one."""
+        if queue is None:
+            generation = await self._generate(side, request)
+        else:
+            generation = await self._follow(side, request, queue)
+        output = self.recommender.read(asked.query, side, generation)
+        if not asked.ranked:
+            return output
+        scoring = self.recommender.build_scoring(asked.query, request, generation)
+        found = await _gather(self._generate(side, one) for one in scoring.requests)
+        return replace(output, candidate_logprobs=scoring.read(found))
 
     def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, GenerationRequest]:
         return {side: self.recommender.build_request(query, side) for side in sides}
@@ -215,14 +241,21 @@ class FanOut:
 
     def _decide(
         self,
-        query: Query,
         mode: Mode,
         requests: Mapping[Side, GenerationRequest],
-        generations: Mapping[Side, Generation],
+        outputs: Sequence[SideOutput],
     ) -> FanOutResult:
-        outputs = {s: self.recommender.read(query, s, g) for s, g in generations.items()}
+        by_side = dict(zip(requests, outputs, strict=True))
         prompt_tokens = sum(len(request.prompt_ids) for request in requests.values())
-        return FanOutResult(outputs, self.recommender.decide(mode, outputs), prompt_tokens)
+        return FanOutResult(by_side, self.recommender.decide(mode, by_side), prompt_tokens)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query, and whether all its candidates are to be ranked."""
+
+    query: Query
+    ranked: bool
 
 
 class SentText:
@@ -255,6 +288,15 @@ def _common_prefix(one: str, other: str) -> int:
     """Length of the common prefix of two texts."""
     differing = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
+
+
+async def _gather(work: Iterable[Awaitable[T]]) -> list[T]:
+    """All results in order; if one fails or this call is cancelled, the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await _end(tasks)
 
 
 async def _end(tasks: Iterable["asyncio.Future[Any]"]) -> None:

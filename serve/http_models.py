@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
+from msrrec.inference.ranking import rank_candidates
 from msrrec.inference.recommender import Mode
 from msrrec.reasoning.encoding import Query, check_query
 from msrrec.reasoning.prompts import Side
@@ -20,6 +21,9 @@ from msrrec.titles import clean_title
 
 MAX_HISTORY = 1000
 """Maximum number of history titles per request; a prompt shows the latest that fit."""
+
+MAX_TOP_K = 100
+"""Maximum number of items of a ranking."""
 
 _FIELD = re.compile(r"(?:mode|history|candidates)(?:\[\d+\])?")
 
@@ -96,6 +100,9 @@ class RecommendRequest(HttpModel):
     mode: Mode = "fused"
     """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
     by the service's inference.route_threshold; any other value: one chain alone."""
+    top_k: int = Field(default=1, ge=1, le=MAX_TOP_K)
+    """Number of items in ``ranking``, the recommended one first. With 1, the candidates are not
+    scored."""
     stream: bool = False
     """Answer with server-sent events."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
@@ -130,6 +137,18 @@ class SideAnswer(HttpModel):
     num_tokens: int
 
 
+class RankedItem(HttpModel):
+    """One candidate of a ranking."""
+
+    item: str
+    """The candidate as spelled in the request."""
+    index: int
+    """Its 0-based place in ``candidates``."""
+    score: float | None
+    """Its probability after the reasoning, the mean over both sides: 0 to 1, and 1 over all
+    candidates. Null where the candidates were not scored."""
+
+
 class Usage(HttpModel):
     """Token counts over all sides."""
 
@@ -145,6 +164,9 @@ class RecommendResponse(HttpModel):
     """The recommended candidate as spelled in the request; null if no side is valid."""
     index: int | None
     """Its 0-based place in ``candidates``."""
+    ranking: list[RankedItem]
+    """The best ``top_k`` candidates. Fusion decides the first, scores decide the rest; empty if
+    ``top_k`` is 1 and no side is valid."""
     side: Literal["user", "item", "full", "direct"] | None
     """The side whose output was chosen."""
     agreement: Agreement
@@ -215,6 +237,7 @@ def to_response(
     decision: Recommendation,
     *,
     model: str,
+    top_k: int,
     prompt_tokens: int,
     latency_s: float,
 ) -> RecommendResponse:
@@ -225,6 +248,7 @@ def to_response(
         {
             "item": _title(decision.index, query.candidates),
             "index": decision.index,
+            "ranking": _rank(query, decision, top_k),
             "side": decision.side,
             "agreement": decision.agreement,
             "reasoning": chosen.reasoning if chosen else None,
@@ -250,6 +274,18 @@ def _side(output: SideOutput, query: Query) -> SideAnswer:
         perplexity=output.perplexity,
         num_tokens=output.num_tokens,
     )
+
+
+def _rank(query: Query, decision: Recommendation, top_k: int) -> list[RankedItem]:
+    """The best candidates, or the recommended one alone where there are no scores."""
+    titles = query.candidates
+    ranked = [
+        RankedItem(item=titles[one.index], index=one.index, score=one.score)
+        for one in rank_candidates(decision)[:top_k]
+    ]
+    if ranked or decision.index is None:
+        return ranked
+    return [RankedItem(item=titles[decision.index], index=decision.index, score=None)]
 
 
 def _title(index: int | None, candidates: Sequence[str]) -> str | None:

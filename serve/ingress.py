@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from msrrec import __version__
 from msrrec.config import ServeConfig
 from msrrec.errors import DataError, EngineError
-from msrrec.inference.recommender import Mode
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.fan_out import Delta, FanOut, FanOutResult
@@ -90,26 +89,26 @@ class Api:
         async with self._within(deadline):
             leave = await self.admission.enter()
         if body.stream:
-            return EventStream(self._events(query, body.mode, began, deadline), leave)
+            return EventStream(self._events(query, body, began, deadline), leave)
         try:
             async with self._within(deadline):
-                answer = await self.fan_out.generate(query, body.mode)
+                answer = await self.fan_out.generate(query, body.mode, ranked=body.top_k > 1)
         finally:
             leave()
-        return JSONResponse(self._finish(query, body.mode, answer, began).model_dump())
+        return JSONResponse(self._finish(query, body, answer, began).model_dump())
 
     async def _events(
-        self, query: Query, mode: Mode, began: float, deadline: float
+        self, query: Query, body: RecommendRequest, began: float, deadline: float
     ) -> AsyncIterator[str]:
         """Server-sent events: deltas, then one result or one error."""
-        events = self.fan_out.stream(query, mode)
+        events = self.fan_out.stream(query, body.mode, ranked=body.top_k > 1)
         first = True
         try:
             while True:
                 async with self._within(deadline):
                     event = await anext(events)
                 if isinstance(event, FanOutResult):
-                    result = self._finish(query, mode, event, began)
+                    result = self._finish(query, body, event, began)
                     yield _sse("result", result.model_dump())
                     return
                 if first:
@@ -138,16 +137,17 @@ class Api:
             raise HttpError(500, "engine_error", message) from error
 
     def _finish(
-        self, query: Query, mode: Mode, answer: FanOutResult, began: float
+        self, query: Query, body: RecommendRequest, answer: FanOutResult, began: float
     ) -> RecommendResponse:
         latency_s = time.monotonic() - began
-        self.metrics.seconds.labels(mode).observe(latency_s)
+        self.metrics.seconds.labels(body.mode).observe(latency_s)
         self.metrics.count_answer(answer.outputs, answer.decision.agreement, answer.prompt_tokens)
         return to_response(
             query,
             answer.outputs,
             answer.decision,
             model=self.settings.model,
+            top_k=body.top_k,
             prompt_tokens=answer.prompt_tokens,
             latency_s=latency_s,
         )

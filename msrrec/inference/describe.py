@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from msrrec.inference.fusion import SideOutput, candidate_probabilities
+from msrrec.inference.fusion import Recommendation, SideOutput
+from msrrec.inference.ranking import rank_candidates
 from msrrec.stage import Summary
 
 
@@ -14,8 +15,9 @@ def describe_side(titles: Sequence[str], output: SideOutput) -> Summary:
     return {"item": titles[output.index], **shown}
 
 
-def rank_titles(titles: Sequence[str], chosen: SideOutput) -> list[Summary] | None:
-    """All candidates by falling probability; None if probabilities were not measured."""
-    shares = zip(titles, candidate_probabilities(chosen), strict=False)
-    ranked = sorted(shares, key=lambda pair: -pair[1])
-    return [{"item": title, "probability": share} for title, share in ranked] or None
+def rank_titles(
+    titles: Sequence[str], found: Recommendation, top_k: int | None = None
+) -> list[Summary]:
+    """The best candidates with their scores, see ``rank_candidates``; empty if not measured."""
+    ranked = rank_candidates(found)[:top_k]
+    return [{"item": titles[one.index], "index": one.index, "score": one.score} for one in ranked]

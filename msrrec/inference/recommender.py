@@ -11,6 +11,7 @@ from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
 from msrrec.inference.routing import CHAINS, route, thinks
 from msrrec.inference.scoring import (
+    CandidateScoring,
     GeneratedReasoning,
     candidate_logprobs,
     unconditional_perplexities,
@@ -136,6 +137,13 @@ class Recommender:
         shown = show_titles(query.candidates, self.form.max_title_chars)
         exact_format = self.form.answer_format if self.config.constrained else None
         return read_generation(self.tokenizer, side, shown, generation, exact_format)
+
+    def build_scoring(
+        self, query: Query, request: GenerationRequest, generation: Generation
+    ) -> CandidateScoring:
+        """What to ask for the likelihood of every candidate after a side's reasoning."""
+        written = GeneratedReasoning(query, request, reasoning_ids(self.tokenizer, generation))
+        return CandidateScoring(self.tokenizer, self.max_model_len, self.form, written)
 
     @staticmethod
     def decide(

@@ -7,7 +7,7 @@ log-probabilities of prompt tokens would need it to be computed again for every 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, takewhile
 from typing import Any
@@ -41,10 +41,8 @@ class Branch:
     members: Mapping[int, tuple[int, ...]]
 
 
-def candidate_logprobs(
-    engine: Engine, generated: Sequence[GeneratedReasoning], form: PromptConfig
-) -> list[tuple[float, ...] | None]:
-    """Log-likelihood of each candidate after each reasoning.
+class CandidateScoring:
+    """What to ask an engine for the log-likelihood of each candidate, and how to read it.
 
     With answers ``number_title`` it is that of the candidate's number where only candidates'
     numbers may follow, so the likelihoods of a query's candidates sum to 1, and a query takes one
@@ -53,46 +51,48 @@ def candidate_logprobs(
 
     A reasoning that leaves no room for the answers is cut at its end.
 
-    None for a reasoning where one of them is not a number.
+    Attributes:
+        requests: What to generate.
     """
-    score = _number_logprobs if form.answer_format == "number_title" else _title_logprobs
-    found = score(engine, [_place_answers(engine, one, form) for one in generated])
-    return [values if are_numbers(values) else None for values in found]
+
+    def __init__(
+        self, tokenizer: Any, max_model_len: int, form: PromptConfig, one: GeneratedReasoning
+    ) -> None:
+        choice = encode_choice(tokenizer, one.query.candidates, form)
+        room = max_model_len - len(one.request.prompt_ids) - choice.num_tokens
+        reasoning = one.reasoning_ids[: max(room, 0)]
+        prompt = (*one.request.prompt_ids, *reasoning, *choice.closing)
+        self._answers = choice.answers
+        self._branches = find_branches(choice.answers) if form.answer_format != "title" else []
+        self.requests = [
+            _ask_next((*prompt, *branch.prefix), tokens)
+            for branch in self._branches
+            for tokens in _split(tuple(branch.members), MAX_NEXT_IDS)
+        ] or [dictate(prompt, answer) for answer in choice.answers]
+
+    def read(self, generations: Iterable[Generation]) -> tuple[float, ...] | None:
+        """Log-likelihood of each candidate; None if one of them is not a number.
+
+        Args:
+            generations: The outputs of ``requests``, in order.
+        """
+        if self._branches:
+            scores = chain.from_iterable(one.next_logprobs for one in generations)
+            values = _weigh_branches(self._branches, scores, len(self._answers))
+        else:
+            values = tuple(map(_log_likelihood, generations))
+        return values if are_numbers(values) else None
 
 
-def _place_answers(
-    engine: Engine, one: GeneratedReasoning, form: PromptConfig
-) -> tuple[tuple[int, ...], AnswerChoice]:
-    """The tokens before a query's answer, and its answers."""
-    choice = encode_choice(engine.tokenizer, one.query.candidates, form)
-    room = engine.max_model_len - len(one.request.prompt_ids) - choice.num_tokens
-    reasoning = one.reasoning_ids[: max(room, 0)]
-    return (*one.request.prompt_ids, *reasoning, *choice.closing), choice
-
-
-def _title_logprobs(
-    engine: Engine, placed: Sequence[tuple[tuple[int, ...], AnswerChoice]]
-) -> list[tuple[float, ...]]:
-    requests = [dictate(prompt, answer) for prompt, choice in placed for answer in choice.answers]
-    scores = map(_log_likelihood, engine.generate(requests))
-    return [tuple(islice(scores, len(choice.answers))) for _, choice in placed]
-
-
-def _number_logprobs(
-    engine: Engine, placed: Sequence[tuple[tuple[int, ...], AnswerChoice]]
-) -> list[tuple[float, ...]]:
-    branches = [find_branches(choice.answers) for _, choice in placed]
-    requests = [
-        _ask_next((*prompt, *branch.prefix), tokens)
-        for (prompt, _), found in zip(placed, branches, strict=True)
-        for branch in found
-        for tokens in _split(tuple(branch.members), MAX_NEXT_IDS)
+def candidate_logprobs(
+    engine: Engine, generated: Sequence[GeneratedReasoning], form: PromptConfig
+) -> list[tuple[float, ...] | None]:
+    """Log-likelihood of each candidate after each reasoning, see ``CandidateScoring``."""
+    scorings = [
+        CandidateScoring(engine.tokenizer, engine.max_model_len, form, one) for one in generated
     ]
-    scores = chain.from_iterable(one.next_logprobs for one in engine.generate(requests))
-    return [
-        _weigh_branches(found, scores, len(choice.answers))
-        for found, (_, choice) in zip(branches, placed, strict=True)
-    ]
+    found = iter(engine.generate([request for one in scorings for request in one.requests]))
+    return [one.read(list(islice(found, len(one.requests)))) for one in scorings]
 
 
 def find_branches(answers: Sequence[tuple[int, ...]]) -> list[Branch]:

@@ -241,11 +241,10 @@ def test_a_recommendation_shows_what_each_side_wrote_and_the_chosen_ones_ranking
     }
     assert found["sides"]["item"]["item"] is None
     assert found["sides"]["item"]["text"] == "[reasoning_start]\nNo idea."
-    # Every token of an answer is as likely as any other, so that shorter answers are likelier.
-    assert [row["item"] for row in found["ranking"]] == ["Lens", "Rope", "Kettle"]
-    shares = [row["probability"] for row in found["ranking"]]
-    assert sum(shares) == pytest.approx(1)
-    assert shares == sorted(shares, reverse=True)
+    # The choice is first; each number that may follow is twice as likely as the one before.
+    assert [row["item"] for row in found["ranking"]] == ["Lens", "Kettle", "Rope"]
+    assert [row["index"] for row in found["ranking"]] == [0, 2, 1]
+    assert [row["score"] for row in found["ranking"]] == pytest.approx([1 / 7, 4 / 7, 2 / 7])
 
 
 def test_without_probabilities_there_is_no_ranking(

@@ -99,12 +99,14 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
         {"user": user, "item": item},
         fuse(user, item),
         model="m",
+        top_k=1,
         prompt_tokens=100,
         latency_s=0.0123,
     )
     assert response.model_dump() == {
         "item": "Kettle",  # they differ, so the higher perplexity is chosen
         "index": 2,
+        "ranking": [{"item": "Kettle", "index": 2, "score": None}],
         "side": "item",
         "agreement": "differ",
         "reasoning": "why item",
@@ -141,11 +143,13 @@ def test_an_answer_without_a_valid_side_recommends_nothing() -> None:
         {"user": user, "item": item},
         fuse(user, item),
         model="m",
+        top_k=2,
         prompt_tokens=1,
         latency_s=1,
     )
     assert response.agreement == "none_valid"
     assert response.item is response.index is response.side is None
+    assert response.ranking == []
     assert response.reasoning is response.perplexity is None
     assert not response.sides["item"].valid
 

@@ -32,7 +32,7 @@ def test_the_answer_is_the_documented_one(world: World) -> None:
     answer = response.json()
     assert response.status_code == 200
     assert list(answer) == [
-        "item", "index", "side", "agreement", "reasoning", "perplexity",
+        "item", "index", "ranking", "side", "agreement", "reasoning", "perplexity",
         "sides", "model", "usage", "latency_ms",
     ]  # fmt: skip
     assert (answer["item"], answer["index"], answer["agreement"]) == ("Rope", 1, "agree")
@@ -45,6 +45,36 @@ def test_the_answer_is_the_documented_one(world: World) -> None:
     assert answer["usage"]["completion_tokens"] == 2 * text_length
     prompts = [len(engine.requests[0].prompt_ids) for engine in (world.user, world.item)]
     assert answer["usage"]["prompt_tokens"] == sum(prompts)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_other_candidates_are_ranked_by_likelihood_if_wanted(
+    world: World, stream: bool
+) -> None:
+    response = world.ask(top_k=2, stream=stream)
+    answer = events_of(response)[-1][1] if stream else response.json()
+    # Fusion chooses the second; of the others the third is likeliest.
+    assert [(row["item"], row["index"]) for row in answer["ranking"]] == [
+        ("Rope", 1),
+        ("Kettle", 2),
+    ]
+    assert [row["score"] for row in answer["ranking"]] == pytest.approx([2 / 7, 4 / 7])
+    assert [len(engine.requests) for engine in (world.user, world.item)] == [2, 2]
+
+
+def test_one_item_alone_is_not_scored(world: World) -> None:
+    assert world.ask().json()["ranking"] == [{"item": "Rope", "index": 1, "score": None}]
+    assert [len(engine.requests) for engine in (world.user, world.item)] == [1, 1]
+
+
+def test_a_lost_engine_is_asked_again_for_the_ranking(world: World) -> None:
+    async def die_when_ranking() -> None:
+        if world.user.requests[-1].next_ids and len(world.user.requests) == 2:
+            world.user.deaths = 1
+
+    world.user.before = die_when_ranking
+    assert len(world.ask(top_k=3).json()["ranking"]) == 3
+    assert len(world.user.requests) == 3
 
 
 def test_differing_sides_take_the_higher_perplexity(world: World) -> None:
