@@ -1,0 +1,1 @@
+"""What to offer every customer next: candidates from a whole catalogue, chains, ranked items."""
