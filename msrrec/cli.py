@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from msrrec import __version__, log, pipeline_command, stage
+from msrrec import __version__, index_command, log, pipeline_command, recommend_command, stage
 from msrrec.arguments import (
     ConfigFile,
     DatasetDir,
@@ -34,8 +34,6 @@ from msrrec.comparison.registry import system_names
 from msrrec.console import hint_at_preset, run_guarded, settings_help, show_settings
 from msrrec.data.columns import describe_columns
 from msrrec.errors import ConfigError
-from msrrec.inference.describe import describe_side, rank_titles
-from msrrec.inference.recommender import MODES
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -387,50 +385,7 @@ def export_lm_eval(
     emit(export_tasks(dataset, out, run.evaluate, run.prompt))
 
 
-_RECOMMEND = ("inference", "prompt")
-
-
-@app.command(epilog=settings_help(*_RECOMMEND))
-def recommend(
-    model: ModelDir,
-    history: Annotated[
-        list[str], typer.Option(help="Title of a purchase; repeat it, oldest first.")
-    ],
-    candidate: Annotated[
-        list[str], typer.Option(help="Title of a candidate; repeat it, at least twice.")
-    ],
-    domain: Annotated[
-        str | None, typer.Option(help="What the prompt calls the shop. Unset: as in training.")
-    ] = None,
-    mode: Annotated[str, typer.Option(help=f"{', '.join(MODES)}.")] = "fused",
-    overrides: Overrides = None,
-    config: ConfigFile = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Recommend one of the candidates, with the reasoning."""
-    run = resolve("recommend", config, overrides, dry_run, _RECOMMEND, model=model)
-    from msrrec.inference.recommender import Recommender
-    from msrrec.reasoning.encoding import Query, check_query
-
-    chosen_mode = parse_variants([mode])[0]
-    check_query(Query("", domain or "", tuple(history), tuple(candidate)))
-    recommender = Recommender.from_pretrained(model, run.inference, run.prompt)
-    result = recommender.recommend(history, candidate, domain=domain, mode=chosen_mode)
-    if result.index is None:
-        logger.warning("recommend: no output names exactly one of the candidates")
-    emit(
-        {
-            "item": None if result.index is None else candidate[result.index],
-            "index": result.index,
-            "side": result.side,
-            "agreement": result.agreement,
-            "reasoning": result.chosen.reasoning if result.chosen else None,
-            "perplexity": result.chosen.perplexity if result.chosen else None,
-            "sides": {output.side: describe_side(candidate, output) for output in result.sides},
-            "ranking": rank_titles(candidate, result) or None,
-        }
-    )
-
+app.command(epilog=settings_help(*recommend_command.SECTIONS))(recommend_command.recommend)
 
 _SERVE = ("serve", "inference", "model", "prompt", "ray")
 
@@ -483,6 +438,7 @@ def demo(
 
 
 app.command(epilog=settings_help(*pipeline_command.SECTIONS))(pipeline_command.pipeline)
+app.command(epilog=settings_help("retrieval", "ray"))(index_command.index)
 
 
 def _show_version(wanted: bool) -> None:

@@ -109,6 +109,22 @@ def find_candidates(dataset: Dataset, wanted: Wanted, folder: str) -> Partitions
     return Partitions(sum(parts.values()), read)
 
 
+def read_users(path: str) -> list[str]:
+    """The ids of a file that has one on each line.
+
+    Raises:
+        DataError: If it can't be read or lists none.
+    """
+    try:
+        lines = storage.read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; expected a user id on each line") from error
+    users = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not users:
+        raise DataError(f"{path}: lists no users; expected an id on each line")
+    return users
+
+
 def _write(dataset: Dataset, wanted: Wanted, folder: str, record: str) -> None:
     parts: dict[str, int] = {}
     left = set(wanted.users or ())

@@ -1,0 +1,9 @@
+"""Recommend for every user of a dataset from its whole catalogue.
+
+ray job submit --working-dir . -- python -m jobs.recommend --dataset DATA --index INDEX --model M ...
+"""
+
+from msrrec.cli import main
+
+if __name__ == "__main__":
+    main("recommend")
