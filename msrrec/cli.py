@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from msrrec import __version__, log, pipeline_command, stage
+from msrrec import __version__, index_command, log, pipeline_command, stage
 from msrrec.arguments import (
     ConfigFile,
     DatasetDir,
@@ -483,6 +483,7 @@ def demo(
 
 
 app.command(epilog=settings_help(*pipeline_command.SECTIONS))(pipeline_command.pipeline)
+app.command(epilog=settings_help("retrieval", "ray"))(index_command.index)
 
 
 def _show_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.folders import find_files
 from msrrec.data.sources import Inputs, Source, make_source
 from msrrec.errors import DataError, ModelError
 from msrrec.model_cache import hash_listing, list_model
@@ -55,6 +56,11 @@ def fingerprint_interactions(path: str, reader: Reader) -> str:
 def fingerprint_items(path: str, reader: Reader) -> str:
     """The fingerprint of the files of items that a source finds."""
     return hash_parts(map(_fingerprint_file, _find_files(reader)[1].items))
+
+
+def fingerprint_extra_items(path: str, reader: Reader) -> str:
+    """The fingerprint of files of further items."""
+    return hash_parts(map(_fingerprint_file, find_files(path)))
 
 
 def _find_files(reader: Reader) -> tuple[Source, Inputs]:
@@ -117,6 +123,7 @@ def fingerprint_evaluation(path: str, reader: Reader) -> str:
 FINGERPRINTS: Mapping[str, Callable[[str, Reader], str]] = {
     "interactions": fingerprint_interactions,
     "items": fingerprint_items,
+    "extra_items": fingerprint_extra_items,
     "dataset": fingerprint_dataset,
     "reasoning": fingerprint_paths,
     "references": fingerprint_paths,

@@ -304,6 +304,16 @@ PREPARE = Stage(
     keeps=True,
     check=f"{_WORK}:check_prepare",
 )
+INDEX = Stage(
+    "index",
+    f"{_WORK}:index",
+    inputs=("dataset", "extra_items", "sasrec"),
+    sections=("retrieval",),
+    needs_ray=False,  # it starts Ray itself for large files of items
+    further=f"{_WORK}:extra_items_settings",
+    keeps=True,
+    check=f"{_WORK}:check_index",
+)
 SYNTHESIZE = Stage(
     "synthesize",
     f"{_WORK}:synthesize",
@@ -371,7 +381,7 @@ SWEEP = Stage(
     probe=f"{_WORK}:probe_train",
 )
 STAGES: Sequence[Stage] = (
-    *(PREPARE, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE),
+    *(PREPARE, INDEX, SYNTHESIZE, TRAIN, EVALUATE, EVALUATE_BASELINE),
     *(SCORE, FAITHFULNESS, SWEEP),
 )
 """All stages, in the order in which they are run."""

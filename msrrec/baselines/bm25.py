@@ -4,7 +4,6 @@ Robertson and Zaragoza 2009, with the idf that is never negative: ln(1 + (N - n 
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from msrrec.baselines.choosing import choose_settings, draw_settings
 from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.retrieval.words import K1, B, bm25_weight, find_words, word_rarity
 from msrrec.schema import Example
-from msrrec.titles import normalize_title
 
 SPACE = {
     "k1": (0.5, 1.0, 1.5, 2.0),
@@ -23,8 +22,6 @@ SPACE = {
     "uses": ("last", "mean", "max"),
 }
 """Values that ``bm25-tuned`` tries."""
-
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Weighing:
         uses: The last title of the history, or the mean or maximum over all titles.
     """
 
-    k1: float = 1.5
-    b: float = 0.75
+    k1: float = K1
+    b: float = B
     uses: Literal["last", "mean", "max"] = "mean"
 
 
@@ -59,7 +56,7 @@ class Bm25:
         self._words = {i: find_words(item.title) for i, item in dataset.items.items()}
         found = Counter(word for words in self._words.values() for word in set(words))
         total = len(self._words)
-        self._idf = {w: math.log(1 + (total - n + 0.5) / (n + 0.5)) for w, n in found.items()}
+        self._idf = {word: word_rarity(total, n) for word, n in found.items()}
         self._mean_length = max(sum(map(len, self._words.values())) / max(total, 1), 1.0)
         return {}
 
@@ -76,7 +73,7 @@ class Bm25:
         titles = history[-1:] if weighing.uses == "last" else history
         k1, b = weighing.k1, weighing.b
         weights = {
-            word: self._idf[word] * n * (k1 + 1) / (n + k1 * (1 - b + b * length))
+            word: bm25_weight(self._idf[word], float(n), length, k1, b)
             for word, n in counts.items()
         }
         queries = [set(self._words[item_id]) for item_id in titles]
@@ -99,8 +96,3 @@ class TunedBm25(Bm25):
         super().fit(dataset, folder)
         self._weighing, facts = choose_settings(self._trials, dataset, self._score_all)
         return facts
-
-
-def find_words(text: str) -> list[str]:
-    """The words of a text, normalised as titles are."""
-    return _WORD.findall(normalize_title(text))

@@ -1,7 +1,7 @@
 """Text similarity by sentence embeddings: prefers candidates with titles like the history's."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,10 @@ from numpy.typing import NDArray
 from msrrec.baselines.interface import Facts
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ConfigError, ModelError, first_line
-from msrrec.model_cache import fetch
-from msrrec.models import local_folder
+from msrrec.errors import ConfigError
+from msrrec.retrieval.vectors import TextEncoder
 from msrrec.schema import Example
 from msrrec.titles import clean_title
-from msrrec.weights import check_place
-
-BATCH = 256
-"""Number of titles encoded at once."""
 
 Pooling = Literal["last", "mean", "max"]
 """What a candidate is scored by: its cosine with the last title of the history, the mean of the
@@ -79,38 +74,4 @@ def encode(model_name: str, titles: Sequence[str]) -> NDArray[np.float32]:
     Raises:
         ModelError: If the model can't be loaded.
     """
-    import torch
-    from transformers import AutoModel, AutoTokenizer  # seconds to import
-
-    named = str(local_folder(model_name) or model_name)
-    check_place(named)
-    place = fetch(named)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        # float32 whatever the stored type, as few CPUs multiply in bfloat16
-        model: Any = AutoModel.from_pretrained(place, dtype=torch.float32).eval()
-        model = model.get_encoder() if model.config.is_encoder_decoder else model
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"baselines.embedding_model={model_name}: can't be loaded ({first_line(error)}"
-            "); expected a folder or hub name of a transformers model"
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    found = []
-    for begin in range(0, len(titles), BATCH):
-        batch = tokenizer(
-            list(titles[begin : begin + BATCH]),
-            padding=True,
-            truncation=True,
-            max_length=128,
-            padding_side="right",
-            return_tensors="pt",
-        )
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        with torch.inference_mode():
-            states_BTD = model(**inputs).last_hidden_state.float()
-        mask_BT1 = inputs["attention_mask"][:, :, None]
-        means = (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
-        found.append(torch.nn.functional.normalize(means, dim=1).numpy())
-    return np.concatenate(found)
+    return TextEncoder(model_name, "baselines.embedding_model").encode(titles)

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from msrrec.baselines.bm25 import find_words
 from msrrec.baselines.choosing import choose_settings, draw_settings
 from msrrec.baselines.interface import Facts
 from msrrec.baselines.purchases import training_purchases
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.retrieval.words import find_words
 from msrrec.schema import Example, Item
 
 SPACE = {"num_last": (1, 2), "num_steps": (1, 2, 3), "both_ways": (False, True)}

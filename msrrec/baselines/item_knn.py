@@ -6,9 +6,7 @@ if few users bought both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 from scipy.sparse import csr_array
 
 from msrrec.baselines.choosing import choose_settings, draw_settings
@@ -16,6 +14,12 @@ from msrrec.baselines.interface import Facts, mean_reciprocal_rank
 from msrrec.baselines.purchases import training_purchases
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.retrieval.counts import (
+    PurchaseCodes,
+    count_together,
+    keep_neighbours,
+    shrink_cosine,
+)
 from msrrec.schema import Example
 
 SHRINKAGES = (0.0, 3.0, 10.0, 30.0)
@@ -49,14 +53,14 @@ class ItemKnn:
         """Count which items were bought by the same users, and choose the shrinkage."""
         del folder
         self._codes = {item_id: n for n, item_id in enumerate(dataset.items)}
-        together = self._count_together(list(training_purchases(dataset).values()))
+        together = self._count_together(dataset)
         examples = dataset.examples("validation")
         found = {}
         for shrinkage in SHRINKAGES:
-            self._similarity = _shrink(together, shrinkage)
+            self._similarity = shrink_cosine(together, shrinkage)
             found[shrinkage] = mean_reciprocal_rank(examples, self.score(examples))
         best = max(SHRINKAGES, key=lambda s: found[s])
-        self._similarity = _shrink(together, best)
+        self._similarity = shrink_cosine(together, best)
         return {"trials": len(found), "shrinkage": best, "validation_mrr": found[best]}
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -69,13 +73,10 @@ class ItemKnn:
         block = self._similarity[history][:, candidates]
         return [float(value) for value in block.sum(axis=0)]
 
-    def _count_together(self, purchases: Sequence[Sequence[str]]) -> csr_array:
-        """Shape (I, I). Users who bought both items; the diagonal has each item's buyers."""
-        users = np.repeat(np.arange(len(purchases)), [len(set(items)) for items in purchases])
-        items = [self._codes[item_id] for bought in purchases for item_id in sorted(set(bought))]
-        shape = (len(purchases), len(self._codes))
-        bought = csr_array((np.ones(len(items)), (users, items)), shape=shape)
-        return csr_array(bought.T @ bought)
+    def _count_together(self, dataset: Dataset) -> csr_array:
+        bought = training_purchases(dataset).values()
+        codes = ([self._codes[item_id] for item_id in items] for items in bought)
+        return count_together(PurchaseCodes.collect(codes, len(self._codes)))
 
 
 class TunedItemKnn(ItemKnn):
@@ -90,34 +91,14 @@ class TunedItemKnn(ItemKnn):
         """Count which items were bought by the same users, and choose the settings."""
         del folder
         self._codes = {item_id: n for n, item_id in enumerate(dataset.items)}
-        together = self._count_together(list(training_purchases(dataset).values()))
+        together = self._count_together(dataset)
 
         def score(trial: Neighbourhood, examples: Sequence[Example]) -> list[list[float]]:
-            self._similarity = keep_neighbours(_shrink(together, trial.shrinkage), trial.neighbours)
+            self._similarity = keep_neighbours(
+                shrink_cosine(together, trial.shrinkage), trial.neighbours
+            )
             return self.score(examples)
 
         best, facts = choose_settings(self._trials, dataset, score)
         score(best, ())
         return facts
-
-
-def keep_neighbours(similarity: csr_array, count: int | None) -> csr_array:
-    """The ``count`` highest values of each row, and 0 elsewhere; None keeps all."""
-    if count is None:
-        return similarity
-    kept = similarity.copy()
-    for begin, end in pairwise(kept.indptr):
-        row = kept.data[begin:end]
-        if len(row) > count:
-            row[np.argsort(-row, kind="stable")[count:]] = 0.0
-    kept.eliminate_zeros()
-    return kept
-
-
-def _shrink(together: csr_array, shrinkage: float) -> csr_array:
-    """The cosine of each pair, with ``shrinkage`` in its denominator; 0 on the diagonal."""
-    buyers = np.sqrt(together.diagonal())
-    pairs = together.tocoo()
-    values = pairs.data / (buyers[pairs.row] * buyers[pairs.col] + shrinkage)
-    values[pairs.row == pairs.col] = 0.0
-    return csr_array((values, (pairs.row, pairs.col)), shape=together.shape)

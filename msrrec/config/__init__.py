@@ -12,6 +12,7 @@ from msrrec.config.lora import LoraConfig
 from msrrec.config.model import EMBEDDED, ModelConfig
 from msrrec.config.prompt import AnswerFormat, InstructionForm, Order, PromptConfig
 from msrrec.config.ray import RayConfig
+from msrrec.config.retrieval import RETRIEVERS, RetrievalConfig, RetrieverName, WeightsConfig
 from msrrec.config.run import (
     PRESETS,
     RunConfig,
@@ -31,6 +32,7 @@ from msrrec.config.train import Arm, TrainConfig
 __all__ = [
     "EMBEDDED",
     "PRESETS",
+    "RETRIEVERS",
     "AnswerFormat",
     "Arm",
     "BaselinesConfig",
@@ -48,6 +50,8 @@ __all__ = [
     "Order",
     "PromptConfig",
     "RayConfig",
+    "RetrievalConfig",
+    "RetrieverName",
     "RunConfig",
     "ServeConfig",
     "StudyArm",
@@ -58,6 +62,7 @@ __all__ = [
     "TeacherConfig",
     "TrackingConfig",
     "TrainConfig",
+    "WeightsConfig",
     "changed_settings",
     "did_you_mean",
     "find_config",

@@ -22,6 +22,7 @@ from msrrec.config.judge import JudgeConfig
 from msrrec.config.model import ModelConfig
 from msrrec.config.prompt import PromptConfig
 from msrrec.config.ray import RayConfig
+from msrrec.config.retrieval import RetrievalConfig
 from msrrec.config.serve import ServeConfig
 from msrrec.config.study import StudyConfig
 from msrrec.config.sweep import SweepConfig
@@ -58,6 +59,7 @@ class RunConfig(Config):
     inference: InferenceConfig = InferenceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
     tallrec: TallrecConfig = TallrecConfig()
     llara: LlaraConfig = LlaraConfig()
     judge: JudgeConfig = JudgeConfig()

@@ -43,6 +43,40 @@ def _find_inputs(call: Call) -> "Inputs":
     return check(call.options["source"], *named, call.out, call.config.data)
 
 
+def check_index(call: Call) -> None:
+    """Refuse missing files of further items.
+
+    Raises:
+        DataError: If there are none.
+    """
+    from msrrec.retrieval.extra import find_extra_items
+
+    if "extra_items" in call.inputs:
+        find_extra_items(call.inputs["extra_items"])
+
+
+def extra_items_settings(call: Call) -> dict[str, object]:
+    """The settings that say how the files of further items are read, if there are any."""
+    names = ("item_columns", "separator", "encoding") if "extra_items" in call.inputs else ()
+    return {f"data.{name}": decisive_settings(call.config, f"data.{name}") for name in names}
+
+
+def index(call: Call) -> Summary:
+    """Build an index over a dataset's catalogue and further items."""
+    from msrrec.retrieval.build import build_index
+    from msrrec.retrieval.extra import find_extra_items, read_extra_items
+    from msrrec.retrieval.folder import save_index
+
+    extra = []
+    if path := call.inputs.get("extra_items"):
+        is_large = find_extra_items(path).needs_ray
+        with ray_session(*call.config.ray.session) if is_large else no_ray():
+            extra = read_extra_items(path, call.config.data)
+    built = build_index(_dataset(call), call.config.retrieval, extra)
+    save_index(built, call.out)
+    return {"out": call.out, "num_extra_items": len(extra), **built.describe()}
+
+
 def check_synthesize(call: Call) -> None:
     """Refuse a dataset without examples, a cap on money without prices, and damaged weights.
 

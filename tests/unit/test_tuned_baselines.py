@@ -12,9 +12,9 @@ from msrrec.baselines.bm25 import SPACE, Weighing
 from msrrec.baselines.choosing import choose_settings, draw_settings
 from msrrec.baselines.graph import weigh_words
 from msrrec.baselines.interface import Baseline, Writer
-from msrrec.baselines.item_knn import keep_neighbours
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.retrieval.counts import keep_neighbours
 from msrrec.schema import Example, Item, Split
 
 TUNED = ("bm25-tuned", "item-knn-tuned", "graph")
