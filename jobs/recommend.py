@@ -1,6 +1,6 @@
 """Recommend for every user of a dataset from its whole catalogue.
 
-ray job submit --working-dir . -- python -m jobs.recommend --dataset DATA --index INDEX --model M ...
+ray job submit --working-dir . -- python -m jobs.recommend --dataset D --index I --model M --out OUT
 """
 
 from msrrec.cli import main

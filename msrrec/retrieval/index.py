@@ -17,7 +17,7 @@ from msrrec.fingerprint import hash_parts
 from msrrec.retrieval.catalogue import BoolArray, Catalogue
 from msrrec.retrieval.histories import Histories, Purchase, find_allowed, weigh_histories
 from msrrec.retrieval.ranking import IntArray, Ranking, fuse_ranks, keep_first
-from msrrec.retrieval.retrievers import Repeats, Retriever, Wanted
+from msrrec.retrieval.retrievers import RankingSpec, Repeats, Retriever
 from msrrec.schema import Item
 
 _NUMBERS_AT_ONCE = 1 << 23
@@ -142,8 +142,8 @@ class Index:
     def _rank_parts(
         self, histories: Histories, allowed: Sequence[BoolArray], depth: int
     ) -> dict[RetrieverName, list[IntArray]]:
-        wanted = Wanted(allowed, self.order, depth)
-        return {r.name: r.rank(histories, wanted) for r in self.used}
+        spec = RankingSpec(allowed, self.order, depth)
+        return {r.name: r.rank(histories, spec) for r in self.used}
 
     def _unite(
         self, parts: Mapping[RetrieverName, IntArray], allowed: BoolArray, count: int

@@ -23,7 +23,7 @@ from msrrec.titles import clean_title
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RankingSpec:
     """What a retriever is to find.
 
     Attributes:
@@ -45,7 +45,7 @@ class Retriever(Protocol):
         """What settings and results call it."""
         ...
 
-    def rank(self, histories: Histories, wanted: Wanted) -> list[IntArray]:
+    def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The codes of the items that it finds for each history, the best first.
 
         Fewer than wanted, or none, where nothing points at more.
@@ -57,19 +57,19 @@ class Retriever(Protocol):
         ...
 
 
-def rank_sparse(scores: csr_array, wanted: Wanted) -> list[IntArray]:
+def rank_sparse(scores: csr_array, spec: RankingSpec) -> list[IntArray]:
     """The best items of each row, shape (B, at most I), among those with a score above 0."""
     found = []
-    for row, allowed in enumerate(wanted.allowed):
+    for row, allowed in enumerate(spec.allowed):
         begin, end = scores.indptr[row], scores.indptr[row + 1]
         codes, values = scores.indices[begin:end].astype(np.int64), scores.data[begin:end]
         kept = allowed[codes] & (values > 0)
-        found.append(take_best(codes[kept], values[kept], wanted.order, wanted.count))
+        found.append(take_best(codes[kept], values[kept], spec.order, spec.count))
     return found
 
 
 def rank_dense(
-    scores: FloatArray, is_known: BoolArray, is_ranked: BoolArray, wanted: Wanted
+    scores: FloatArray, is_known: BoolArray, is_ranked: BoolArray, spec: RankingSpec
 ) -> list[IntArray]:
     """The best items of each row, shape (B, I), whatever their score.
 
@@ -77,12 +77,12 @@ def rank_dense(
         scores: One row a history.
         is_known: Shape (I,). Items that have a score at all.
         is_ranked: Shape (B,). Histories that say anything; the others get no ranking.
-        wanted: What is to be found.
+        spec: What is to be found.
     """
     found = []
-    for row, allowed, ranked in zip(scores, wanted.allowed, is_ranked, strict=True):
+    for row, allowed, ranked in zip(scores, spec.allowed, is_ranked, strict=True):
         codes = np.flatnonzero(allowed & is_known) if ranked else np.empty(0, np.int64)
-        found.append(take_best(codes, row[codes], wanted.order, wanted.count))
+        found.append(take_best(codes, row[codes], spec.order, spec.count))
     return found
 
 
@@ -97,10 +97,10 @@ class ItemToItem:
     name: RetrieverName
     matrix: csr_array
 
-    def rank(self, histories: Histories, wanted: Wanted) -> list[IntArray]:
+    def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The items with the highest weighted sums."""
         known = histories.weights[:, : self.matrix.shape[0]]
-        return rank_sparse(csr_array(known @ self.matrix), wanted)
+        return rank_sparse(csr_array(known @ self.matrix), spec)
 
     def follow(self, catalogue: Catalogue, codes: IntArray) -> "ItemToItem":
         """Itself, as a new item has no purchases yet."""
@@ -114,9 +114,9 @@ class Repeats:
 
     name: RetrieverName = "repeats"
 
-    def rank(self, histories: Histories, wanted: Wanted) -> list[IntArray]:
+    def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The items of the history by their weights."""
-        return rank_sparse(histories.weights, wanted)
+        return rank_sparse(histories.weights, spec)
 
     def follow(self, catalogue: Catalogue, codes: IntArray) -> "Repeats":
         """Itself."""
@@ -141,9 +141,9 @@ class Popularity:
         order = np.argsort(-self.buyers, kind="stable")
         return order[self.buyers[order] > 0]
 
-    def rank(self, histories: Histories, wanted: Wanted) -> list[IntArray]:
+    def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The same ranking for everybody, without what is not allowed."""
-        return [self.ranked[allowed[self.ranked]][: wanted.count] for allowed in wanted.allowed]
+        return [self.ranked[allowed[self.ranked]][: spec.count] for allowed in spec.allowed]
 
     def follow(self, catalogue: Catalogue, codes: IntArray) -> "Popularity":
         """Itself, as a new item has no buyers yet."""
@@ -158,13 +158,13 @@ class Words:
     table: WordTable
     name: RetrieverName = "words"
 
-    def rank(self, histories: Histories, wanted: Wanted) -> list[IntArray]:
+    def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The items with the highest BM25 values, each title of the history being a query."""
         queries = histories.weights @ self._binary
         if histories.strangers:
             others = _to_binary(self.table.count_known(histories.strangers))
             queries = queries + histories.stranger_weights @ others
-        return rank_sparse(csr_array(queries @ self.table.weights), wanted)
+        return rank_sparse(csr_array(queries @ self.table.weights), spec)
 
     @cached_property
     def _binary(self) -> csr_array:
@@ -194,7 +194,7 @@ class Embedding:
     encoder: TextEncoder = field(repr=False)
     name: RetrieverName = "embedding"
 
-    def rank(self, histories: Histories, wanted: Wanted) -> list[IntArray]:
+    def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The items with the largest weighted mean of cosines with the history's titles."""
         queries = histories.weights @ self.vectors
         if histories.strangers:
@@ -202,7 +202,7 @@ class Embedding:
             queries = queries + histories.stranger_weights @ self.encoder.encode(titles)
         says_something = np.abs(queries).sum(axis=1) > 0
         is_known = np.ones(len(self.vectors), dtype=bool)
-        return rank_dense(queries @ self.vectors.T, is_known, says_something, wanted)
+        return rank_dense(queries @ self.vectors.T, is_known, says_something, spec)
 
     def follow(self, catalogue: Catalogue, codes: IntArray) -> "Embedding":
         """The same with the vectors of those items."""
