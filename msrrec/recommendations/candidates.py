@@ -1,7 +1,8 @@
 """Candidates for every user: what an index finds for all of a user's purchases.
 
-Ray Data reads the users, searches in actors that hold the index, and gives the found in order; they
-are written as examples in partitions, so memory does not grow with the number of users.
+Of many users Ray Data reads the purchases and searches in actors that hold the index, in order; a
+few are searched for here. What is found is written in partitions, so memory does not grow with the
+number of users.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Users that are searched for at once."""
+MANY_USERS = 20_000
+"""Datasets with more users are searched through Ray Data, whose start takes some ten seconds."""
 
 CANDIDATES = pa.schema(
     [
@@ -151,7 +154,21 @@ def _count_users(dataset: Dataset) -> int:
 
 
 def _search(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
-    """Tables of ``PARTITION_SIZE`` rows, in the order of the users."""
+    """Tables of at most ``PARTITION_SIZE`` users, in the order of the dataset."""
+    is_large = _count_users(dataset) > MANY_USERS
+    for table in (_search_on_ray if is_large else _search_here)(dataset, wanted):
+        if table.num_rows:
+            yield table
+
+
+def _search_here(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
+    search = Searcher(wanted)
+    path = storage.join(dataset.path, USERS_FILE)
+    for table in storage.iter_tables(path, schema.USERS, PARTITION_SIZE):
+        yield search(table)
+
+
+def _search_on_ray(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
     import ray.data  # seconds to import
 
     users = _read_users(dataset)
@@ -165,17 +182,15 @@ def _search(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_num_actors()),
     )
     for batch in found.iter_batches(batch_size=PARTITION_SIZE, batch_format="pyarrow"):
-        if batch.num_rows:
-            yield batch.select(CANDIDATES.names).cast(CANDIDATES)
+        yield batch.select(CANDIDATES.names).cast(CANDIDATES)
 
 
 def _read_users(dataset: Dataset) -> "ray.data.Dataset":
     import ray.data
 
-    path = storage.join(dataset.path, USERS_FILE)
-    storage.count_rows(path)  # refuses a missing or damaged file in a sentence
-    filesystem, inner = storage.resolve(path)
-    return ray.data.read_parquet(inner, filesystem=filesystem, columns=schema.USERS.names)
+    filesystem, inner = storage.resolve(storage.join(dataset.path, USERS_FILE))
+    users = ray.data.read_parquet(inner, filesystem=filesystem)
+    return users.select_columns(list(schema.USERS.names))
 
 
 def _num_actors() -> int:

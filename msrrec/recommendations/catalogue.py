@@ -79,8 +79,9 @@ class CatalogueRecommender:
             DataError: If the index is missing or not one.
         """
         index = load_index(index_dir)
-        ranks = (inference or InferenceConfig()).model_copy(update={"candidate_logprobs": True})
-        recommender = Recommender.from_pretrained(model_dir, ranks, form)
+        always = {"constrained": True, "candidate_logprobs": True}
+        chosen = (inference or InferenceConfig()).model_copy(update=always)
+        recommender = Recommender.from_pretrained(model_dir, chosen, form)
         return cls(recommender, index, settings or RecommendConfig())
 
     def recommend(

@@ -133,8 +133,9 @@ class _Work:
 
     @property
     def _settings(self) -> InferenceConfig:
-        """The settings of inference, with what ranks all candidates."""
-        return self.config.inference.model_copy(update={"candidate_logprobs": True})
+        """The settings of inference, with what names a candidate in any case and ranks them all."""
+        always = {"constrained": True, "candidate_logprobs": True}
+        return self.config.inference.model_copy(update=always)
 
     def _journal(self, out: str) -> OutputJournal:
         identity = {
