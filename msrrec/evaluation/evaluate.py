@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
-from msrrec.baselines.interface import Baseline, Facts, Writer, WrittenChoice, choose
+from msrrec.baselines.interface import Baseline, Facts, Savable, Writer, WrittenChoice, choose
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -20,7 +20,7 @@ from msrrec.evaluation.results import (
     SequentialFit,
 )
 from msrrec.evaluation.systems import identify_baseline, identify_model
-from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
+from msrrec.evaluation.write import NETWORK, EvaluatedPart, Evaluation, write_evaluation
 from msrrec.fingerprint import hash_weights, identify_dataset
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
 from msrrec.inference.fusion import SideOutput
@@ -183,6 +183,8 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         form=config.prompt,
     )
     summary = write_evaluation(evaluation, dataset, out, config)
+    if isinstance(baseline, Savable):
+        baseline.save(dataset, storage.join(out, NETWORK))
     storage.delete_folder(fit_folder(out))
     return summary
 

@@ -39,7 +39,9 @@ from msrrec.schema import Example
 from msrrec.stage import FAITHFULNESS, SCORE, Summary
 from msrrec.titles import Rung, show_titles
 
-_NAMES = ("predictions", "report", SCORE.place, FAITHFULNESS.place, storage.RECORD)
+NETWORK = "network"
+"""Folder of a baseline's trained network, in its evaluation's folder."""
+_NAMES = ("predictions", "report", NETWORK, SCORE.place, FAITHFULNESS.place, storage.RECORD)
 """Names in an evaluation's folder."""
 
 SAMPLES = "predictions/samples.parquet"

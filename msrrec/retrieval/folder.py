@@ -28,8 +28,8 @@ from msrrec.schema import Item
 
 MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE = "index.json", "items.parquet", "arrays.npz"
 WORDS_FILE = "words.parquet"
-FILES = (MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, storage.RECORD)
-"""The names that a folder of an index may hold."""
+FILES = (MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, "sasrec.*", storage.RECORD)
+"""Patterns of the names that a folder of an index may hold."""
 FORMAT = 1
 
 ITEMS = pa.schema(
@@ -76,6 +76,7 @@ def save_index(index: Index, path: str) -> None:
         WORDS_FILE: storage.table_bytes(pa.table([list(words.vocabulary)], schema=WORDS)),
         ARRAYS_FILE: pack_arrays(_arrays_of(index)),
     }
+    files |= _files_of_networks(index.retrievers)
     manifest = Manifest(
         format=FORMAT,
         dataset=index.dataset,
@@ -106,7 +107,10 @@ def load_index(path: str) -> Index:
         catalogue = Catalogue.build(_read_items(table), np.array(table["is_offered"], dtype=bool))
         vocabulary = {word: n for n, word in enumerate(words["word"].to_pylist())}
         retrievers = tuple(
-            _make_retriever(name, arrays, vocabulary, manifest) for name in manifest.retrievers
+            _read_sasrec(path, files)
+            if name == "sasrec"
+            else _make_retriever(name, arrays, vocabulary, manifest)
+            for name in manifest.retrievers
         )
         buyers = arrays["buyers"]
     except (KeyError, ValueError, pa.ArrowInvalid) as error:
@@ -174,6 +178,24 @@ def _arrays_of(index: Index) -> Arrays:
         elif isinstance(retriever, Embedding):
             arrays[retriever.name] = retriever.vectors
     return arrays
+
+
+def _files_of_networks(retrievers: Iterable[Retriever]) -> dict[str, bytes]:
+    if "sasrec" not in (r.name for r in retrievers):
+        return {}
+    from msrrec.retrieval.sequential.saved import SasRecRetriever  # torch, seconds to import
+
+    found: dict[str, bytes] = {}
+    for retriever in retrievers:
+        if isinstance(retriever, SasRecRetriever):
+            found |= retriever.files()
+    return found
+
+
+def _read_sasrec(path: str, files: Mapping[str, bytes]) -> Retriever:
+    from msrrec.retrieval.sequential.saved import FACTS_FILE, WEIGHTS_FILE, parse_sasrec
+
+    return parse_sasrec(path, files[WEIGHTS_FILE], files[FACTS_FILE])
 
 
 def _make_retriever(
