@@ -55,9 +55,9 @@ def check_index(call: Call) -> None:
     if "extra_items" in call.inputs:
         find_extra_items(call.inputs["extra_items"])
     if "sasrec" in call.inputs:
-        from msrrec.retrieval.sequential.saved import read_sasrec
+        from msrrec.retrieval.folder import check_sasrec
 
-        read_sasrec(_network(call.inputs["sasrec"]))
+        check_sasrec(_network(call.inputs["sasrec"]))
 
 
 def extra_items_settings(call: Call) -> dict[str, object]:

@@ -31,6 +31,8 @@ WORDS_FILE = "words.parquet"
 FILES = (MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, "sasrec.*", storage.RECORD)
 """Patterns of the names that a folder of an index may hold."""
 FORMAT = 1
+SASREC_FILES = ("sasrec.safetensors", "sasrec.json")
+"""Weights of a trained SASRec, and what it was trained on."""
 
 ITEMS = pa.schema(
     [field for field in schema.ITEMS if field.name != schema.DESCRIPTION]
@@ -128,6 +130,20 @@ def load_index(path: str) -> Index:
     )
 
 
+def check_sasrec(folder: str) -> None:
+    """Refuse a folder without a trained SASRec.
+
+    Raises:
+        DataError: If it lacks a file of one.
+    """
+    missing = [n for n in SASREC_FILES if not storage.exists(storage.join(folder, n))]
+    if missing:
+        raise DataError(
+            f"{folder}: holds no {missing[0]}; expected the network of `msrrec evaluate --model "
+            "sasrec`, so run that (with --overwrite if an earlier version made the folder)"
+        )
+
+
 def _read_manifest(path: str) -> Manifest:
     place = storage.join(path, MANIFEST_FILE)
     if not storage.exists(place):
@@ -193,9 +209,9 @@ def _files_of_networks(retrievers: Iterable[Retriever]) -> dict[str, bytes]:
 
 
 def _read_sasrec(path: str, files: Mapping[str, bytes]) -> Retriever:
-    from msrrec.retrieval.sequential.saved import FACTS_FILE, WEIGHTS_FILE, parse_sasrec
+    from msrrec.retrieval.sequential.saved import parse_sasrec  # torch, seconds to import
 
-    return parse_sasrec(path, files[WEIGHTS_FILE], files[FACTS_FILE])
+    return parse_sasrec(path, *(files[name] for name in SASREC_FILES))
 
 
 def _make_retriever(

@@ -122,5 +122,5 @@ def test_sasrec_of_an_index_is_read_back_and_belongs_to_its_dataset(tmp_path: Pa
     save_sasrec(SasRecRetriever(other, network), folder)
     with pytest.raises(DataError, match="SASRec was trained on dataset of another s; expected"):
         build_index(dataset, settings, (), folder)
-    with pytest.raises(DataError, match=r"holds no sasrec\.safetensors; expected a folder made by"):
+    with pytest.raises(DataError, match=r"holds no sasrec\.safetensors; expected the network of"):
         build_index(dataset, settings, (), str(tmp_path))

@@ -16,13 +16,12 @@ from msrrec import storage
 from msrrec.config import RetrieverName
 from msrrec.errors import DataError
 from msrrec.retrieval.catalogue import Catalogue
+from msrrec.retrieval.folder import SASREC_FILES, check_sasrec
 from msrrec.retrieval.histories import Histories
 from msrrec.retrieval.ranking import IntArray
 from msrrec.retrieval.retrievers import RankingSpec, rank_dense
 from msrrec.retrieval.sequential.network import encode_histories
 from msrrec.retrieval.sequential.sasrec import SasRecNetwork
-
-WEIGHTS_FILE, FACTS_FILE = "sasrec.safetensors", "sasrec.json"
 
 
 class SasRecFacts(BaseModel):
@@ -81,7 +80,7 @@ class SasRecRetriever:
         tensors = self.network.state_dict().items()
         state = {name: value.detach().cpu().contiguous() for name, value in tensors}
         facts = self.facts.model_dump_json().encode()
-        return {WEIGHTS_FILE: save(state), FACTS_FILE: facts}
+        return dict(zip(SASREC_FILES, (save(state), facts), strict=True))
 
 
 def save_sasrec(retriever: SasRecRetriever, folder: str) -> None:
@@ -96,14 +95,10 @@ def read_sasrec(folder: str) -> SasRecRetriever:
     Raises:
         DataError: If there is none, or its files are damaged.
     """
-    names = (WEIGHTS_FILE, FACTS_FILE)
-    missing = [name for name in names if not storage.exists(storage.join(folder, name))]
-    if missing:
-        raise DataError(
-            f"{folder}: holds no {missing[0]}; expected a folder made by `msrrec evaluate --model "
-            "sasrec`, so run that (with --overwrite if an earlier version made the folder)"
-        )
-    return parse_sasrec(folder, *(storage.read_bytes(storage.join(folder, n)) for n in names))
+    check_sasrec(folder)
+    return parse_sasrec(
+        folder, *(storage.read_bytes(storage.join(folder, n)) for n in SASREC_FILES)
+    )
 
 
 def parse_sasrec(where: str, weights: bytes, facts: bytes) -> SasRecRetriever:
