@@ -29,6 +29,7 @@ from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import MODES, Mode, Recommender, require_threshold, sides_of
 from msrrec.models import ModelSource, SupervisedTokens, locate_model, read_arm, read_settings
 from msrrec.reasoning.prompts import Side
+from msrrec.retrieval.folder import read_version
 from msrrec.schema import Example
 from msrrec.stage import Summary
 
@@ -133,10 +134,19 @@ def _journal(
         "model": model.model_dump(mode="json", exclude=places),
         "sides": list(_sides(variants)),
         "evaluate": config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES),
+        **_identify_index(config),
     }
     if _generates_by_route(variants):
         identity["route"] = threshold
     return open_journal(storage.beside(out, ".journal"), identity, config.inference)
+
+
+def _identify_index(config: RunConfig) -> dict[str, object]:
+    """The index that candidates come from, if they are retrieved."""
+    if config.evaluate.index is None:
+        return {}
+    count = config.evaluate.retrieved_count
+    return {"index": read_version(config.evaluate.index), "num_retrieved": count}
 
 
 def _describe(source: ModelSource, model_dir: str) -> ModelFacts:

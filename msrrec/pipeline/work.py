@@ -206,15 +206,19 @@ def check_evaluate(call: Call) -> None:
 
     Raises:
         ModelError: If the model is missing, or its files are damaged.
-        DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset.
+        DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset, or
+            ``evaluate.index`` no index.
     """
     from msrrec.evaluation.fusion_study import load_gate
     from msrrec.models import locate_model
+    from msrrec.retrieval.folder import read_version
     from msrrec.weights import check_source
 
     check_source(locate_model(call.inputs["model"], call.config.model))
     if call.config.evaluate.gate:
         load_gate(call.config.evaluate.gate, _dataset(call))
+    if call.config.evaluate.index:
+        read_version(call.config.evaluate.index)
 
 
 def baseline_settings(call: Call) -> dict[str, object]:

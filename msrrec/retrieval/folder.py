@@ -130,6 +130,15 @@ def load_index(path: str) -> Index:
     )
 
 
+def read_version(path: str) -> str:
+    """The version of the index in a folder.
+
+    Raises:
+        DataError: If the folder holds no index, or one of another version of the program.
+    """
+    return _read_manifest(path).version
+
+
 def check_sasrec(folder: str) -> None:
     """Refuse a folder without a trained SASRec.
 
