@@ -34,10 +34,11 @@ from msrrec.baselines.sequential.esasrec import ESasRec
 from msrrec.baselines.sequential.loss import LossName
 from msrrec.baselines.sequential.rows import Purchases
 from msrrec.baselines.sequential.sasrec_official import GSasRec, SasRecOneBlock
-from msrrec.baselines.sequential.system import Sequential, encode_histories
-from msrrec.baselines.sequential.trainer import FitSettings, Network, train_epoch
+from msrrec.baselines.sequential.system import Sequential
+from msrrec.baselines.sequential.trainer import FitSettings, train_epoch
 from msrrec.data.leave_one_out import HeldOut, places_from_end, training_part
 from msrrec.metrics.ranking import hr_at_k, ndcg_at_k
+from msrrec.retrieval.sequential.network import Network, encode_histories
 
 logger = logging.getLogger("msrrec.bench")
 

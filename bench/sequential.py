@@ -32,10 +32,10 @@ from msrrec.baselines.sequential.caser import Caser
 from msrrec.baselines.sequential.gru4rec import Gru4Rec
 from msrrec.baselines.sequential.rows import Purchases
 from msrrec.baselines.sequential.sasrec import SasRec
-from msrrec.baselines.sequential.system import encode_histories
-from msrrec.baselines.sequential.trainer import FitSettings, Network, train_epoch, train_trial
+from msrrec.baselines.sequential.trainer import FitSettings, train_epoch, train_trial
 from msrrec.data.leave_one_out import places_from_end, training_part
 from msrrec.metrics.ranking import hr_at_k, ndcg_at_k
+from msrrec.retrieval.sequential.network import Network, encode_histories
 
 logger = logging.getLogger("msrrec.bench")
 

@@ -63,6 +63,13 @@ def fingerprint_extra_items(path: str, reader: Reader) -> str:
     return hash_parts(map(_fingerprint_file, find_files(path)))
 
 
+def fingerprint_network(path: str, reader: Reader) -> str:
+    """The fingerprint of a trained network in an evaluation's folder."""
+    entries = [entry for entry in storage.walk(path) if entry.name.startswith("network/")]
+    contents = (hash_bytes(storage.read_bytes(storage.join(path, e.name))) for e in entries)
+    return hash_parts([*(entry.name for entry in entries), *contents])
+
+
 def _find_files(reader: Reader) -> tuple[Source, Inputs]:
     source = make_source(reader.options["source"], reader.config.data)
     return source, source.find(reader.inputs.get("interactions"), reader.inputs.get("items"))
@@ -134,6 +141,7 @@ FINGERPRINTS: Mapping[str, Callable[[str, Reader], str]] = {
     "interactions": fingerprint_interactions,
     "items": fingerprint_items,
     "extra_items": fingerprint_extra_items,
+    "sasrec": fingerprint_network,
     "dataset": fingerprint_dataset,
     "reasoning": fingerprint_paths,
     "references": fingerprint_paths,

@@ -139,7 +139,8 @@ class Example:
 
     Attributes:
         history: Item ids, oldest first, at least one.
-        candidates: Item ids in the frozen order; the target is one of them.
+        candidates: Item ids in the frozen order; the target is one of them, unless they were
+            retrieved and it was not found.
     """
 
     example_id: str
@@ -147,3 +148,8 @@ class Example:
     history: tuple[str, ...]
     target: str
     candidates: tuple[str, ...]
+
+    @property
+    def target_slot(self) -> int:
+        """0-based place of the target among the candidates; -1 if it is none of them."""
+        return self.candidates.index(self.target) if self.target in self.candidates else -1

@@ -291,7 +291,11 @@ def resolve_function(place: str) -> Callable[[Call], Any]:
 
 
 _EXAMPLES = tuple(
-    f"evaluate.{key}" for key in ("split", "num_users", "permutation", "negatives", "num_negatives")
+    f"evaluate.{key}"
+    for key in (
+        *("split", "num_users", "permutation", "negatives", "num_negatives"),
+        *("index", "num_retrieved"),
+    )
 )
 _WORK = "msrrec.pipeline.work"
 

@@ -56,6 +56,15 @@ class Writer(Fittable, Protocol):
         ...
 
 
+@runtime_checkable
+class Savable(Protocol):
+    """A system whose fit is kept for other uses."""
+
+    def save(self, dataset: Dataset, folder: str) -> None:
+        """Write what was learned into a folder."""
+        ...
+
+
 def choose(examples: Sequence[Example], scores: Sequence[Sequence[float]], seed: int) -> list[str]:
     """The candidate with the highest score of each example.
 

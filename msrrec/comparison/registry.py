@@ -23,7 +23,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
 from msrrec.evaluation.results import RateTrial
-from msrrec.fingerprint import identify_dataset, identify_model
+from msrrec.fingerprint import fingerprint_setting, identify_dataset, identify_model
 from msrrec.inference.recommender import Mode
 from msrrec.models import locate_base, locate_model, read_arm, read_settings
 from msrrec.stage import EVALUATE, TRAIN, Call, Identity, Summary, decisive_settings
@@ -93,6 +93,7 @@ class Run:
             revision: Revision of its code.
         """
         users = self.config.evaluate.model_dump(include=_USERS)
+        users["index"] = users["index"] and fingerprint_setting(users["index"])
         found = {"dataset": identify_dataset(self.dataset), **(inputs or {})}
         return Identity(
             "compare", found, {"system": system, "evaluate": users, **settings}, revision
@@ -103,7 +104,10 @@ class Run:
         return {name: decisive_settings(self.config, name) for name in names}
 
 
-_USERS = {"split", "num_users", "permutation", "negatives", "num_negatives"}
+_USERS = {
+    *("split", "num_users", "permutation", "negatives", "num_negatives"),
+    *("index", "num_retrieved"),
+}
 """Settings that define the evaluated users and their candidates."""
 
 

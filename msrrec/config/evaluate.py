@@ -13,10 +13,16 @@ Intervention = Literal[
 INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
 
 
+NUM_RETRIEVED = 20
+"""Number of candidates that are retrieved unless a setting says otherwise."""
+
+
 class EvaluateConfig(Config):
     """Settings of the evaluation."""
 
-    folders: ClassVar[frozenset[str]] = frozenset({"gate", "bertscore_model", "gptscore_model"})
+    folders: ClassVar[frozenset[str]] = frozenset(
+        {"gate", "index", "bertscore_model", "gptscore_model"}
+    )
 
     split: Literal["validation", "test"] = "test"
     """Split to evaluate: choose settings on validation, report results on test."""
@@ -25,10 +31,16 @@ class EvaluateConfig(Config):
     permutation: int = Field(default=0, ge=0)
     """Seed that shuffles every candidate list, to measure how much choices depend on positions; 0
     keeps the frozen order."""
-    negatives: Literal["frozen", "uniform", "popular", "category"] = "frozen"
+    negatives: Literal["frozen", "uniform", "popular", "category", "retrieved"] = "frozen"
     """Where negatives come from: frozen takes the dataset's; uniform, popular (by training
     purchases) and category (the target's narrowest category with enough items) draw new ones,
-    always the same for one dataset."""
+    always the same for one dataset. With retrieved the candidates are what evaluate.index finds in
+    the whole catalogue, and a target that it does not find is a miss of every system."""
+    index: str | None = None
+    """Folder made by ``msrrec index`` from the dataset's training purchases, for
+    negatives=retrieved."""
+    num_retrieved: int | None = Field(default=None, ge=2)
+    """Number of candidates that are retrieved. Unset: 20."""
     num_negatives: int | None = Field(default=None, ge=1)
     """Number of negatives when new ones are drawn. Unset: as many as the dataset has."""
     gate: str | None = None
@@ -62,4 +74,19 @@ class EvaluateConfig(Config):
             raise ValueError(
                 f"num_negatives ({self.num_negatives}) needs negatives=uniform, popular or category"
             )
+        if self.num_negatives is not None and self.negatives == "retrieved":
+            raise ValueError(
+                f"num_negatives ({self.num_negatives}) is not used with negatives=retrieved; set "
+                "num_retrieved, the number of all candidates"
+            )
+        if (self.negatives == "retrieved") != (self.index is not None):
+            raise ValueError(
+                f"negatives={self.negatives} with index={self.index}; negatives=retrieved needs "
+                "the folder of an index, and the others take none"
+            )
         return self
+
+    @property
+    def retrieved_count(self) -> int:
+        """Number of candidates that are retrieved."""
+        return NUM_RETRIEVED if self.num_retrieved is None else self.num_retrieved

@@ -47,7 +47,7 @@ class FusionTally:
     ) -> None:
         """Add users; arguments as of ``fusion_table``."""
         for example, both, result in zip(examples, sides, fused, strict=True):
-            self._add(example.candidates.index(example.target), both, result)
+            self._add(example.target_slot, both, result)
 
     def _add(self, target: int, both: Sides, result: Recommendation) -> None:
         hits = {

@@ -79,8 +79,15 @@ class ExampleAudit:
     Of the dataset it keeps 8 bytes for each different purchase of a user.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, *, is_retrieved: bool = False) -> None:
+        """Check examples of a dataset.
+
+        Args:
+            dataset: The dataset.
+            is_retrieved: Whether candidates were retrieved: then a target may be missing, it stands
+                first more often than last, and retrieval can't know what is bought later.
+        """
+        self._dataset, self._is_retrieved = dataset, is_retrieved
         self._touched, self._trained = touched_items(dataset)
         self._unsound, self._bought, self._leaked = (_Violations() for _ in range(3))
         self._slots, self._longest = Counter[int](), 0
@@ -91,32 +98,37 @@ class ExampleAudit:
         touched = self._touched.find([e.user_id for e in examples], negatives)
         trained = self._trained.find([e.user_id for e in examples], [[e.target] for e in examples])
         for example, is_touched, is_trained in zip(examples, touched, trained, strict=True):
-            if not _is_sound(self._dataset, example):
+            if not _is_sound(self._dataset, example, self._is_retrieved):
                 self._unsound.add(example)
             if is_touched:
                 self._bought.add(example)
             if is_trained or example.target in example.history:
                 self._leaked.add(example)
             self._longest = max(self._longest, len(example.candidates))
-            self._slots[example.candidates.index(example.target)] += 1
+            self._slots[example.target_slot] += 1
 
     def result(self) -> list[Check]:
         """The checks of all examples that were added."""
+        leakage = self._leaked.result(
+            "Leakage", "no target is in its user's history or training examples"
+        )
+        if self._is_retrieved:
+            sound = "every list of retrieved candidates holds no item and no title twice"
+            return [self._unsound.result("Candidates", sound), leakage]
         return [
             self._unsound.result(
                 "Candidates", "every candidate list holds its target once and no title twice"
             ),
             self._bought.result("Negatives", "no user has bought a negative in any split"),
-            self._leaked.result(
-                "Leakage", "no target is in its user's history or training examples"
-            ),
+            leakage,
             _check_slots([self._slots[slot] for slot in range(self._longest)]),
         ]
 
 
-def _is_sound(dataset: Dataset, example: Example) -> bool:
+def _is_sound(dataset: Dataset, example: Example, is_retrieved: bool) -> bool:
     titles = [normalize_title(title) for title in dataset.titles(example.candidates)]
-    return example.candidates.count(example.target) == 1 and len({*titles}) == len(titles)
+    has_target = is_retrieved or example.candidates.count(example.target) == 1
+    return has_target and len({*titles}) == len(titles)
 
 
 def _check_slots(counts: Sequence[int]) -> Check:
@@ -127,7 +139,11 @@ def _check_slots(counts: Sequence[int]) -> Check:
 
 
 def audit_variants(
-    chance: float, variants: Mapping[str, RankMetrics], hashes: Mapping[str, str]
+    chance: float,
+    variants: Mapping[str, RankMetrics],
+    hashes: Mapping[str, str],
+    *,
+    is_ranked: bool = False,
 ) -> list[Check]:
     """Checks of variants: above chance, valid answers, no preferred position, different outputs.
 
@@ -135,6 +151,8 @@ def audit_variants(
         chance: The expected HitRatio@1 of a random choice.
         variants: Metrics of each variant.
         hashes: ``hash_predictions`` of each variant.
+        is_ranked: Whether candidates stand in an order that may guide a choice, such as that of
+            retrieval.
     """
     weak = [name for name, found in variants.items() if found.hit_ratio.low <= chance]
     invalid = [
@@ -149,7 +167,7 @@ def audit_variants(
     return [
         check("Chance", f"HitRatio@1 is above a random choice ({chance:.4f})", weak),
         check("Validity", f"at least {VALID_BAR:.0%} of the answers name one candidate", invalid),
-        check("Position", "choices fall alike on all positions", leaning),
+        *[check("Position", "choices fall alike on all positions", leaning)] * (not is_ranked),
         check("Variants", "no two variants gave the same outputs for every user", same),
     ]
 

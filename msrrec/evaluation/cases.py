@@ -27,7 +27,7 @@ class CasePicker:
         """Look for kinds that no earlier user had."""
         variant: Mode = "fused" if "fused" in decisions else next(iter(decisions))
         for example, sides, decision in zip(examples, outputs, decisions[variant], strict=True):
-            target = example.candidates.index(example.target)
+            target = example.target_slot
             kind = (decision.agreement, decision.index == target)
             if kind not in self._found:
                 self._found[kind] = _case(self._dataset, example, target, sides, decision)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from msrrec import storage
 from msrrec.baselines import build_baseline
-from msrrec.baselines.interface import Baseline, Facts, Writer, WrittenChoice, choose
+from msrrec.baselines.interface import Baseline, Facts, Savable, Writer, WrittenChoice, choose
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
@@ -20,7 +20,7 @@ from msrrec.evaluation.results import (
     SequentialFit,
 )
 from msrrec.evaluation.systems import identify_baseline, identify_model
-from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
+from msrrec.evaluation.write import NETWORK, EvaluatedPart, Evaluation, write_evaluation
 from msrrec.fingerprint import hash_weights, identify_dataset
 from msrrec.inference.batch import BuildRecommender, open_journal, predict
 from msrrec.inference.fusion import SideOutput
@@ -29,6 +29,7 @@ from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import MODES, Mode, Recommender, require_threshold, sides_of
 from msrrec.models import ModelSource, SupervisedTokens, locate_model, read_arm, read_settings
 from msrrec.reasoning.prompts import Side
+from msrrec.retrieval.folder import read_version
 from msrrec.schema import Example
 from msrrec.stage import Summary
 
@@ -133,10 +134,19 @@ def _journal(
         "model": model.model_dump(mode="json", exclude=places),
         "sides": list(_sides(variants)),
         "evaluate": config.evaluate.model_dump(mode="json", include=_DECIDES_EXAMPLES),
+        **_identify_index(config),
     }
     if _generates_by_route(variants):
         identity["route"] = threshold
     return open_journal(storage.beside(out, ".journal"), identity, config.inference)
+
+
+def _identify_index(config: RunConfig) -> dict[str, object]:
+    """The index that candidates come from, if they are retrieved."""
+    if config.evaluate.index is None:
+        return {}
+    count = config.evaluate.retrieved_count
+    return {"index": read_version(config.evaluate.index), "num_retrieved": count}
 
 
 def _describe(source: ModelSource, model_dir: str) -> ModelFacts:
@@ -183,6 +193,8 @@ def evaluate_baseline(dataset: Dataset, name: str, out: str, config: RunConfig) 
         form=config.prompt,
     )
     summary = write_evaluation(evaluation, dataset, out, config)
+    if isinstance(baseline, Savable):
+        baseline.save(dataset, storage.join(out, NETWORK))
     storage.delete_folder(fit_folder(out))
     return summary
 

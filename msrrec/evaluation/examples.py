@@ -10,6 +10,7 @@ from msrrec.data.negatives import draw_candidates
 from msrrec.data.partitions import Partitions
 from msrrec.errors import DataError
 from msrrec.evaluation.results import EvaluationResult
+from msrrec.evaluation.retrieved import load_honest_index, retrieve_candidates
 from msrrec.schema import Example
 
 
@@ -45,6 +46,8 @@ def partition_examples(dataset: Dataset, settings: EvaluateConfig) -> Partitions
     """
     if settings.negatives == "frozen":
         found = dataset.partitions(settings.split, settings.num_users)
+    elif settings.negatives == "retrieved":
+        found = retrieve_candidates(load_honest_index(dataset, settings), dataset, settings)
     else:
         drawn = draw_candidates(dataset, settings.split, settings.negatives, settings.num_negatives)
         found = Partitions.split(drawn[: settings.num_users or None])

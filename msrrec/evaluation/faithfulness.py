@@ -163,13 +163,13 @@ def _find_cases(
     for example, prediction in zip(examples, read_predictions(file, examples), strict=True):
         output = prediction.output
         steps = find_steps(output.reasoning, side)
-        if steps is None or output.index is None:
+        if steps is None or output.index is None or example.target_slot < 0:
             continue
         titles = [tuple(dataset.titles(ids)) for ids in (example.history, example.candidates)]
         query = Query(example.example_id, dataset.domain, *titles)
         shown = tuple(show_titles(query.candidates, form.max_title_chars))
         purchases = tuple(dataset.items[item_id] for item_id in example.history)
-        target = example.candidates.index(example.target)
+        target = example.target_slot
         cases.append(
             Case(query, shown, purchases, target, output.reasoning, tuple(steps), output.index)
         )

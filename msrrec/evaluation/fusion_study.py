@@ -127,7 +127,7 @@ def _try_rules(
     examples: Sequence[Example], sides: Sequence[Sides], gate: Gate | None
 ) -> dict[str, list[bool]]:
     """What each rule hits, its inputs measured or not."""
-    targets = [example.candidates.index(example.target) for example in examples]
+    targets = [example.target_slot for example in examples]
     choices = {name: [rule(both) for both in sides] for name, rule in _RULES.items()}
     choices["coin"] = [_flip(e, both) for e, both in zip(examples, sides, strict=True)]
     if gate:
@@ -163,7 +163,7 @@ def expected_of_coin(examples: Sequence[Example], sides: Sequence[Sides]) -> flo
 def _throws(examples: Sequence[Example], sides: Sequence[Sides]) -> list[bool]:
     """Whether heads and tails hit each user."""
     return [
-        fuse(both["user"], both["item"], rule).index == example.candidates.index(example.target)
+        fuse(both["user"], both["item"], rule).index == example.target_slot
         for both, example in zip(sides, examples, strict=True)
         for rule in (_heads, _tails)
     ]
@@ -268,7 +268,7 @@ _Decisive = tuple[float, float, bool]
 def _iter_decisive(examples: Sequence[Example], sides: Sequence[Sides]) -> Iterator[_Decisive]:
     for example, both in zip(examples, sides, strict=True):
         user, item = both["user"], both["item"]
-        target = example.candidates.index(example.target)
+        target = example.target_slot
         if _differ(both) and target in (user.index, item.index):
             if user.perplexity is None or item.perplexity is None:
                 continue

@@ -79,6 +79,11 @@ def export_tasks(
             f"--out {out}: lm-eval reads tasks from this machine; give a local folder"
         )
     dataset = Dataset.load(folder)
+    if config.negatives == "retrieved":
+        raise ConfigError(
+            "evaluate.negatives=retrieved: tasks of lm-eval need the target among the candidates; "
+            "expected frozen, uniform, popular or category"
+        )
     examples = evaluated_examples(dataset, config)
     file = storage.absolute(storage.join(out, f"{config.split}.jsonl"))
     lines = [json.dumps(_row(dataset, example, form)) + "\n" for example in examples]
@@ -104,7 +109,7 @@ def _row(dataset: Dataset, example: Example, form: PromptConfig) -> dict[str, ob
         "lines": list(map(render_line, shown.candidates)),
         "direct": render_prompt("direct", query.domain, query.history, query.candidates, form),
         "answers": render_answers(query.candidates, form),
-        "target": example.candidates.index(example.target),
+        "target": example.target_slot,
     }
 
 

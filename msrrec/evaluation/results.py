@@ -16,6 +16,7 @@ from msrrec.evaluation.document import Document, Result
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.fusion import Agreement, Gate
 from msrrec.metrics.anchors import TextAnchor
+from msrrec.metrics.coverage import Coverage
 from msrrec.metrics.ranking import LenientMetrics, RankMetrics
 from msrrec.metrics.reasoning import ReasoningMetrics
 from msrrec.metrics.scores import JudgeFacts
@@ -381,6 +382,8 @@ class EvaluationResult(Document, Details):
     config: EvaluationConfig
     ceiling: Ceiling | None = None
     """The best that any system can reach on these examples; only known of a generated world."""
+    coverage: Coverage | None = None
+    """How often the target is among the candidates at all; only where they were retrieved."""
 
     @property
     def weights_hash(self) -> str | None:

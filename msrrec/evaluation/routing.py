@@ -64,7 +64,7 @@ class RouteTally:
     def add(self, examples: Sequence[Example], outputs: Sequence[Outputs]) -> None:
         """Add users; arguments as of ``measure_route``."""
         for example, both in zip(examples, outputs, strict=True):
-            direct, target = both["direct"], example.candidates.index(example.target)
+            direct, target = both["direct"], example.target_slot
             has_chains = all(side in both for side in CHAINS)
             fused = fuse(both["user"], both["item"]) if has_chains else None
             self._confidence.append(confidence(direct))

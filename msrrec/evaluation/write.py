@@ -12,7 +12,7 @@ from typing import Any
 
 from msrrec import storage
 from msrrec.baselines.popularity import count_training_buyers
-from msrrec.config import PromptConfig, RunConfig
+from msrrec.config import EvaluateConfig, PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.sources import tally_ceiling
 from msrrec.evaluation.audit import ExampleAudit, OutputHash, audit_variants
@@ -30,16 +30,20 @@ from msrrec.evaluation.results import (
 from msrrec.evaluation.systems import SystemId
 from msrrec.inference.predictions import Prediction, PredictionsWriter, open_predictions
 from msrrec.metrics import ranking
+from msrrec.metrics.coverage import Coverage, CoverageTally
 from msrrec.metrics.ranking import LenientTally, RankTally
 from msrrec.metrics.reasoning import ReasoningTally
 from msrrec.metrics.statistics import Share, mcnemar
 from msrrec.reasoning.prompts import DEFAULT_FORM
 from msrrec.reasoning.reading import read_lenient, read_rung
+from msrrec.retrieval.folder import read_version
 from msrrec.schema import Example
 from msrrec.stage import FAITHFULNESS, SCORE, Summary
 from msrrec.titles import Rung, show_titles
 
-_NAMES = ("predictions", "report", SCORE.place, FAITHFULNESS.place, storage.RECORD)
+NETWORK = "network"
+"""Folder of a baseline's trained network, in its evaluation's folder."""
+_NAMES = ("predictions", "report", NETWORK, SCORE.place, FAITHFULNESS.place, storage.RECORD)
 """Names in an evaluation's folder."""
 
 SAMPLES = "predictions/samples.parquet"
@@ -117,13 +121,24 @@ class EvaluationTally:
         self._buyers = count_training_buyers(dataset)
         self._variants: dict[str, VariantTally] = {}
         self._lengths = Counter[int]()
-        self._audit = ExampleAudit(dataset)
+        is_retrieved = config.evaluate.negatives == "retrieved"
+        self._audit = ExampleAudit(dataset, is_retrieved=is_retrieved)
+        count = config.evaluate.retrieved_count
+        is_ordered = not config.evaluate.permutation
+        self._coverage = (
+            CoverageTally(self._buyers, count, is_ordered=is_ordered) if is_retrieved else None
+        )
+        self._reachable = Counter[int]()
         self._world = tally_ceiling(dataset.manifest) if _has_ceiling(config) else None
 
     def add(self, part: EvaluatedPart) -> None:
         """Measure a part."""
+        reachable = [e for e in part.examples if e.target_slot >= 0]
         self._lengths.update(len(e.candidates) for e in part.examples)
+        self._reachable.update(len(e.candidates) for e in reachable)
         self._audit.add(part.examples)
+        if self._coverage:
+            self._coverage.add(part.examples)
         if self._world:
             self._world.add(part.examples)
         for variant, predictions in part.predictions.items():
@@ -136,7 +151,8 @@ class EvaluationTally:
     def result(self) -> EvaluationResult:
         """The figures of all parts."""
         variants = {name: tally.result() for name, tally in self._variants.items()}
-        chance = ranking.chance_by_length(self._lengths)
+        share = self._reachable.total() / self._lengths.total()
+        chance = ranking.chance_by_length(self._reachable) * share
         return EvaluationResult(
             **dict(self._evaluation.details()),
             system=self._evaluation.system,
@@ -154,6 +170,7 @@ class EvaluationTally:
                 baselines=self._config.baselines,
             ),
             ceiling=self._world.result() if self._world else None,
+            coverage=self._coverage.result() if self._coverage else None,
         )
 
     def _checks(self, chance: float, variants: Mapping[str, VariantResult]) -> list[Check]:
@@ -161,7 +178,8 @@ class EvaluationTally:
         if self._evaluation.system.kind != "baseline":
             # A route that never or always thinks gives the outputs of another variant.
             hashes = {n: found.outputs_hash for n, found in variants.items() if n != "routed"}
-            checks += audit_variants(chance, variants, hashes)
+            is_ranked = self._coverage is not None
+            checks += audit_variants(chance, variants, hashes, is_ranked=is_ranked)
         return checks
 
 
@@ -284,9 +302,16 @@ def _describe(dataset: Dataset, config: RunConfig) -> DatasetId:
         path=storage.shown(storage.absolute(dataset.path)),
         domain=dataset.domain,
         fingerprint=dataset.fingerprint,
-        negatives=config.evaluate.negatives,
+        negatives=_name_negatives(config.evaluate),
         num_negatives=config.evaluate.num_negatives,
     )
+
+
+def _name_negatives(settings: EvaluateConfig) -> str:
+    """What tells one way to find negatives from another: of retrieved ones, by which index."""
+    if settings.negatives != "retrieved" or settings.index is None:
+        return settings.negatives
+    return f"{settings.retrieved_count} retrieved by {read_version(settings.index)}"
 
 
 def _summary(result: EvaluationResult, out: str) -> Summary:
@@ -304,8 +329,16 @@ def _summary(result: EvaluationResult, out: str) -> Summary:
             for name, found in result.variants.items()
         },
         **_route(result.routing),
+        **_covered(result.coverage),
         "warnings": [check.text for check in result.audit if not check.ok],
     }
+
+
+def _covered(found: Coverage | None) -> Summary:
+    """Coverage by number of candidates, where they were retrieved."""
+    if found is None:
+        return {}
+    return {"coverage": {str(k): round(share.value, 4) for k, share in found.at.items()}}
 
 
 def _route(found: RoutingResult | None) -> Summary:

@@ -130,7 +130,7 @@ class RankMetrics:
 
 
 _LENGTHS = ((1, 2), (3, 4), (5, 9), (10, None))
-_BUYERS = ((0, 0), (1, 1), (2, 4), (5, 9), (10, None))
+BUYERS = ((0, 0), (1, 1), (2, 4), (5, 9), (10, None))
 
 
 def hits(examples: Sequence[Example], choices: Sequence[str | None]) -> list[bool]:
@@ -171,9 +171,9 @@ class RankTally:
         self._num_valid = self._num_scored = 0
         self._targets, self._slot_hits = Counter[int](), Counter[int]()
         self._chosen, self._longest = Counter[int](), 0
-        self._lengths = _GroupTally(lambda e: len(e.history), _LENGTHS)
+        self._lengths = GroupTally(lambda e: len(e.history), _LENGTHS)
         self._popularity = (
-            None if buyers is None else _GroupTally(lambda e: buyers.get(e.target, 0), _BUYERS)
+            None if buyers is None else GroupTally(lambda e: buyers.get(e.target, 0), BUYERS)
         )
 
     def add(
@@ -192,7 +192,7 @@ class RankTally:
         if self._popularity:
             self._popularity.add(examples, is_hit)
         for example, found in zip(examples, scores or (), strict=scores is not None):
-            last = len(example.candidates)
+            last = len(example.candidates) + (example.target_slot < 0)
             ranks = target_ranks(example, found) if found else range(last, last + 1)
             self._first_ranks.append(ranks.start)
             self._last_ranks.append(ranks.stop - 1)
@@ -206,9 +206,9 @@ class RankTally:
     ) -> None:
         for example, choice, hit in zip(examples, choices, is_hit, strict=True):
             self._longest = max(self._longest, len(example.candidates))
-            slot = example.candidates.index(example.target)
-            self._targets[slot] += 1
-            self._slot_hits[slot] += hit
+            if (slot := example.target_slot) >= 0:
+                self._targets[slot] += 1
+                self._slot_hits[slot] += hit
             if choice is not None:
                 self._chosen[example.candidates.index(choice)] += 1
 
@@ -267,7 +267,7 @@ class RankTally:
         return _mean(array("d", map(expected, self._first_ranks, self._last_ranks)))
 
 
-class _GroupTally:
+class GroupTally:
     """Users and hits by ranges of a count, both ends included."""
 
     def __init__(
@@ -335,7 +335,9 @@ class LenientTally:
 def _fallback(examples: Sequence[Example], choices: Sequence[str | None]) -> list[float]:
     """A user's hit, or chance of a random hit where the choice is invalid."""
     return [
-        1 / len(example.candidates) if choice is None else float(choice == example.target)
+        (example.target_slot >= 0) / len(example.candidates)
+        if choice is None
+        else float(choice == example.target)
         for example, choice in zip(examples, choices, strict=True)
     ]
 
@@ -375,7 +377,7 @@ def target_rank(example: Example, scores: Sequence[float]) -> int:
 def target_ranks(example: Example, scores: Sequence[float]) -> range:
     """The possible 1-based ranks of the target over all orders of ties.
 
-    A score that is NaN ranks before the target.
+    A score that is NaN ranks before the target. A target that is no candidate ranks after all.
 
     Raises:
         ValueError: If there is not one score a candidate, or the target's is not a number.
@@ -384,7 +386,9 @@ def target_ranks(example: Example, scores: Sequence[float]) -> range:
         raise ValueError(
             f"{example.example_id}: {len(scores)} scores for {len(example.candidates)} candidates"
         )
-    own = scores[example.candidates.index(example.target)]
+    if example.target_slot < 0:
+        return range(len(scores) + 1, len(scores) + 2)
+    own = scores[example.target_slot]
     if math.isnan(own):
         raise ValueError(f"{example.example_id}: the target's score is not a number")
     before = sum(not score <= own for score in scores)

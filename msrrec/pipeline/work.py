@@ -6,6 +6,7 @@ Heavy modules are imported only when their stage runs.
 from contextlib import nullcontext as no_ray
 from typing import TYPE_CHECKING
 
+from msrrec import storage
 from msrrec.chat.keys import find_key
 from msrrec.cluster import ray_session
 from msrrec.data.dataset import Dataset
@@ -44,7 +45,7 @@ def _find_inputs(call: Call) -> "Inputs":
 
 
 def check_index(call: Call) -> None:
-    """Refuse missing files of further items.
+    """Refuse missing files of further items, and an evaluation that trained no SASRec.
 
     Raises:
         DataError: If there are none.
@@ -53,6 +54,10 @@ def check_index(call: Call) -> None:
 
     if "extra_items" in call.inputs:
         find_extra_items(call.inputs["extra_items"])
+    if "sasrec" in call.inputs:
+        from msrrec.retrieval.folder import check_sasrec
+
+        check_sasrec(_network(call.inputs["sasrec"]))
 
 
 def extra_items_settings(call: Call) -> dict[str, object]:
@@ -72,9 +77,17 @@ def index(call: Call) -> Summary:
         is_large = find_extra_items(path).needs_ray
         with ray_session(*call.config.ray.session) if is_large else no_ray():
             extra = read_extra_items(path, call.config.data)
-    built = build_index(_dataset(call), call.config.retrieval, extra)
+    sasrec = _network(call.inputs["sasrec"]) if "sasrec" in call.inputs else None
+    built = build_index(_dataset(call), call.config.retrieval, extra, sasrec)
     save_index(built, call.out)
     return {"out": call.out, "num_extra_items": len(extra), **built.describe()}
+
+
+def _network(evaluation: str) -> str:
+    """The folder of the network that an evaluation of SASRec trained."""
+    from msrrec.evaluation.write import NETWORK
+
+    return storage.join(evaluation, NETWORK)
 
 
 def check_synthesize(call: Call) -> None:
@@ -193,15 +206,19 @@ def check_evaluate(call: Call) -> None:
 
     Raises:
         ModelError: If the model is missing, or its files are damaged.
-        DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset.
+        DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset, or
+            ``evaluate.index`` no index.
     """
     from msrrec.evaluation.fusion_study import load_gate
     from msrrec.models import locate_model
+    from msrrec.retrieval.folder import read_version
     from msrrec.weights import check_source
 
     check_source(locate_model(call.inputs["model"], call.config.model))
     if call.config.evaluate.gate:
         load_gate(call.config.evaluate.gate, _dataset(call))
+    if call.config.evaluate.index:
+        read_version(call.config.evaluate.index)
 
 
 def baseline_settings(call: Call) -> dict[str, object]:

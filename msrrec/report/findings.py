@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.evaluation.audit import VALID_BAR, audit_systems
 from msrrec.evaluation.results import Check, FusionResult, RoutingResult, VariantResult
+from msrrec.metrics.coverage import Coverage
 from msrrec.metrics.statistics import SIGNIFICANT, Paired, Share, holm, mcnemar
 from msrrec.page import format_p, percent
 from msrrec.report.load import Evaluated
@@ -19,6 +20,7 @@ def find_all(table: Table) -> tuple[str, ...]:
     """All sentences about a table, beginning with its headline system."""
     shown = [row.shown for row in table.rows]
     ceiling = _ceiling(table.headline.evaluated.result.ceiling)
+    coverage = _coverage(table.headline.evaluated.result.coverage)
     fusion = _conflicts(table.headline.evaluated.result.fusion)
     return (
         *_compare(shown, table.headline.shown),
@@ -26,6 +28,7 @@ def find_all(table: Table) -> tuple[str, ...]:
         *_route(table.headline.evaluated.result.routing),
         *_chains(table.headline.evaluated),
         *ceiling,
+        *coverage,
         *_costs(table),
         *_limits(table),
     )
@@ -73,6 +76,18 @@ def _ceiling(found: Ceiling | None) -> list[str]:
         f"for {percent(found.hit_ratio)}; no system can be expected to do better. The category "
         f"that a history names most often is expected to be right for "
         f"{percent(found.category_expected)} and was for {percent(found.category_hit_ratio)}."
+    ]
+
+
+def _coverage(found: Coverage | None) -> list[str]:
+    """What retrieval misses, which no system can name."""
+    if found is None:
+        return []
+    share = found.at[found.num_retrieved]
+    return [
+        f"The candidates are the {found.num_retrieved} items that retrieval found in the whole "
+        f"catalogue: the item that came next is among them for {percent(share.value)} of the users "
+        f"({percent(share.low)} to {percent(share.high)}); for the others every answer is a miss."
     ]
 
 

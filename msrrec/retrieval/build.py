@@ -28,7 +28,12 @@ from msrrec.schema import Item
 logger = logging.getLogger(__name__)
 
 
-def build_index(dataset: Dataset, settings: RetrievalConfig, extra: Sequence[Item] = ()) -> Index:
+def build_index(
+    dataset: Dataset,
+    settings: RetrievalConfig,
+    extra: Sequence[Item] = (),
+    sasrec: str | None = None,
+) -> Index:
     """An index over a dataset's catalogue and extra items.
 
     Unset weights are chosen on validation with an index of the training purchases alone, whatever
@@ -38,19 +43,23 @@ def build_index(dataset: Dataset, settings: RetrievalConfig, extra: Sequence[Ite
         dataset: A prepared dataset with its users' events.
         settings: The section ``retrieval`` of the settings.
         extra: Further items; one whose id the dataset has gives it another text.
+        sasrec: Folder of a SASRec trained on the dataset; None: no such retriever.
 
     Raises:
-        DataError: If the dataset lacks the users' events, or an item has no title.
+        DataError: If the dataset lacks the users' events, an item has no title, or SASRec was
+            trained on another dataset.
         ModelError: If the embedding model can't be loaded.
     """
     bought = read_purchases(dataset)
     training = bought.cut(training_ends(bought.starts[1:]))
     catalogue = Catalogue.build(dataset.items.values())
-    texts = _read_texts(catalogue, settings)
-    index = _assemble(dataset, settings, catalogue, training, texts)
+    others = _read_texts(catalogue, settings)
+    if sasrec is not None:
+        others = (*others, _read_sasrec(sasrec, dataset))
+    index = _assemble(dataset, settings, catalogue, training, others)
     chosen = choose_weights(index, bought, settings)
     if settings.purchases == "all":
-        index = _assemble(dataset, settings, catalogue, bought, texts)
+        index = _assemble(dataset, settings, catalogue, bought, others)
     built = [dataset.fingerprint, settings.model_dump_json(), str(sorted(chosen.items()))]
     index = index.choose(chosen, hash_parts(built))
     return index.add(extra)
@@ -88,12 +97,25 @@ def _read_texts(catalogue: Catalogue, settings: RetrievalConfig) -> tuple[Retrie
     return words, Embedding(vectors, encoder)
 
 
+def _read_sasrec(folder: str, dataset: Dataset) -> Retriever:
+    from msrrec.retrieval.sequential.saved import read_sasrec  # torch, seconds to import
+
+    found = read_sasrec(folder)
+    if found.facts.dataset != dataset.fingerprint or found.facts.item_ids != tuple(dataset.items):
+        raise DataError(
+            f"{folder}: SASRec was trained on dataset {found.facts.dataset[:12]}; expected "
+            f"{dataset.path} ({dataset.fingerprint[:12]}), so run `msrrec evaluate --model sasrec` "
+            "on it"
+        )
+    return found
+
+
 def _assemble(
     dataset: Dataset,
     settings: RetrievalConfig,
     catalogue: Catalogue,
     purchases: PurchaseCodes,
-    texts: Sequence[Retriever],
+    others: Sequence[Retriever],
 ) -> Index:
     """An index that learned from some purchases; its version is not set yet."""
     together = count_together(purchases)
@@ -105,5 +127,5 @@ def _assemble(
         ItemToItem("copurchase", similar.astype(np.float32)),
         Popularity(buyers),
     )
-    retrievers = (*counted, *texts)
+    retrievers = (*counted, *others)
     return Index(dataset.fingerprint, "", settings, {}, catalogue, retrievers, buyers)

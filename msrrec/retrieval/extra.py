@@ -42,7 +42,10 @@ def read_extra_items(path: str, settings: DataConfig) -> list[Item]:
     if untitled := len(records) - len(titled):
         logger.warning("%s: leaves out %s items without a title", path, f"{untitled:,}")
     if not len(titled):
-        raise DataError(f"{path}: no item has a title; expected a column of titles, see data.*")
+        raise DataError(
+            f"{path}: no item has a title; expected titles in the column title, or "
+            "in the one that data.item_columns.title names"
+        )
     return list(_iter_items(parse_records(source, inputs, titled).to_pylist()))
 
 

@@ -28,9 +28,11 @@ from msrrec.schema import Item
 
 MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE = "index.json", "items.parquet", "arrays.npz"
 WORDS_FILE = "words.parquet"
-FILES = (MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, storage.RECORD)
-"""The names that a folder of an index may hold."""
+FILES = (MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, "sasrec.*", storage.RECORD)
+"""Patterns of the names that a folder of an index may hold."""
 FORMAT = 1
+SASREC_FILES = ("sasrec.safetensors", "sasrec.json")
+"""Weights of a trained SASRec, and what it was trained on."""
 
 ITEMS = pa.schema(
     [field for field in schema.ITEMS if field.name != schema.DESCRIPTION]
@@ -76,6 +78,7 @@ def save_index(index: Index, path: str) -> None:
         WORDS_FILE: storage.table_bytes(pa.table([list(words.vocabulary)], schema=WORDS)),
         ARRAYS_FILE: pack_arrays(_arrays_of(index)),
     }
+    files |= _files_of_networks(index.retrievers)
     manifest = Manifest(
         format=FORMAT,
         dataset=index.dataset,
@@ -106,7 +109,10 @@ def load_index(path: str) -> Index:
         catalogue = Catalogue.build(_read_items(table), np.array(table["is_offered"], dtype=bool))
         vocabulary = {word: n for n, word in enumerate(words["word"].to_pylist())}
         retrievers = tuple(
-            _make_retriever(name, arrays, vocabulary, manifest) for name in manifest.retrievers
+            _read_sasrec(path, files)
+            if name == "sasrec"
+            else _make_retriever(name, arrays, vocabulary, manifest)
+            for name in manifest.retrievers
         )
         buyers = arrays["buyers"]
     except (KeyError, ValueError, pa.ArrowInvalid) as error:
@@ -122,6 +128,29 @@ def load_index(path: str) -> Index:
         retrievers,
         buyers,
     )
+
+
+def read_version(path: str) -> str:
+    """The version of the index in a folder.
+
+    Raises:
+        DataError: If the folder holds no index, or one of another version of the program.
+    """
+    return _read_manifest(path).version
+
+
+def check_sasrec(folder: str) -> None:
+    """Refuse a folder without a trained SASRec.
+
+    Raises:
+        DataError: If it lacks a file of one.
+    """
+    missing = [n for n in SASREC_FILES if not storage.exists(storage.join(folder, n))]
+    if missing:
+        raise DataError(
+            f"{folder}: holds no {missing[0]}; expected the network of `msrrec evaluate --model "
+            "sasrec`, so run that (with --overwrite if an earlier version made the folder)"
+        )
 
 
 def _read_manifest(path: str) -> Manifest:
@@ -174,6 +203,24 @@ def _arrays_of(index: Index) -> Arrays:
         elif isinstance(retriever, Embedding):
             arrays[retriever.name] = retriever.vectors
     return arrays
+
+
+def _files_of_networks(retrievers: Iterable[Retriever]) -> dict[str, bytes]:
+    if "sasrec" not in (r.name for r in retrievers):
+        return {}
+    from msrrec.retrieval.sequential.saved import SasRecRetriever  # torch, seconds to import
+
+    found: dict[str, bytes] = {}
+    for retriever in retrievers:
+        if isinstance(retriever, SasRecRetriever):
+            found |= retriever.files()
+    return found
+
+
+def _read_sasrec(path: str, files: Mapping[str, bytes]) -> Retriever:
+    from msrrec.retrieval.sequential.saved import parse_sasrec  # torch, seconds to import
+
+    return parse_sasrec(path, *(files[name] for name in SASREC_FILES))
 
 
 def _make_retriever(

@@ -33,16 +33,16 @@ class Histories:
             an item bought several times.
         strangers: Items outside the catalogue that the histories hold, in text alone.
         stranger_weights: Shape (B, S).
-        bought: Codes of each history's items, sorted.
+        sequences: Codes of each history's items that the catalogue knows, oldest first.
     """
 
     weights: csr_array
     strangers: tuple[Item, ...]
     stranger_weights: csr_array
-    bought: tuple[IntArray, ...]
+    sequences: tuple[IntArray, ...]
 
     def __len__(self) -> int:
-        return len(self.bought)
+        return len(self.sequences)
 
 
 def weigh_histories(
@@ -57,8 +57,10 @@ def weigh_histories(
     rows = [_places(history, catalogue, strangers) for history in histories]
     size = len(catalogue)
     weights = _matrix(rows, decay, size + len(strangers))
-    bought = tuple(np.unique(row[(row >= 0) & (row < size)]) for row in rows)
-    return Histories(weights[:, :size], tuple(strangers), weights[:, size:], bought)
+    sequences = tuple(row[(row >= 0) & (row < size)] for row in rows)
+    if not strangers:  # slicing takes longer than a product
+        return Histories(weights, (), csr_array((len(rows), 0)), sequences)
+    return Histories(weights[:, :size], tuple(strangers), weights[:, size:], sequences)
 
 
 def _places(
@@ -107,7 +109,7 @@ def find_allowed(
         repeats: Whether what was bought may be found again.
     """
     found = []
-    for bought, others in zip(histories.bought, excluded, strict=True):
+    for bought, others in zip(histories.sequences, excluded, strict=True):
         codes = others if repeats else np.concatenate([bought, others])
         has_title = np.zeros(len(catalogue.titles), dtype=bool)
         has_title[catalogue.title_codes[codes]] = True

@@ -164,13 +164,14 @@ class Index:
         return keep_first(Ranking(codes, scores), self.catalogue.title_codes)
 
     def _describe(self, found: Found) -> list[Retrieved]:
-        ranks: dict[int, dict[RetrieverName, int]] = {}
+        ranks: dict[int, dict[RetrieverName, int]] = {n: {} for n in found.union.codes.tolist()}
         for name, codes in found.parts.items():
             for rank, code in enumerate(codes.tolist(), 1):
-                ranks.setdefault(code, {})[name] = rank
+                if code in ranks:
+                    ranks[code][name] = rank
         pairs = zip(found.union.codes.tolist(), found.union.scores.tolist(), strict=True)
         items = self.catalogue.items
-        return [Retrieved(items[code].item_id, score, ranks.get(code, {})) for code, score in pairs]
+        return [Retrieved(items[code].item_id, score, ranks[code]) for code, score in pairs]
 
     def _codes_of(self, item_ids: Iterable[str]) -> IntArray:
         found = (self.catalogue.codes.get(item_id) for item_id in item_ids)

@@ -99,7 +99,9 @@ class ItemToItem:
 
     def rank(self, histories: Histories, spec: RankingSpec) -> list[IntArray]:
         """The items with the highest weighted sums."""
-        known = histories.weights[:, : self.matrix.shape[0]]
+        known, num_known = histories.weights, self.matrix.shape[0]
+        if known.shape[1] > num_known:  # items were added
+            known = known[:, :num_known]
         return rank_sparse(csr_array(known @ self.matrix), spec)
 
     def follow(self, catalogue: Catalogue, codes: IntArray) -> "ItemToItem":

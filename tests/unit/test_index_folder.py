@@ -1,6 +1,7 @@
 """The folder of an index: read back as it was written, and refused where it is damaged."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,49 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, saved: str) 
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(DataError, match=r"thesis\.txt"):
         save_index(load_index(saved), str(tmp_path / "mine"))
+
+
+def test_sasrec_of_an_index_is_read_back_and_belongs_to_its_dataset(tmp_path: Path) -> None:
+    import torch
+
+    from msrrec.config import load_config
+    from msrrec.retrieval.build import build_index
+    from msrrec.retrieval.sequential.sasrec import SasRecNetwork
+    from msrrec.retrieval.sequential.saved import SasRecFacts, SasRecRetriever, save_sasrec
+
+    @dataclass(frozen=True)
+    class Shape:
+        size: int = 8
+        dropout: float = 0.0
+
+    (tmp_path / "dataset").mkdir()
+    dataset = write_shop_dataset(tmp_path / "dataset")
+    torch.manual_seed(0)
+    network = SasRecNetwork(len(dataset.items), 0, 4, Shape()).eval()
+    facts = SasRecFacts(
+        dataset=dataset.fingerprint, item_ids=tuple(dataset.items), length=4, size=8
+    )
+    folder = str(tmp_path / "network")
+    save_sasrec(SasRecRetriever(facts, network), folder)
+    settings = load_config(None, ["retrieval.tuning_users=0"]).retrieval
+    index = build_index(dataset, settings, [Item("new", "Oak lamp")], folder)
+    # By hand: the state after lamp and mug (items 1 and 6), times every item's vector.
+    with torch.inference_mode():
+        state = network(torch.tensor([[1, 6, 0, 0]]), torch.tensor([0]))[0, 1]
+        order = (network.table @ state).argsort(descending=True).tolist()
+    wanted = [list(dataset.items)[code] for code in order]
+    found = index.search([["lamp", "mug"], []], 9)
+    ranked = sorted((r.ranks["sasrec"], r.item_id) for r in found[0] if "sasrec" in r.ranks)
+    assert [item for _, item in ranked] == [i for i in wanted if i not in ("lamp", "mug")]
+    assert all("sasrec" not in r.ranks for r in found[1])  # an empty history says nothing
+    save_index(index, str(tmp_path / "index"))
+    assert load_index(str(tmp_path / "index")).search([["lamp", "mug"]], 9) == found[:1]
+    storage.write_bytes(f"{folder}/sasrec.safetensors", b"no weights")
+    with pytest.raises(DataError, match="the files of SASRec are damaged"):
+        build_index(dataset, settings, (), folder)
+    other = facts.model_copy(update={"dataset": "of another shop"})
+    save_sasrec(SasRecRetriever(other, network), folder)
+    with pytest.raises(DataError, match="SASRec was trained on dataset of another s; expected"):
+        build_index(dataset, settings, (), folder)
+    with pytest.raises(DataError, match=r"holds no sasrec\.safetensors; expected the network of"):
+        build_index(dataset, settings, (), str(tmp_path))

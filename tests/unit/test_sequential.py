@@ -24,7 +24,7 @@ from msrrec.baselines.sequential.loss import (
     sampled_softmax_loss,
     softmax_loss,
 )
-from msrrec.baselines.sequential.rows import Purchases, pad_right
+from msrrec.baselines.sequential.rows import Purchases
 from msrrec.baselines.sequential.sasrec import SasRec
 from msrrec.baselines.sequential.sasrec_official import (
     Block,
@@ -35,19 +35,18 @@ from msrrec.baselines.sequential.sasrec_official import (
 from msrrec.baselines.sequential.system import (
     TrialJob,
     draw_trials,
-    encode_histories,
     read_checkpoint,
 )
 from msrrec.baselines.sequential.trainer import (
     FitSettings,
     Fitted,
-    Network,
     Trial,
     draw_negatives,
     iter_batches,
     train_epoch,
     train_trial,
 )
+from msrrec.retrieval.sequential.network import Network, encode_histories, pad_right
 from msrrec.schema import Example
 
 SYSTEMS = (SasRec, Gru4Rec, Caser, SasRecOfficial, SasRecOneBlock, GSasRec, ESasRec)

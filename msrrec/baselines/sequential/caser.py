@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.functional import pad, relu
 
 from msrrec.baselines.sequential.system import Sequential
-from msrrec.baselines.sequential.trainer import Network, Trial
+from msrrec.baselines.sequential.trainer import Trial
+from msrrec.retrieval.sequential.network import Network
 
 NUM_VERTICAL, NUM_HORIZONTAL = 4, 8
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from msrrec.baselines.sequential.system import Sequential
-from msrrec.baselines.sequential.trainer import Network, Trial
+from msrrec.baselines.sequential.trainer import Trial
+from msrrec.retrieval.sequential.network import Network
 
 NUM_BLOCKS, WIDENING = 1, 4
 INIT_STD = 0.02

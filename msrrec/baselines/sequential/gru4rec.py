@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from msrrec.baselines.sequential.system import Sequential
-from msrrec.baselines.sequential.trainer import Network, Trial
+from msrrec.baselines.sequential.trainer import Trial
+from msrrec.retrieval.sequential.network import Network
 
 
 class Gru4RecNetwork(Network):

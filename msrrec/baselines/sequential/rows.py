@@ -85,12 +85,3 @@ class Purchases:
 def owner_keys(users: IntArray, items: IntArray) -> IntArray:
     """One number for a pair of user code and item code."""
     return np.asarray(users << 32 | items)
-
-
-def pad_right(sequences: Sequence[Sequence[int]], length: int) -> IntArray:
-    """The last ``length`` codes of each sequence, then zeros; shape (R, T)."""
-    padded = np.zeros((len(sequences), length), dtype=np.int64)
-    for row, codes in zip(padded, sequences, strict=True):
-        latest = codes[-length:]
-        row[: len(latest)] = latest
-    return padded

@@ -5,73 +5,11 @@ RecBole 1.2.1: 2 layers, 2 heads, hidden size 64, inner size 256, dropout 0.5, l
 authors' code does.
 """
 
-import torch
-from torch import nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
-
 from msrrec.baselines.sequential.system import Sequential
-from msrrec.baselines.sequential.trainer import Network, Trial
-
-NUM_LAYERS, NUM_HEADS = 2, 2
-EPSILON = 1e-12
-INIT_STD = 0.02
-
-
-class Layer(nn.Module):
-    """Causal self-attention and a feed-forward net, each added to its input and normalised."""
-
-    def __init__(self, size: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.qkv, self.mix = nn.Linear(size, 3 * size), nn.Linear(size, size)
-        self.widen, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
-        self.norm_attention = nn.LayerNorm(size, EPSILON)
-        self.norm_output = nn.LayerNorm(size, EPSILON)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Map (B, T, D) to the same shape; causality hides the padding, which is on the right."""
-        shape = (*x_BTD.shape[:2], 3, NUM_HEADS, -1)
-        query, key, value = self.qkv(x_BTD).view(shape).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        seen = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
-        mixed = self.mix(seen.transpose(1, 2).flatten(2))
-        x_BTD = self.norm_attention(x_BTD + self.drop(mixed))
-        output: torch.Tensor = self.norm_output(
-            x_BTD + self.drop(self.narrow(gelu(self.widen(x_BTD))))
-        )
-        return output
-
-
-class SasRecNetwork(Network):
-    """Item and position vectors through the layers."""
-
-    def __init__(self, num_items: int, num_users: int, length: int, trial: Trial) -> None:
-        super().__init__()
-        del num_users
-        self.items = nn.Embedding(num_items + 1, trial.size, padding_idx=0)
-        self.positions = nn.Parameter(torch.empty(length, trial.size))
-        self.norm = nn.LayerNorm(trial.size, EPSILON)
-        self.drop = nn.Dropout(trial.dropout)
-        self.layers = nn.ModuleList(Layer(trial.size, trial.dropout) for _ in range(NUM_LAYERS))
-        nn.init.normal_(self.positions, std=INIT_STD)
-        self.apply(_init)
-
-    def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
-        """The states after each position, (B, T, D)."""
-        del users_B
-        x_BTD: torch.Tensor = self.items(inputs_BT) + self.positions[: inputs_BT.shape[1]]
-        x_BTD = self.drop(self.norm(x_BTD))
-        for layer in self.layers:
-            x_BTD = layer(x_BTD)
-        return x_BTD
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=INIT_STD)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
+from msrrec.baselines.sequential.trainer import Trial
+from msrrec.data.dataset import Dataset
+from msrrec.retrieval.sequential.sasrec import SasRecNetwork
+from msrrec.retrieval.sequential.saved import SasRecFacts, SasRecRetriever, save_sasrec
 
 
 class SasRec(Sequential):
@@ -79,3 +17,13 @@ class SasRec(Sequential):
 
     network = SasRecNetwork
     usual = Trial(learning_rate=1e-3, dropout=0.5, size=64)
+
+    def save(self, dataset: Dataset, folder: str) -> None:
+        """Write the trained network into a folder, from which ``msrrec index`` takes it."""
+        network = self.fitted
+        assert isinstance(network, SasRecNetwork)
+        length, size = network.positions.shape
+        facts = SasRecFacts(
+            dataset=dataset.fingerprint, item_ids=tuple(dataset.items), length=length, size=size
+        )
+        save_sasrec(SasRecRetriever(facts, network), folder)

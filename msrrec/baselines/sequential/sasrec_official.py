@@ -21,7 +21,8 @@ from torch import nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
 from msrrec.baselines.sequential.system import Sequential
-from msrrec.baselines.sequential.trainer import Network, Trial
+from msrrec.baselines.sequential.trainer import Trial
+from msrrec.retrieval.sequential.network import Network
 
 EPSILON = 1e-8
 

@@ -26,12 +26,13 @@ from msrrec import log
 from msrrec.baselines.interface import Facts, mean_reciprocal_rank
 from msrrec.baselines.purchases import training_purchases
 from msrrec.baselines.sequential.loss import LossName
-from msrrec.baselines.sequential.rows import IntArray, Purchases, pad_right
-from msrrec.baselines.sequential.trainer import FitSettings, Fitted, Network, Trial, train_trial
+from msrrec.baselines.sequential.rows import IntArray, Purchases
+from msrrec.baselines.sequential.trainer import FitSettings, Fitted, Trial, train_trial
 from msrrec.cluster import ray_storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
+from msrrec.retrieval.sequential.network import Network, encode_histories
 from msrrec.schema import Example
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ SPACE: dict[str, tuple[float, ...]] = {
     "size": (32, 64, 128),
 }
 """What trials after the first draw from, the same for all systems."""
-_ROWS_AT_ONCE = 4096
 
 
 def draw_trials(usual: Trial, count: int, seed: int) -> list[Trial]:
@@ -178,27 +178,15 @@ class Sequential:
         assert self._fitted is not None
         return score_candidates(self._fitted, self._job, examples)
 
+    @property
+    def fitted(self) -> Network:
+        """The trained network."""
+        assert self._fitted is not None, "fit comes first"
+        return self._fitted
+
     def item_vectors(self) -> torch.Tensor:
         """The learned item vectors, (V, D), in the order of the catalogue."""
-        assert self._fitted is not None, "fit comes first"
-        return self._fitted.table.detach().cpu()
-
-
-def encode_histories(
-    network: Network, histories: Sequence[Sequence[int]], users: Sequence[int], length: int
-) -> torch.Tensor:
-    """The state after the last event of each history, (number of histories, D)."""
-    device, found = network.items.weight.device, []
-    network.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(histories), _ROWS_AT_ONCE):
-            part = histories[begin : begin + _ROWS_AT_ONCE]
-            inputs = torch.from_numpy(pad_right(part, length)).to(device)
-            owners = torch.tensor(users[begin : begin + _ROWS_AT_ONCE], device=device)
-            last = torch.tensor([min(len(codes), length) - 1 for codes in part], device=device)
-            states = network(inputs, owners)
-            found.append(states[torch.arange(len(part), device=device), last])
-    return torch.cat(found)
+        return self.fitted.table.detach().cpu()
 
 
 def score_candidates(

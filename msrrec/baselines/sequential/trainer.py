@@ -13,28 +13,10 @@ from msrrec.baselines.interface import Facts
 from msrrec.baselines.sequential.loss import NUM_NEGATIVES, POSITIONS_PER_DRAW, LossName, loss_of
 from msrrec.baselines.sequential.rows import Purchases, Rows, owner_keys
 from msrrec.errors import ModelError
+from msrrec.retrieval.sequential.network import Network
 
 IntArray = NDArray[np.int64]
 State = dict[str, torch.Tensor]
-
-
-class Network(torch.nn.Module):
-    """What a system defines: states of the histories, and one table of item vectors.
-
-    Attributes:
-        items: Vectors of codes 0 (padding) to V.
-    """
-
-    items: torch.nn.Embedding
-
-    def forward(self, inputs_BT: torch.Tensor, users_B: torch.Tensor) -> torch.Tensor:
-        """States (B, T, D); the state at t depends only on inputs up to t."""
-        raise NotImplementedError
-
-    @property
-    def table(self) -> torch.Tensor:
-        """Vectors of the items, (V, D); row v has the item of code v + 1."""
-        return self.items.weight[1:]
 
 
 @dataclass(frozen=True)

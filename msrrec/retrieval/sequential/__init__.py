@@ -1,0 +1,1 @@
+"""Networks that read a history in its order, and SASRec as a retriever; imports torch."""
