@@ -387,12 +387,22 @@ def export_lm_eval(
 
 app.command(epilog=settings_help(*recommend_command.SECTIONS))(recommend_command.recommend)
 
-_SERVE = ("serve", "inference", "model", "prompt", "ray")
+_SERVE = ("serve", "inference", "recommend", "model", "prompt", "ray")
 
 
 @app.command(epilog=settings_help(*_SERVE))
 def serve(
     model: ModelDir,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Folder made by `msrrec index`: the catalogue, where none are given."),
+    ] = None,
+    recommendations: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder made by `msrrec recommend --out`: the answers to users named alone."
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Network address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port.")] = None,
     overrides: Overrides = None,
@@ -405,7 +415,9 @@ def serve(
     run = resolve("serve", config, given, dry_run, _SERVE, model=model)
     from msrrec.own_packages import import_own
 
-    import_own("serve.app").run(model, run)
+    shop = {"index": index and expand(index)}
+    shop["recommendations"] = recommendations and expand(recommendations)
+    import_own("serve.app").run(model, run, **shop)
 
 
 _DEMO = (

@@ -19,8 +19,17 @@ import ray
 from ray import serve
 from ray.serve import Application
 
+from msrrec import storage
 from msrrec.cluster import ray_session
-from msrrec.config import Config, InferenceConfig, ModelConfig, PromptConfig, RunConfig, ServeConfig
+from msrrec.config import (
+    Config,
+    InferenceConfig,
+    ModelConfig,
+    PromptConfig,
+    RecommendConfig,
+    RunConfig,
+    ServeConfig,
+)
 from msrrec.engines.placement import takes_gpu
 from msrrec.errors import ConfigError, EngineError
 from msrrec.loading import probe_for_inference
@@ -28,7 +37,8 @@ from msrrec.models import ModelSource, locate_model
 from msrrec.weights import check_source
 from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.fusion import Fusion
-from serve.limits import RETRY_AFTER_S, key_digest
+from serve.limits import RETRY_AFTER_S, Keys
+from serve.shop import ShopArgs, check_shop
 
 logger = logging.getLogger("msrrec.serve")
 
@@ -44,12 +54,18 @@ class AppArgs(Config):
 
     model_dir: str
     """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
+    index: str | None = None
+    """Folder made by ``msrrec index``: the catalogue of requests without candidates."""
+    recommendations: str | None = None
+    """Folder made by ``msrrec recommend``: what is answered to users who are named alone."""
     gpus_per_engine: float | None = None
     """GPUs per engine, also a share of one. Unset: those of ``inference.gpus_per_engine``."""
     model: ModelConfig = ModelConfig()
     """The revision of a base model on a hub."""
     prompt: PromptConfig = PromptConfig()
     """How a base model is prompted; a trained model has its own settings."""
+    recommend: RecommendConfig = RecommendConfig()
+    """How many candidates the catalogue proposes."""
     inference: InferenceConfig = InferenceConfig()
     """Sampling, lengths and options of vLLM."""
     serve: ServeConfig = ServeConfig()
@@ -74,7 +90,8 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         user = item = _engine("Engine", args, load, sides=2)
     else:
         user, item = (_engine(name, args, load, sides=1) for name in ("UserEngine", "ItemEngine"))
-    digest = key_digest(limits.api_key_env)
+    keys = Keys.read(limits)
+    shop = ShopArgs(args.index, args.recommendations, args.recommend)
     deployment = serve.deployment(
         name="Fusion",
         max_ongoing_requests=limits.max_ongoing_requests
@@ -86,7 +103,7 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         health_check_period_s=5,
     )
     return deployment(serve.ingress()(Fusion)).bind(
-        source, args.inference, limits, digest, user, item
+        source, args.inference, limits, keys, shop, user, item
     )
 
 
@@ -132,16 +149,32 @@ def _takes_gpu(args: AppArgs) -> bool:
 
 
 @contextlib.contextmanager
-def running(model_dir: str, config: RunConfig) -> Iterator[str]:
+def running(
+    model_dir: str,
+    config: RunConfig,
+    *,
+    index: str | None = None,
+    recommendations: str | None = None,
+) -> Iterator[str]:
     """Run the service within the block; yields its URL once it is ready.
+
+    Args:
+        model_dir: As for ``build_app``.
+        config: Settings; the sections model, prompt, inference, recommend, serve and ray are used.
+        index: Folder of the catalogue's index, or None.
+        recommendations: Folder of recommendations made ahead of time, or None.
 
     Raises:
         ModelError: If ``model_dir`` holds no model.
         ConfigError: If the port is taken, or the API key is set but empty.
+        DataError: If index or recommendations are missing.
         EngineError: If the engines don't start.
     """
     args = AppArgs(
         model_dir=model_dir,
+        index=index and storage.absolute(index),
+        recommendations=recommendations and storage.absolute(recommendations),
+        recommend=config.recommend,
         model=config.model,
         prompt=config.prompt,
         inference=config.inference,
@@ -150,7 +183,8 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
     source = locate_model(model_dir, config.model, config.prompt)
     check_source(source)  # fail before Ray is started, which takes seconds
     probe_for_inference(source, config.inference)
-    key_digest(config.serve.api_key_env)
+    Keys.read(config.serve)
+    check_shop(args.index, args.recommendations)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
     with ray_session(*config.ray.session):
@@ -166,17 +200,19 @@ def running(model_dir: str, config: RunConfig) -> Iterator[str]:
 
 
 def run(
-    model_dir: str, config: RunConfig, on_ready: Callable[[str], None] = lambda url: None
+    model_dir: str,
+    config: RunConfig,
+    on_ready: Callable[[str], None] = lambda url: None,
+    *,
+    index: str | None = None,
+    recommendations: str | None = None,
 ) -> None:
-    """Run the service until it is interrupted; raises the same errors as ``running``.
+    """Run the service until it is interrupted; arguments and errors as of ``running``.
 
-    Args:
-        model_dir: As for ``build_app``.
-        config: Settings; the sections model, prompt, inference, serve and ray are used.
-        on_ready: Called with the URL once the service is ready.
+    ``on_ready`` is called with the URL once the service is ready.
     """
     stop = threading.Event()
-    with running(model_dir, config) as url:
+    with running(model_dir, config, index=index, recommendations=recommendations) as url:
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: stop.set())
         logger.info("serving %s at %s; interrupt to stop", model_dir, url)

@@ -23,7 +23,8 @@ from msrrec.log import setup
 from msrrec.models import ModelSource
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
-from serve.limits import overloaded
+from serve.limits import Keys, overloaded
+from serve.shop import ShopArgs, open_shop
 
 
 class Fusion:
@@ -37,7 +38,8 @@ class Fusion:
         source: ModelSource,
         inference: InferenceConfig,
         limits: ServeConfig,
-        digest: bytes | None,
+        keys: Keys,
+        shop: ShopArgs,
         user: DeploymentHandle,
         item: DeploymentHandle,
     ) -> None:
@@ -49,12 +51,13 @@ class Fusion:
             form=source.form,
             config=inference,
         )
-        settings = Settings(source.name, source.domain or "Shopping", max_model_len, limits, digest)
+        settings = Settings(source.name, source.domain or "Shopping", max_model_len, limits, keys)
         self._api = Api(
             settings,
             FanOut(
                 recommender, {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
             ),
+            open_shop(shop, limits.max_candidates),
         )
         self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0

@@ -6,9 +6,17 @@ An answer whose sides name no candidate is still an answer: status 200, ``item``
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from msrrec.errors import DataError
@@ -17,6 +25,7 @@ from msrrec.inference.ranking import rank_candidates
 from msrrec.inference.recommender import Mode
 from msrrec.reasoning.encoding import Query, check_query
 from msrrec.reasoning.prompts import Side
+from msrrec.recommendations.rows import Offer
 from msrrec.titles import clean_title
 
 MAX_HISTORY = 1000
@@ -88,15 +97,59 @@ Text = Annotated[str, AfterValidator(_check_whole)]
 """Text that can be sent back."""
 
 
+class Named(HttpModel):
+    """An item by its title, its id in the service's catalogue, or both; a text is a title."""
+
+    id: Text | None = None
+    title: Text | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"title": _check_whole(value)}
+        if not isinstance(value, dict | Named):
+            raise PydanticCustomError(
+                "named", "expected a title, or an object with an id, a title or both"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _is_named(self) -> "Named":
+        if self.id is None and self.title is None:
+            raise PydanticCustomError("named", "expected an id, a title or both; found neither")
+        return self
+
+
+NamedItem = Annotated[
+    Named,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"id": {"type": "string"}, "title": {"type": "string"}},
+                },
+            ],
+            "description": "A title; or an object with an id of the catalogue, a title or both.",
+        }
+    ),
+]
+
+
 class RecommendRequest(HttpModel):
     """A request for a recommendation."""
 
     domain: Text | None = Field(default=None, max_length=200)
     """What the prompt calls the shop. Unset: the shop that the model was trained on."""
-    history: list[Text] = Field(min_length=1, max_length=MAX_HISTORY)
-    """Titles of the user's purchases, oldest first. If not all fit, the oldest are left out."""
-    candidates: list[Text] = Field(min_length=2)
-    """Titles to choose from, all different."""
+    history: list[NamedItem] | None = Field(default=None, min_length=1, max_length=MAX_HISTORY)
+    """The user's purchases, oldest first: titles, or objects with ids of the catalogue. If not all
+    fit, the oldest are left out."""
+    user_id: Text | None = Field(default=None, min_length=1, max_length=200)
+    """A user whose recommendations the service holds, in place of a history."""
+    candidates: list[NamedItem] | None = Field(default=None, min_length=2)
+    """What to choose from, all different. Unset: the service's catalogue, if it has one."""
     mode: Mode = "fused"
     """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
     by the service's inference.route_threshold; any other value: one chain alone."""
@@ -123,6 +176,21 @@ class RecommendRequest(HttpModel):
     )
 
 
+class ItemBody(HttpModel):
+    """An item of the catalogue."""
+
+    title: Text = Field(min_length=1)
+    categories: list[Text] = Field(default_factory=list, max_length=100)
+    brand: Text | None = None
+
+
+class PurchasesBody(HttpModel):
+    """What a user bought."""
+
+    items: list[NamedItem] = Field(min_length=1, max_length=MAX_HISTORY)
+    """Oldest first; ids of the catalogue, or titles."""
+
+
 class SideAnswer(HttpModel):
     """The output of one side."""
 
@@ -141,9 +209,11 @@ class RankedItem(HttpModel):
     """One candidate of a ranking."""
 
     item: str
-    """The candidate as spelled in the request."""
-    index: int
-    """Its 0-based place in ``candidates``."""
+    """The candidate's title, as spelled in the request."""
+    id: str | None
+    """Its id in the catalogue; null where it has none."""
+    index: int | None
+    """Its 0-based place in ``candidates``; null if the request gave none."""
     score: float | None
     """Its probability after the reasoning, the mean over both sides: 0 to 1, and 1 over all
     candidates. Null where the candidates were not scored."""
@@ -162,21 +232,28 @@ class RecommendResponse(HttpModel):
 
     item: str | None
     """The recommended candidate as spelled in the request; null if no side is valid."""
+    id: str | None
+    """Its id in the catalogue; null where it has none."""
     index: int | None
-    """Its 0-based place in ``candidates``."""
+    """Its 0-based place in ``candidates``; null if the request gave none."""
     ranking: list[RankedItem]
     """The best ``top_k`` candidates. Fusion decides the first, scores decide the rest; empty if
     ``top_k`` is 1 and no side is valid."""
     side: Literal["user", "item", "full", "direct"] | None
     """The side whose output was chosen."""
-    agreement: Agreement
+    agreement: Agreement | None
     """``agree``: both sides named this item, and the lower perplexity was chosen. ``differ``: they
     named different ones, and the higher was chosen. ``one_valid``: only one side named a candidate,
-    or only one was asked. ``none_valid``: there is no recommendation."""
+    or only one was asked. ``none_valid``: there is no recommendation. Null if it was made ahead of
+    time."""
     reasoning: str | None
     perplexity: float | None
     sides: dict[str, SideAnswer]
     """Outputs by side, for the sides of the requested mode."""
+    source: Literal["live", "stored"]
+    """``stored``: made ahead of time, and still true of the purchases that are known."""
+    retrieved: int | None
+    """Number of items of the catalogue that were proposed; null if the request gave candidates."""
     model: str
     usage: Usage
     latency_ms: float
@@ -197,27 +274,40 @@ class ErrorResponse(HttpModel):
     error: ErrorDetail
 
 
-def to_query(request: RecommendRequest, *, domain: str, max_candidates: int) -> Query:
+@dataclass(frozen=True)
+class Candidates:
+    """What is chosen from.
+
+    Attributes:
+        titles: Their titles.
+        ids: Their ids in the catalogue; None where one has none.
+        retrieved: Whether the catalogue proposed them.
+    """
+
+    titles: tuple[str, ...]
+    ids: tuple[str | None, ...]
+    retrieved: bool = False
+
+
+def to_query(
+    request: RecommendRequest, history: Sequence[str], candidates: Candidates, *, domain: str
+) -> Query:
     """The query of a request.
 
     Args:
         request: The parsed request.
+        history: The titles of its purchases.
+        candidates: What to choose from.
         domain: Domain to use if the request has none.
-        max_candidates: Maximum number of candidates.
 
     Raises:
         HttpError: 422 that names the invalid field.
     """
-    if len(request.candidates) > max_candidates:
-        raise invalid(
-            "candidates",
-            f"candidates: found {len(request.candidates)}; expected at most {max_candidates}",
-        )
     if request.domain is not None and not clean_title(request.domain):
         raise invalid("domain", "domain: the text is blank; expected a name, or no domain at all")
     key = "request" if request.seed is None else f"request {request.seed}"
     shop = request.domain or domain
-    query = Query(key, shop, tuple(request.history), tuple(request.candidates))
+    query = Query(key, shop, tuple(history), candidates.titles)
     try:
         check_query(query)
     except DataError as error:
@@ -232,7 +322,7 @@ def from_data_error(error: DataError) -> HttpError:
 
 
 def to_response(
-    query: Query,
+    candidates: Candidates,
     outputs: Mapping[Side, SideOutput],
     decision: Recommendation,
     *,
@@ -244,16 +334,20 @@ def to_response(
     """The answer to a query."""
     chosen = decision.chosen
     completion_tokens = sum(output.num_tokens for output in outputs.values())
+    best = None if decision.index is None else _ranked(candidates, decision.index, None)
     return RecommendResponse.model_validate(
         {
-            "item": _title(decision.index, query.candidates),
-            "index": decision.index,
-            "ranking": _rank(query, decision, top_k),
+            "item": best.item if best else None,
+            "id": best.id if best else None,
+            "index": best.index if best else None,
+            "ranking": _rank(candidates, decision, top_k),
             "side": decision.side,
             "agreement": decision.agreement,
             "reasoning": chosen.reasoning if chosen else None,
             "perplexity": chosen.perplexity if chosen else None,
-            "sides": {side: _side(output, query) for side, output in outputs.items()},
+            "sides": {side: _side(output, candidates) for side, output in outputs.items()},
+            "source": "live",
+            "retrieved": len(candidates.titles) if candidates.retrieved else None,
             "model": model,
             "usage": Usage(
                 prompt_tokens=prompt_tokens,
@@ -265,10 +359,37 @@ def to_response(
     )
 
 
-def _side(output: SideOutput, query: Query) -> SideAnswer:
+def from_offers(offers: Sequence[Offer], *, top_k: int, latency_s: float) -> RecommendResponse:
+    """The answer from offers that were made ahead of time, at least one."""
+    best = offers[0]
+    ranking = [
+        RankedItem(item=offer.title, id=offer.item_id, index=None, score=offer.score)
+        for offer in offers[:top_k]
+    ]
+    return RecommendResponse.model_validate(
+        {
+            "item": best.title,
+            "id": best.item_id,
+            "index": None,
+            "ranking": ranking,
+            "side": best.side,
+            "agreement": None,
+            "reasoning": best.reasoning,
+            "perplexity": best.perplexity,
+            "sides": {},
+            "source": "stored",
+            "retrieved": None,
+            "model": best.model,
+            "usage": Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
+            "latency_ms": round(latency_s * 1000, 1),
+        }
+    )
+
+
+def _side(output: SideOutput, candidates: Candidates) -> SideAnswer:
     return SideAnswer(
-        item=_title(output.index, query.candidates),
-        index=output.index,
+        item=None if output.index is None else candidates.titles[output.index],
+        index=None if candidates.retrieved else output.index,
         valid=output.is_valid,
         reasoning=output.reasoning,
         perplexity=output.perplexity,
@@ -276,17 +397,20 @@ def _side(output: SideOutput, query: Query) -> SideAnswer:
     )
 
 
-def _rank(query: Query, decision: Recommendation, top_k: int) -> list[RankedItem]:
+def _rank(candidates: Candidates, decision: Recommendation, top_k: int) -> list[RankedItem]:
     """The best candidates, or the recommended one alone where there are no scores."""
-    titles = query.candidates
     ranked = [
-        RankedItem(item=titles[one.index], index=one.index, score=one.score)
-        for one in rank_candidates(decision)[:top_k]
+        _ranked(candidates, one.index, one.score) for one in rank_candidates(decision)[:top_k]
     ]
     if ranked or decision.index is None:
         return ranked
-    return [RankedItem(item=titles[decision.index], index=decision.index, score=None)]
+    return [_ranked(candidates, decision.index, None)]
 
 
-def _title(index: int | None, candidates: Sequence[str]) -> str | None:
-    return None if index is None else candidates[index]
+def _ranked(candidates: Candidates, index: int, score: float | None) -> RankedItem:
+    return RankedItem(
+        item=candidates.titles[index],
+        id=candidates.ids[index],
+        index=None if candidates.retrieved else index,
+        score=score,
+    )

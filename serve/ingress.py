@@ -23,17 +23,23 @@ from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.fan_out import Delta, FanOut, FanOutResult
 from serve.http_models import (
+    MAX_TOP_K,
+    Candidates,
     ErrorResponse,
     HttpError,
+    ItemBody,
+    PurchasesBody,
     RecommendRequest,
     RecommendResponse,
     from_data_error,
+    from_offers,
     invalid,
     to_query,
     to_response,
 )
-from serve.limits import AdmissionControl, Guard
+from serve.limits import AdmissionControl, Guard, Keys
 from serve.metrics import CONTENT_TYPE, Metrics
+from serve.shop import Shop
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,8 @@ _PAGE_HEADERS = {
 }
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _RECOMMEND = "/v1/recommend"
+_MAX_RENEWALS = 2
+"""Users whose recommendations are made anew at once, beside the requests."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +64,25 @@ class Settings:
         model: Name of the model in responses.
         domain: The shop in prompts if a request names none.
         max_model_len: Maximum tokens of prompt and output together.
-        key_digest: SHA-256 of the API key, or None for a service without one.
+        keys: Digests of the bearer tokens that it asks for.
     """
 
     model: str
     domain: str
     max_model_len: int
     limits: ServeConfig
-    key_digest: bytes | None = field(default=None, repr=False)
+    keys: Keys = field(default_factory=Keys)
 
 
 class Api:
     """Implements the routes: limits, deadline and metrics around a ``FanOut``."""
 
-    def __init__(self, settings: Settings, fan_out: FanOut) -> None:
+    def __init__(self, settings: Settings, fan_out: FanOut, shop: Shop | None = None) -> None:
         limits = settings.limits
         self.settings, self.fan_out = settings, fan_out
+        self.shop = shop or Shop(limits.max_candidates)
+        self._renewing: set[asyncio.Task[None]] = set()
+        self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
         self.metrics = Metrics(self.admission)
         fan_out.on_retry = self._count_retry
@@ -83,32 +94,80 @@ class Api:
             HttpError: For any error, with its HTTP status.
         """
         began = time.monotonic()
-        limits = self.settings.limits
-        deadline = asyncio.get_running_loop().time() + limits.deadline_s
-        query = to_query(body, domain=self.settings.domain, max_candidates=limits.max_candidates)
+        deadline = asyncio.get_running_loop().time() + self.settings.limits.deadline_s
+        if offers := self.shop.find_offers(body):
+            answer = from_offers(offers, top_k=body.top_k, latency_s=time.monotonic() - began)
+            return _answer_stored(answer, stream=body.stream)
         async with self._within(deadline):
+            asked = await self._understand(body)
             leave = await self.admission.enter()
         if body.stream:
-            return EventStream(self._events(query, body, began, deadline), leave)
+            return EventStream(self._events(asked, body, began, deadline), leave)
         try:
             async with self._within(deadline):
-                answer = await self.fan_out.generate(query, body.mode, ranked=body.top_k > 1)
+                answered = await self.fan_out.generate(
+                    asked.query, body.mode, ranked=body.top_k > 1
+                )
         finally:
             leave()
-        return JSONResponse(self._finish(query, body, answer, began).model_dump())
+        return JSONResponse(self._finish(asked, body, answered, began).model_dump())
+
+    async def _understand(self, body: RecommendRequest) -> "Asked":
+        """The query of a request, whose candidates may come from the catalogue."""
+        history, candidates = await self.shop.read(body)
+        query = to_query(body, history, candidates, domain=self.settings.domain)
+        return Asked(query, candidates)
+
+    async def put_item(self, item_id: str, body: ItemBody) -> Response:
+        """Offer an item of the catalogue, or give it another text."""
+        version = await self.shop.put(item_id, body)
+        return JSONResponse({"id": item_id, "index": version})
+
+    async def delete_item(self, item_id: str) -> Response:
+        """Offer an item no more."""
+        version = await self.shop.delete(item_id)
+        return JSONResponse({"id": item_id, "index": version})
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether recommendations are being made anew."""
+        return bool(self._renewing)
+
+    async def add_purchases(self, user_id: str, body: PurchasesBody) -> Response:
+        """Keep what a user bought, and reason anew in the background."""
+        history = self.shop.add_purchases(user_id, body)
+        task = asyncio.ensure_future(self._renew(user_id, history))
+        self._renewing.add(task)
+        task.add_done_callback(self._renewing.discard)
+        return JSONResponse({"user_id": user_id, "history": len(history)}, 202)
+
+    async def _renew(self, user_id: str, history: tuple[str, ...]) -> None:
+        """Recommend for a user whose purchases changed; what fails leaves the old offers."""
+        body = RecommendRequest(history=[self.shop.name(one) for one in history], top_k=MAX_TOP_K)
+        async with self._renewals:
+            if self.shop.is_outdated(user_id, history):
+                return
+            try:
+                asked = await self._understand(body)
+                answered = await self.fan_out.generate(asked.query, body.mode, ranked=True)
+            except (HttpError, DataError, EngineError) as error:
+                logger.warning("user %.40r: not recommended anew (%s)", user_id, error)
+                return
+        answer = self._finish(asked, body, answered, time.monotonic())
+        self.shop.keep(user_id, history, answer)
 
     async def _events(
-        self, query: Query, body: RecommendRequest, began: float, deadline: float
+        self, asked: "Asked", body: RecommendRequest, began: float, deadline: float
     ) -> AsyncIterator[str]:
         """Server-sent events: deltas, then one result or one error."""
-        events = self.fan_out.stream(query, body.mode, ranked=body.top_k > 1)
+        events = self.fan_out.stream(asked.query, body.mode, ranked=body.top_k > 1)
         first = True
         try:
             while True:
                 async with self._within(deadline):
                     event = await anext(events)
                 if isinstance(event, FanOutResult):
-                    result = self._finish(query, body, event, began)
+                    result = self._finish(asked, body, event, began)
                     yield _sse("result", result.model_dump())
                     return
                 if first:
@@ -137,13 +196,13 @@ class Api:
             raise HttpError(500, "engine_error", message) from error
 
     def _finish(
-        self, query: Query, body: RecommendRequest, answer: FanOutResult, began: float
+        self, asked: "Asked", body: RecommendRequest, answer: FanOutResult, began: float
     ) -> RecommendResponse:
         latency_s = time.monotonic() - began
         self.metrics.seconds.labels(body.mode).observe(latency_s)
         self.metrics.count_answer(answer.outputs, answer.decision.agreement, answer.prompt_tokens)
         return to_response(
-            query,
+            asked.candidates,
             answer.outputs,
             answer.decision,
             model=self.settings.model,
@@ -154,6 +213,23 @@ class Api:
 
     def _count_retry(self, side: Side) -> None:
         self.metrics.retries.labels(side).inc()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query, and what its candidates are beside their titles."""
+
+    query: Query
+    candidates: Candidates
+
+
+def _answer_stored(answer: RecommendResponse, *, stream: bool) -> Response:
+    """An answer that was made ahead of time; as a stream it is the result alone."""
+    found = answer.model_dump()
+    if not stream:
+        return JSONResponse(found)
+    media = "text/event-stream"
+    return Response(_sse("result", found), headers=_STREAM_HEADERS, media_type=media)
 
 
 class EventStream(StreamingResponse):
@@ -192,7 +268,7 @@ def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
 
     app.add_middleware(
         Guard,
-        digest=api.settings.key_digest,
+        keys=api.settings.keys,
         max_body_bytes=api.settings.limits.max_body_bytes,
         count=count,
     )
@@ -214,7 +290,22 @@ def _add_recommend(app: FastAPI, api: Api) -> None:
         """
         return await api.recommend(body)
 
+    async def put_item(item_id: str, body: ItemBody) -> Response:
+        """Offer an item of the catalogue from now on, or give it another text."""
+        return await api.put_item(item_id, body)
+
+    async def delete_item(item_id: str) -> Response:
+        """Offer an item of the catalogue no more."""
+        return await api.delete_item(item_id)
+
+    async def add_purchases(user_id: str, body: PurchasesBody) -> Response:
+        """Tell what a user bought: not offered again, and reasoned about in the background."""
+        return await api.add_purchases(user_id, body)
+
     app.post(_RECOMMEND, response_model=RecommendResponse, responses=errors)(recommend)
+    app.put("/v1/items/{item_id:path}", responses=errors)(put_item)
+    app.delete("/v1/items/{item_id:path}", responses=errors)(delete_item)
+    app.post("/v1/users/{user_id:path}/purchases", status_code=202, responses=errors)(add_purchases)
 
 
 def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[bool]]) -> None:

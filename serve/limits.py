@@ -6,10 +6,12 @@ import hmac
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from msrrec.config import ServeConfig
 from msrrec.errors import ConfigError
 from serve.http_models import HttpError
 
@@ -17,6 +19,7 @@ RETRY_AFTER_S = 2
 """Seconds in the Retry-After header of a full service."""
 
 _PROTECTED = ("/v1/", "/metrics")
+_ITEMS = "/v1/items/"
 
 
 def key_digest(api_key_env: str) -> bytes | None:
@@ -38,9 +41,38 @@ def key_digest(api_key_env: str) -> bytes | None:
     return hashlib.sha256(key.strip().encode()).digest()
 
 
-def _refusal(scope: Scope, digest: bytes | None) -> HttpError | None:
+@dataclass(frozen=True)
+class Keys:
+    """Digests of the bearer tokens that a service asks for; None where it asks for none.
+
+    Attributes:
+        everything: For every protected path.
+        items: For changes of the catalogue, in place of the former.
+    """
+
+    everything: bytes | None = field(default=None, repr=False)
+    items: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, settings: ServeConfig) -> "Keys":
+        """The keys in the environment.
+
+        Raises:
+            ConfigError: If one is set to an empty text.
+        """
+        return cls(key_digest(settings.api_key_env), key_digest(settings.admin_key_env))
+
+    def needed(self, path: str) -> bytes | None:
+        """The digest of the token that a path needs."""
+        if path.startswith(_ITEMS):
+            return self.items or self.everything
+        return self.everything if path.startswith(_PROTECTED) else None
+
+
+def _refusal(scope: Scope, keys: Keys) -> HttpError | None:
     """401 if a path needs a bearer token and the request has no valid one."""
-    if digest is None or not str(scope["path"]).startswith(_PROTECTED):
+    digest = keys.needed(str(scope["path"]))
+    if digest is None:
         return None
     header = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, token = header.partition(b" ")
@@ -61,11 +93,11 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        digest: bytes | None,
+        keys: Keys,
         max_body_bytes: int,
         count: Callable[[Scope, int], None],
     ) -> None:
-        self.app, self.digest, self.max_body_bytes = app, digest, max_body_bytes
+        self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
         self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +111,7 @@ class Guard:
             await send(message)
 
         try:
-            refusal = _refusal(scope, self.digest)
+            refusal = _refusal(scope, self.keys)
             if refusal is not None:
                 raise refusal
             messages = await self._read(scope, receive)

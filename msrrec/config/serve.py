@@ -15,6 +15,8 @@ class ServeConfig(Config):
     api_key_env: str = "MSRREC_API_KEY"
     """Name of an environment variable; if it is set, requests must carry its value as bearer
     token."""
+    admin_key_env: str = "MSRREC_ADMIN_KEY"
+    """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former."""
     min_replicas: int = Field(default=1, ge=0)
     """Minimum number of engines per side, kept when idle."""
     max_replicas: int = Field(default=1, ge=1)

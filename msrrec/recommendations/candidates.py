@@ -41,7 +41,7 @@ retrievers that found it with its rank, such as ``words 3, transitions 1``."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CandidateSearch:
     """What is searched for each user.
 
     Attributes:
@@ -62,7 +62,7 @@ class Wanted:
 class Searcher:
     """Finds candidates for rows of users; Ray Data runs it as an actor that holds the index."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: CandidateSearch) -> None:
         log.setup()
         self._wanted, self._index = wanted, load_index(wanted.index)
 
@@ -90,7 +90,7 @@ def _reason(ranks: Any) -> str:
     return ", ".join(f"{name} {rank}" for name, rank in sorted(ranks.items(), key=lambda p: p[1]))
 
 
-def find_candidates(dataset: Dataset, wanted: Wanted, folder: str) -> Partitions:
+def find_candidates(dataset: Dataset, wanted: CandidateSearch, folder: str) -> Partitions:
     """The users as examples with candidates and without a target, kept in a folder of partitions.
 
     Example ids are user ids. A finished folder of the same identity is read and not made again.
@@ -128,7 +128,7 @@ def read_users(path: str) -> list[str]:
     return users
 
 
-def _write(dataset: Dataset, wanted: Wanted, folder: str, record: str) -> None:
+def _write(dataset: Dataset, wanted: CandidateSearch, folder: str, record: str) -> None:
     parts: dict[str, int] = {}
     left = set(wanted.users or ())
     total = len(wanted.users) if wanted.users is not None else _count_users(dataset)
@@ -153,7 +153,7 @@ def _count_users(dataset: Dataset) -> int:
     return storage.count_rows(storage.join(dataset.path, USERS_FILE))
 
 
-def _search(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
+def _search(dataset: Dataset, wanted: CandidateSearch) -> Iterator[pa.Table]:
     """Tables of at most ``PARTITION_SIZE`` users, in the order of the dataset."""
     is_large = _count_users(dataset) > MANY_USERS
     for table in (_search_on_ray if is_large else _search_here)(dataset, wanted):
@@ -161,14 +161,14 @@ def _search(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
             yield table
 
 
-def _search_here(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
+def _search_here(dataset: Dataset, wanted: CandidateSearch) -> Iterator[pa.Table]:
     search = Searcher(wanted)
     path = storage.join(dataset.path, USERS_FILE)
     for table in storage.iter_tables(path, schema.USERS, PARTITION_SIZE):
         yield search(table)
 
 
-def _search_on_ray(dataset: Dataset, wanted: Wanted) -> Iterator[pa.Table]:
+def _search_on_ray(dataset: Dataset, wanted: CandidateSearch) -> Iterator[pa.Table]:
     import ray.data  # seconds to import
 
     users = _read_users(dataset)

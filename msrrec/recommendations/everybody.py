@@ -17,7 +17,7 @@ from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode, Recommender, sides_of
 from msrrec.models import ModelSource, locate_model
-from msrrec.recommendations.candidates import Wanted, find_candidates, read_reasons
+from msrrec.recommendations.candidates import CandidateSearch, find_candidates, read_reasons
 from msrrec.recommendations.page import Sample, write_page
 from msrrec.recommendations.rows import Offer, Versions, make_offers, to_table
 from msrrec.retrieval.folder import load_index
@@ -82,12 +82,12 @@ def _wanted(
     path: str,
     config: RunConfig,
     users: Sequence[str] | None,
-) -> Wanted:
+) -> CandidateSearch:
     count, length = config.recommend.num_candidates, _history_length(dataset)
     listed = sorted(set(users)) if users is not None else []
     facts = [identify_dataset(dataset), index.version, str((count, length, users is None))]
     identity = hash_parts([*facts, *listed])
-    return Wanted(
+    return CandidateSearch(
         identity,
         storage.absolute(path),
         count,
@@ -109,7 +109,7 @@ class _Work:
     source: ModelSource
     mode: Mode
     config: RunConfig
-    wanted: Wanted
+    wanted: CandidateSearch
     versions: Versions
 
     def run(self, found: Partitions, out: str, build: BuildRecommender) -> Summary:

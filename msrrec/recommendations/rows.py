@@ -24,12 +24,13 @@ RECOMMENDATIONS = pa.schema(
         pa.field("perplexity", pa.float64()),
         pa.field("model", pa.string(), nullable=False),
         pa.field("index", pa.string(), nullable=False),
+        pa.field("history", pa.list_(pa.string())),
     ]
 )
 """``part-*.parquet``. ``rank`` begins at 1. ``score`` is as of ``rank_candidates``. ``side``,
 ``reasoning`` and ``perplexity`` are those of the chosen output, on the row that it recommends;
-null on the others, and on all rows of a user whose outputs name no item. ``model`` and ``index``
-are the versions of both."""
+null on the others. ``model`` and ``index`` are the versions of both. ``history`` holds the ids of
+the latest purchases, oldest first, on the row of rank 1; null on the others."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Offer:
     perplexity: float | None
     model: str
     index: str
+    history: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def make_offers(
                 chosen.perplexity if chosen else None,
                 versions.model,
                 versions.index,
+                example.history if rank == 1 else None,
             )
         )
     return offers
@@ -109,4 +112,8 @@ def read_recommendations(folder: str) -> Iterator[pa.Table]:
 def read_offers(table: pa.Table) -> list[Offer]:
     """The rows of a table as offers."""
     rows: list[dict[str, Any]] = table.to_pylist()
-    return [Offer(**row) for row in rows]
+    histories = (row.pop("history") for row in rows)
+    return [
+        Offer(**row, history=history and tuple(history))
+        for row, history in zip(rows, histories, strict=True)
+    ]

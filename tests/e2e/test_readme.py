@@ -89,10 +89,11 @@ def test_a_shop_goes_from_two_tables_to_a_recommendation(ray_local: None, tmp_pa
     shared = f"ray.address={ray.get_runtime_context().gcs_address}"
     commands = [words for block in of_the_road("sh") for words in split_commands(block.text)]
     names = [words[1] for words in commands]
-    assert names == ["prepare", "synthesize", "train", "evaluate", "report", "recommend"]
+    road = ["prepare", "synthesize", "train", "evaluate", "report", "recommend"]
+    assert names == [*road, "index", "recommend"]
     found = {
         words[1]: type_command(tmp_path, words, *[shared] * (words[1] in ("train", "evaluate")))
-        for words in commands
+        for words in commands[:-1]
     }
 
     items = len(KINDS) * len(MAKES)
@@ -107,6 +108,9 @@ def test_a_shop_goes_from_two_tables_to_a_recommendation(ray_local: None, tmp_pa
     recommended = found["recommend"]
     assert recommended["item"] in (None, "Headlamp", "Lip Balm")
     assert recommended["sides"].keys() == {"user", "item"}
+    everybody = type_command(tmp_path, commands[-1], shared, "recommend.num_candidates=6")
+    assert (everybody["users"], everybody["offered"]) == (NUM_USERS, NUM_USERS)
+    assert (tmp_path / "runs/offers/index.html").is_file()
 
     (block,) = of_the_road("python")
     (tmp_path / "ask.py").write_text(SMALL_RECOMMENDER + block.text)

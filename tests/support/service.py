@@ -15,7 +15,8 @@ from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.inference.recommender import Recommender
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
-from serve.limits import key_digest
+from serve.limits import Keys, key_digest
+from serve.shop import Shop
 
 BODY: dict[str, Any] = {
     "domain": "Electronics",
@@ -84,7 +85,7 @@ class Scripted:
 class World:
     """The API over two scripted engines."""
 
-    def __init__(self, key: str | None = None, **limits: Any) -> None:
+    def __init__(self, key: str | None = None, shop: Shop | None = None, **limits: Any) -> None:
         self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
         recommender = Recommender(
             Characters(), max_model_len=8000, form=PromptConfig(), config=InferenceConfig()
@@ -94,8 +95,9 @@ class World:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("A_KEY", key)
                 digest = key_digest("A_KEY")
-        settings = Settings("tiny", "Shopping", 8000, ServeConfig(**limits), digest)
-        self.api = Api(settings, FanOut(recommender, {"user": self.user, "item": self.item}))
+        settings = Settings("tiny", "Shopping", 8000, ServeConfig(**limits), Keys(digest))
+        fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
+        self.api = Api(settings, fan_out, shop)
         self.ready = True
         self.app: FastAPI = build_http(self.api, self._is_ready)
 

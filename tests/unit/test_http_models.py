@@ -1,18 +1,23 @@
 """Requests become queries, and outputs become the documented answer."""
 
+import asyncio
+
 import pytest
 from pydantic import ValidationError
 
 from msrrec.errors import DataError
 from msrrec.inference.fusion import SideOutput, fuse
+from msrrec.reasoning.encoding import Query
 from serve.http_models import (
     MAX_HISTORY,
+    Candidates,
     HttpError,
     RecommendRequest,
     from_data_error,
     to_query,
     to_response,
 )
+from serve.shop import Shop
 
 
 def request(**changes: object) -> RecommendRequest:
@@ -20,21 +25,27 @@ def request(**changes: object) -> RecommendRequest:
     return RecommendRequest.model_validate(fields)
 
 
+def query_of(body: RecommendRequest, domain: str = "Toys", max_candidates: int = 3) -> Query:
+    """The query of a request to a service without a catalogue."""
+    history, candidates = asyncio.run(Shop(max_candidates).read(body))
+    return to_query(body, history, candidates, domain=domain)
+
+
 def refusal(**changes: object) -> HttpError:
     with pytest.raises(HttpError) as caught:
-        to_query(request(**changes), domain="Shopping", max_candidates=4)
+        query_of(request(**changes), "Shopping", 4)
     return caught.value
 
 
 def test_a_request_without_domain_or_seed_asks_the_librarys_own_query() -> None:
-    query = to_query(request(), domain="Toys", max_candidates=3)
+    query = query_of(request())
     assert (query.key, query.domain) == ("request", "Toys")
     assert (query.history, query.candidates) == (("Camera",), ("Lens", "Rope", "Kettle"))
 
 
 def test_a_seed_changes_the_key_and_nothing_else() -> None:
-    one = to_query(request(seed=1), domain="Toys", max_candidates=3)
-    two = to_query(request(seed=2), domain="Toys", max_candidates=3)
+    one = query_of(request(seed=1))
+    two = query_of(request(seed=2))
     assert one.key != two.key
     assert one.candidates == two.candidates
 
@@ -92,10 +103,9 @@ def side(name: str, index: int | None, perplexity: float | None, num_tokens: int
 
 
 def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
-    query = to_query(request(), domain="Toys", max_candidates=3)
     user, item = side("user", 1, 1.5, 7), side("item", 2, 2.5, 9)
     response = to_response(
-        query,
+        Candidates(("Lens", "Rope", "Kettle"), (None, "r1", "k1")),
         {"user": user, "item": item},
         fuse(user, item),
         model="m",
@@ -105,8 +115,9 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
     )
     assert response.model_dump() == {
         "item": "Kettle",  # they differ, so the higher perplexity is chosen
+        "id": "k1",
         "index": 2,
-        "ranking": [{"item": "Kettle", "index": 2, "score": None}],
+        "ranking": [{"item": "Kettle", "id": "k1", "index": 2, "score": None}],
         "side": "item",
         "agreement": "differ",
         "reasoning": "why item",
@@ -129,6 +140,8 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
                 "num_tokens": 9,
             },
         },
+        "source": "live",
+        "retrieved": None,
         "model": "m",
         "usage": {"prompt_tokens": 100, "completion_tokens": 16, "total_tokens": 116},
         "latency_ms": 12.3,
@@ -136,10 +149,9 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
 
 
 def test_an_answer_without_a_valid_side_recommends_nothing() -> None:
-    query = to_query(request(), domain="Toys", max_candidates=3)
     user, item = side("user", None, None, 0), side("item", None, 3.0, 4)
     response = to_response(
-        query,
+        Candidates(("Lens", "Rope", "Kettle"), (None, "r1", "k1")),
         {"user": user, "item": item},
         fuse(user, item),
         model="m",

@@ -32,8 +32,8 @@ def test_the_answer_is_the_documented_one(world: World) -> None:
     answer = response.json()
     assert response.status_code == 200
     assert list(answer) == [
-        "item", "index", "ranking", "side", "agreement", "reasoning", "perplexity",
-        "sides", "model", "usage", "latency_ms",
+        "item", "id", "index", "ranking", "side", "agreement", "reasoning", "perplexity",
+        "sides", "source", "retrieved", "model", "usage", "latency_ms",
     ]  # fmt: skip
     assert (answer["item"], answer["index"], answer["agreement"]) == ("Rope", 1, "agree")
     assert answer["side"] == "user"  # exp(0.5) < exp(1), and agreeing sides take the lower one
@@ -63,7 +63,9 @@ def test_the_other_candidates_are_ranked_by_likelihood_if_wanted(
 
 
 def test_one_item_alone_is_not_scored(world: World) -> None:
-    assert world.ask().json()["ranking"] == [{"item": "Rope", "index": 1, "score": None}]
+    assert world.ask().json()["ranking"] == [
+        {"item": "Rope", "id": None, "index": 1, "score": None}
+    ]
     assert [len(engine.requests) for engine in (world.user, world.item)] == [1, 1]
 
 

@@ -9,7 +9,12 @@ from msrrec import schema, storage
 from msrrec.config import InferenceConfig, PromptConfig, RecommendConfig
 from msrrec.errors import DataError
 from msrrec.inference.fusion import SideOutput, choose_valid
-from msrrec.recommendations.candidates import Wanted, find_candidates, read_reasons, read_users
+from msrrec.recommendations.candidates import (
+    CandidateSearch,
+    find_candidates,
+    read_reasons,
+    read_users,
+)
 from msrrec.recommendations.catalogue import CatalogueRecommender, find_purchases
 from msrrec.recommendations.page import Sample, write_page
 from msrrec.recommendations.rows import (
@@ -28,9 +33,9 @@ from tests.support.engine import FakeEngine, answer_by_seed, recommender
 from tests.support.retrieval import BOUGHT, SHOP, build_shop_index, write_shop_dataset
 
 
-def wanted(folder: Path, *users: str, count: int = 3, identity: str = "a") -> Wanted:
+def wanted(folder: Path, *users: str, count: int = 3, identity: str = "a") -> CandidateSearch:
     listed = frozenset(users) if users else None
-    return Wanted(identity, str(folder / "index"), count, 2, listed)
+    return CandidateSearch(identity, str(folder / "index"), count, 2, listed)
 
 
 @pytest.fixture

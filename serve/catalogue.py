@@ -1,0 +1,100 @@
+"""The catalogue of a running service: an index that items are added to and removed from."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from msrrec.config import RecommendConfig
+from msrrec.errors import DataError, MsrRecError
+from msrrec.recommendations.catalogue import propose
+from msrrec.retrieval.folder import load_index
+from msrrec.retrieval.histories import Purchase
+from msrrec.retrieval.index import Index
+from msrrec.schema import Item
+from serve.changes import ChangeLog, apply
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+"""Seconds between looks for changes that other replicas made."""
+
+
+class LiveCatalogue:
+    """An index, and the changes that were made to it while it was served.
+
+    Attributes:
+        index: The index as of now.
+        settings: Number of candidates.
+    """
+
+    def __init__(self, path: str, settings: RecommendConfig) -> None:
+        """Load an index and apply the changes that were made to it before.
+
+        Raises:
+            DataError: If there is no index.
+        """
+        self.index: Index = load_index(path)
+        self.settings = settings
+        self._log = ChangeLog(path, self.index.version)
+        self._lock = asyncio.Lock()
+        self._poll: asyncio.Task[None] | None = None
+        self.index = apply(self.index, self._log.read_new())
+
+    async def propose(self, purchases: Sequence[Purchase]) -> tuple[Item, ...]:
+        """The candidates for a history, found in a thread.
+
+        Raises:
+            DataError: If there are fewer than two.
+        """
+        self.follow()
+        return await asyncio.to_thread(propose, self.index, purchases, self.settings.num_candidates)
+
+    async def put(self, item: Item) -> None:
+        """Offer an item, or give it another text; it can be recommended once this returns.
+
+        Raises:
+            DataError: If it has no id or no visible title.
+        """
+        await asyncio.to_thread(self.index.add, [item])  # refuses a bad one before it is kept
+        await asyncio.to_thread(self._log.put, item)
+        await self._catch_up()
+
+    async def delete(self, item_id: str) -> None:
+        """Offer an item no more.
+
+        Raises:
+            DataError: If the catalogue does not offer it.
+        """
+        await asyncio.to_thread(self.index.remove, [item_id])
+        await asyncio.to_thread(self._log.delete, item_id)
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        async with self._lock:
+            changes = await asyncio.to_thread(self._log.read_new)
+            if changes:
+                self.index = await asyncio.to_thread(apply, self.index, changes)
+
+    def follow(self) -> None:
+        """Begin to look for other replicas' changes, if that has not begun."""
+        if self._poll is None or self._poll.done():
+            self._poll = asyncio.ensure_future(self._follow())
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            try:
+                await self._catch_up()
+            except (MsrRecError, OSError) as error:
+                logger.warning("catalogue: changes can't be read (%s)", error)
+
+    def title(self, item_id: str) -> str:
+        """The title of an item.
+
+        Raises:
+            DataError: If the catalogue does not know it.
+        """
+        code = self.index.catalogue.codes.get(item_id)
+        if code is None:
+            raise DataError(f"the catalogue has no item {item_id!r}")
+        return self.index.catalogue.items[code].title

@@ -1,0 +1,65 @@
+"""Changes of a catalogue while it is served, which outlive a restart and reach every replica.
+
+Each change is a small file beside the index, in a folder named by the version that it changes.
+Every replica reads the folder about once a second, in the order of the files' names. An index that
+was built anew has another version, and so none of the changes.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from msrrec import storage
+from msrrec.errors import DataError
+from msrrec.retrieval.index import Index
+from msrrec.schema import Item
+
+
+class ChangeLog:
+    """The changes of one index, in order.
+
+    Attributes:
+        folder: Where the changes are.
+    """
+
+    def __init__(self, index_path: str, version: str) -> None:
+        self.folder = storage.join(storage.beside(index_path, ".changes"), version)
+        self._seen: set[str] = set()
+
+    def put(self, item: Item) -> None:
+        """Keep that an item is offered."""
+        self._append({"put": asdict(item)})
+
+    def delete(self, item_id: str) -> None:
+        """Keep that an item is no longer offered."""
+        self._append({"delete": item_id})
+
+    def _append(self, change: dict[str, Any]) -> None:
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+        storage.write_bytes(storage.join(self.folder, name), json.dumps(change).encode())
+
+    def read_new(self) -> list[dict[str, Any]]:
+        """The changes that were not read before, oldest first."""
+        names = [n for n in storage.list_files(self.folder) if n.endswith(".json")]
+        new = [name for name in names if name not in self._seen]
+        found = [storage.read_object(storage.join(self.folder, name)) for name in new]
+        self._seen.update(new)
+        return found
+
+
+def apply(index: Index, changes: Sequence[dict[str, Any]]) -> Index:
+    """The index after some changes; one that says nothing new is left out."""
+    for change in changes:
+        if "put" in change:
+            fields = change["put"]
+            item = Item(**{**fields, "categories": tuple(fields.get("categories") or ())})
+            index = index.add([item])
+            continue
+        try:
+            index = index.remove([change["delete"]])
+        except DataError:  # another replica removed it as well
+            continue
+    return index

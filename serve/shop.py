@@ -1,0 +1,232 @@
+"""What a service knows of its shop: the catalogue, and recommendations made ahead of time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from msrrec.config import RecommendConfig
+from msrrec.errors import DataError
+from msrrec.recommendations.catalogue import describe_purchase
+from msrrec.recommendations.rows import Offer, read_recommendations
+from msrrec.retrieval.folder import load_index
+from msrrec.retrieval.histories import Purchase
+from msrrec.schema import Item
+from serve.catalogue import LiveCatalogue
+from serve.http_models import (
+    Candidates,
+    HttpError,
+    ItemBody,
+    Named,
+    PurchasesBody,
+    RecommendRequest,
+    RecommendResponse,
+    invalid,
+)
+from serve.stored import StoredOffers
+
+
+@dataclass(frozen=True)
+class ShopArgs:
+    """Folders of what a service knows of its shop; None for what it lacks."""
+
+    index: str | None = None
+    recommendations: str | None = None
+    settings: RecommendConfig = field(default_factory=RecommendConfig)
+
+
+def check_shop(index: str | None, recommendations: str | None) -> None:
+    """Refuse folders that hold something else, before engines start.
+
+    Raises:
+        DataError: If one does.
+    """
+    if index:
+        load_index(index)
+    if recommendations:
+        next(read_recommendations(recommendations))
+
+
+def open_shop(args: ShopArgs, max_candidates: int) -> "Shop":
+    """The shop of a service."""
+    catalogue = LiveCatalogue(args.index, args.settings) if args.index else None
+    stored = StoredOffers(args.recommendations) if args.recommendations else None
+    return Shop(max_candidates, catalogue, stored)
+
+
+class Shop:
+    """Reads requests that name items or users."""
+
+    def __init__(
+        self,
+        max_candidates: int,
+        catalogue: LiveCatalogue | None = None,
+        stored: StoredOffers | None = None,
+    ) -> None:
+        self._max_candidates = max_candidates
+        self._catalogue, self._stored = catalogue, stored
+
+    @property
+    def index_version(self) -> str | None:
+        """The version of the catalogue's index as of now."""
+        return self._catalogue.index.version if self._catalogue else None
+
+    def find_offers(self, body: RecommendRequest) -> list[Offer] | None:
+        """What was recommended ahead of time to a user who is named alone; None if nothing is left.
+
+        Raises:
+            HttpError: 404 if the user is unknown.
+        """
+        if body.user_id is None or body.history is not None or body.candidates is not None:
+            return None
+        offers = self._stored.find(body.user_id) if self._stored else None
+        if offers is None and self._history(body.user_id) is None:
+            raise _unknown_user(body.user_id)
+        return offers
+
+    async def read(self, body: RecommendRequest) -> tuple[list[str], Candidates]:
+        """The titles of a request's history, and its candidates.
+
+        Raises:
+            HttpError: 422 that names the field, or 404 for an unknown user.
+        """
+        purchases = self._read_history(body)
+        history = [self._title(purchase) for purchase in purchases]
+        if body.candidates is not None:
+            return history, self._given(body.candidates)
+        if self._catalogue is None:
+            raise invalid(
+                "candidates",
+                "candidates: found none, and this service has no catalogue; expected at least two "
+                "titles, or a service started with --index",
+            )
+        items = await self._catalogue.propose(purchases)
+        titles = tuple(item.title for item in items)
+        return history, Candidates(titles, tuple(item.item_id for item in items), retrieved=True)
+
+    def _read_history(self, body: RecommendRequest) -> list[Purchase]:
+        if (body.history is None) == (body.user_id is None):
+            found = "neither" if body.history is None else "both"
+            raise invalid("history", f"history, user_id: found {found}; expected one of them")
+        if body.history is not None:
+            return [self._read(one, f"history[{n}]") for n, one in enumerate(body.history)]
+        assert body.user_id is not None
+        history = self._history(body.user_id)
+        if history is None:
+            raise _unknown_user(body.user_id)
+        return [self._read(self.name(one), "user_id") for one in history]
+
+    def name(self, text: str) -> Named:
+        """A purchase of a stored history: an id if the catalogue knows it, else a title."""
+        is_known = self._catalogue is not None and text in self._catalogue.index.catalogue.codes
+        return Named(id=text) if is_known else Named(title=text)
+
+    def _read(self, named: Named, field: str) -> Purchase:
+        """A purchase; an id that the catalogue lacks needs a title."""
+        catalogue = self._catalogue.index.catalogue if self._catalogue else None
+        if named.id is not None and catalogue is not None and named.id in catalogue.codes:
+            return named.id
+        if named.title is None:
+            raise invalid(field, f"{field}: the catalogue has no item {named.id!r}; give its title")
+        same = catalogue.find_title(named.title) if catalogue else []
+        return same[0] if same else Item(named.id or "", named.title)
+
+    def _title(self, purchase: Purchase) -> str:
+        if isinstance(purchase, Item):
+            return purchase.title
+        assert self._catalogue is not None  # ids are read with its help
+        return describe_purchase(self._catalogue.index, purchase)
+
+    def _given(self, candidates: Sequence[Named]) -> Candidates:
+        if len(candidates) > self._max_candidates:
+            raise invalid(
+                "candidates",
+                f"candidates: found {len(candidates)}; expected at most {self._max_candidates}",
+            )
+        titles = (
+            self._title(self._read(named, f"candidates[{n}]"))
+            if named.title is None
+            else named.title
+            for n, named in enumerate(candidates)
+        )
+        return Candidates(tuple(titles), tuple(named.id for named in candidates))
+
+    def _history(self, user_id: str) -> tuple[str, ...] | None:
+        return self._stored.history(user_id) if self._stored else None
+
+    def add_purchases(self, user_id: str, body: PurchasesBody) -> tuple[str, ...]:
+        """Keep what a user bought, and return the user's history.
+
+        Raises:
+            HttpError: 404 if the service holds no recommendations.
+        """
+        if self._stored is None:
+            raise HttpError(
+                404, "not_found", "this service holds no recommendations made ahead of time"
+            )
+        bought = [self._read(one, f"items[{n}]") for n, one in enumerate(body.items)]
+        names = [one.title if isinstance(one, Item) else one for one in bought]
+        return self._stored.add_purchases(user_id, names)
+
+    def is_outdated(self, user_id: str, history: tuple[str, ...]) -> bool:
+        """Whether a user bought something else since."""
+        return self._history(user_id) != history
+
+    def keep(self, user_id: str, history: tuple[str, ...], answer: RecommendResponse) -> None:
+        """Keep what was recommended anew."""
+        assert self._stored is not None
+        version = self.index_version or ""
+        offers = [
+            Offer(
+                user_id,
+                rank,
+                one.id or "",
+                one.item,
+                one.score or 0.0,
+                answer.side if rank == 1 else None,
+                answer.reasoning if rank == 1 else None,
+                answer.perplexity if rank == 1 else None,
+                answer.model,
+                version,
+                history if rank == 1 else None,
+            )
+            for rank, one in enumerate(answer.ranking, 1)
+        ]
+        self._stored.replace(user_id, history, offers)
+
+    async def put(self, item_id: str, body: ItemBody) -> str:
+        """Offer an item, and return the index's version.
+
+        Raises:
+            HttpError: 404 without a catalogue, 422 for an item without visible text.
+        """
+        catalogue = self._require_catalogue()
+        item = Item(item_id, body.title, tuple(body.categories), body.brand)
+        try:
+            await catalogue.put(item)
+        except DataError as error:
+            raise invalid("title", f"title: {error}") from error
+        return catalogue.index.version
+
+    async def delete(self, item_id: str) -> str:
+        """Offer an item no more, and return the index's version.
+
+        Raises:
+            HttpError: 404 if the catalogue does not offer it.
+        """
+        catalogue = self._require_catalogue()
+        try:
+            await catalogue.delete(item_id)
+        except DataError as error:
+            raise HttpError(404, "not_found", str(error), "id") from error
+        return catalogue.index.version
+
+    def _require_catalogue(self) -> LiveCatalogue:
+        if self._catalogue is None:
+            raise HttpError(
+                404, "not_found", "this service has no catalogue; start it with --index"
+            )
+        return self._catalogue
+
+
+def _unknown_user(user_id: str) -> HttpError:
+    message = f"user_id: no recommendations are held for {user_id[:80]!r}; send a history"
+    return HttpError(404, "unknown_user", message, "user_id")
