@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--users", type=int, default=0, help="test users, the first; 0 takes all")
-    parser.add_argument("--set", nargs="*", default=(), help="settings of the section retrieval")
+    parser.add_argument("--set", action="append", default=[], metavar="retrieval.KEY=VALUE")
     parser.add_argument("--changes", action="store_true", help="time changes of 100,000 items")
     arguments = parser.parse_args()
     for folder in arguments.folders:

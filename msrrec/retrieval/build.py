@@ -8,7 +8,7 @@ import numpy as np
 from msrrec.config import RetrievalConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.leave_one_out import training_ends
-from msrrec.errors import DataError
+from msrrec.errors import ConfigError, DataError
 from msrrec.fingerprint import hash_parts
 from msrrec.retrieval.catalogue import Catalogue
 from msrrec.retrieval.counts import (
@@ -46,10 +46,12 @@ def build_index(
         sasrec: Folder of a SASRec trained on the dataset; None: no such retriever.
 
     Raises:
+        ConfigError: If a weight is set of a retriever that the index will lack.
         DataError: If the dataset lacks the users' events, an item has no title, or SASRec was
             trained on another dataset.
         ModelError: If the embedding model can't be loaded.
     """
+    check_weights(settings, has_sasrec=sasrec is not None)
     bought = read_purchases(dataset)
     training = bought.cut(training_ends(bought.starts[1:]))
     catalogue = Catalogue.build(dataset.items.values())
@@ -63,6 +65,26 @@ def build_index(
     built = [dataset.fingerprint, settings.model_dump_json(), str(sorted(chosen.items()))]
     index = index.choose(chosen, hash_parts(built))
     return index.add(extra)
+
+
+def check_weights(settings: RetrievalConfig, *, has_sasrec: bool) -> None:
+    """Refuse a weight above 0 of a retriever that the index will lack.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    needs = {
+        "embedding": (settings.embedding_model, "retrieval.embedding_model"),
+        "sasrec": (has_sasrec, "--sasrec"),
+        "repeats": (settings.repeats, "retrieval.repeats=true"),
+    }
+    for name, (is_there, what) in needs.items():
+        weight = getattr(settings.weights, name)
+        if weight and not is_there:
+            raise ConfigError(
+                f"retrieval.weights.{name}={weight:g}: the index has no such retriever without "
+                f"{what}; give that, or leave the weight out"
+            )
 
 
 def read_purchases(dataset: Dataset) -> PurchaseCodes:

@@ -89,7 +89,8 @@ def choose_weights(
         if best <= before:
             break
     logger.info("index: weights %s cover %.4f of validation, 1 each %.4f", weights, best, begun)
-    return {name: weights[name] for name in free}
+    largest = max(weights.values()) if len(free) == len(weights) else 1.0
+    return {name: weights[name] / (largest or 1.0) for name in free}  # only their ratios count
 
 
 def rank_validation(index: Index, bought: PurchaseCodes, users: IntArray) -> Pairs:

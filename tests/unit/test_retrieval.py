@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from msrrec.config import load_config
-from msrrec.errors import DataError
+from msrrec.errors import ConfigError, DataError
 from msrrec.retrieval.build import build_index, read_purchases
 from msrrec.retrieval.counts import PurchaseCodes, count_together, count_transitions, shrink_cosine
 from msrrec.retrieval.index import Index
@@ -266,3 +266,14 @@ def test_purchases_are_cut_at_each_users_end() -> None:
     assert (cut.items.tolist(), cut.starts.tolist()) == ([0, 3, 0], [0, 1, 3])
     assert cut.users.tolist() == [0, 1, 1]
     assert isinstance(count_together(cut), csr_array)
+
+
+def test_a_weight_of_a_retriever_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    dataset = write_shop_dataset(tmp_path)
+    for name, needed in (
+        *(("sasrec", "--sasrec"), ("embedding", "retrieval.embedding_model")),
+        ("repeats", "retrieval.repeats=true"),
+    ):
+        with pytest.raises(ConfigError, match=rf"weights\.{name}=2: the index has .* {needed}"):
+            build_shop_index(dataset, f"weights.{name}=2")
+    build_shop_index(dataset, "weights.sasrec=0")
