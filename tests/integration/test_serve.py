@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.config import InferenceConfig, RecommendConfig, ServeConfig
 from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
 from msrrec.models import locate_model
+from msrrec.retrieval.folder import save_index
+from tests.support.offers import make_offer, write_offers
+from tests.support.retrieval import build_shop_index, write_shop_dataset
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -49,6 +53,10 @@ class FakeEngine:
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         if self.is_dead:
             raise EngineError("the engine died")
+        if request.next_ids:
+            scores = tuple(-1.0 - n for n in range(len(request.next_ids)))
+            yield Generation((0,), (-1.0,), "length", None, scores)
+            return
         prompt = self.tokenizer.decode(list(request.prompt_ids))
         title = prompt.split("(2) ")[1].split("\n")[0]
         text = f"Step 1. It is {title}.\n[reasoning_end]\n(2) {title}"
@@ -96,7 +104,17 @@ def crash_mark(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(model_folder: Path, crash_mark: Path) -> Iterator[str]:
+def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of six items in ``index``, and offers to a user in ``offers``."""
+    folder = tmp_path_factory.mktemp("shop")
+    built = build_shop_index(write_shop_dataset(folder / "data"), "weights.words=3")
+    save_index(built, str(folder / "index"))
+    write_offers(folder / "offers", [make_offer("ann", 1, "stove"), make_offer("ann", 2, "mug")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str]:
     """The application on fake engines, behind the key ``KEY``."""
     import sys
 
@@ -107,6 +125,9 @@ def url(model_folder: Path, crash_mark: Path) -> Iterator[str]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
     args = app.AppArgs(
         model_dir=str(model_folder),
+        index=str(shop_folder / "index"),
+        recommendations=str(shop_folder / "offers"),
+        recommend=RecommendConfig(num_candidates=4),
         serve=ServeConfig(
             api_key_env="MSRREC_TEST_KEY",
             deadline_s=600,
@@ -167,6 +188,37 @@ def test_both_sides_answer_and_the_lower_perplexity_is_chosen(client: httpx.Clie
     assert answer["perplexity"] == pytest.approx(math.exp(0.5))
     assert answer["sides"]["item"]["perplexity"] == pytest.approx(math.e)
     assert answer["reasoning"] == "Step 1. It is Rope."
+
+
+def test_an_item_is_recommended_within_a_second_of_being_put(client: httpx.Client) -> None:
+    ask = {"history": [{"id": "stove"}], "top_k": 4}
+    assert client.put("/v1/items/gas", json={"title": "Camping stove gas"}).status_code == 200
+    put = time.monotonic()
+    answer = client.post(ASK, json=ask).json()
+    assert time.monotonic() - put < 1
+    assert "gas" in [row["id"] for row in answer["ranking"]]
+    assert (answer["source"], answer["retrieved"], len(answer["ranking"])) == ("live", 4, 4)
+    assert client.delete("/v1/items/gas").status_code == 200
+    answer = client.post(ASK, json=ask).json()
+    assert "gas" not in [row["id"] for row in answer["ranking"]]
+
+
+def test_a_user_who_is_named_alone_gets_what_was_made_before_and_a_purchase_renews_it(
+    client: httpx.Client,
+) -> None:
+    ask = {"user_id": "ann", "top_k": 2}
+    answer = client.post(ASK, json=ask).json()
+    assert (answer["source"], answer["id"], answer["model"]) == ("stored", "stove", "m1")
+    told = client.post("/v1/users/ann/purchases", json={"items": [{"id": "stove"}]})
+    assert (told.status_code, told.json()["history"]) == (202, 2)
+    for _ in range(100):
+        answer = client.post(ASK, json=ask).json()
+        assert "stove" not in [row["id"] for row in answer["ranking"]]
+        if answer["model"] != "m1":
+            break
+        time.sleep(0.05)
+    assert answer["source"] == "stored"
+    assert answer["reasoning"].startswith("Step 1. It is")
 
 
 def test_a_stream_arrives_while_it_is_written_and_ends_in_the_result(

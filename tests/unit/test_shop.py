@@ -8,14 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from msrrec import storage
 from msrrec.config import RecommendConfig
 from msrrec.data.dataset import Dataset
-from msrrec.recommendations.rows import Offer, to_table
+from msrrec.recommendations.rows import Offer
 from msrrec.retrieval.folder import load_index, save_index
 from serve.catalogue import LiveCatalogue
 from serve.shop import Shop, ShopArgs, check_shop, open_shop
 from serve.stored import StoredOffers
+from tests.support.offers import make_offer as offer
+from tests.support.offers import write_offers
 from tests.support.retrieval import SHOP, build_shop_index, write_shop_dataset
 from tests.support.service import ASK, World, error_of, events_of
 
@@ -29,36 +30,14 @@ def index(tmp_path: Path) -> str:
     return str(tmp_path / "index")
 
 
-def offer(user_id: str, rank: int, item_id: str, **changes: Any) -> Offer:
-    first = rank == 1
-    fields: dict[str, Any] = {
-        "user_id": user_id,
-        "rank": rank,
-        "item_id": item_id,
-        "title": SHOP[item_id],
-        "score": 1 / (rank + 1),
-        "side": "user" if first else None,
-        "reasoning": "It goes with the tent." if first else None,
-        "perplexity": 1.5 if first else None,
-        "model": "m1",
-        "index": "x1",
-        "history": ("tent",) if first else None,
-    }
-    return Offer(**fields | changes)
-
-
 @pytest.fixture
 def recommendations(tmp_path: Path) -> str:
     """Offers to two users, in two partitions."""
-    folder = tmp_path / "recommendations"
-    parts = (
+    return write_offers(
+        tmp_path / "recommendations",
         [offer("ann", 1, "stove"), offer("ann", 2, "mug"), offer("ann", 3, "lamp")],
         [offer("bob/1", 1, "lamp", history=("table",)), offer("bob/1", 2, "bulb")],
     )
-    for n, part in enumerate(parts):
-        storage.write_table(f"{folder}/part-{n:05d}.parquet", to_table(part))
-    storage.write_json(f"{folder}/{storage.RECORD}", {})
-    return str(folder)
 
 
 def shop_world(index: str | None = None, recommendations: str | None = None) -> World:
