@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 Steps = tuple[str, ...]
 
+_BLOCK = 10_000
+"""Examples whose tokens are counted at once."""
+
 _NO_PATH: Steps = ("",) * 5
 """Stands for a path where only its place counts."""
 
@@ -91,11 +94,21 @@ class ExampleSet:
         times = np.zeros(len(self), np.int64)
         for batch in batches:
             times[batch] += 1
-        weights = np.repeat(times, self.lengths)
         reasoning, recommendation = (
-            int(weights[self.segments == kind].sum()) for kind in (REASONING, RECOMMENDATION)
+            int(times @ self._count(kind)) for kind in (REASONING, RECOMMENDATION)
         )
         return SupervisedTokens(reasoning=reasoning, recommendation=recommendation)
+
+    def _count(self, kind: int) -> NDArray[np.int64]:
+        """Tokens of one kind of segment in each example, (N,), counted a block at a time."""
+        found = np.empty(len(self), np.int64)
+        for begin in range(0, len(self), _BLOCK):
+            ends = self.offsets[begin : begin + _BLOCK + 1]
+            is_kind = self.segments[ends[0] : ends[-1]] == kind
+            found[begin : begin + _BLOCK] = np.add.reduceat(
+                is_kind, ends[:-1] - ends[0], dtype=np.int64
+            )
+        return found
 
     @classmethod
     def collect(cls, examples: Iterable[Encoded]) -> "ExampleSet":
