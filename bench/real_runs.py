@@ -28,9 +28,9 @@ from msrrec.training.examples import (
     Encoded,
     ExampleSet,
     build_examples,
+    iter_training_examples,
     load_paths,
     make_query,
-    training_examples,
 )
 from msrrec.training.learner import Learner
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
@@ -64,7 +64,7 @@ class Bench:
         """A dataset and its reasoning paths."""
         folder = Path(self.place.data, name)
         dataset = Dataset.load(str(folder / "dataset"))
-        return dataset, load_paths(str(folder / "reasoning"), training_examples(dataset))
+        return dataset, load_paths(str(folder / "reasoning"), iter_training_examples(dataset))
 
     def form(self, spec: Spec) -> PromptConfig:
         """How a run's prompts are written."""
@@ -142,7 +142,7 @@ class Bench:
             return found
         plain = ExampleSet.collect(
             encode_plain(self.tokenizer, make_query(dataset, e), dataset.items[e.target].title)
-            for e in training_examples(dataset)
+            for e in iter_training_examples(dataset)
         )
         return join_sets(found, plain)
 

@@ -275,6 +275,16 @@ def iter_tables(path: str, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
+def iter_rows(path: str, schema: pa.Schema, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Some of a schema's columns from a Parquet file, row by row, few of them in memory at once.
+
+    Raises:
+        DataError: If it is missing, not Parquet, or lacks a column.
+    """
+    for table in iter_tables(path, pa.schema([schema.field(name) for name in names]), 5_000):
+        yield from table.to_pylist()
+
+
 def count_rows(path: str) -> int:
     """Number of rows of a Parquet file, which its end tells.
 

@@ -75,7 +75,12 @@ def clean_title(title: str, max_chars: int = MAX_TITLE_CHARS) -> str:
     brackets, so a title can neither end its line nor close the reasoning. Cleaning a clean title
     changes nothing. The result is empty if no visible character is left.
     """
-    text = title[: 8 * MAX_TITLE_CHARS]  # enough for entities; a title may have 400,000 characters
+    # What is cut is enough for entities; a title may have 400,000 characters.
+    return _clean(title[: 8 * MAX_TITLE_CHARS], max_chars)
+
+
+@lru_cache(maxsize=_CACHED)
+def _clean(text: str, max_chars: int) -> str:
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
         text = cleaned
     if len(text) <= max_chars:

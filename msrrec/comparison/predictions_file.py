@@ -8,21 +8,25 @@ is dropped in silence: what could not be used is named in the audit of the evalu
 import io
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from msrrec import storage
 from msrrec.baselines.interface import choose
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.json_lines import as_text
+from msrrec.data.partitions import Partitions
+from msrrec.data.places import Places
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation.audit import check
-from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.results import Check, Details, FileFacts, ReadBy
 from msrrec.evaluation.systems import identify_file
 from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
@@ -40,6 +44,8 @@ FILE_ENDINGS = (".parquet", ".csv", ".jsonl")
 
 _SCORES = ("scores", "candidate_scores")
 _CHOICES = ("item_id", *_SCORES, "text")
+_LINE = "\0line"
+"""The column of a file of JSON lines, a name that no other file has."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,22 @@ class PredictionsFile:
         digest: A hash of its content.
         read_by: The column that decides the choices.
         has_text: Whether there is a column ``text``.
-        rows: In the order of the file.
+        table: Its rows; of a file of JSON lines, one column of lines.
+        ids: The ``example_id`` of each row.
     """
 
     path: str
     digest: str
     read_by: ReadBy
     has_text: bool
-    rows: tuple[GivenRow, ...]
+    table: pl.DataFrame
+    ids: Places
+
+    def find(self, examples: Sequence[Example]) -> list[GivenRow | None]:
+        """The first row of each example; None for those without one."""
+        places = self.ids.find_each([example.example_id for example in examples])
+        rows = map(_given, _iter_rows(self.table[places[places >= 0].tolist()]))
+        return [next(rows) if place >= 0 else None for place in places]
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,10 @@ def read_predictions_file(path: str) -> PredictionsFile:
         DataError: If the file can't be read, has no rows, or lacks a column.
     """
     content = storage.read_bytes(path)
-    rows = _parse(path, content)
-    columns = {name for row in rows for name in row}
+    digest = hash_bytes(content)
+    table = _parse(path, content)
+    del content
+    ids, columns = _read_ids(path, table)
     choices = [name for name in _CHOICES if name in columns]
     if "example_id" not in columns or not choices:
         found = ", ".join(sorted(columns)) or "no rows"
@@ -98,43 +114,66 @@ def read_predictions_file(path: str) -> PredictionsFile:
             f"{path}: found {found}; expected a column example_id and one of item_id, scores or "
             "text; write one row per example"
         )
+    if "" in ids:
+        raise DataError(
+            f"{path}: row {ids.index('') + 1} has no example_id; expected the id of an example as "
+            "in test.parquet; fill it in or leave the row out"
+        )
     read_by: ReadBy = "item_id" if "item_id" in choices else "text"
     if read_by == "text" and choices[0] in _SCORES:
         read_by = "scores"
-    given = tuple(_given(path, n, row) for n, row in enumerate(rows, 1))
-    return PredictionsFile(path, hash_bytes(content), read_by, "text" in choices, given)
+    places = Places(pa.array(ids, pa.large_string()))
+    return PredictionsFile(path, digest, read_by, "text" in choices, table, places)
 
 
-def _parse(path: str, content: bytes) -> list[dict[str, Any]]:
-    """The rows of a file of any of the three kinds."""
-    rows: list[Any]
+def _parse(path: str, content: bytes) -> pl.DataFrame:
+    """The rows of a file of any of the three kinds; JSON lines are left as they are."""
     try:
         if storage.base_name(path).lower().endswith(".parquet"):
-            rows = pl.read_parquet(io.BytesIO(content)).to_dicts()
-        elif storage.base_name(path).lower().endswith(".csv"):
-            rows = pl.read_csv(io.BytesIO(content), infer_schema=False).to_dicts()
-        else:
-            rows = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+            return pl.read_parquet(io.BytesIO(content))
+        if storage.base_name(path).lower().endswith(".csv"):
+            return pl.read_csv(io.BytesIO(content), infer_schema=False)
+        lines = [line for line in content.decode().splitlines() if line.strip()]
+        return pl.DataFrame({_LINE: lines}, {_LINE: pl.String})
     except (pl.exceptions.PolarsError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path}: can't be read ({reason}); expected a table of predictions; write it again"
-        ) from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: holds other lines than JSON objects; expected one per example")
-    return list(rows)
+        raise _unreadable(path, error) from error
 
 
-def _given(path: str, number: int, row: Mapping[str, Any]) -> GivenRow:
-    example_id = as_text(row.get("example_id"))
-    if not example_id:
-        raise DataError(
-            f"{path}: row {number} has no example_id; expected the id of an example as in "
-            "test.parquet; fill it in or leave the row out"
-        )
+def _unreadable(path: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(
+        f"{path}: can't be read ({reason}); expected a table of predictions; write it again"
+    )
+
+
+def _read_ids(path: str, table: pl.DataFrame) -> tuple[list[str], set[str]]:
+    """The example id of each row, empty where it has none, and the names of all columns."""
+    ids, columns = list[str](), set[str]()
+    try:
+        for row in _iter_rows(table):
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{path}: holds other lines than JSON objects; expected one per example"
+                )
+            columns.update(row)
+            ids.append(as_text(row.get("example_id")) or "")
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    return ids, columns
+
+
+def _iter_rows(table: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows of a table, one by one."""
+    if table.columns == [_LINE]:
+        yield from map(json.loads, table[_LINE])
+    else:
+        yield from table.iter_rows(named=True)
+
+
+def _given(row: Mapping[str, Any]) -> GivenRow:
     scores = next((row[name] for name in _SCORES if row.get(name) is not None), None)
     return GivenRow(
-        example_id,
+        as_text(row.get("example_id")) or "",
         as_text(row.get("item_id")) or None,
         _read_scores(scores),
         as_text(row.get("text")) or "",
@@ -173,44 +212,68 @@ def evaluate_file(
             f"{config.evaluate.negatives}: the choices in {given.path} were made among the "
             "dataset's own candidates; expected 0 and frozen"
         )
-    examples = evaluated_examples(dataset, config.evaluate)
-    rows = {row.example_id: row for row in reversed(given.rows)}  # the first of an example counts
-    split = config.evaluate.split
-    found = _find_problems(dataset, examples, given, rows, split)
-    chosen = [_predict(dataset, e, rows.get(e.example_id), given) for e in examples]
+    examples = partition_examples(dataset, config.evaluate)
+    found = _find_problems(dataset, examples, given, config.evaluate.split)
+    parts = (
+        EvaluatedPart(
+            part,
+            {"file": [_predict(dataset, e, row, given) for e, row in _pair(part, given)]},
+        )
+        for part in examples.read()
+    )
     evaluation = Evaluation(
         identify_file(name),
-        [EvaluatedPart(examples, {"file": chosen})],
+        parts,
         lambda: Details(file=_describe(given, found)),
         is_written=given.has_text,
-        checks=_check(given, found, split),
+        checks=_check(given, found, config.evaluate.split),
     )
     return write_evaluation(evaluation, dataset, out, config)
 
 
+def _pair(
+    examples: Sequence[Example], given: PredictionsFile
+) -> Iterator[tuple[Example, GivenRow | None]]:
+    """Each example with its row."""
+    return zip(examples, given.find(examples), strict=True)
+
+
 def _find_problems(
-    dataset: Dataset,
-    examples: Sequence[Example],
-    given: PredictionsFile,
-    rows: Mapping[str, GivenRow],
-    split: Split,
+    dataset: Dataset, examples: Partitions, given: PredictionsFile, split: Split
 ) -> _Problems:
-    missing = [e.example_id for e in examples if e.example_id not in rows]
-    if len(missing) == len(examples):
+    missing, foreign, misshapen = list[str](), list[str](), list[str]()
+    for example, row in chain.from_iterable(_pair(part, given) for part in examples.read()):
+        if row is None:
+            missing.append(example.example_id)
+            continue
+        if not _is_candidate(row, example):
+            foreign.append(f"{row.item_id} for {example.example_id}")
+        if not _has_good_scores(row, example):
+            misshapen.append(example.example_id)
+    ids = pl.Series(given.ids.ids)
+    if len(missing) == examples.num_examples:
         raise DataError(
-            f"{given.path}: none of its example_ids, such as {given.rows[0].example_id!r}, is an "
+            f"{given.path}: none of its example_ids, such as {ids[0]!r}, is an "
             f"evaluated one, such as {missing[0]!r}; expected ids of {dataset.path}/{split}.parquet"
         )
-    known = {example.example_id for example in dataset.examples(split)}
-    counts = Counter(row.example_id for row in given.rows)
-    pairs = [(e, rows[e.example_id]) for e in examples if e.example_id in rows]
     return _Problems(
         missing=missing,
-        unknown=[example_id for example_id in counts if example_id not in known],
-        repeated=[example_id for example_id, count in counts.items() if count > 1],
-        foreign=[f"{r.item_id} for {e.example_id}" for e, r in pairs if not _is_candidate(r, e)],
-        misshapen=[e.example_id for e, r in pairs if not _has_good_scores(r, e)],
+        unknown=_find_unknown(dataset, given, split),
+        repeated=ids.filter(ids.is_duplicated()).unique(maintain_order=True).to_list(),
+        foreign=foreign,
+        misshapen=misshapen,
     )
+
+
+def _find_unknown(dataset: Dataset, given: PredictionsFile, split: Split) -> list[str]:
+    """The ids that the split lacks, in the order of the file."""
+    is_known = np.zeros(len(given.ids), dtype=bool)
+    for part in dataset.partitions(split).read():
+        places = given.ids.find_each([example.example_id for example in part])
+        is_known[places[places >= 0]] = True
+    # Of a repeated id, the first row alone was found.
+    ids = pl.Series(given.ids.ids)
+    return list(ids.filter(ids.is_first_distinct() & pl.Series(~is_known)))
 
 
 def _describe(given: PredictionsFile, found: _Problems) -> FileFacts:
@@ -218,7 +281,7 @@ def _describe(given: PredictionsFile, found: _Problems) -> FileFacts:
         name=storage.base_name(given.path),
         digest=given.digest,
         read_by=given.read_by,
-        num_rows=len(given.rows),
+        num_rows=len(given.ids),
         num_missing=len(found.missing),
         num_unknown=len(found.unknown),
         num_repeated=len(found.repeated),
@@ -239,7 +302,7 @@ def _check(given: PredictionsFile, found: _Problems, split: Split) -> list[Check
         ("Items", "chooses candidates of the example, else it is a miss", found.foreign),
         ("Scores", f"has one finite score per candidate, else {lost}", found.misshapen),
     )
-    read = f"choices are read by {given.read_by} from {name} ({len(given.rows):,} rows)"
+    read = f"choices are read by {given.read_by} from {name} ({len(given.ids):,} rows)"
     return [
         check("File", read),
         *(check(title, f"{name} {text}", wrong) for title, text, wrong in texts),

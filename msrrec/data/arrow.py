@@ -41,7 +41,7 @@ def numbers(column: Any) -> NDArray[Any]:
     return np.from_dlpack(array)
 
 
-def texts(values: Sequence[str]) -> pa.Array:
+def texts(values: Sequence[str] | pl.Series) -> pa.Array:
     """Texts as an Arrow array."""
     return pl.Series(values, dtype=pl.String).to_arrow().cast(pa.string())
 

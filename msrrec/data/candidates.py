@@ -4,7 +4,8 @@ To a reader two items with equal titles are the same. So the title of a negative
 all titles that the user bought and from the other candidates'.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ Propose = Callable[[IntArray, np.random.Generator], IntArray]
 _MAX_PROPOSALS = 64
 """Number of redraws with a non-uniform ``Propose``. A small category may have too few items, so
 what is missing after them is drawn uniformly."""
+
+_ROWS = 1 << 16
+"""Candidate sets that are checked at once, so that checks take some megabytes for any number."""
 
 
 class CandidateSampler:
@@ -47,11 +51,11 @@ class CandidateSampler:
         self._touched = np.unique(touched)
         self._items = sequences.items
 
-    def check(self, user_ids: list[str], setting: str = "data.num_negatives") -> None:
+    def check(self, user_ids: Sequence[Any], setting: str = "data.num_negatives") -> None:
         """Check that enough items are left for the negatives of every user.
 
         Args:
-            user_ids: Ids of the users, in the order of the sequences.
+            user_ids: Ids of the users, in the order of the sequences; a list or an Arrow array.
             setting: Name of the setting for the number of negatives.
 
         Raises:
@@ -61,8 +65,9 @@ class CandidateSampler:
         left = self._num_titles - np.bincount(owners, minlength=len(user_ids))
         if (left < self._num_negatives).any():
             user = int(left.argmin())
+            name = str(user_ids[user])
             raise DataError(
-                f"user {user_ids[user]!r}: leaves {left[user]} of {self._num_titles} items with "
+                f"user {name!r}: leaves {left[user]} of {self._num_titles} items with "
                 f"different titles as negatives; expected at least {self._num_negatives}, so "
                 f"lower {setting} or raise data.num_users"
             )
@@ -90,19 +95,29 @@ class CandidateSampler:
         self, users: IntArray, targets: IntArray, rng: np.random.Generator
     ) -> IntArray:
         """Draw all negatives; redraw those that the user bought or that repeat another."""
-        targets = np.repeat(targets[:, None], self._num_negatives, axis=1)
+        targets = np.broadcast_to(targets[:, None], (len(users), self._num_negatives))
         negatives = self._propose(targets, rng)
         open_rows = np.arange(len(users))
         num_draws = 0
         while len(open_rows):
-            rejected = self._rejected(users[open_rows], negatives[open_rows])
+            rows, columns = self._find_rejected(users, negatives, open_rows)
             num_draws += 1
             propose = self._propose if num_draws <= _MAX_PROPOSALS else self._uniformly
-            redrawn = negatives[open_rows]
-            redrawn[rejected] = propose(targets[open_rows][rejected], rng)
-            negatives[open_rows] = redrawn
-            open_rows = open_rows[rejected.any(axis=1)]
+            negatives[rows, columns] = propose(targets[rows, columns], rng)
+            open_rows = np.unique(rows)
         return negatives
+
+    def _find_rejected(
+        self, users: IntArray, negatives: IntArray, open_rows: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """Row and column of each negative that must be drawn again, among some rows, in order."""
+        rows, columns = [], []
+        for begin in range(0, len(open_rows), _ROWS):
+            part = open_rows[begin : begin + _ROWS]
+            row, column = np.nonzero(self._rejected(users[part], negatives[part]))
+            rows.append(part[row])
+            columns.append(column)
+        return np.concatenate(rows), np.concatenate(columns)
 
     def _uniformly(self, targets: IntArray, rng: np.random.Generator) -> IntArray:
         return rng.integers(len(self._titles), size=targets.shape)
@@ -133,4 +148,7 @@ def balanced_slots(num_examples: int, width: int, rng: np.random.Generator) -> I
     """
     num_blocks = -(-num_examples // width)
     blocks = rng.permutation(num_blocks * width).reshape(-1, width)
-    return np.argsort(np.argsort(blocks, axis=1), axis=1).ravel()[:num_examples]
+    for begin in range(0, num_blocks, _ROWS):
+        some = blocks[begin : begin + _ROWS]
+        some[:] = np.argsort(np.argsort(some, axis=1), axis=1)
+    return np.asarray(blocks.ravel()[:num_examples])

@@ -80,7 +80,12 @@ class Dataset:
         Raises:
             DataError: If an example names an item that the catalogue lacks.
         """
-        return [e for part in self.partitions(split, limit).read() for e in part]
+        return list(self.iter_examples(split, limit))
+
+    def iter_examples(self, split: Split, limit: int = 0) -> Iterator[Example]:
+        """The same examples one by one, of which few are in memory at once."""
+        for part in self.partitions(split, limit).read():
+            yield from part
 
     def partitions(self, split: Split, limit: int = 0, size: int = PARTITION_SIZE) -> Partitions:
         """The same examples in partitions, which are read from the file one by one."""
@@ -123,6 +128,15 @@ class Dataset:
         Raises:
             DataError: If the dataset was prepared without them.
         """
+        for names, events in self.iter_event_parts():
+            yield from zip(names, events, strict=True)
+
+    def iter_event_parts(self) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """The same in partitions: ids of users, and all items of each of them.
+
+        Raises:
+            DataError: If the dataset was prepared without them.
+        """
         path = storage.join(self.path, USERS_FILE)
         if not storage.exists(path):
             raise DataError(
@@ -130,7 +144,7 @@ class Dataset:
                 "unknown; run `msrrec prepare` again"
             )
         for table in storage.iter_tables(path, schema.USERS, PARTITION_SIZE):
-            yield from zip(*table.to_pydict().values(), strict=True)
+            yield table[schema.USER_ID].to_pylist(), table["items"].to_pylist()
 
     def titles(self, item_ids: Iterable[str]) -> list[str]:
         """The titles of items, in order."""
@@ -151,9 +165,13 @@ def read_examples(table: pa.Table) -> list[Example]:
     ]
 
 
-def hash_files(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """``sha256`` of each file's content by name, and one ``fingerprint`` over all of them."""
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+def hash_files(paths: Mapping[str, str]) -> dict[str, Any]:
+    """``sha256`` of each file's content by name, and one ``fingerprint`` over all of them.
+
+    Args:
+        paths: Where each file is, by its name in the dataset.
+    """
+    hashes = {name: storage.sha256(path) for name, path in paths.items()}
     return {"sha256": hashes, "fingerprint": _fingerprint(hashes)}
 
 

@@ -43,15 +43,20 @@ _AS_BOUGHT = re.compile(
 )
 
 
-def later_titles(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """The titles of each user's validation and test items, by user id; a missing split has none."""
+def later_items(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """The ids of each user's validation and test items, by user id; a missing split has none."""
     later: dict[str, tuple[str, ...]] = {}
     for split in HELD_OUT:
         if storage.exists(storage.join(dataset.path, f"{split}.parquet")):
-            for example in dataset.examples(split):
-                title = dataset.items[example.target].title
-                later[example.user_id] = (*later.get(example.user_id, ()), title)
+            for example in dataset.iter_examples(split):
+                item_id = dataset.items[example.target].item_id  # one text for all users
+                later[example.user_id] = (*later.get(example.user_id, ()), item_id)
     return later
+
+
+def later_titles(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """The titles of each user's validation and test items, by user id; see ``later_items``."""
+    return {user: tuple(dataset.titles(items)) for user, items in later_items(dataset).items()}
 
 
 def shows_later(shown: Iterable[str], later: Iterable[str]) -> bool:

@@ -3,17 +3,22 @@
 The same items are excluded as in the frozen sets, and the same dataset always gives the same sets.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from msrrec.data.candidates import CandidateSampler, Propose
-from msrrec.data.dataset import Dataset
+from msrrec.data.dataset import USERS_FILE, Dataset
 from msrrec.data.leave_one_out import HELD_OUT, target_places
+from msrrec.data.partitions import Partitions
+from msrrec.data.places import Places
 from msrrec.data.sequences import Cuts, Sequences
+from msrrec.errors import DataError
 from msrrec.schema import Example
 from msrrec.titles import normalize_title
 
@@ -25,8 +30,11 @@ IntArray = NDArray[np.int64]
 
 def draw_candidates(
     dataset: Dataset, split: Literal["validation", "test"], kind: Kind, num_negatives: int | None
-) -> list[Example]:
+) -> Partitions:
     """The examples of a split with new candidate sets; targets are spread evenly over positions.
+
+    The codes of all sets are in memory, eight bytes a candidate, and examples a partition at a
+    time.
 
     Args:
         dataset: A dataset that includes the events of its users.
@@ -38,15 +46,10 @@ def draw_candidates(
     Raises:
         DataError: If the dataset has no events, or too few items are left for a user.
     """
-    examples = dataset.examples(split)
     if num_negatives is None:
         num_negatives = int(dataset.manifest["config"]["num_negatives"])
     item_ids = list(dataset.items)
-    codes = {item_id: n for n, item_id in enumerate(item_ids)}
-    events = dataset.events()
-    items = np.array([codes[i] for user in events.values() for i in user], dtype=np.int64)
-    starts = np.cumsum([0, *map(len, events.values())])
-    sequences = Sequences(items, starts)
+    users, sequences = _read_events(dataset)
     keys = [normalize_title(item.title) for item in dataset.items.values()]
     titles = np.unique(keys, return_inverse=True)[1].astype(np.int64)
     propose: Propose | None = None
@@ -55,16 +58,55 @@ def draw_candidates(
     elif kind == "category":
         propose = _by_category(dataset, 3 * num_negatives)
     sampler = CandidateSampler(sequences, titles, num_negatives, propose)
-    sampler.check(list(events), "evaluate.num_negatives")
-    users = {user_id: n for n, user_id in enumerate(events)}
-    owners = np.array([users[example.user_id] for example in examples], dtype=np.int64)
+    sampler.check(users.ids, "evaluate.num_negatives")
+    examples, starts = dataset.partitions(split), sequences.starts
+    owners = _find_owners(examples, users)
     targets = target_places(starts[owners + 1], split)
     rng = np.random.default_rng([int(dataset.manifest["seed"]), 10 + KINDS.index(kind)])
     drawn = sampler.draw(Cuts(owners, starts[owners], targets), rng)
-    return [
-        replace(example, candidates=tuple(item_ids[code] for code in row))
-        for example, row in zip(examples, drawn, strict=True)
-    ]
+
+    def read() -> Iterator[Sequence[Example]]:
+        rows = iter(drawn)
+        for part in examples.read():
+            yield [
+                replace(example, candidates=tuple(item_ids[code] for code in row))
+                for example, row in zip(part, rows, strict=False)
+            ]
+
+    return Partitions(examples.num_examples, read)
+
+
+def _read_events(dataset: Dataset) -> tuple[Places, Sequences]:
+    """The users, and their events as codes of the catalogue."""
+    codes = {item_id: n for n, item_id in enumerate(dataset.items)}
+    users, items, ends = list[pa.Array](), array("q"), array("q", [0])
+    for names, events in dataset.iter_event_parts():
+        users.append(pa.array(names, pa.large_string()))
+        for event in events:
+            items.extend(codes[item_id] for item_id in event)
+            ends.append(len(items))
+    ids = pa.chunked_array(users, pa.large_string()).combine_chunks()
+    sequences = Sequences(np.array(items, dtype=np.int64), np.array(ends, dtype=np.int64))
+    return Places(ids), sequences
+
+
+def _find_owners(examples: Partitions, users: Places) -> IntArray:
+    """The place of the user of each example.
+
+    Raises:
+        DataError: If the events lack one.
+    """
+    found = [np.array([], dtype=np.int64)]
+    for part in examples.read():
+        places = users.find_each([e.user_id for e in part])
+        if (places < 0).any():
+            example = part[int(places.argmin())]
+            raise DataError(
+                f"example {example.example_id}: its user {example.user_id!r} has no purchases in "
+                f"{USERS_FILE}; expected every user there; run `msrrec prepare` again"
+            )
+        found.append(places)
+    return np.concatenate(found)
 
 
 def _by_purchases(sequences: Sequences, num_items: int) -> Propose:

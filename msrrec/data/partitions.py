@@ -30,3 +30,18 @@ class Partitions:
                 yield examples[begin : begin + size]
 
         return cls(len(examples), read)
+
+    def limit(self, num_examples: int) -> "Partitions":
+        """The first of these examples, at most a number of them."""
+        num_wanted = min(num_examples, self.num_examples)
+
+        def read() -> Iterator[Sequence[Example]]:
+            num_left = num_wanted
+            for part in self.read():
+                if not num_left:
+                    return
+                some = part[:num_left]
+                num_left -= len(some)
+                yield some
+
+        return Partitions(num_wanted, read)

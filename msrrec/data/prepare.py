@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from msrrec import schema, storage
 from msrrec.config import DataConfig
 from msrrec.data import loading, sequences
-from msrrec.data.arrow import lists, numbers, pick, texts
-from msrrec.data.candidates import CandidateSampler
-from msrrec.data.dataset import ITEMS_FILE, USERS_FILE, hash_files, read_examples
+from msrrec.data.arrow import numbers, pick
+from msrrec.data.dataset import hash_files, read_examples
 from msrrec.data.events import Events, Loaded
 from msrrec.data.kcore import distinct_rows, k_core
 from msrrec.data.leave_one_out import HELD_OUT, MIN_EVENTS
+from msrrec.data.partitions import PARTITION_SIZE
 from msrrec.data.records import TITLE_KEY, TITLED
 from msrrec.data.sequences import Sequences
-from msrrec.data.sources import Inputs, Source, find_ceiling, make_source
+from msrrec.data.sources import Inputs, Source, make_source, tally_ceiling
+from msrrec.data.split_files import SplitFiles
 from msrrec.errors import DataError
-from msrrec.schema import SPLITS, Split
 from msrrec.storage import MANIFEST
 
 logger = logging.getLogger(__name__)
@@ -81,19 +81,17 @@ def prepare(
     dropped = {**loaded.dropped, **dropped}
     seqs, user_ids, codes = _sample(events, config, dropped)
     catalogue = _load_catalogue(chosen, inputs, pick(events.item_ids, codes), records)
-    tables = _build_examples(seqs, user_ids, catalogue, config)
-    tables[ITEMS_FILE] = catalogue.select(schema.ITEMS.names).cast(schema.ITEMS)
+    files = SplitFiles.plan(seqs, user_ids, catalogue, config)
     domain = config.domain or chosen.domain(interactions)
     manifest = _describe(source, inputs, domain, config)
     manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
-    manifest |= _count(seqs, catalogue, tables, dropped)
-    manifest |= _measure(manifest, tables)
+    manifest |= _count(files, dropped)
     _account(manifest)
+    del events, loaded
     with storage.atomic_folder(out, _DATASET_NAMES) as folder:
-        for name, table in tables.items():
-            storage.write_table(storage.join(folder, name), table.combine_chunks())
-        paths = {name: storage.join(folder, name) for name in sorted(tables)}
-        manifest |= hash_files({name: storage.read_bytes(path) for name, path in paths.items()})
+        names = files.write(folder)
+        manifest |= _measure(manifest, folder)
+        manifest |= hash_files({name: storage.join(folder, name) for name in names})
         storage.write_json(storage.join(folder, MANIFEST), manifest)
     return manifest
 
@@ -209,7 +207,7 @@ def _check_all_titled(events: Events, records: pa.Table) -> None:
 
 def _sample(
     events: Events, config: DataConfig, dropped: dict[str, int]
-) -> tuple[Sequences, list[str], IntArray]:
+) -> tuple[Sequences, pa.Array, IntArray]:
     """Sequences of the sampled users, their ids, and the codes of their items sorted by item id."""
     codes = _codes_by_id(events.users, events.user_ids)
     lengths = np.bincount(events.users)
@@ -231,7 +229,7 @@ def _sample(
     item_codes = _codes_by_id(sample.items, events.item_ids)
     items = _positions(item_codes, len(events.item_ids))[sample.items]
     seqs = sequences.build_sequences(users[users >= 0], items, sample.timestamps)
-    return seqs, pick(events.user_ids, drawn).to_pylist(), item_codes
+    return seqs, pick(events.user_ids, drawn), item_codes
 
 
 def _check_lengths(
@@ -271,44 +269,6 @@ def _load_catalogue(
     return catalogue
 
 
-def _build_examples(
-    seqs: Sequences, user_ids: list[str], catalogue: pa.Table, config: DataConfig
-) -> dict[str, pa.Table]:
-    """The table of each split and that of all events, by file name."""
-    keys = catalogue[TITLE_KEY].combine_chunks().dictionary_encode()
-    titles = numbers(keys.indices).astype(np.int64)
-    sampler = CandidateSampler(seqs, titles, config.num_negatives)
-    sampler.check(user_ids)
-    cuts = sequences.cut_sequences(seqs, config.history_length, config.train_examples_per_user)
-    item_ids = catalogue[schema.ITEM_ID].combine_chunks()
-    tables = {}
-    for stream, split in enumerate(SPLITS, 1):
-        cut = cuts[split]
-        chosen = sampler.draw(cut, np.random.default_rng([config.seed, stream]))
-        width = config.num_negatives + 1
-        columns = [
-            texts(_example_ids(split, seqs, cut, user_ids)),
-            texts([user_ids[u] for u in cut.users]),
-            sequences.histories(seqs, cut, item_ids),
-            pick(item_ids, seqs.items[cut.targets]),
-            lists(np.arange(0, chosen.size + 1, width), pick(item_ids, chosen.ravel())),
-        ]
-        tables[f"{split}.parquet"] = pa.table(columns, schema=schema.EXAMPLES)
-    events = lists(seqs.starts, pick(item_ids, seqs.items))
-    tables[USERS_FILE] = pa.table([texts(user_ids), events], schema=schema.USERS)
-    return tables
-
-
-def _example_ids(
-    split: Split, seqs: Sequences, cut: sequences.Cuts, user_ids: list[str]
-) -> list[str]:
-    """``user:split``; for training examples also the 0-based position of the target."""
-    if split != "train":
-        return [f"{user_ids[u]}:{split}" for u in cut.users]
-    places = cut.targets - seqs.starts[cut.users]
-    return [f"{user_ids[u]}:train:{k}" for u, k in zip(cut.users, places, strict=True)]
-
-
 def _describe(source: str, inputs: Inputs, domain: str, config: DataConfig) -> dict[str, Any]:
     files = [path.rpartition("/")[2] for path in (*inputs.interactions, *inputs.items) if path]
     return {
@@ -321,9 +281,8 @@ def _describe(source: str, inputs: Inputs, domain: str, config: DataConfig) -> d
     }
 
 
-def _count(
-    seqs: Sequences, catalogue: pa.Table, tables: dict[str, pa.Table], dropped: dict[str, int]
-) -> dict[str, Any]:
+def _count(files: SplitFiles, dropped: dict[str, int]) -> dict[str, Any]:
+    seqs, catalogue = files.sequences, files.catalogue
     num_events, num_items = len(seqs.items), catalogue.num_rows
     pairs = np.unique(seqs.users * num_items + seqs.items)
     distinct_titles = pc.count_distinct(catalogue[TITLE_KEY]).as_py()
@@ -332,18 +291,24 @@ def _count(
         "num_items": num_items,
         "num_interactions": num_events,
         "density": num_events / (seqs.num_users * num_items),
-        "num_examples": {split: tables[f"{split}.parquet"].num_rows for split in SPLITS},
+        "num_examples": files.num_examples,
         "repeat_purchases": num_events - len(pairs),
         "duplicate_titles": num_items - distinct_titles,
         "dropped_events": dropped,
     }
 
 
-def _measure(manifest: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """The ceiling of each held-out split, where purchases are generated."""
-    held_out = {split: read_examples(tables[f"{split}.parquet"]) for split in HELD_OUT}
-    ceilings = {split: find_ceiling(manifest, found) for split, found in held_out.items()}
-    known = {split: asdict(ceiling) for split, ceiling in ceilings.items() if ceiling}
+def _measure(manifest: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The ceiling of each held-out split that was written, where purchases are generated."""
+    known = {}
+    for split in HELD_OUT:
+        if (tally := tally_ceiling(manifest)) is None:
+            return {}
+        path = storage.join(folder, f"{split}.parquet")
+        for table in storage.iter_tables(path, schema.EXAMPLES, PARTITION_SIZE):
+            tally.add(read_examples(table))
+        if ceiling := tally.result():
+            known[split] = asdict(ceiling)
     return {"ceiling": known} if known else {}
 
 

@@ -39,7 +39,7 @@ def evaluated_examples(dataset: Dataset, settings: EvaluateConfig) -> list[Examp
 
 
 def partition_examples(dataset: Dataset, settings: EvaluateConfig) -> Partitions:
-    """The same examples in partitions; drawn negatives alone are held in memory.
+    """The same examples in partitions; of drawn negatives, the codes are held in memory.
 
     Raises:
         DataError: If the split has no examples.
@@ -50,7 +50,7 @@ def partition_examples(dataset: Dataset, settings: EvaluateConfig) -> Partitions
         found = retrieve_candidates(load_honest_index(dataset, settings), dataset, settings)
     else:
         drawn = draw_candidates(dataset, settings.split, settings.negatives, settings.num_negatives)
-        found = Partitions.split(drawn[: settings.num_users or None])
+        found = drawn.limit(settings.num_users or drawn.num_examples)
     if not found.num_examples:
         raise DataError(
             f"{dataset.path}: the {settings.split} split has no examples; expected at least one"

@@ -14,14 +14,15 @@ from msrrec.config.evaluate import Intervention
 from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
 from msrrec.errors import DataError, ModelError
-from msrrec.evaluation.examples import evaluated_examples, load_evaluation
+from msrrec.evaluation.examples import load_evaluation, partition_examples
 from msrrec.evaluation.interventions import Control, FaithfulnessResult, InterventionResult
 from msrrec.evaluation.paraphrases import write_paraphrases
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.trials import KEPT, Case, Trial, is_sampled, plan_trials, trial_names
 from msrrec.fingerprint import hash_weights
 from msrrec.inference.batch import BuildRecommender
-from msrrec.inference.predictions import read_predictions
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.predictions import iter_predictions
 from msrrec.inference.recommender import Recommender
 from msrrec.log import Progress
 from msrrec.metrics.statistics import holm, mcnemar, wilson
@@ -29,6 +30,7 @@ from msrrec.models import ModelSource, locate_model
 from msrrec.reasoning.edits import find_steps
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import STEPS, Side
+from msrrec.schema import Example
 from msrrec.stage import Summary
 from msrrec.titles import show_titles
 
@@ -97,8 +99,11 @@ def measure_faithfulness(
     evaluated = load_evaluation(evaluation, dataset)
     chosen = _choose_side(evaluated, evaluation, side)
     source = _locate(evaluated, model_dir, config)
-    whole = _find_cases(dataset, evaluated, evaluation, chosen, source.form)
-    first = whole[: config.evaluate.intervention_users or None]
+    num_whole, first = 0, list[Case]()
+    for case in _iter_cases(dataset, evaluated, evaluation, chosen, source.form):
+        num_whole += 1
+        if len(first) < (config.evaluate.intervention_users or num_whole):
+            first.append(case)
     paraphrased = write_paraphrases(first, chosen, dataset, evaluation, config, keys or {})
     cases = paraphrased.cases
     recommender = build(source, _inference(evaluated, config))
@@ -109,7 +114,7 @@ def measure_faithfulness(
         system=evaluated.system.label,
         side=chosen,
         num_evaluated=evaluated.num_users,
-        num_whole=len(whole),
+        num_whole=num_whole,
         num_users=len(cases),
         hit_ratio=wilson(sum(kept), len(kept)),
         temperature=recommender.config.temperature,
@@ -153,32 +158,38 @@ def _inference(evaluated: EvaluationResult, config: RunConfig) -> InferenceConfi
     return evaluated.config.inference.model_copy(update={**speed, **bound})
 
 
-def _find_cases(
+def _iter_cases(
     dataset: Dataset, evaluated: EvaluationResult, folder: str, side: Side, form: PromptConfig
-) -> list[Case]:
-    """The users with a whole chain and a valid choice."""
-    examples = evaluated_examples(dataset, evaluated.config.evaluate)
-    file = storage.join(folder, "predictions", f"{side}.parquet")
-    cases = []
-    for example, prediction in zip(examples, read_predictions(file, examples), strict=True):
-        output = prediction.output
-        steps = find_steps(output.reasoning, side)
-        if steps is None or output.index is None or example.target_slot < 0:
-            continue
-        titles = [tuple(dataset.titles(ids)) for ids in (example.history, example.candidates)]
-        query = Query(example.example_id, dataset.domain, *titles)
-        shown = tuple(show_titles(query.candidates, form.max_title_chars))
-        purchases = tuple(dataset.items[item_id] for item_id in example.history)
-        target = example.target_slot
-        cases.append(
-            Case(query, shown, purchases, target, output.reasoning, tuple(steps), output.index)
-        )
-    if not cases:
+) -> Iterator[Case]:
+    """The users with a whole chain and a valid choice, one by one."""
+    examples = partition_examples(dataset, evaluated.config.evaluate)
+    file, num_whole = storage.join(folder, "predictions", f"{side}.parquet"), 0
+    pairs = zip(examples.read(), iter_predictions(file, examples), strict=True)
+    for example, prediction in (pair for both in pairs for pair in zip(*both, strict=True)):
+        case = _make_case(dataset, example, prediction.output, side, form)
+        if case is not None:
+            num_whole += 1
+            yield case
+    if not num_whole:
         raise DataError(
             f"{file}: no output has all steps of its chain and a valid choice; expected at least "
             "one; evaluate a model that was trained on chains"
         )
-    return cases
+
+
+def _make_case(
+    dataset: Dataset, example: Example, output: SideOutput, side: Side, form: PromptConfig
+) -> Case | None:
+    """One user; None if the chain is not whole or the choice is invalid."""
+    steps = find_steps(output.reasoning, side)
+    if steps is None or output.index is None or example.target_slot < 0:
+        return None
+    titles = [tuple(dataset.titles(ids)) for ids in (example.history, example.candidates)]
+    query = Query(example.example_id, dataset.domain, *titles)
+    shown = tuple(show_titles(query.candidates, form.max_title_chars))
+    purchases = tuple(dataset.items[item_id] for item_id in example.history)
+    target = example.target_slot
+    return Case(query, shown, purchases, target, output.reasoning, tuple(steps), output.index)
 
 
 def _ask_all(

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from msrrec import schema, storage
+from msrrec.data.arrow import integers, numbers
+from msrrec.data.partitions import PARTITION_SIZE
 from msrrec.errors import DataError
 from msrrec.inference.predictions import Prediction
 from msrrec.schema import Example
@@ -33,7 +35,8 @@ HITS = pa.schema(
 """``hits.parquet``. ``order`` is that of the prompt's lists, ``reading`` the variant that was read,
 ``index`` the chosen slot from 0, null where an output names no candidate."""
 
-_KEY = ("dataset", "arm", "order", "reading", "seed", schema.USER_ID)
+_CELL = ("dataset", "arm", "order", "reading")
+"""The columns that make a cell."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class ArmHits:
 
     def select(self, users: Sequence[str], seeds: Sequence[int]) -> "ArmHits":
         """The hits of some of its users and seeds, in that order."""
+        if (tuple(users), tuple(seeds)) == (self.users, self.seeds):
+            return self
         row = {user: n for n, user in enumerate(self.users)}
         column = {seed: n for n, seed in enumerate(self.seeds)}
         places = np.ix_([row[user] for user in users], [column[seed] for seed in seeds])
@@ -86,55 +91,126 @@ def hits_of(
         }
 
 
-def read_hits(paths: Sequence[str]) -> pa.Table:
+@dataclass(frozen=True)
+class Hits:
+    """The rows of files of hits as codes, some tens of bytes a row.
+
+    Attributes:
+        cells: In order of first appearance; C of them.
+        users: Sorted; U of them.
+        cell: Shape (R,). Each row's place in ``cells``.
+        user: Shape (R,). Each row's place in ``users``.
+        seed: Shape (R,).
+        hit: Shape (R,).
+        valid: Shape (R,), whether an output names a candidate.
+    """
+
+    cells: tuple[Cell, ...]
+    users: tuple[str, ...]
+    cell: NDArray[np.int64]
+    user: NDArray[np.int64]
+    seed: NDArray[np.int64]
+    hit: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+
+    @property
+    def _keys(self) -> NDArray[np.int64]:
+        """A number for each row that equals another's only for the same cell, seed and user."""
+        seeds, seed = np.unique(self.seed, return_inverse=True)
+        return np.asarray((self.cell * len(seeds) + seed) * len(self.users) + self.user)
+
+    def find_doubled(self) -> int | None:
+        """The first row whose user is there twice for its cell and seed; None if none is."""
+        _, rows, counts = np.unique(self._keys, return_inverse=True, return_counts=True)
+        doubled = counts[rows] > 1
+        return int(doubled.argmax()) if doubled.any() else None
+
+
+def read_hits(paths: Sequence[str]) -> Hits:
     """The rows of several files.
 
     Raises:
         DataError: If there are no rows, a file lacks a column, or a user is there twice.
     """
-    table = pa.concat_tables([storage.read_table(path, HITS) for path in paths])
+    parts = [
+        _encode(table)
+        for path in paths
+        for table in storage.iter_tables(path, HITS, PARTITION_SIZE)
+    ]
     where = " and ".join(paths)
-    if not table.num_rows:
+    if not any(part.num_rows for part in parts):
         raise DataError(f"{where}: found no row; expected the hits of a study")
-    frame = pl.DataFrame(table)
-    doubled = frame.filter(frame.select(_KEY).is_duplicated())
-    if doubled.height:
-        row = doubled.row(0, named=True)
+    hits = _combine(pa.concat_tables(parts).unify_dictionaries().combine_chunks())
+    row = hits.find_doubled()
+    if row is not None:
+        cell = hits.cells[hits.cell[row]]
         raise DataError(
-            f"{where}: {row['user_id']} is there twice for dataset {row['dataset']}, arm "
-            f"{row['arm']}, order {row['order']}, reading {row['reading']} and seed {row['seed']}; "
+            f"{where}: {hits.users[hits.user[row]]} is there twice for dataset {cell.dataset}, arm "
+            f"{cell.arm}, order {cell.order}, reading {cell.reading} and seed {hits.seed[row]}; "
             "expected each user once"
         )
-    return table
+    return hits
 
 
-def group_hits(table: pa.Table) -> dict[Cell, ArmHits]:
+def _encode(table: pa.Table) -> pa.Table:
+    """Rows of hits with repeated texts as codes, and without what is not compared."""
+    columns = {name: table[name].dictionary_encode() for name in (*_CELL, schema.USER_ID)}
+    columns |= {"seed": table["seed"], "hit": table["hit"]}
+    return pa.table({**columns, "valid": table["index"].is_valid()})
+
+
+def _combine(table: pa.Table) -> Hits:
+    """The columns of ``_encode`` as one object."""
+    coded = {name: table[name].combine_chunks() for name in (*_CELL, schema.USER_ID)}
+    places = {name: numbers(column.indices).astype(np.int64) for name, column in coded.items()}
+    key = np.zeros(table.num_rows, dtype=np.int64)
+    for name in _CELL:
+        key = key * len(coded[name].dictionary) + places[name]
+    _, rows, found = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(rows)
+    cells = (
+        Cell(**{name: coded[name][row].as_py() for name in _CELL}) for row in rows[order].tolist()
+    )
+    users = coded[schema.USER_ID].dictionary
+    by_name = numbers(pc.sort_indices(users)).astype(np.int64)
+    return Hits(
+        cells=tuple(cells),
+        users=tuple(users.take(integers(by_name)).to_pylist()),
+        cell=np.argsort(order)[found],
+        user=np.argsort(by_name)[places[schema.USER_ID]],
+        seed=numbers(table["seed"]),
+        hit=numbers(table["hit"]),
+        valid=numbers(table["valid"]),
+    )
+
+
+def group_hits(hits: Hits) -> dict[Cell, ArmHits]:
     """The hits by cell, in order of first appearance.
 
     Raises:
         DataError: If the seeds of a cell have fewer than two users in common.
     """
-    names = [key for key in _KEY if key not in ("seed", schema.USER_ID)]
-    frame = pl.DataFrame(table)
     return {
-        Cell(**dict(zip(names, map(str, key), strict=True))): _by_user(key, group)
-        for key, group in frame.group_by(names, maintain_order=True)
+        cell: _by_user(cell, hits, np.flatnonzero(hits.cell == n))
+        for n, cell in enumerate(hits.cells)
     }
 
 
-def _by_user(key: Sequence[object], frame: pl.DataFrame) -> ArmHits:
-    seeds = tuple(sorted(frame["seed"].unique()))
-    shared = (
-        frame.with_columns(is_valid=pl.col("index").is_not_null())
-        .filter(pl.col("seed").n_unique().over(schema.USER_ID) == len(seeds))
-        .sort(schema.USER_ID, "seed")
-    )
-    users = tuple(shared[schema.USER_ID].unique(maintain_order=True))
-    if len(users) < 2:
+def _by_user(cell: Cell, hits: Hits, rows: NDArray[np.int64]) -> ArmHits:
+    """The hits of some rows, which are of one cell."""
+    seeds, column = np.unique(hits.seed[rows], return_inverse=True)
+    user = hits.user[rows]
+    shared = np.flatnonzero(np.bincount(user, minlength=len(hits.users)) == len(seeds))
+    if len(shared) < 2:
         raise DataError(
-            f"the hits of {', '.join(map(str, key))}: {len(users)} users have all of the seeds "
-            f"{', '.join(map(str, seeds))}; expected at least 2"
+            f"the hits of {', '.join(vars(cell).values())}: {len(shared)} users have all of the "
+            f"seeds {', '.join(map(str, seeds))}; expected at least 2"
         )
-    shape = (len(users), len(seeds))
-    hits = shared["hit"].to_numpy().astype(np.int64).reshape(shape)
-    return ArmHits(users, seeds, hits, shared["is_valid"].to_numpy().reshape(shape))
+    place = np.full(len(hits.users), -1)
+    place[shared] = np.arange(len(shared))
+    kept = place[user] >= 0
+    found = np.zeros((2, len(shared), len(seeds)), dtype=bool)
+    for table, values in zip(found, (hits.hit, hits.valid), strict=True):
+        table[place[user[kept]], column[kept]] = values[rows[kept]]
+    users = tuple(hits.users[n] for n in shared.tolist())
+    return ArmHits(users, tuple(seeds.tolist()), found[0].astype(np.int64), found[1])

@@ -24,6 +24,7 @@ from msrrec.evaluation.results import (
 from msrrec.evaluation.routing import RouteTally
 from msrrec.evaluation.write import DEAD_LETTERS, EvaluatedPart
 from msrrec.inference.batch import Answered
+from msrrec.inference.engine_pool import DEADLY
 from msrrec.inference.fusion import Recommendation, SideOutput
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode, Recommender, sides_of
@@ -143,6 +144,7 @@ class ModelTally:
     def _add(self, part: _Part, refused: Sequence[Refused]) -> None:
         self._counts["users"] += len(part.examples)
         self._counts["refused"] += len(refused)
+        self._counts["deadly"] += sum(row.error.startswith(DEADLY) for row in refused)
         self._refused += refused[: max(0, _MAX_ERRORS - len(self._refused))]
         for prediction in part.predictions:
             self._counts["samples"] += 1
@@ -196,7 +198,11 @@ class ModelTally:
             )
         return Details(
             model=model,
-            errors=Errors(num_refused=counts["refused"], first=tuple(self._refused)),
+            errors=Errors(
+                num_refused=counts["refused"],
+                num_deadly=counts["deadly"],
+                first=tuple(self._refused),
+            ),
             speed=Speed(
                 num_resumed=counts["resumed"],
                 wall_s=round(seconds, 2),

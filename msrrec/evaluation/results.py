@@ -112,6 +112,8 @@ class Errors(Result):
     """How many samples were refused, and the first of them."""
 
     num_refused: int
+    num_deadly: int = 0
+    """Those among them that were given up because they killed their engines."""
     first: tuple[Refused, ...]
 
 

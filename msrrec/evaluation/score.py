@@ -5,17 +5,18 @@ predictions and writes ``report/reasoning.json`` beside ``report/metrics.json``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.partitions import Partitions
 from msrrec.errors import DataError
-from msrrec.evaluation.examples import evaluated_examples, load_evaluation
+from msrrec.evaluation.examples import load_evaluation, partition_examples
 from msrrec.evaluation.results import AnchorScore, Metric, MetricScore, ReasoningScores
 from msrrec.inference.fusion import SideOutput
-from msrrec.inference.predictions import Prediction, read_predictions
-from msrrec.metrics.anchors import Reference, TextAnchor, text_anchors
+from msrrec.inference.predictions import Prediction, iter_predictions
+from msrrec.metrics.anchors import MAX_ANCHORED, Reference, TextAnchor, text_anchors
 from msrrec.metrics.judge import judge_pairs
 from msrrec.metrics.scores import JudgeFacts, Pair, Scores
 from msrrec.metrics.statistics import Share, mean_interval
@@ -30,6 +31,9 @@ on anchors."""
 
 _JUDGED = 5
 """Pairs of each anchor that the judge marks."""
+
+_REFERENCE = ("example_id", "reasoning", schema.ITEM_ID)
+"""The columns of kept paths that are read."""
 
 Figures = dict[Metric, dict[Pair, float | None]]
 """One value per pair for each metric; None if it could not be measured."""
@@ -53,12 +57,13 @@ def score_evaluation(
         EngineError: If a metric's model or the judge can't be used.
     """
     evaluated = load_evaluation(evaluation, dataset)
-    examples = evaluated_examples(dataset, evaluated.config.evaluate)
-    paths = _references(references, {e.example_id: e.target for e in examples})
+    examples = partition_examples(dataset, evaluated.config.evaluate)
+    paths = _references(references, examples)
     scored = {
         variant: _scored(evaluation, variant, examples, paths) for variant in evaluated.variants
     }
-    anchors = text_anchors(_describe(dataset, examples, paths))
+    first = (e for part in examples.read() for e in part if e.example_id in paths)
+    anchors = text_anchors(_describe(dataset, list(islice(first, MAX_ANCHORED)), paths))
     pairs = list(dict.fromkeys(pair for found in scored.values() for pair, _ in found))
     figures, notes, judge = _measure(
         pairs, anchors, config, storage.join(references, _VOTES), api_key
@@ -83,13 +88,16 @@ def scored_text(output: SideOutput) -> str:
     return (output.reasoning or whole).strip()
 
 
-def _references(folder: str, targets: Mapping[str, str]) -> dict[str, str]:
+def _references(folder: str, examples: Partitions) -> dict[str, str]:
     """The kept paths of evaluated users that recommend the target, by example id."""
-    file = storage.join(folder, "paths.parquet")
-    table = storage.read_table(file, schema.PATHS)
+    file = storage.join(folder, schema.PATHS_FILE)
+    answered = {row["example_id"] for row in storage.iter_rows(file, schema.PATHS, ("example_id",))}
+    targets = {
+        e.example_id: e.target for part in examples.read() for e in part if e.example_id in answered
+    }
     found = {
         row["example_id"]: row["reasoning"]
-        for row in table.to_pylist()
+        for row in storage.iter_rows(file, schema.PATHS, _REFERENCE)
         if targets.get(row["example_id"]) == row[schema.ITEM_ID]
     }
     if not found:
@@ -101,7 +109,7 @@ def _references(folder: str, targets: Mapping[str, str]) -> dict[str, str]:
 
 
 def _scored(
-    evaluation: str, variant: str, examples: Sequence[Example], paths: Mapping[str, str]
+    evaluation: str, variant: str, examples: Partitions, paths: Mapping[str, str]
 ) -> list[tuple[Pair, bool]]:
     """Text and reference of each user with one, and whether the variant chose the target."""
     file = storage.join(evaluation, "predictions", f"{variant}.parquet")
@@ -110,7 +118,8 @@ def _scored(
             (scored_text(prediction.output), paths[example.example_id]),
             _is_hit(prediction, example),
         )
-        for example, prediction in zip(examples, read_predictions(file, examples), strict=True)
+        for part, predictions in zip(examples.read(), iter_predictions(file, examples), strict=True)
+        for example, prediction in zip(part, predictions, strict=True)
         if example.example_id in paths
     ]
 
@@ -122,7 +131,7 @@ def _is_hit(prediction: Prediction, example: Example) -> bool:
 def _describe(
     dataset: Dataset, examples: Sequence[Example], paths: Mapping[str, str]
 ) -> list[Reference]:
-    """The references with what they are about, in the order of the examples."""
+    """The references of some examples, with what they are about."""
     return [
         Reference(
             paths[example.example_id],
@@ -131,7 +140,6 @@ def _describe(
             _shared_category(dataset, example),
         )
         for example in examples
-        if example.example_id in paths
     ]
 
 

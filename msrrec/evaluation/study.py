@@ -9,6 +9,7 @@ Datasets are never pooled.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,9 @@ from msrrec.page import percent
 
 _DECIDING = PRIMARY[0]
 """The arms of the verdict."""
+
+_Key = TypeVar("_Key", str, int)
+"""A user's id or a seed."""
 
 
 def plan_power(
@@ -193,8 +197,8 @@ def compare_arms(
         DataError: If they have no seed or fewer than two users in common.
     """
     every = [found for pair in pairs for found in pair]
-    users = sorted(set[str].intersection(*(set(found.users) for found in every)))
-    seeds = sorted(set[int].intersection(*(set(found.seeds) for found in every)))
+    users = _common([found.users for found in every])
+    seeds = _common([found.seeds for found in every])
     if len(users) < 2 or not seeds:
         raise DataError(
             f"{first} and {second}: have {len(users)} users and {len(seeds)} seeds in common; "
@@ -219,10 +223,17 @@ def compare_arms(
         p_models=p_models,
         p_adjusted=p_value,
         num_users=len(users),
-        seeds=tuple(seeds),
+        seeds=seeds,
         discordant=float(np.abs(by_order).mean()),
         spread=_spread(differences.mean(axis=0)),
     )
+
+
+def _common(groups: Sequence[tuple[_Key, ...]]) -> tuple[_Key, ...]:
+    """What all of some sorted groups have, sorted."""
+    if all(group == groups[0] for group in groups):
+        return groups[0]
+    return tuple(sorted(set.intersection(*map(set, groups))))
 
 
 def heterogeneity(datasets: Sequence[DatasetResult]) -> Heterogeneity | None:

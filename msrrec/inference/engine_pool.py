@@ -20,6 +20,9 @@ from msrrec.inference.work import Batch, Work
 
 logger = logging.getLogger(__name__)
 
+DEADLY = "two engines died while each held this example alone"
+"""How the reason of an example that is given up begins."""
+
 _LONGEST_PAUSE_S = 30.0
 _POLL_S = 1.0
 """Longest wait at a time, as signals are seen between two waits."""
@@ -180,7 +183,7 @@ class EnginePool:
         pause_s = min(2.0 ** (self._work.num_attempts - 1), _LONGEST_PAUSE_S)
         self._next_start_s = time.monotonic() + pause_s
         if deadly:
-            yield Deadly(deadly, f"two engines died while each held this example alone ({cause})")
+            yield Deadly(deadly, f"{DEADLY} ({cause})")
 
     def _report_waiting(self) -> None:
         """Say which engines are waited for, from time to time."""

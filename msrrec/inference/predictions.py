@@ -110,8 +110,8 @@ def write_predictions(
         write(predictions, candidates)
 
 
-def read_predictions(path: str, examples: Sequence[Example]) -> list[Prediction]:
-    """The predictions for these examples, in their order.
+def iter_predictions(path: str, examples: Partitions) -> Iterator[list[Prediction]]:
+    """The predictions for each partition of examples, in their order.
 
     Args:
         path: A file that ``write_predictions`` wrote.
@@ -120,11 +120,6 @@ def read_predictions(path: str, examples: Sequence[Example]) -> list[Prediction]
     Raises:
         DataError: If the file can't be read or holds other examples.
     """
-    return [p for part in iter_predictions(path, Partitions.split(examples)) for p in part]
-
-
-def iter_predictions(path: str, examples: Partitions) -> Iterator[list[Prediction]]:
-    """The predictions for each partition of examples; see ``read_predictions``."""
     tables = storage.iter_tables(path, schema.PREDICTIONS, PARTITION_SIZE)
     rows = (row for table in tables for row in table.to_pylist())
     expected = f"one row for each of its {examples.num_examples}, in its order; evaluate again"

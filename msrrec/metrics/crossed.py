@@ -101,13 +101,17 @@ def sign_flip(differences: Sequence[int]) -> float:
     from scipy.stats import binom  # a second to import
 
     sizes = Counter(abs(int(value)) for value in differences if value)
-    chances: FloatArray = np.ones(1)  # of the sum, from its least value in steps of 2
+    chances: FloatArray = np.ones(1)  # of the sum, in steps of 2
+    lowest = -sum(size * count for size, count in sizes.items())
     for size, count in sorted(sizes.items()):
-        spread = np.zeros(size * count + 1)
-        spread[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = binom.pmf(np.arange(count + 1), count, 0.5)
+        possible = np.flatnonzero(chance)  # of very many users, most sums are below any float
+        chance = chance[possible[0] : possible[-1] + 1]
+        spread = np.zeros(size * (len(chance) - 1) + 1)
+        spread[::size] = chance
         chances = np.asarray(np.convolve(chances, spread), dtype=np.float64)
-    total = sum(size * count for size, count in sizes.items())
-    sums = 2 * np.arange(len(chances)) - total
+        lowest += 2 * size * int(possible[0])
+    sums = 2 * np.arange(len(chances)) + lowest
     is_as_far = np.abs(sums) >= abs(int(sum(differences)))
     return min(1.0, float(chances[is_as_far].sum()))
 

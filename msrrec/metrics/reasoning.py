@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, get_args
 
 from msrrec.metrics.claims import check_claims, narrowest_categories
@@ -173,7 +174,7 @@ def _chain_side(side: str) -> Side | None:
 def _read(items: Mapping[str, Item], example: Example, output: Reasoned, side: Side) -> _Reading:
     reasoning = output.reasoning
     candidates = [items[item_id].title for item_id in example.candidates]
-    chain = parse_chain(reasoning, side)
+    chain = _parse(reasoning, side)
     last = chain.steps[-1] if isinstance(chain, Chain) else ""
     named = parse_recommendation(last, candidates) if last else None
     cited = cited_titles(reasoning)
@@ -188,6 +189,10 @@ def _read(items: Mapping[str, Item], example: Example, output: Reasoned, side: S
         sentences=tuple(s.strip() for s in _SENTENCE.split(reasoning) if s.strip()),
         num_words=len(reasoning.split()),
     )
+
+
+_parse = lru_cache(maxsize=1 << 14)(parse_chain)
+"""Of some thousand users, each chain is parsed once: fusion repeats what one of its sides wrote."""
 
 
 def cited_titles(reasoning: str) -> list[str]:

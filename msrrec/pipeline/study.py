@@ -17,12 +17,12 @@ from msrrec.comparison.compare import Comparison, evaluate_system, system_folder
 from msrrec.comparison.registry import Run, System, find_systems
 from msrrec.config import RunConfig
 from msrrec.errors import ConfigError
-from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.hits import HITS, Cell, group_hits, hits_of, read_hits
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.study import Beside, conclude
 from msrrec.evaluation.study_results import ArmCost, Power, Reference, StudyResult
-from msrrec.inference.predictions import read_predictions
+from msrrec.inference.predictions import iter_predictions
 from msrrec.pipeline.points import (
     Place,
     Point,
@@ -154,8 +154,8 @@ def write_study(
         name, sentence = next(iter(done.failures.items()))
         raise ConfigError(f"no arm gave a result; the first, {name}: {sentence}")
     path = storage.join(out, HITS_FILE)
-    rows = [row for point in done.folders for row in _rows(point, shared, config, done)]
-    storage.write_table(path, pa.Table.from_pylist(rows, schema=HITS))
+    tables = [table for point in done.folders for table in _tables(point, shared, config, done)]
+    storage.write_table(path, pa.concat_tables(tables).combine_chunks())
     beside = {name: _beside(name, config, done) for name in shared}
     hits = group_hits(read_hits([path]))
     result = conclude(hits, (config.study.reading, DIRECT), power, beside, done.failures)
@@ -193,16 +193,18 @@ def tell_hits(paths: Sequence[str], out: str, readings: Sequence[str]) -> Summar
     return save_study(conclude(hits, tuple(readings) or READINGS), out)
 
 
-def _rows(
+def _tables(
     point: Point, shared: Mapping[str, Run], config: RunConfig, done: Progress
-) -> Iterator[dict[str, object]]:
-    """The hits of every reading of a point."""
+) -> Iterator[pa.Table]:
+    """The hits of every reading of a point, in parts."""
     folder, dataset = done.folders[point], shared[point.place.name].dataset
-    examples = evaluated_examples(dataset, config.evaluate)
+    examples = partition_examples(dataset, config.evaluate)
     for variant in EvaluationResult.load(folder).variants:
         path = storage.join(folder, "predictions", f"{variant}.parquet")
         cell = Cell(point.place.name, point.arm, point.order, variant)
-        yield from hits_of(cell, point.seed, examples, read_predictions(path, examples))
+        for part, found in zip(examples.read(), iter_predictions(path, examples), strict=True):
+            rows = list(hits_of(cell, point.seed, part, found))
+            yield pa.Table.from_pylist(rows, schema=HITS)
 
 
 def _beside(name: str, config: RunConfig, done: Progress) -> Beside:

@@ -190,7 +190,7 @@ def plan_study(datasets: Sequence[str], out: str, config: RunConfig) -> Summary:
 def count_users(places: Sequence[Place], config: RunConfig) -> int:
     """The least number of users that are evaluated on any dataset, as far as it is known."""
     found = [
-        len(Dataset.load(place.dataset).examples(config.evaluate.split))
+        Dataset.load(place.dataset).partitions(config.evaluate.split).num_examples
         for place in places
         if has_dataset(place)
     ]

@@ -118,7 +118,7 @@ def write_card(
     Args:
         out: Output folder of the stage.
         dataset: For titles, categories and popularity.
-        examples: Examples of the split.
+        examples: Examples of the split; those without a completion are left out.
         requests: Requests by example id.
         entries: The judged completions.
         journal: Folder of the journal.
@@ -172,8 +172,9 @@ def _slices(
 ) -> dict[str, list[LabelledShare]]:
     """Shares of kept examples by target category, target popularity and history length."""
     users_of: dict[str, set[str]] = defaultdict(set)
-    for example in dataset.examples("train"):
-        for item_id in (*example.history, example.target):
+    targets = {example.target for example in examples}
+    for example in dataset.iter_examples("train"):
+        for item_id in targets.intersection((*example.history, example.target)):
             users_of[item_id].add(example.user_id)
     category = _category_of(dataset, examples)
     slices = {

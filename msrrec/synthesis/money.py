@@ -6,7 +6,7 @@ estimate names.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from msrrec.chat.completions import estimate_tokens
@@ -70,7 +70,7 @@ class Estimate:
     latency_s: float
 
 
-def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> Budget:
+def build_budget(config: RunConfig, prompts: Iterable[str], spent: Spending) -> Budget:
     """The caps of a run, and the highest possible cost of one call: longest prompt and completion.
 
     Raises:
@@ -93,7 +93,7 @@ def build_budget(config: RunConfig, prompts: Sequence[str], spent: Spending) -> 
 
 
 def estimate(
-    config: RunConfig, prompts: Sequence[str], entries: Sequence[JudgedEntry], plan: Plan
+    config: RunConfig, prompts: Iterable[str], entries: Sequence[JudgedEntry], plan: Plan
 ) -> Estimate:
     """Calls, tokens, cost and seconds that a run would still take.
 
@@ -105,7 +105,11 @@ def estimate(
     """
     is_measured = len(entries) >= _ENOUGH_ANSWERS
     basis = _measure(entries) if is_measured else _assume(config)
-    prompt_tokens = sum(map(estimate_tokens, prompts)) / len(prompts) * basis.prompt_scale
+    num_prompts = num_tokens = 0
+    for prompt in prompts:
+        num_prompts += 1
+        num_tokens += estimate_tokens(prompt)
+    prompt_tokens = num_tokens / num_prompts * basis.prompt_scale
     completion_tokens = basis.completion_tokens
     each = Spending(
         1,

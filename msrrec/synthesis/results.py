@@ -79,14 +79,16 @@ class JournalFigures:
 def build_quotas(dataset: Dataset, config: RunConfig) -> list[Quota]:
     """The thresholds by user and by category, where they are set."""
     limits = config.synthesis
-    examples = dataset.examples(limits.split)
     quotas = []
     if limits.tau_per_user is not None:
-        users = {e.example_id: e.user_id for e in examples}
+        users = {e.example_id: e.user_id for e in dataset.iter_examples(limits.split)}
         quotas.append(Quota("tau_per_user", limits.tau_per_user, users))
     if limits.tau_per_category is not None:
         items = dataset.items
-        narrowest = {e.example_id: (items[e.target].categories or ("",))[-1] for e in examples}
+        narrowest = {
+            e.example_id: (items[e.target].categories or ("",))[-1]
+            for e in dataset.iter_examples(limits.split)
+        }
         quotas.append(Quota("tau_per_category", limits.tau_per_category, narrowest))
     return quotas
 
@@ -104,10 +106,13 @@ def write_results(
     kept = _within(valid, config.synthesis.tau, build_quotas(dataset, config))
     if not kept:
         logger.warning("synthesize: there is no valid path; training would only see purchases")
-    examples = dataset.examples(config.synthesis.split, config.synthesis.num_examples)
+    parts = dataset.partitions(config.synthesis.split, config.synthesis.num_examples)
+    asked = {entry.example_id for entry in entries}
+    examples = [e for part in parts.read() for e in part if e.example_id in asked]
     storage.write_table(storage.join(out, schema.PATHS_FILE), _paths(kept, examples))
     storage.write_table(storage.join(out, "verdicts.parquet"), _verdicts(entries))
-    counted = _count(dataset, entries, len(valid), len(kept), len(examples), len(requests), config)
+    num_left_out = parts.num_examples - len(requests)
+    counted = _count(dataset, entries, len(valid), len(kept), num_left_out, len(requests), config)
     summary: Summary = asdict(counted) | asdict(figures)
     write_card(out, dataset, examples, requests, entries, storage.join(out, FOLDER), summary)
     storage.write_json(storage.join(out, SUMMARY), summary)
@@ -119,7 +124,7 @@ def _count(
     entries: Sequence[JudgedEntry],
     num_valid: int,
     num_kept: int,
-    num_examples: int,
+    num_left_out: int,
     num_requests: int,
     config: RunConfig,
 ) -> JournalFigures:
@@ -129,7 +134,7 @@ def _count(
         teachers=dict(Counter(entry.teacher for entry in entries)),
         dataset_fingerprint=dataset.fingerprint,
         examples=num_requests,
-        left_out=num_examples - num_requests,
+        left_out=num_left_out,
         tau=config.synthesis.tau,
         calls=len(entries),
         kept=num_kept,

@@ -31,7 +31,7 @@ from msrrec.synthesis.journal import (
 )
 from msrrec.synthesis.money import CAPS, build_budget, estimate
 from msrrec.synthesis.plan import CallId, CompletionStatus, Plan, Spending
-from msrrec.synthesis.requests import Requests, build_requests
+from msrrec.synthesis.requests import Requests, build_requests, iter_prompts
 from msrrec.synthesis.results import RunFigures, build_quotas, total_cost, write_results
 from msrrec.synthesis.teacher_actor import ActorSettings
 from msrrec.synthesis.verdicts import (
@@ -121,7 +121,7 @@ def estimate_run(dataset: Dataset, out: str, config: RunConfig) -> Summary:
     found = judge_journal_here(storage.join(out, FOLDER), requests, samplings_of(config))
     entries, spent = sort_entries(requests, found)
     plan = _plan(dataset, requests, entries, config, spent)
-    return asdict(estimate(config, _prompts(requests), entries, plan))
+    return asdict(estimate(config, iter_prompts(requests), entries, plan))
 
 
 def require_keys(teacher: TeacherConfig, keys: Mapping[str, str]) -> None:
@@ -133,10 +133,6 @@ def require_keys(teacher: TeacherConfig, keys: Mapping[str, str]) -> None:
     for endpoint in teacher.endpoints:
         if endpoint.engine == "api":
             require_key("teacher", endpoint, find_key(endpoint, keys))
-
-
-def _prompts(requests: Requests) -> list[str]:
-    return [request.prompt for request in requests.values()]
 
 
 def _with_named_teachers(config: RunConfig) -> RunConfig:
@@ -198,7 +194,7 @@ def collect(
     for name, attempt in _read_answers(requests, out, config, attempts):
         answered.setdefault(name, {})[attempt] = "unreadable"
     spent = sum(map(spending_of, _iter_answers(out)), Spending())
-    budget = build_budget(config, _prompts(requests), spent)
+    budget = build_budget(config, iter_prompts(requests), spent)
     plan = Plan(requests, attempts, None, answered, budget=budget, repeats=True)
     if not plan.is_finished:
         _make_calls(plan, requests, dataset, journal, config, uuid.uuid4().hex[:8], keys)
@@ -239,7 +235,7 @@ def _plan(
         if entry.status is not None:
             answered.setdefault(entry.example_id, {})[entry.attempt] = entry.status
     limits = config.synthesis
-    budget = build_budget(config, _prompts(requests), spent)
+    budget = build_budget(config, iter_prompts(requests), spent)
     quotas = build_quotas(dataset, config)
     return Plan(requests, limits.attempts, limits.tau, answered, quotas, budget)
 
@@ -259,7 +255,7 @@ def _make_calls(
     is_offline = teacher.engine == "api" and teacher.base_url is None
     with ExitStack() as stack:
         if is_offline:
-            program = OfflineTeacher(dataset.items.values(), dataset.examples("train"))
+            program = OfflineTeacher(dataset.items.values(), dataset.iter_examples("train"))
             base_url = stack.enter_context(serve_offline_teacher(program))
             teacher = teacher.model_copy(update={"base_url": base_url})
         settings = ActorSettings(

@@ -186,12 +186,13 @@ def sort_entries(
 
     The first completion of a call counts.
     """
-    order = {example_id: n for n, example_id in enumerate(requests)}
     first: dict[CallId, JudgedEntry] = {}
     spent = Spending()
     for entry in sorted(found, key=lambda entry: (entry.file, entry.line)):
         spent += entry.spending
         if entry.verdict is not None:
             first.setdefault(entry.call_id, entry)
+    answered = {entry.example_id for entry in first.values()}
+    order = {name: n for n, name in enumerate(requests) if name in answered}
     entries = sorted(first.values(), key=lambda entry: (order[entry.example_id], entry.attempt))
     return entries, spent

@@ -6,6 +6,7 @@ separately, so the border between their losses never falls inside a token.
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from msrrec import schema, storage
 from msrrec.config import PromptConfig, TrainConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.leakage import later_titles, shows_later
+from msrrec.data.leakage import later_items, shows_later
 from msrrec.errors import DataError
 from msrrec.log import Progress
 from msrrec.models import SupervisedTokens
@@ -43,6 +44,9 @@ from msrrec.training.packing import Pair
 logger = logging.getLogger(__name__)
 
 Steps = tuple[str, ...]
+
+_BLOCK = 10_000
+"""Examples whose tokens are counted at once."""
 
 _NO_PATH: Steps = ("",) * 5
 """Stands for a path where only its place counts."""
@@ -90,26 +94,39 @@ class ExampleSet:
         times = np.zeros(len(self), np.int64)
         for batch in batches:
             times[batch] += 1
-        weights = np.repeat(times, self.lengths)
         reasoning, recommendation = (
-            int(weights[self.segments == kind].sum()) for kind in (REASONING, RECOMMENDATION)
+            int(times @ self._count(kind)) for kind in (REASONING, RECOMMENDATION)
         )
         return SupervisedTokens(reasoning=reasoning, recommendation=recommendation)
 
+    def _count(self, kind: int) -> NDArray[np.int64]:
+        """Tokens of one kind of segment in each example, (N,), counted a block at a time."""
+        found = np.empty(len(self), np.int64)
+        for begin in range(0, len(self), _BLOCK):
+            ends = self.offsets[begin : begin + _BLOCK + 1]
+            is_kind = self.segments[ends[0] : ends[-1]] == kind
+            found[begin : begin + _BLOCK] = np.add.reduceat(
+                is_kind, ends[:-1] - ends[0], dtype=np.int64
+            )
+        return found
+
     @classmethod
     def collect(cls, examples: Iterable[Encoded]) -> "ExampleSet":
-        """An example set made of single examples, at least one."""
-        kept = [
-            (np.array(e.input_ids, np.int32), np.array(e.segments, np.int8), e.dropped)
-            for e in examples
-        ]
-        ids, segments, dropped = zip(*kept, strict=True)
+        """An example set made of single examples, at least one, of which none is kept as such."""
+        ids, segments, ends = array("i"), array("b"), array("q", [0])
+        num_reasoning = num_shortened = 0
+        for example in examples:
+            ids.extend(example.input_ids)
+            segments.extend(example.segments)
+            ends.append(len(ids))
+            num_reasoning += REASONING in example.segments
+            num_shortened += example.dropped > 0
         return cls(
-            input_ids=np.concatenate(ids),
-            segments=np.concatenate(segments),
-            offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
-            num_reasoning=sum(bool((s == REASONING).any()) for s in segments),
-            num_shortened=sum(count > 0 for count in dropped),
+            input_ids=np.frombuffer(ids, np.int32),
+            segments=np.frombuffer(segments, np.int8),
+            offsets=np.frombuffer(ends, np.int64),
+            num_reasoning=num_reasoning,
+            num_shortened=num_shortened,
         )
 
     def __len__(self) -> int:
@@ -128,8 +145,8 @@ class ExampleSet:
     def fingerprint(self) -> str:
         """A hash that changes with any token."""
         digest = hashlib.sha256()
-        for array in (self.input_ids, self.segments, self.offsets):
-            digest.update(np.ascontiguousarray(array).data)
+        for column in (self.input_ids, self.segments, self.offsets):
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
 
@@ -154,16 +171,16 @@ def build_examples(
         DataError: If an example does not fit even with only its latest history title, or there are
             no examples.
     """
-    examples = training_examples(dataset)
-    known = dict.fromkeys((e.example_id for e in examples), _NO_PATH) if paths is None else paths
     if config.arm == "placebo":
-        known = swap_paths(known, examples, config.seed)
+        paths = _swap(dataset, paths, config.seed)
     encoder = ArmEncoder(dataset, tokenizer, config, form)
 
     def encode_all() -> Iterator[Encoded]:
-        with Progress("tokenize", len(examples), "examples") as progress:
-            for example in examples:
-                yield from encoder.encode(example, known.get(example.example_id))
+        num_examples = dataset.partitions("train").num_examples
+        with Progress("tokenize", num_examples, "examples") as progress:
+            for example in iter_training_examples(dataset):
+                path = _NO_PATH if paths is None else paths.get(example.example_id)
+                yield from encoder.encode(example, path)
                 progress.advance()
 
     return ExampleSet.collect(encode_all())
@@ -194,34 +211,43 @@ def build_validation(
     return ExampleSet.collect(map(encode, examples))
 
 
-def training_examples(dataset: Dataset) -> list[Example]:
-    """The training examples that show no validation or test item of their user.
+def iter_training_examples(dataset: Dataset) -> Iterator[Example]:
+    """The training examples that show no validation or test item of their user, one by one.
 
     An example can show one when a user buys an item again later.
 
     Raises:
-        DataError: If there is none.
+        DataError: At the end, if there is none.
     """
-    examples, later = dataset.examples("train"), later_titles(dataset)
-    kept = [
-        example
-        for example in examples
-        if not shows_later(
-            dataset.titles((*example.history, *example.candidates)), later.get(example.user_id, ())
-        )
-    ]
-    if len(kept) < len(examples):
-        left_out = len(examples) - len(kept)
-        logger.info("train: left out %d examples that show held-out items", left_out)
-    if not kept:
+    later, num_kept, num_left_out = later_items(dataset), 0, 0
+    for example in dataset.iter_examples("train"):
+        shown = dataset.titles((*example.history, *example.candidates))
+        if shows_later(shown, dataset.titles(later.get(example.user_id, ()))):
+            num_left_out += 1
+            continue
+        num_kept += 1
+        yield example
+    if num_left_out:
+        logger.info("train: left out %d examples that show held-out items", num_left_out)
+    if not num_kept:
         raise DataError(
             f"{dataset.path}/train.parquet: holds no examples that show no later "
             "purchase of their user; prepare with more users"
         )
-    return kept
 
 
-def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Steps]:
+def _swap(dataset: Dataset, paths: Mapping[str, Steps] | None, seed: int) -> dict[str, Steps]:
+    """The paths of other users' examples, by the example that they are given to."""
+    examples = [
+        example
+        for example in iter_training_examples(dataset)
+        if paths is None or example.example_id in paths
+    ]
+    known = dict.fromkeys((e.example_id for e in examples), _NO_PATH) if paths is None else paths
+    return swap_paths(known, examples, seed)
+
+
+def load_paths(reasoning_dir: str, examples: Iterable[Example]) -> dict[str, Steps]:
     """The steps of the kept paths, by example id.
 
     Raises:
@@ -229,9 +255,10 @@ def load_paths(reasoning_dir: str, examples: Sequence[Example]) -> dict[str, Ste
             target, or has not five steps: the folder was made from another dataset.
     """
     path = storage.join(reasoning_dir, schema.PATHS_FILE)
-    targets = {example.example_id: example.target for example in examples}
+    asked = {row["example_id"] for row in storage.iter_rows(path, schema.PATHS, ("example_id",))}
+    targets = {e.example_id: e.target for e in examples if e.example_id in asked}
     paths: dict[str, Steps] = {}
-    for row in storage.read_table(path, schema.PATHS).to_pylist():
+    for row in storage.iter_rows(path, schema.PATHS, ("example_id", "steps", schema.ITEM_ID)):
         key = row["example_id"]
         if targets.get(key) != row[schema.ITEM_ID] or len(row["steps"]) != 5:
             raise DataError(

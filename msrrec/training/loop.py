@@ -105,7 +105,7 @@ def prepare_examples(
     """The tokenised training examples."""
     paths = None
     if reasoning_dir is not None:
-        paths = load_paths(reasoning_dir, dataset.examples("train"))
+        paths = load_paths(reasoning_dir, dataset.iter_examples("train"))
     elif config.train.arm != "none":
         raise ConfigError(
             f"train.arm is {config.train.arm} but there is no --reasoning; name the folder that "

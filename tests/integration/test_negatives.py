@@ -7,9 +7,11 @@ import pytest
 
 from msrrec.config import DataConfig, load_config
 from msrrec.data.dataset import USERS_FILE, Dataset
-from msrrec.data.negatives import draw_candidates
+from msrrec.data.leave_one_out import HeldOut
+from msrrec.data.negatives import Kind, draw_candidates
 from msrrec.data.prepare import prepare
 from msrrec.errors import ConfigError, DataError
+from msrrec.schema import Example
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -21,14 +23,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.load(folder)
 
 
+def draw(dataset: Dataset, split: HeldOut, kind: Kind, count: int | None) -> list[Example]:
+    """All examples with new candidates."""
+    return [e for part in draw_candidates(dataset, split, kind, count).read() for e in part]
+
+
 @pytest.mark.parametrize("kind", ["uniform", "popular", "category"])
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_sets_hold_the_target_and_what_its_user_never_touched(
     dataset: Dataset, kind: str, split: str
 ) -> None:
     events = dataset.events()
-    frozen = dataset.examples(split)  # type: ignore[arg-type]
-    drawn = draw_candidates(dataset, split, kind, 20)  # type: ignore[arg-type]
+    frozen = dataset.examples(split)
+    drawn = draw(dataset, split, kind, 20)
     assert [(e.example_id, e.target, e.history) for e in drawn] == [
         (e.example_id, e.target, e.history) for e in frozen
     ]
@@ -37,7 +44,7 @@ def test_sets_hold_the_target_and_what_its_user_never_touched(
         assert set(example.candidates) & set(events[example.user_id]) == {example.target}
     slots = Counter(e.candidates.index(e.target) for e in drawn)
     assert max(slots.values()) - min(slots.values()) <= 1
-    assert draw_candidates(dataset, split, kind, 20) == drawn  # type: ignore[arg-type]
+    assert draw(dataset, split, kind, 20) == drawn
 
 
 def test_the_events_are_histories_and_targets(dataset: Dataset) -> None:
@@ -52,7 +59,7 @@ def test_popular_negatives_are_those_that_training_bought_most(dataset: Dataset)
     bought = Counter(i for items in dataset.events().values() for i in items[:-2])
 
     def mean_purchases(kind: str) -> float:
-        drawn = draw_candidates(dataset, "test", kind, 5)  # type: ignore[arg-type]
+        drawn = draw(dataset, "test", kind, 5)
         negatives = [i for e in drawn for i in e.candidates if i != e.target]
         return sum(bought[i] for i in negatives) / len(negatives)
 
@@ -66,7 +73,7 @@ def test_popular_negatives_are_those_that_training_bought_most(dataset: Dataset)
 
 def test_negatives_of_a_category_are_of_the_targets(dataset: Dataset) -> None:
     sizes = Counter(item.categories[-1] for item in dataset.items.values())
-    drawn = draw_candidates(dataset, "test", "category", 5)
+    drawn = draw(dataset, "test", "category", 5)
     for example in drawn:
         category = dataset.items[example.target].categories[-1]
         assert sizes[category] >= 15
@@ -75,18 +82,18 @@ def test_negatives_of_a_category_are_of_the_targets(dataset: Dataset) -> None:
 
 def test_a_category_that_is_too_small_is_filled_up_with_others(dataset: Dataset) -> None:
     # 100 negatives are more than any category holds.
-    drawn = draw_candidates(dataset, "test", "category", 100)
+    drawn = draw(dataset, "test", "category", 100)
     assert {len(set(e.candidates)) for e in drawn} == {101}
 
 
 def test_the_number_is_the_datasets_where_none_is_given(dataset: Dataset) -> None:
-    drawn = draw_candidates(dataset, "test", "uniform", None)
+    drawn = draw(dataset, "test", "uniform", None)
     assert {len(e.candidates) for e in drawn} == {6}
 
 
 def test_more_than_the_catalogue_holds_is_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"lower evaluate\.num_negatives"):
-        draw_candidates(dataset, "test", "uniform", len(dataset.items))
+        draw(dataset, "test", "uniform", len(dataset.items))
 
 
 def test_a_dataset_without_events_says_what_to_do(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Results that tests need and do not compute."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msrrec.config import BaselinesConfig, EvaluateConfig, InferenceConfig, PromptConfig
+from msrrec.data.partitions import Partitions
 from msrrec.evaluation.results import (
     DatasetId,
     EvaluationConfig,
@@ -12,10 +13,16 @@ from msrrec.evaluation.results import (
     VariantResult,
 )
 from msrrec.evaluation.systems import SystemId, SystemKind
+from msrrec.inference.predictions import Prediction, iter_predictions
 from msrrec.metrics.ranking import RankMetrics, rank_metrics
 from msrrec.metrics.statistics import Share
 from msrrec.report.results import SystemRow
 from msrrec.schema import Example
+
+
+def read_all(path: str, examples: Sequence[Example]) -> list[Prediction]:
+    """The predictions of a whole file, for examples that are in memory."""
+    return [p for part in iter_predictions(path, Partitions.split(examples)) for p in part]
 
 
 def share(value: float) -> Share:

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
 from statsmodels.stats import contingency_tables
 
 from msrrec.metrics.crossed import (
@@ -68,6 +69,15 @@ def test_with_one_seed_the_exact_test_is_mcnemars() -> None:
     table = [[0, 14], [5, 0]]
     expected = contingency_tables.mcnemar(table, exact=True).pvalue
     assert sign_flip([1] * 14 + [-1] * 5 + [0] * 80) == pytest.approx(expected)
+
+
+def test_the_exact_test_of_very_many_users_is_quick_and_mcnemars() -> None:
+    expected = binomtest(100_300, 200_000).pvalue
+    assert sign_flip([1] * 100_300 + [-1] * 99_700) == pytest.approx(expected, rel=1e-9)
+    assert sign_flip([2] * 100_300 + [-2] * 99_700) == pytest.approx(expected, rel=1e-9)
+    # Halves of two sizes: 0.5 of a standard deviation of sqrt(200,000 + 4 · 200,000) = 1,000
+    mixed = [1] * 100_000 + [-1] * 100_000 + [2] * 100_125 + [-2] * 99_875
+    assert sign_flip(mixed) == pytest.approx(2 * norm.sf(0.5), abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,22 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from msrrec import storage
+from msrrec import schema, storage
 from msrrec.config import DataConfig, RunConfig, load_config
 from msrrec.data.dataset import Dataset
+from msrrec.data.negatives import draw_candidates
 from msrrec.data.partitions import Partitions
 from msrrec.data.prepare import prepare
+from msrrec.data.records import TITLE_KEY
+from msrrec.data.sequences import Sequences
+from msrrec.data.split_files import SplitFiles
 from msrrec.data.touched import touched_items
 from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.fusion_study import Learned
@@ -22,12 +27,14 @@ from msrrec.evaluation.results import ModelFacts
 from msrrec.evaluation.systems import SystemId
 from msrrec.evaluation.write import Evaluation, write_evaluation
 from msrrec.inference.batch import Answered
+from msrrec.inference.engine_pool import DEADLY
 from msrrec.inference.fusion import Gate
-from msrrec.inference.predictions import Prediction, read_predictions
+from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode
 from msrrec.metrics.distinct import DistinctCount
 from msrrec.metrics.statistics import mean_interval
 from tests.support.batches import predict_here
+from tests.support.results import read_all
 
 VARIANTS: tuple[Mode, ...] = ("direct", "user", "item", "fused", "routed")
 SYSTEM = SystemId(id="msrrec", kind="trained", label="MSR-Rec", paper_row=None)
@@ -90,7 +97,7 @@ def test_partitions_of_any_size_give_the_same_figures_and_rows(
     for variant in VARIANTS:
         name = f"predictions/{variant}.parquet"
         first, second = (
-            read_predictions(str(tmp_path / kind / name), examples) for kind in ("whole", "parts")
+            read_all(str(tmp_path / kind / name), examples) for kind in ("whole", "parts")
         )
         assert first == second
     assert storage.count_rows(str(tmp_path / "parts" / "predictions" / "samples.parquet")) == 90
@@ -112,6 +119,54 @@ def test_permuted_partitions_are_the_permuted_examples(dataset: Dataset) -> None
     assert [set(e.candidates) for e in part] == [
         set(e.candidates) for e in dataset.examples("test", 4)
     ]
+
+
+def test_drawn_negatives_are_the_same_in_partitions_of_any_size(dataset: Dataset) -> None:
+    drawn = draw_candidates(dataset, "test", "popular", 4)
+    examples = [example for part in drawn.read() for example in part]
+    assert [example for part in drawn.read() for example in part] == examples  # read again
+    assert [e.example_id for e in examples] == [e.example_id for e in dataset.examples("test")]
+    assert {len(set(e.candidates)) for e in examples} == {5}
+    first = drawn.limit(7)
+    assert (first.num_examples, [e for part in first.read() for e in part]) == (7, examples[:7])
+    assert drawn.limit(10_000).num_examples == len(examples)
+
+
+def test_files_of_a_dataset_are_the_same_in_row_groups_of_any_size(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    catalogue = storage.read_table(f"{dataset.path}/items.parquet", schema.ITEMS)
+    catalogue = catalogue.append_column(TITLE_KEY, catalogue[schema.TITLE])
+    sequences = Sequences(np.tile(np.arange(5), 9), np.arange(0, 46, 5))
+    users = pa.array([f"u{n}" for n in range(9)])
+    settings = DataConfig(train_examples_per_user=0)
+    files = SplitFiles.plan(sequences, users, catalogue, settings)
+    names = files.write(f"{tmp_path}/whole")
+    assert files.write(f"{tmp_path}/parts", rows=4) == names
+    for name in names:
+        columns = schema.ITEMS if name == "items.parquet" else schema.EXAMPLES
+        columns = schema.USERS if name == "users.parquet" else columns
+        whole, parts = (
+            storage.read_table(f"{tmp_path}/{kind}/{name}", columns) for kind in ("whole", "parts")
+        )
+        assert parts == whole
+    (first, *_) = storage.read_table(f"{tmp_path}/parts/train.parquet", schema.EXAMPLES).to_pylist()
+    assert (first["example_id"], first["history"]) == (
+        "u0:train:1",
+        [catalogue["item_id"][0].as_py()],
+    )
+    assert files.num_examples == {"train": 18, "validation": 9, "test": 9}
+
+
+def test_examples_that_killed_their_engines_are_counted_apart(
+    dataset: Dataset, config: RunConfig, predictions: list[Prediction], tmp_path: Path
+) -> None:
+    broken = [replace(p, error=f"{DEADLY} (out of memory)") for p in predictions[:2]]
+    other = replace(predictions[2], error="the prompt is too long")
+    found = write_in_parts(dataset, config, [*broken, other, *predictions[3:]], 7, tmp_path / "out")
+    errors = found["errors"]
+    assert isinstance(errors, dict)
+    assert (errors["num_refused"], errors["num_deadly"]) == (3, 2)
 
 
 def test_touched_items_are_those_of_all_splits_and_of_training_alone(dataset: Dataset) -> None:

@@ -39,7 +39,6 @@ from msrrec.inference.predictions import (
     Prediction,
     from_row,
     read_choices,
-    read_predictions,
     to_row,
     write_predictions,
 )
@@ -57,7 +56,7 @@ from msrrec.report.results import (
     SweepResult,
 )
 from msrrec.schema import Example
-from tests.support.results import evaluation_result, share, system_id, system_row
+from tests.support.results import evaluation_result, read_all, share, system_id, system_row
 
 PAIRED: dict[str, Any] = vars(Paired(3, 1, 0.625, 0.5, -0.25, 1.0))
 QUALITY = ReasoningMetrics(4, share(0.5), None, 7, share(0.25), 0.75, share(9.0))
@@ -269,7 +268,7 @@ PREDICTIONS = [
 def test_predictions_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     path = str(tmp_path / "user.parquet")
     write_predictions(path, PREDICTIONS, CANDIDATES)
-    assert read_predictions(path, EXAMPLES) == PREDICTIONS
+    assert read_all(path, EXAMPLES) == PREDICTIONS
     assert read_choices(path) == {"e0": "b", "e1": None, "e2": "b"}
 
 
@@ -283,10 +282,10 @@ def test_predictions_about_other_users_or_candidates_are_refused(tmp_path: Path)
     path = str(tmp_path / "user.parquet")
     write_predictions(path, PREDICTIONS, CANDIDATES)
     with pytest.raises(DataError, match="holds other examples than the dataset"):
-        read_predictions(path, EXAMPLES[:2])
+        read_all(path, EXAMPLES[:2])
     others = [Example(e.example_id, e.user_id, e.history, "a", ("a", "c")) for e in EXAMPLES]
     with pytest.raises(DataError, match="chooses b for e0, which is none of its candidates"):
-        read_predictions(path, others)
+        read_all(path, others)
 
 
 def test_an_older_result_names_its_answer_format_alone() -> None:

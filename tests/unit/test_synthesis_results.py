@@ -1,6 +1,7 @@
 """The files of a run about a split other than training."""
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from msrrec import schema, storage
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
+from msrrec.schema import Example
+from msrrec.synthesis.journal import hash_prompt
 from msrrec.synthesis.plan import Spending
-from msrrec.synthesis.requests import build_requests
+from msrrec.synthesis.requests import build_requests, iter_prompts
 from msrrec.synthesis.results import RunFigures, build_quotas, write_results
 from tests.support.synthesis import judged
 
@@ -91,3 +94,31 @@ def test_a_teacher_is_asked_in_the_form_of_the_settings_and_judged_by_what_it_sa
     (request, *_) = build_requests(dataset, cut).values()
     assert request.candidates == ("Red Kettle Of…", "Garden Hose")
     assert "\n(1) Red Kettle Of…\n" in request.prompt
+
+
+def test_requests_are_built_when_asked_for_and_are_the_same_elsewhere(dataset: Dataset) -> None:
+    requests = build_requests(dataset, config_of_test_split())
+    assert list(requests) == ["test-0", "test-1", "test-2"]
+    assert len(requests) == 3
+    sent = pickle.loads(pickle.dumps(requests))
+    for example_id, request in requests.items():
+        assert request.example_id == example_id
+        assert request.prompt_hash == hash_prompt(request.prompt)
+        assert sent[example_id] == request
+    assert list(iter_prompts(requests)) == [request.prompt for request in requests.values()]
+    assert "train-0" not in requests
+    with pytest.raises(KeyError):
+        requests["train-0"]
+
+
+def test_a_training_request_knows_what_its_user_buys_later(dataset: Dataset) -> None:
+    target = Example("validation-0", "u0", ("h",), "h", ("h", "b"))
+    rows = [vars(replace(target, example_id="v", user_id="u1"))]
+    table = pa.Table.from_pylist(rows, schema=schema.EXAMPLES)
+    storage.write_table(f"{dataset.path}/validation.parquet", table)
+    storage.delete_file(f"{dataset.path}/test.parquet")
+    row = {"example_id": "t", "user_id": "u1", "history": ["a"], "target": "b"}
+    table = pa.Table.from_pylist([row | {"candidates": ["a", "b"]}], schema=schema.EXAMPLES)
+    storage.write_table(f"{dataset.path}/train.parquet", table)
+    (request,) = build_requests(dataset, load_config(None, [])).values()
+    assert (request.later, request.target) == (("Old Pot",), 1)

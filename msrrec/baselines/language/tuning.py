@@ -18,7 +18,7 @@ from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example
 from msrrec.titles import clean_title
 from msrrec.training.checkpoint import read_metrics, steps_of
-from msrrec.training.examples import Encoded, ExampleSet, make_query, training_examples
+from msrrec.training.examples import Encoded, ExampleSet, iter_training_examples, make_query
 from msrrec.training.export import begin_folder
 from msrrec.training.loop import fit
 from msrrec.training.loss import NOT_SUPERVISED, RECOMMENDATION
@@ -77,16 +77,22 @@ class Tuned:
         probe_for_training(source, self.training.lora)
         check_4bit(self.training)
         on_gpu = trains_on_gpu(self.training, source)
-        shown = training_examples(dataset)
-        encoded = [e for one in shown for e in self.encode_training(one)]
-        examples, place = ExampleSet.collect(encoded), begin_folder(folder)
+        num_shown = 0
+
+        def encode_all() -> Iterator[Encoded]:
+            nonlocal num_shown
+            for example in iter_training_examples(dataset):
+                num_shown += 1
+                yield from self.encode_training(example)
+
+        examples, place = ExampleSet.collect(encode_all()), begin_folder(folder)
         self._job = self.make_job(source, len(examples), folder)
         last = fit(self._job, examples, None, place, on_gpu=on_gpu)
         self._checkpoint = last
         row = read_metrics(last)[-1]
         return {
             "tuned": True,
-            "num_left_out": len(dataset.examples("train")) - len(shown),
+            "num_left_out": dataset.partitions("train").num_examples - num_shown,
             "num_examples": len(examples),
             "num_shortened": examples.num_shortened,
             "num_tokens": int(examples.lengths.sum()),

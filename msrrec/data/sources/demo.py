@@ -1,6 +1,6 @@
 """The embedded world as a source, which needs no files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from msrrec.config import DataConfig
 from msrrec.data.sources.base import Inputs, Source
-from msrrec.embedded.ceiling import Ceiling, CeilingTally
+from msrrec.embedded.ceiling import CeilingTally
 from msrrec.embedded.world import DOMAIN, make_world
-from msrrec.schema import Example
 
 
 class Demo(Source):
@@ -38,20 +37,11 @@ class Demo(Source):
         return DOMAIN
 
 
-def find_ceiling(manifest: Mapping[str, Any], examples: Sequence[Example]) -> Ceiling | None:
+def tally_ceiling(manifest: Mapping[str, Any]) -> CeilingTally | None:
     """The best that any system can reach on a dataset's examples with uniform negatives.
 
-    None unless the manifest is that of an embedded world.
+    None unless the manifest is that of an embedded world. Examples are added in partitions.
     """
-    tally = tally_ceiling(manifest)
-    if tally is None:
-        return None
-    tally.add(examples)
-    return tally.result()
-
-
-def tally_ceiling(manifest: Mapping[str, Any]) -> CeilingTally | None:
-    """The same for examples that are added in partitions."""
     if manifest.get("source") != Demo.__name__.lower():
         return None
     config = manifest["config"]
