@@ -8,6 +8,7 @@ a second, and ``compact`` makes one object of many.
 """
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ BATCH_S = 1.0
 _COMPACTED_BYTES = 32 << 20
 _TO = "~"
 """Stands in a compacted file's name between the names of the first and the last of its files."""
+_TIMED = re.compile(r"\d+\.\d{3}-")
+"""How the names of files of lines begin, so that their order is that of their writers."""
 
 
 class Journal:
@@ -87,13 +90,13 @@ class Journal:
         """Join small objects of lines, which are read one by one, into few; the number joined.
 
         Only for a folder that nobody writes to. The order of all lines stays. Local files are
-        left as they are, as each writer has one.
+        left as they are, as each writer has one, and so are files that ``add_file`` made.
         """
         if self._local_folder():
             return 0
-        names = self._names()
         joined = 0
-        for group in _group(self._folder, _latest(names)):
+        timed = [name for name in _latest(self._names()) if _TIMED.match(name)]
+        for group in group_small(self._folder, timed):
             first, last = _span(group[0])[0], _span(group[-1])[1]
             paths = [storage.join(self._folder, name) for name in group]
             lines = b"".join(line + b"\n" for path in paths for line in read_lines(path))
@@ -135,11 +138,12 @@ def _latest(names: Sequence[str]) -> list[str]:
     return [
         name
         for name, (first, last) in spans.items()
-        if not any(other != name and begin <= first and last <= end for other, (begin, end) in wide)
+        if not _TIMED.match(name)
+        or not any(other != name and begin <= first and last <= end for other, (begin, end) in wide)
     ]
 
 
-def _group(folder: str, names: Sequence[str]) -> Iterator[list[str]]:
+def group_small(folder: str, names: Sequence[str]) -> Iterator[list[str]]:
     """Neighbours of at most ``_COMPACTED_BYTES`` together, at least two in each group."""
     sizes = {entry.name: entry.size for entry in storage.walk(folder)}
     group: list[str] = []

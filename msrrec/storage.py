@@ -147,6 +147,8 @@ def list_files(path: str) -> list[str]:
 
 def list_folders(path: str) -> list[str]:
     """Names of the folders directly in a folder, sorted; empty if the folder does not exist."""
+    if resolve(path)[0].type_name == "gcs":  # it lists only folders that are objects of their own
+        return sorted({entry.name.partition("/")[0] for entry in walk(path) if "/" in entry.name})
     return _list(path, fs.FileType.Directory)
 
 
@@ -206,7 +208,8 @@ def delete_folder(path: str) -> None:
         for entry in walk(path) if is_object_store(path) else []:
             if entry.name.endswith((".json", ".jsonl")):
                 filesystem.delete_file(f"{inner}/{entry.name}")
-        filesystem.delete_dir(inner)
+        with contextlib.suppress(FileNotFoundError):  # Google's, which had no object for the folder
+            filesystem.delete_dir(inner)
 
 
 def read_json(path: str) -> Any:

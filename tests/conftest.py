@@ -7,7 +7,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support import google_store as google
 from tests.support.cli import Commands
+from tests.support.google_store import GoogleStore
 from tests.support.object_store import ObjectStore, serve
 
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one is no failure
@@ -45,6 +47,13 @@ def data_dir() -> Path:
 def object_store() -> Iterator[ObjectStore]:
     """One S3-compatible server for all tests."""
     with serve() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def google_store() -> Iterator[GoogleStore]:
+    """One server for all tests that speaks as Google Cloud Storage does."""
+    with google.serve() as store:
         yield store
 
 

@@ -1,7 +1,8 @@
 """Finished outputs of a run that may be killed: one Parquet file per batch, always complete.
 
 A file's name holds the places of its examples among all, so a partition is read without its
-neighbours.
+neighbours. On an object store, where every file costs a request, a run that begins again joins
+those of earlier ones.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 
 from msrrec import storage
-from msrrec.journal import Journal
+from msrrec.journal import Journal, group_small
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class OutputJournal:
         if self._is_begun and storage.read_json(path) != identity:
             logger.info("%s: holds outputs of a run with other settings; starting again", folder)
             self.delete()
+        if storage.is_object_store(folder):
+            self._compact()
         self._earlier = frozenset(self._batches.list_files())
         self.has_earlier = bool(self._earlier)
 
@@ -54,8 +57,25 @@ class OutputJournal:
         if not self._is_begun:
             storage.write_json(storage.join(self._folder, _IDENTITY), self._identity)
             self._is_begun = True
-        name = f"{places.start:010d}-{places.stop:010d}-{uuid.uuid4().hex}"
-        self._batches.add_file(storage.table_bytes(table), name)
+        self._batches.add_file(storage.table_bytes(table), _name(places))
+
+    def _compact(self) -> None:
+        """Join small files of neighbouring places.
+
+        A run that is killed in between leaves outputs twice, which readers expect.
+        """
+        paths = {storage.base_name(path): path for path in self._batches.list_files()}
+        joined = 0
+        for group in group_small(self._folder, [name for name in paths if _places(name)]):
+            tables = [storage.read_table(paths[name], self._schema) for name in group]
+            spans = [span for span in map(_places, group) if span]
+            places = range(spans[0].start, max(span.stop for span in spans))
+            self._batches.add_file(storage.table_bytes(pa.concat_tables(tables)), _name(places))
+            for name in group:
+                storage.delete_file(paths[name])
+            joined += len(group)
+        if joined:
+            logger.info("%s: joined %d small files", storage.shown(self._folder), joined)
 
     def read(self, places: range) -> Iterator[tuple[pa.Table, bool]]:
         """The batches that may have examples of these places, and whether an earlier run made them.
@@ -78,12 +98,18 @@ class OutputJournal:
         self._is_begun = False
 
 
-def _overlaps(path: str, places: range) -> bool:
-    """Whether the places in a file's name have some in common with a range.
+def _name(places: range) -> str:
+    """A new name for a file with outputs of these places, without its ending."""
+    return f"{places.start:010d}-{places.stop:010d}-{uuid.uuid4().hex}"
 
-    A file without them, of an earlier release, may have any.
-    """
-    begin, _, end = path.partition("?")[0].rsplit("/", 1)[-1].partition("-")
-    if not end:
-        return True
-    return int(begin) < places.stop and int(end.partition("-")[0]) > places.start
+
+def _places(name: str) -> range | None:
+    """The places in a file's name; None for a file of an earlier release, which may have any."""
+    begin, _, end = name.partition("-")
+    return range(int(begin), int(end.partition("-")[0])) if end else None
+
+
+def _overlaps(path: str, places: range) -> bool:
+    """Whether the places in a file's name have some in common with a range."""
+    found = _places(storage.base_name(path))
+    return found is None or (found.start < places.stop and found.stop > places.start)

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, median
 from typing import get_args
 
+from msrrec import storage
 from msrrec.chat.client import ChatClient
 from msrrec.chat.completions import Completion
 from msrrec.chat.failures import CallFailed, TryAgain, shorten
@@ -27,6 +29,8 @@ from msrrec.metrics.marks import read_score
 from msrrec.metrics.scores import Anchor, Judged, JudgeFacts, Pair
 from msrrec.prices import token_cost
 from msrrec.reasoning.prompts import render_judge_prompt
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = {
     "name": "mark",
@@ -129,10 +133,13 @@ class _Panel:
 
     def __init__(self, config: JudgeConfig, journal: str, api_key: str | None) -> None:
         self._config, self._journal, self._api_key = config, Journal(journal), api_key
+        self._folder = journal
+        if num := self._journal.compact():
+            logger.info("%s: joined %d small files", storage.shown(journal), num)
         self._votes = {(vote.key, vote.vote): vote for vote in _iter_votes(self._journal)}
         self._asked: set[Key] = set()
         self._unwritten: list[Vote] = []
-        self._is_begun = False  # the first file makes the folder
+        self._is_begun = False
 
     def ask(self, pairs: Sequence[Pair]) -> None:
         """Request the votes on these pairs that do not exist yet."""
@@ -259,9 +266,10 @@ class _Panel:
         votes, self._unwritten = self._unwritten, []
         if votes:
             lines = "".join(json.dumps(asdict(vote)) + "\n" for vote in votes).encode()
-            write = self._journal.append if self._is_begun else self._journal.add_file
-            await asyncio.to_thread(write, lines)
-            self._is_begun = True
+            if not self._is_begun:
+                storage.make_folder(self._folder)
+                self._is_begun = True
+            await asyncio.to_thread(self._journal.append, lines)
             self._votes |= {(vote.key, vote.vote): vote for vote in votes}
 
 

@@ -24,6 +24,8 @@ from msrrec.report.views import METRICS
 from msrrec.stage import EVALUATE, SCORE, TRAIN, Call, Summary
 
 _TUNE = "tune"
+_MAX_LOST = 3
+"""Times that a point whose process is lost, as with its machine, is started again."""
 
 
 def sweep(
@@ -78,11 +80,11 @@ def sweep(
 def run_points(
     run: Callable[[float], None], alphas: Sequence[float], folder: str, concurrency: int
 ) -> None:
-    """Run every point on Ray Tune; the first failure ends the sweep.
+    """Run every point on Ray Tune.
 
     A point reserves no resources itself: its workers and engines get theirs outside the trial's
-    placement group. Tune's own records are discarded, as stages
-    record what is finished.
+    placement group. Tune's own records are discarded, as stages record what is finished. So a point
+    whose machine is lost goes on elsewhere from what its stages have kept.
 
     Raises:
         MsrRecError: What a point raised.
@@ -105,7 +107,7 @@ def run_points(
         run_config=tune.RunConfig(
             name=_TUNE,
             **ray_storage(folder),
-            failure_config=tune.FailureConfig(fail_fast=True),
+            failure_config=tune.FailureConfig(max_failures=_MAX_LOST),
             verbose=0,
         ),
     )

@@ -25,7 +25,8 @@ from msrrec.synthesis.verdicts import spending_of, status_of
 logger = logging.getLogger(__name__)
 
 _MAX_FAILED_IN_A_ROW = 20
-_MAX_LOST_ACTORS = 5
+_MAX_DEAD_ACTORS = 5
+"""Actors that may die of themselves; those of lost machines do not count."""
 _GRACE_S = 5.0
 _STOP_GRACE_S = 1.5
 """The same where `ray job stop` ends the run, which kills what has not ended after 3 s."""
@@ -49,14 +50,16 @@ class ActorPool:
         self._actors: dict[int, Any] = {}
         self._held: dict[int, dict[CallId, float]] = {}
         self._waiting: dict[Any, int] = {}
-        self._num_started = 0
+        self._nodes: dict[int, Any] = {}
+        self._num_started = self._num_dead = 0
         self._num_outcomes, self._held_s = 0, 0.0
 
     def add_actor(self) -> None:
         """Start one more actor."""
         n = self._num_started
         self._num_started += 1
-        self._actors[n] = self._actor_class.remote(self._settings)
+        self._actors[n] = actor = self._actor_class.remote(self._settings)
+        self._nodes[n] = actor.locate.remote()
         self._held[n] = {}
 
     def top_up(self, plan: Plan) -> None:
@@ -130,20 +133,37 @@ class ActorPool:
             ray.kill(actor)
 
     def _replace(self, n: int, plan: Plan, error: Exception) -> list[CallOutcome]:
-        """Replace a dead actor: its journaled completions count, its other calls are repeated."""
-        if self._num_started - len(self._actors) >= _MAX_LOST_ACTORS:
+        """Replace a lost actor: its journaled completions count, its other calls are repeated."""
+        import ray
+
+        ray.kill(self._actors.pop(n))  # it may live although its outcomes were lost
+        is_dead = self._died_of_itself(self._nodes.pop(n), error)
+        if is_dead and self._num_dead >= _MAX_DEAD_ACTORS:
             raise EngineError(
-                f"synthesize: {_MAX_LOST_ACTORS} actors died ({last_line(error)}); check "
+                f"synthesize: {_MAX_DEAD_ACTORS} actors died ({last_line(error)}); check "
                 "their memory and run again; completions so far are kept"
             ) from error
+        self._num_dead += is_dead
         held = set(self._held.pop(n))
-        del self._actors[n]
         outcomes = self._find_journaled(held)
         for call_id in sorted(held - {outcome.call_id for outcome in outcomes}):
             plan.give_back(call_id)
-        logger.warning("an actor died; repeating %d of its calls", len(held) - len(outcomes))
+        cause = "an actor died" if is_dead else "a machine was lost"
+        logger.warning("%s; repeating %d of its calls", cause, len(held) - len(outcomes))
         self.add_actor()
         return outcomes
+
+    def _died_of_itself(self, located: Any, error: Exception) -> bool:
+        """Whether an actor's process died on a machine that lives, or before it ran."""
+        import ray
+
+        if not isinstance(error, ray.exceptions.ActorDiedError):
+            return False
+        try:
+            node = ray.get(located)
+        except ray.exceptions.RayError:
+            return True
+        return any(found["NodeID"] == node and found["Alive"] for found in ray.nodes())
 
     def _find_journaled(self, call_ids: set[CallId]) -> list[CallOutcome]:
         """Outcomes of calls whose completion is in the journal."""

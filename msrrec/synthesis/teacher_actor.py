@@ -89,6 +89,12 @@ class TeacherActor:
         self._tasks: set[asyncio.Task[CallOutcome]] = set()
         self._writing: set[asyncio.Task[CallOutcome] | None] = set()
 
+    async def locate(self) -> str:
+        """The id of the node that this runs on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     async def exchange(self, call_ids: Sequence[tuple[TeacherRequest, int]]) -> list[CallOutcome]:
         """Start calls, wait for any to end, and return the outcomes of those that ended.
 

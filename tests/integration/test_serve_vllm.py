@@ -1,6 +1,7 @@
 """The service as ``msrrec serve`` runs it, on the real engine and the embedded backbone."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from msrrec import storage
 from msrrec.config import load_config
 from msrrec.errors import ConfigError, ModelError
 from msrrec.models import ModelSource
+from tests.support.object_store import ObjectStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
@@ -37,14 +40,21 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(embedded_source: ModelSource) -> Iterator[Service]:
-    """The command, as a person starts it; the last test that uses it ends it."""
+def service(
+    embedded_source: ModelSource,
+    object_store: ObjectStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Service]:
+    """The command, as a person starts it, with a model in a bucket; the last test ends it."""
+    model = object_store.uri(object_store.make_bucket(), "model")
+    storage.copy_folder(embedded_source.path, model)
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
     command = [
-        *(sys.executable, "-m", "msrrec", "serve", "--model", embedded_source.path, "--port", "0"),
+        *(sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", "0"),
         *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
         "inference.constrained=true",
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             lines = []

@@ -1,5 +1,6 @@
 """A sweep on a real Ray Tune: its points alone, and the command with real training and answers."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def test_every_point_runs_once_and_what_one_raises_is_raised(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"^alpha 0\.5: refused$"):
         run_points(refuse, [0.5], str(tmp_path), 1)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_point_whose_process_is_lost_is_started_again(tmp_path: Path) -> None:
+    def run(alpha: float) -> None:
+        lost = tmp_path / "lost"
+        if not lost.exists():
+            lost.touch()
+            os._exit(1)
+        (tmp_path / "ran").touch()
+
+    run_points(run, [0.5], str(tmp_path), 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lost", "ran"]
 
 
 def test_the_command_trains_and_evaluates_each_point_once(

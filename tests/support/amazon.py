@@ -8,6 +8,12 @@ from msrrec.embedded.world import make_world
 
 def amazon_files(num_users: int) -> dict[str, bytes]:
     """``reviews.json.gz`` and ``meta.json.gz`` as bytes."""
+    lines = amazon_lines(num_users)
+    return {f"{name}.json.gz": gzip.compress(text, mtime=0) for name, text in lines.items()}
+
+
+def amazon_lines(num_users: int) -> dict[str, bytes]:
+    """The lines of ``reviews`` and ``meta``."""
     events, items = make_world(num_users, 0)
     reviews = [
         {
@@ -23,6 +29,6 @@ def amazon_files(num_users: int) -> dict[str, bytes]:
         for row in items.to_pylist()
     ]
     return {
-        name: gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0)
-        for name, rows in (("reviews.json.gz", reviews), ("meta.json.gz", metas))
+        name: "".join(json.dumps(row) + "\n" for row in rows).encode()
+        for name, rows in (("reviews", reviews), ("meta", metas))
     }

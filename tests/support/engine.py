@@ -144,6 +144,32 @@ def build_slow(log: str, source: ModelSource, config: InferenceConfig) -> Recomm
     return recommender(FakeEngine(answer), config)
 
 
+def build_paced(
+    log: str, pause_s: float, poison: str, source: ModelSource, config: InferenceConfig
+) -> Recommender:
+    """An engine that takes its time and logs each seed; a prompt with the poison ends its process.
+
+    Args:
+        log: File for a line with the seed of each output.
+        pause_s: Seconds an output takes.
+        poison: A word of a history, or nothing.
+        source: The weights, which are not loaded.
+        config: Settings of inference.
+    """
+    import os
+    import time
+
+    def answer(prompt: str, seed: int) -> str:
+        if poison and poison in prompt.split("Candidates:")[0]:
+            os._exit(1)
+        time.sleep(pause_s)
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{seed}\n")
+        return answer_by_seed(prompt, seed)
+
+    return recommender(FakeEngine(answer), config)
+
+
 def build_importless(source: ModelSource, config: InferenceConfig) -> Recommender:
     """An engine that needs a module which is not there."""
     try:

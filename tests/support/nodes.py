@@ -1,14 +1,15 @@
 """A Ray cluster of several nodes on this machine that share no files and can be killed.
 
-Each node lives in its own process and mount namespace: what is written under the hidden folder on
-one node is not there on another, and killing a node ends all its processes at once, as when a
-machine is lost. Namespaces need root.
+Each node lives in namespaces of its own and has its own host name: what is written under the hidden
+folder on one node is not there on another, and killing a node ends all its processes at once, as
+when a machine is lost. Namespaces need root.
 """
 
 import contextlib
 import os
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+_PATIENCE = {
+    # A node is lost after five looks at it fail; one that is only slow has 10 s for each.
+    "RAY_health_check_period_ms": "500",
+}
 BIN = Path(sys.executable).parent
 PORTS = {"gcs": 27379, "dashboard": 29265, "agent": 29365, "client": 29001}
 
 
 def can_isolate() -> bool:
     """Whether this user may make nodes with files of their own."""
-    command = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "true"]
+    command = ["unshare", "--fork", "--pid", "--uts", "--mount", "--mount-proc", "true"]
     with contextlib.suppress(OSError):
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     return False
@@ -43,20 +50,20 @@ class Nodes:
     hidden: Path
     env: dict[str, str]
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    temps: list[Path] = field(default_factory=list)
 
     @classmethod
     def start(cls, folder: Path, hidden: Path, env: dict[str, str], workers: int = 2) -> "Nodes":
-        """Start the head and some workers, and wait until they are known."""
+        """Start the head and some workers."""
         folder.mkdir(parents=True, exist_ok=True)
         hidden.mkdir(parents=True, exist_ok=True)
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
         private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-        nodes = cls(folder, hidden, inherited | env | private)
+        nodes = cls(folder, hidden, inherited | env | private | _PATIENCE)
         nodes.start_head()
-        for number in range(workers):
-            nodes.add(f"worker{number}")
+        nodes.add_workers(workers)
         return nodes
 
     @property
@@ -80,14 +87,41 @@ class Nodes:
         """Start a worker."""
         self._start(name, [f"--address=127.0.0.1:{PORTS['gcs']}", *(options or ("--num-cpus=2",))])
 
+    def add_workers(self, number: int) -> None:
+        """Start workers under names of their own."""
+        for _ in range(number):
+            self.add(f"worker{len(self.temps)}")
+
+    @property
+    def workers(self) -> list[str]:
+        """Names of all nodes but the head."""
+        return [name for name in self.running if name != "head"]
+
+    def working(self, title: str) -> list[str]:
+        """Names of the workers on which a process runs whose title has a word, as Ray sets it."""
+        return [name for name in self.workers if any(title in t for t in self.titles(name))]
+
+    def titles(self, name: str) -> list[str]:
+        """What the processes of a node are called by Ray, which names them by what they run."""
+        return [title for title in self.processes(name).values() if title.startswith("ray::")]
+
+    def processes(self, name: str) -> dict[int, str]:
+        """The command line of each process of a node, by its id on this machine."""
+        found = {}
+        for process in psutil.Process(self.running[name].pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+                found[process.pid] = " ".join(process.cmdline())
+        return found
+
     def _start(self, name: str, options: Sequence[str]) -> None:
-        temp = Path(f"/tmp/n{os.getpid()}{name}")  # sockets need a short path
+        temp = Path(f"/tmp/n{os.getpid()}-{len(self.temps)}")  # sockets need a short path
+        self.temps.append(temp)
         start = [
             *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats"),
             *(f"--temp-dir={temp}", "--object-store-memory=500000000", *options),
         ]
-        hide = f"mount -t tmpfs none {shlex.quote(str(self.hidden))}"
-        isolate = ["unshare", "--fork", "--pid", "--kill-child", "--mount", "--mount-proc"]
+        hide = f"mount -t tmpfs none {shlex.quote(str(self.hidden))} && hostname {name}"
+        isolate = ["unshare", "--fork", "--pid", "--uts", "--kill-child", "--mount", "--mount-proc"]
         command = [*isolate, "sh", "-c", f"{hide} && exec {shlex.join(start)}"]
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
@@ -99,10 +133,27 @@ class Nodes:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def kill_workers(self) -> None:
+        """Lose all nodes but the head within a moment, as when a cloud takes its spot machines."""
+        for name in self.workers:
+            self.running[name].send_signal(signal.SIGKILL)
+        for name in self.workers:
+            self.kill(name)
+
+    def restart(self, workers: int = 2) -> None:
+        """Lose every node, the head too, and start new ones that know nothing of the old."""
+        for name in list(self.running):
+            self.kill(name)
+        self.start_head()
+        self.add_workers(workers)
+        self.wait(workers + 1)
+
     def stop(self) -> None:
         """End all nodes."""
         for name in list(self.running):
             self.kill(name)
+        for temp in self.temps:
+            shutil.rmtree(temp, ignore_errors=True)
 
     def count(self) -> int:
         """Number of nodes that the head takes for alive."""
@@ -128,15 +179,32 @@ class Nodes:
                 raise TimeoutError(f"{self.count()} of {number} nodes after {seconds} s")
             time.sleep(1)
 
-    def submit(self, command: Sequence[str], *, name: str, folder: Path) -> "subprocess.Popen[str]":
-        """Submit a job from a folder and follow it; the log is the process's output."""
+    def submit(self, command: Sequence[str], folder: Path) -> "Job":
+        """Submit a job from a folder and follow it."""
         submit = [
             *(str(BIN / "ray"), "job", "submit", f"--address={self.url}"),
-            *(f"--submission-id={name}", "--working-dir", str(folder), "--", *command),
+            *("--working-dir", str(folder), "--", *command),
         ]
-        return subprocess.Popen(
-            submit, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        log = self.folder / f"job-{secrets.token_hex(4)}.log"
+        with log.open("wb") as file:
+            return Job(subprocess.Popen(submit, env=self.env, stdout=file, stderr=file), log)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted job that is followed into a file."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self) -> tuple[int, str]:
+        """The exit code of following it, which is 0 if it succeeded, and its log."""
+        return self.process.wait(), self.log.read_text()
+
+    def leave(self) -> None:
+        """Follow it no longer, as its cluster is gone."""
+        self.process.kill()
+        self.process.wait()
 
 
 @contextlib.contextmanager

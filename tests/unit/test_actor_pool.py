@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +11,11 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from msrrec.config import RunConfig
+from msrrec.config import RunConfig, load_config
 from msrrec.errors import EngineError
 from msrrec.synthesis.actor_pool import ActorPool, run_calls
 from msrrec.synthesis.plan import Plan
-from msrrec.synthesis.teacher_actor import ActorSettings
+from msrrec.synthesis.teacher_actor import ActorSettings, CallOutcome
 
 
 class Handle:
@@ -28,6 +30,10 @@ class Handle:
     def remote(self, *arguments: Any) -> Any:
         self.calls.append(arguments)
         return self
+
+    @property
+    def locate(self) -> "Handle":
+        return Handle([])
 
     @property
     def exchange(self) -> "Handle":
@@ -78,3 +84,58 @@ def test_a_stopped_run_gives_calls_in_flight_a_moment_shorter_than_rays_patience
     assert isinstance(exchanged, tuple)
     assert 0 < grace_s < 3  # seconds that `ray job stop` waits before it kills
     assert isinstance(killed, Handle)
+
+
+@pytest.mark.parametrize(
+    ("on_living", "losses", "is_refused"), [(True, 5, False), (True, 6, True), (False, 60, False)]
+)
+def test_actors_of_lost_machines_are_replaced_without_a_limit_and_those_that_die_with_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, on_living: bool, losses: int, is_refused: bool
+) -> None:
+    left = [losses]
+
+    def get(ref: "Ref") -> Any:
+        if ref.method == "locate":
+            return "here"
+        if ref.method == "stop":
+            return 0
+        if left[0]:
+            left[0] -= 1
+            raise ActorDiedError
+        return [CallOutcome(("a", 0), None, "no answer")]
+
+    monkeypatch.setattr(ray, "remote", lambda _: Actor())
+    monkeypatch.setattr(ray, "kill", lambda _: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Alive": on_living}])
+    monkeypatch.setattr(ray, "wait", lambda refs, num_returns: (refs[:1], refs[1:]))
+    monkeypatch.setattr(ray, "get", get)
+    config = load_config(None, ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.model=m"])
+    journal = str(tmp_path / "none")
+    settings = ActorSettings(config.teacher, (None,), journal, "run", 1, False, config.inference)
+    request: Any = SimpleNamespace(example_id="a")
+    plan = Plan("a", 1, None, {})
+    expected = "5 actors died" if is_refused else "calls in a row failed"
+    node = SimpleNamespace(get_node_id=lambda: "0" * 55 + "1")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: node)
+    with pytest.raises(EngineError, match=expected):
+        run_calls(plan, ActorPool({"a": request}, settings), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Ref:
+    """A promise of what a method of an actor returns."""
+
+    method: str
+
+
+class Actor:
+    """An actor class and its actors, each of whose methods returns a promise."""
+
+    def options(self, **_: Any) -> "Actor":
+        return self
+
+    def remote(self, *_: Any) -> "Actor":
+        return Actor()
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *_: Ref(name))

@@ -66,3 +66,17 @@ def test_an_object_store_gets_an_object_a_batch(bucket: str) -> None:
     journal.append(b"b\n")
     assert len(storage.list_files(storage.join(bucket, "run"))) == 2
     assert list(journal.iter_lines()) == [b"a", b"b"]
+
+
+def test_files_without_a_time_in_their_names_are_neither_joined_nor_taken_for_joined(
+    bucket: str,
+) -> None:
+    folder = storage.join(bucket, "run")
+    for line in (b"a\n", b"b\n"):
+        Journal(folder).append(line)
+    Journal(folder).add_file(b"c\n", "f00d")
+    Journal(folder).add_file(b"d\n", "17")
+    assert Journal(folder).compact() == 2
+    Journal(folder).append(b"e\n")
+    assert sorted(Journal(folder).iter_lines()) == [b"a", b"b", b"c", b"d", b"e"]
+    assert len(storage.list_files(folder)) == 4

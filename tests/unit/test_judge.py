@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from msrrec import storage
 from msrrec.config import JudgeConfig
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.errors import EngineError
@@ -117,6 +118,18 @@ def test_a_rerun_pays_for_nothing_again(tmp_path: Path) -> None:
         assert len(stand_in.bodies) == count
         judge_pairs([*PAIRS[:2], ("new", "likes lamps")], config(stand_in), str(tmp_path), None)
         assert len(stand_in.bodies) == count + 3
+
+
+def test_votes_on_an_object_store_are_joined_when_a_run_begins_again(bucket: str) -> None:
+    votes = storage.join(bucket, "votes")
+    with judge(overlap) as stand_in:
+        asked = config(stand_in, concurrency=1)
+        first = judge_pairs(PAIRS, asked, votes, None)
+        count = len(stand_in.bodies)
+        assert len(storage.list_files(votes)) > 1
+        assert judge_pairs(PAIRS, asked, votes, None) == first
+    assert len(stand_in.bodies) == count
+    assert len(storage.list_files(votes)) == 1
 
 
 def test_votes_before_a_failure_are_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Storage on a real S3-compatible server."""
+"""Storage on real servers: one that is compatible with S3, and one with Google Cloud Storage."""
 
 import asyncio
 import logging
@@ -31,6 +31,15 @@ from msrrec.training.learner import Learner
 from msrrec.training.live import EVENTS, Live
 from msrrec.weights import check_source
 from tests.support.object_store import ObjectStore
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest) -> str:
+    """The URI of a new bucket at each of the two."""
+    if request.param == "gs":
+        return str(request.getfixturevalue("google_store").make_bucket())
+    store: ObjectStore = request.getfixturevalue("object_store")
+    return store.uri(store.make_bucket())
 
 
 def test_the_bucket_alone_is_a_folder(bucket: str) -> None:
@@ -164,8 +173,9 @@ def test_the_lease_of_a_dead_process_lapses(bucket: str, monkeypatch: pytest.Mon
 
 
 def test_credentials_are_in_no_log_and_no_file(
-    bucket: str, capsys: pytest.CaptureFixture[str]
+    object_store: ObjectStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    bucket = object_store.uri(object_store.make_bucket())
     assert "key:secret@" in bucket
     log.setup()
     logging.getLogger("msrrec.test").warning("%s: read", bucket)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from msrrec import storage
 from msrrec.inference.journal import OutputJournal
 
 SCHEMA = pa.schema([pa.field("example_id", pa.string())])
@@ -52,3 +53,30 @@ def test_a_file_without_places_is_read_for_any(tmp_path: Path) -> None:
     (file,) = (tmp_path / "journal").glob("*.parquet")
     file.rename(file.with_name("0123456789abcdef.parquet"))
     assert [old for _, old in journal(tmp_path).read(range(50, 60))] == [True]
+
+
+def test_a_run_that_begins_again_joins_the_files_on_an_object_store(bucket: str) -> None:
+    folder = storage.join(bucket, "journal")
+
+    def begin() -> OutputJournal:
+        return OutputJournal(folder, {"run": 1}, SCHEMA)
+
+    first = begin()
+    first.append(pa.table({"example_id": ["c"]}), range(8, 12))
+    first.append(pa.table({"example_id": ["a", "b"]}), range(4))
+    again = begin()
+    (joined,) = [name for name in storage.list_files(folder) if name.endswith(".parquet")]
+    assert joined.startswith("0000000000-0000000012-")
+    again.append(pa.table({"example_id": ["d"]}), range(4, 8))
+    found = {tuple(table["example_id"].to_pylist()): old for table, old in again.read(range(4, 8))}
+    assert found == {("a", "b", "c"): True, ("d",): False}
+    assert ids(begin()) == ["a", "b", "c", "d"]
+    assert len(storage.list_files(folder)) == 2  # with the identity
+
+
+def test_files_on_a_disk_stay_as_they_are(tmp_path: Path) -> None:
+    first = journal(tmp_path)
+    first.append(pa.table({"example_id": ["a"]}), range(1))
+    first.append(pa.table({"example_id": ["b"]}), range(1, 2))
+    assert ids(journal(tmp_path)) == ["a", "b"]
+    assert len(list((tmp_path / "journal").glob("*.parquet"))) == 2

@@ -1,0 +1,19 @@
+"""``msrrec evaluate`` with an engine that needs no weights and takes its time, as a job.
+
+python -m tests.support.paced_evaluation LOG PAUSE_S POISON --dataset DATA --model MODEL --out OUT
+"""
+
+import sys
+from functools import partial
+
+from msrrec.inference.recommender import Recommender
+from tests.support.engine import build_paced
+
+if __name__ == "__main__":
+    log, pause_s, poison = sys.argv[1:4]
+    build = partial(build_paced, log, float(pause_s), poison)
+    Recommender.from_source = build  # type: ignore[method-assign,assignment]
+    sys.argv[1:4] = []
+    from msrrec.cli import main  # only now, as functions name it as the default of an argument
+
+    main("evaluate")
