@@ -51,7 +51,14 @@ class Fusion:
             form=source.form,
             config=inference,
         )
-        settings = Settings(source.name, source.domain or "Shopping", max_model_len, limits, keys)
+        settings = Settings(
+            source.name,
+            source.domain or "Shopping",
+            max_model_len,
+            limits,
+            keys,
+            shop.settings.confidence_temperature,
+        )
         self._api = Api(
             settings,
             FanOut(

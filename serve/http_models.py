@@ -248,6 +248,9 @@ class RecommendResponse(HttpModel):
     time."""
     reasoning: str | None
     perplexity: float | None
+    confidence: float | None
+    """How likely the item is to be right, 0 to 1; null unless the service has a temperature for it
+    (``recommend.confidence_temperature``)."""
     sides: dict[str, SideAnswer]
     """Outputs by side, for the sides of the requested mode."""
     source: Literal["live", "stored"]
@@ -328,10 +331,11 @@ def to_response(
     *,
     model: str,
     top_k: int,
+    sureness: float | None,
     prompt_tokens: int,
     latency_s: float,
 ) -> RecommendResponse:
-    """The answer to a query."""
+    """The answer to a query; ``sureness`` is its confidence, if that is known."""
     chosen = decision.chosen
     completion_tokens = sum(output.num_tokens for output in outputs.values())
     best = None if decision.index is None else _ranked(candidates, decision.index, None)
@@ -345,6 +349,7 @@ def to_response(
             "agreement": decision.agreement,
             "reasoning": chosen.reasoning if chosen else None,
             "perplexity": chosen.perplexity if chosen else None,
+            "confidence": sureness,
             "sides": {side: _side(output, candidates) for side, output in outputs.items()},
             "source": "live",
             "retrieved": len(candidates.titles) if candidates.retrieved else None,
@@ -376,6 +381,7 @@ def from_offers(offers: Sequence[Offer], *, top_k: int, latency_s: float) -> Rec
             "agreement": None,
             "reasoning": best.reasoning,
             "perplexity": best.perplexity,
+            "confidence": best.confidence,
             "sides": {},
             "source": "stored",
             "retrieved": None,

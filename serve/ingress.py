@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from msrrec import __version__
 from msrrec.config import ServeConfig
 from msrrec.errors import DataError, EngineError
+from msrrec.inference.ranking import confidence
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.fan_out import Delta, FanOut, FanOutResult
@@ -65,6 +66,7 @@ class Settings:
         domain: The shop in prompts if a request names none.
         max_model_len: Maximum tokens of prompt and output together.
         keys: Digests of the bearer tokens that it asks for.
+        temperature: Of confidences; None where none are given.
     """
 
     model: str
@@ -72,6 +74,7 @@ class Settings:
     max_model_len: int
     limits: ServeConfig
     keys: Keys = field(default_factory=Keys)
+    temperature: float | None = None
 
 
 class Api:
@@ -106,7 +109,7 @@ class Api:
         try:
             async with self._within(deadline):
                 answered = await self.fan_out.generate(
-                    asked.query, body.mode, ranked=body.top_k > 1
+                    asked.query, body.mode, ranked=self._ranks(body)
                 )
         finally:
             leave()
@@ -160,7 +163,7 @@ class Api:
         self, asked: "Asked", body: RecommendRequest, began: float, deadline: float
     ) -> AsyncIterator[str]:
         """Server-sent events: deltas, then one result or one error."""
-        events = self.fan_out.stream(asked.query, body.mode, ranked=body.top_k > 1)
+        events = self.fan_out.stream(asked.query, body.mode, ranked=self._ranks(body))
         first = True
         try:
             while True:
@@ -207,9 +210,14 @@ class Api:
             answer.decision,
             model=self.settings.model,
             top_k=body.top_k,
+            sureness=confidence(answer.decision, self.settings.temperature),
             prompt_tokens=answer.prompt_tokens,
             latency_s=latency_s,
         )
+
+    def _ranks(self, body: RecommendRequest) -> bool:
+        """Whether the likelihood of every candidate is needed."""
+        return body.top_k > 1 or self.settings.temperature is not None
 
     def _count_retry(self, side: Side) -> None:
         self.metrics.retries.labels(side).inc()

@@ -187,6 +187,7 @@ class Shop:
                 answer.model,
                 version,
                 history if rank == 1 else None,
+                answer.confidence if rank == 1 else None,
             )
             for rank, one in enumerate(answer.ranking, 1)
         ]

@@ -5,7 +5,7 @@ gives their number.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import or_
 
@@ -299,11 +299,13 @@ class Learned:
         gate: The gate fitted there; None where too few users decide.
         chosen: The rule with the most hits there.
         threshold: That of the route with the most hits there; None without direct answers.
+        temperatures: Of each variant's confidence, at which its targets are likeliest there.
     """
 
     gate: Gate | None = None
     chosen: str | None = None
     threshold: float | None = None
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
 
 def learn(folder: str, dataset: Dataset) -> Learned:
@@ -315,7 +317,13 @@ def learn(folder: str, dataset: Dataset) -> Learned:
     gate = load_gate(folder, dataset)
     found = EvaluationResult.load(folder)
     chosen = choose_rule(found.fusion.study) if found.fusion else None
-    return Learned(gate, chosen, found.routing.threshold if found.routing else None)
+    threshold = found.routing.threshold if found.routing else None
+    temperatures = {
+        variant: one.temperature
+        for variant, one in found.calibration.items()
+        if one.temperature is not None
+    }
+    return Learned(gate, chosen, threshold, temperatures)
 
 
 def load_gate(folder: str, dataset: Dataset) -> Gate | None:

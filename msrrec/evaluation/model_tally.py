@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from msrrec.config import PromptConfig
 from msrrec.data.dataset import Dataset
 from msrrec.evaluation.agreement import FusionTally
+from msrrec.evaluation.calibration import CalibrationTally
 from msrrec.evaluation.cases import CasePicker
 from msrrec.evaluation.fusion_study import Learned, Sides, StudyTally
 from msrrec.evaluation.results import (
+    CalibrationResult,
     Details,
     Errors,
     FusionResult,
@@ -116,6 +118,7 @@ class ModelTally:
         self._fusion = FusionTally()
         self._study = StudyTally(reading.learned.gate, reading.learned.chosen)
         variants = set(reading.variants)
+        self._calibration = {variant: CalibrationTally() for variant in reading.variants}
         self._is_fused = "fused" in variants
         has_route = "direct" in variants and bool({"fused", "routed"} & variants)
         self._route = RouteTally() if has_route else None
@@ -160,6 +163,8 @@ class ModelTally:
         if self._is_fused:
             self._fusion.add(part.examples, part.outputs, part.decisions["fused"])
             self._study.add(part.examples, _with_samples(part))
+        for variant, decisions in part.decisions.items():
+            self._calibration[variant].add(part.examples, decisions)
         if self._route:
             self._route.add(part.examples, part.outputs)
 
@@ -214,6 +219,7 @@ class ModelTally:
             cases=tuple(self._cases.cases),
             fusion=self._fusion_result() if self._is_fused else None,
             routing=self._routing(),
+            calibration=self._calibrated(),
         )
 
     def _mean_tokens(self, variant: Mode) -> float:
@@ -228,6 +234,18 @@ class ModelTally:
         return self._fusion.result().model_copy(
             update={"study": self._study.result(), "gate": gate}
         )
+
+    def _calibrated(self) -> dict[str, CalibrationResult]:
+        """Of each variant with likelihoods, by the temperature that validation taught."""
+        reading = self._reading
+        found = {
+            variant: tally.result(
+                reading.learned.temperatures.get(variant),
+                is_validation=reading.split == "validation",
+            )
+            for variant, tally in self._calibration.items()
+        }
+        return {variant: result for variant, result in found.items() if result is not None}
 
     def _routing(self) -> RoutingResult | None:
         """The route by a known threshold, or on validation by the one that these users choose."""

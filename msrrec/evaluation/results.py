@@ -256,6 +256,24 @@ class RoutingResult(Result):
     against_always: Paired | None
 
 
+class CalibrationResult(Result):
+    """Whether the probability of the recommended item is the share of users for whom it is right.
+
+    Probabilities are means over the sides; an error is the expected calibration error, in 15 bins.
+    """
+
+    num_users: int
+    """Users with a recommendation and likelihoods of all candidates."""
+    mean_confidence: float
+    error: float
+    temperature: float | None
+    """What log-probabilities are divided by; None where validation taught none."""
+    is_chosen_here: bool
+    """Whether these users chose it, so that its error is flattering; only on validation."""
+    tempered_error: float | None
+    """The error with the temperature."""
+
+
 class RateTrial(Result):
     """A learning rate that was tried, and what it gave on validation."""
 
@@ -355,6 +373,8 @@ class Details(Result):
     cases: tuple[Case, ...] = ()
     fusion: FusionResult | None = None
     routing: RoutingResult | None = None
+    calibration: dict[str, CalibrationResult] = Field(default_factory=dict)
+    """By variant, where likelihoods of all candidates were measured."""
     fit: FitResult | None = None
     api: ApiFacts | None = None
     file: FileFacts | None = None

@@ -17,6 +17,7 @@ from msrrec.data.dataset import Dataset
 from msrrec.data.sources import tally_ceiling
 from msrrec.evaluation.audit import ExampleAudit, OutputHash, audit_variants
 from msrrec.evaluation.results import (
+    CalibrationResult,
     Check,
     DatasetId,
     Details,
@@ -329,6 +330,7 @@ def _summary(result: EvaluationResult, out: str) -> Summary:
             for name, found in result.variants.items()
         },
         **_route(result.routing),
+        **_calibration(result.calibration),
         **_covered(result.coverage),
         "warnings": [check.text for check in result.audit if not check.ok],
     }
@@ -354,6 +356,21 @@ def _route(found: RoutingResult | None) -> Summary:
             "tokens_per_user": round(found.routed.tokens_per_user, 1),
         }
     }
+
+
+def _calibration(found: Mapping[str, CalibrationResult]) -> Summary:
+    """The errors of the confidences, and the temperatures that later runs take."""
+    if not found:
+        return {}
+    shown = {
+        variant: {
+            "error": round(one.error, 4),
+            "temperature": one.temperature and round(one.temperature, 4),
+            "tempered_error": one.tempered_error and round(one.tempered_error, 4),
+        }
+        for variant, one in found.items()
+    }
+    return {"calibration": shown}
 
 
 def _rounded(share: Share) -> dict[str, float]:

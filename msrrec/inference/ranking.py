@@ -4,6 +4,10 @@ import math
 from dataclasses import dataclass
 
 from msrrec.inference.fusion import Recommendation, candidate_probabilities
+from msrrec.metrics.calibration import temper
+
+_LEAST = 1e-300
+"""Probabilities below it count as this much, as no logarithm is left of 0."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,22 @@ def mean_probabilities(recommendation: Recommendation) -> tuple[float, ...]:
     found = [candidate_probabilities(side) for side in recommendation.sides]
     measured = [values for values in found if values]
     return tuple(math.fsum(values) / len(measured) for values in zip(*measured, strict=True))
+
+
+def confidence(recommendation: Recommendation, temperature: float | None) -> float | None:
+    """How likely the recommended item is to be right, from 0 to 1.
+
+    None without a temperature, a recommended item, or likelihoods.
+
+    Args:
+        recommendation: The decision.
+        temperature: What validation taught, see ``metrics.calibration.fit_temperature``.
+    """
+    scores = mean_probabilities(recommendation)
+    if temperature is None or recommendation.index is None or not scores:
+        return None
+    logs = [math.log(max(score, _LEAST)) for score in scores]
+    return temper(logs, temperature)[recommendation.index]
 
 
 def rank_candidates(recommendation: Recommendation) -> tuple[RankedCandidate, ...]:

@@ -15,6 +15,7 @@ from msrrec.fingerprint import hash_parts, identify_dataset, identify_model
 from msrrec.inference.batch import Answered, BuildRecommender, open_journal, predict
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction
+from msrrec.inference.ranking import confidence
 from msrrec.inference.recommender import Mode, Recommender, sides_of
 from msrrec.models import ModelSource, locate_model
 from msrrec.recommendations.candidates import CandidateSearch, find_candidates, read_reasons
@@ -157,9 +158,13 @@ class _Work:
             return Decided(example, (), error, is_valid=False)
         by_side = {p.output.side: p.output for p in outputs}
         found = Recommender.decide(self.mode, by_side)  # type: ignore[arg-type]
-        top_k = self.config.recommend.top_k
-        offers = make_offers(example, found, self.dataset.items, top_k, self.versions)
-        return Decided(example, tuple(offers), None, is_valid=found.index is not None)
+        settings, is_valid = self.config.recommend, found.index is not None
+        sure = confidence(found, settings.confidence_temperature)
+        if settings.min_confidence and (sure or 0.0) < settings.min_confidence:
+            return Decided(example, (), None, is_valid=is_valid)
+        items = self.dataset.items
+        offers = make_offers(example, found, items, settings.top_k, self.versions, sure)
+        return Decided(example, tuple(offers), None, is_valid=is_valid)
 
     def _add_sample(self, tally: "Tally", part: Sequence["Decided"]) -> None:
         left = max(self.config.recommend.sample_users - len(tally.sample), 0)
@@ -187,7 +192,7 @@ class Decided:
 
     Attributes:
         example: The user, with purchases and candidates.
-        offers: The best items; none if the user was refused.
+        offers: The best items; none if the user was refused, or the best one is too unsure.
         error: Why the user was refused, or None.
         is_valid: Whether an output names a candidate; if none does, likelihood alone ranks.
     """

@@ -25,12 +25,14 @@ RECOMMENDATIONS = pa.schema(
         pa.field("model", pa.string(), nullable=False),
         pa.field("index", pa.string(), nullable=False),
         pa.field("history", pa.list_(pa.string())),
+        pa.field("confidence", pa.float64()),
     ]
 )
 """``part-*.parquet``. ``rank`` begins at 1. ``score`` is as of ``rank_candidates``. ``side``,
 ``reasoning`` and ``perplexity`` are those of the chosen output, on the row that it recommends;
 null on the others. ``model`` and ``index`` are the versions of both. ``history`` holds the ids of
-the latest purchases, oldest first, on the row of rank 1; null on the others."""
+the latest purchases, oldest first, on the row of rank 1; null on the others. ``confidence``
+likewise, if a temperature is known."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Offer:
     model: str
     index: str
     history: tuple[str, ...] | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def make_offers(
     items: Mapping[str, Item],
     top_k: int,
     versions: Versions,
+    sureness: float | None = None,
 ) -> list[Offer]:
-    """The best ``top_k`` items of a user."""
+    """The best ``top_k`` items of a user; ``sureness`` is the confidence of the first."""
     offers = []
     for rank, one in enumerate(rank_candidates(found)[:top_k], 1):
         item = items[example.candidates[one.index]]
@@ -83,6 +87,7 @@ def make_offers(
                 versions.model,
                 versions.index,
                 example.history if rank == 1 else None,
+                sureness if rank == 1 else None,
             )
         )
     return offers

@@ -4,6 +4,7 @@
 or edited is refused.
 """
 
+import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +18,6 @@ from scipy.sparse import csr_array
 
 from msrrec import schema, storage
 from msrrec.config import RetrievalConfig, RetrieverName
-from msrrec.data.dataset import hash_files
 from msrrec.errors import DataError
 from msrrec.retrieval.catalogue import Catalogue
 from msrrec.retrieval.index import Index
@@ -86,7 +86,7 @@ def save_index(index: Index, path: str) -> None:
         settings=index.settings,
         chosen=dict(index.chosen),
         retrievers=tuple(r.name for r in index.retrievers),
-        sha256=hash_files(files)["sha256"],
+        sha256={name: _sha256(content) for name, content in files.items()},
     )
     with storage.atomic_folder(path, FILES) as folder:
         for name, content in files.items():
@@ -175,7 +175,7 @@ def _read_manifest(path: str) -> Manifest:
 
 def _read_file(path: str, name: str, digest: str) -> bytes:
     content = storage.read_bytes(storage.join(path, name))
-    if hash_files({name: content})["sha256"][name] != digest:
+    if _sha256(content) != digest:
         raise DataError(
             f"{storage.join(path, name)}: was changed or cut off since it was written; expected "
             f"the file that {MANIFEST_FILE} describes; run `msrrec index` again"
@@ -265,3 +265,7 @@ def unpack_arrays(content: bytes) -> Arrays:
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

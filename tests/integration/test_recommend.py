@@ -79,6 +79,11 @@ def test_all_users_are_offered_items_that_they_lack(
     assert {**again, "out": ""} == {**summary, "out": ""}
     assert digest(shop / "again") == digest(shop / "out")
 
+    # Who is not sure enough is offered nothing.
+    unsure = ["recommend.confidence_temperature=2", "recommend.min_confidence=0.99"]
+    few = run(shop, "few", build_fake, None, *unsure)
+    assert (few["users"], few["offered"], few["refused"]) == (80, 0, 0)
+
     # Only those that are wanted.
     some = run(shop, "some", build_fake, ["u2-3", "u1-0"])
     assert some["users"] == 2

@@ -110,6 +110,7 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
         fuse(user, item),
         model="m",
         top_k=1,
+        sureness=0.25,
         prompt_tokens=100,
         latency_s=0.0123,
     )
@@ -122,6 +123,7 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
         "agreement": "differ",
         "reasoning": "why item",
         "perplexity": 2.5,
+        "confidence": 0.25,
         "sides": {
             "user": {
                 "item": "Rope",
@@ -156,6 +158,7 @@ def test_an_answer_without_a_valid_side_recommends_nothing() -> None:
         fuse(user, item),
         model="m",
         top_k=2,
+        sureness=None,
         prompt_tokens=1,
         latency_s=1,
     )

@@ -33,7 +33,7 @@ def test_the_answer_is_the_documented_one(world: World) -> None:
     assert response.status_code == 200
     assert list(answer) == [
         "item", "id", "index", "ranking", "side", "agreement", "reasoning", "perplexity",
-        "sides", "source", "retrieved", "model", "usage", "latency_ms",
+        "confidence", "sides", "source", "retrieved", "model", "usage", "latency_ms",
     ]  # fmt: skip
     assert (answer["item"], answer["index"], answer["agreement"]) == ("Rope", 1, "agree")
     assert answer["side"] == "user"  # exp(0.5) < exp(1), and agreeing sides take the lower one

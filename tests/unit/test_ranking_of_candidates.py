@@ -6,7 +6,7 @@ import random
 import pytest
 
 from msrrec.inference.fusion import Recommendation, SideOutput, choose_valid, fuse
-from msrrec.inference.ranking import rank_candidates
+from msrrec.inference.ranking import confidence, rank_candidates
 
 
 def side(name: str, index: int | None, *probabilities: float) -> SideOutput:
@@ -36,6 +36,15 @@ def test_without_a_valid_output_the_likelihoods_alone_decide() -> None:
 def test_a_side_without_likelihoods_has_no_say_and_without_any_there_is_no_ranking() -> None:
     assert order(fuse(side("user", 1, 0.2, 0.5, 0.3), side("item", 1))) == [1, 2, 0]
     assert rank_candidates(fuse(side("user", 1), side("item", 1))) == ()
+
+
+def test_confidence_is_the_tempered_probability_of_the_recommended_item() -> None:
+    found = choose_valid(side("full", 1, 0.1, 0.9))
+    assert confidence(found, 1.0) == pytest.approx(0.9)
+    assert confidence(found, 2.0) == pytest.approx(0.75)  # square roots of 1/10 and 9/10
+    assert confidence(found, None) is None
+    assert confidence(choose_valid(side("full", None, 0.5, 0.5)), 1.0) is None
+    assert confidence(choose_valid(side("full", 1, 1e-320, 1.0)), 1.0) == pytest.approx(1.0)
 
 
 def test_the_order_of_the_candidates_does_not_matter() -> None:
