@@ -1,0 +1,221 @@
+"""Answers made ahead of time, over HTTP: latency under load, and what purchases leave of them.
+
+    python -m bench.ahead --users 20000 --rate 100 --seconds 30 --purchases 5
+
+Ray Serve, its proxy and the service are the real ones. The engines are stand-ins that take
+``--chain-s`` seconds for a chain, and so use no processor time; offers are what retrieval finds.
+Requests come at a fixed rate whether or not earlier ones were answered; each names a user alone.
+Purchases come beside them, of what the user was offered at a random rank or of any other item.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from msrrec import storage
+from msrrec.config import DataConfig, InferenceConfig, RecommendConfig, RetrievalConfig, ServeConfig
+from msrrec.data.dataset import Dataset
+from msrrec.data.prepare import prepare
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.models import locate_model
+from msrrec.recommendations.rows import Offer, to_table
+from msrrec.retrieval.build import build_index
+from msrrec.retrieval.folder import save_index
+from msrrec.retrieval.index import Index
+
+TOP_K, REASONING = 10, "Step 1. " + "It goes with what was bought before. " * 15
+ITEM_SHARE = 0.5
+"""Share of purchases that are of an offered item."""
+
+
+class SleepingEngine:
+    """Names the first candidate after some seconds."""
+
+    def __init__(self, chain_s: float) -> None:
+        from transformers import AutoTokenizer
+
+        from msrrec.models import EMBEDDED_DIR
+
+        self._tokenizer, self._chain_s = AutoTokenizer.from_pretrained(EMBEDDED_DIR), chain_s
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        """The whole output in one piece."""
+        if request.next_ids:
+            scores = tuple(-1.0 - n for n in range(len(request.next_ids)))
+            yield Generation((0,), (-1.0,), "length", None, scores)
+            return
+        await asyncio.sleep(self._chain_s)
+        prompt = self._tokenizer.decode(list(request.prompt_ids))
+        title = prompt.split("(1) ")[1].split("\n")[0]
+        text = f"{REASONING}\n[reasoning_end]\n(1) {title}"
+        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        yield Generation(ids, (-0.5,) * len(ids), "stop")
+
+    async def check_health(self) -> None:
+        """Always healthy."""
+
+
+@dataclass
+class Load:
+    """What requests and purchases found.
+
+    Attributes:
+        seconds: Latency of each answer.
+        offered: What each user was offered last.
+        bought: What each user bought.
+        answers: How many answers were the night's, renewed, or not stored.
+        wrong: Answers that held what the user had bought before they were asked for.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    offered: dict[str, list[str]] = field(default_factory=dict)
+    bought: dict[str, set[str]] = field(default_factory=dict)
+    answers: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+
+    async def ask(self, client: httpx.AsyncClient, user_id: str) -> None:
+        """Ask for a user's offers."""
+        bought = set(self.bought.get(user_id, ()))
+        began = time.perf_counter()
+        answer = (await client.post("/v1/recommend", json={"user_id": user_id, "top_k": 5})).json()
+        self.seconds.append(time.perf_counter() - began)
+        found = [row["id"] for row in answer["ranking"]]
+        kind = "night" if answer["model"] == "night" else "renewed"
+        self.answers[kind if answer["source"] == "stored" else "live"] += 1
+        self.wrong += bool(bought & set(found))
+        self.offered[user_id] = found
+
+    async def buy(self, client: httpx.AsyncClient, user_id: str, item_id: str) -> None:
+        """Tell a purchase."""
+        body = {"items": [{"id": item_id}]}
+        (await client.post(f"/v1/users/{user_id}/purchases", json=body)).raise_for_status()
+        self.bought.setdefault(user_id, set()).add(item_id)
+
+
+def make_shop(folder: Path, num_users: int) -> tuple[Index, list[str]]:
+    """An index, and offers to every user as of last night; the ids of the users."""
+    settings = DataConfig(demo_users=num_users, num_users=num_users)
+    prepare("demo", None, None, str(folder / "data"), settings)
+    dataset = Dataset.load(str(folder / "data"))
+    index = build_index(dataset, RetrievalConfig(purchases="all", tuning_users=200))
+    save_index(index, str(folder / "index"))
+    users = list(dataset.iter_events())
+    found = index.search([items for _, items in users], TOP_K)
+    offers = [
+        Offer(
+            user_id,
+            rank,
+            one.item_id,
+            dataset.items[one.item_id].title,
+            1 / (rank + 1),
+            "user" if rank == 1 else None,
+            REASONING if rank == 1 else None,
+            1.5 if rank == 1 else None,
+            "night",
+            index.version,
+            tuple(items[-10:]) if rank == 1 else None,
+        )
+        for (user_id, items), rows in zip(users, found, strict=True)
+        for rank, one in enumerate(rows, 1)
+    ]
+    storage.write_table(str(folder / "offers/part-00000.parquet"), to_table(offers))
+    storage.write_json(str(folder / "offers" / storage.RECORD), {})
+    return index, [user_id for user_id, _ in users]
+
+
+def start(folder: Path, chain_s: float) -> str:
+    """Start the application, and return its URL."""
+    from ray import cloudpickle, serve
+
+    import bench.ahead
+    from serve import app
+
+    cloudpickle.register_pickle_by_value(bench.ahead)
+    args = app.AppArgs(
+        model_dir="embedded",
+        index=str(folder / "index"),
+        recommendations=str(folder / "offers"),
+        recommend=RecommendConfig(num_candidates=10),
+        inference=InferenceConfig(max_new_tokens=256, max_model_len=2048),
+        serve=ServeConfig(share_engine=True),
+    )
+    port = app.free_port("127.0.0.1", 0)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    load = partial(bench.ahead.SleepingEngine, chain_s)
+    serve.run(app.assemble(args, locate_model("embedded"), load), name="ahead", route_prefix="/")
+    return f"http://127.0.0.1:{port}"
+
+
+async def drive(url: str, users: list[str], items: list[str], args: argparse.Namespace) -> Load:
+    """Requests and purchases at their rates; all answers are waited for."""
+    load, rng, tasks = Load(), random.Random(0), []
+    steps = int(args.rate * args.seconds)
+    every = max(1, round(args.rate / args.purchases)) if args.purchases else steps + 1
+    shoppers = users[: max(20, len(users) // 100)]  # so that who bought something is asked again
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        for user_id in users[:50]:
+            await load.ask(client, user_id)  # warm
+        load.seconds, load.answers = [], Counter()
+        begin = time.perf_counter()
+        for n in range(steps):
+            await asyncio.sleep(max(0.0, begin + n / args.rate - time.perf_counter()))
+            asked = rng.choice(shoppers if n % 2 else users)
+            tasks.append(asyncio.ensure_future(load.ask(client, asked)))
+            if n % every == every - 1:
+                buyer = rng.choice(shoppers)
+                own = load.offered.get(buyer) or items
+                item_id = rng.choice(own if rng.random() < ITEM_SHARE else items)
+                tasks.append(asyncio.ensure_future(load.buy(client, buyer, item_id)))
+        await asyncio.gather(*tasks)
+    return load
+
+
+def describe(load: Load, args: argparse.Namespace) -> dict[str, Any]:
+    """The figures."""
+    cuts = statistics.quantiles(load.seconds, n=100)
+    total = load.answers.total()
+    return {
+        "requests_per_s": args.rate,
+        "answers": total,
+        "p50_ms": round(1000 * cuts[49], 1),
+        "p99_ms": round(1000 * cuts[98], 1),
+        "max_ms": round(1000 * max(load.seconds), 1),
+        "purchases": sum(map(len, load.bought.values())),
+        "users_who_bought": len(load.bought),
+        "shares": {kind: round(count / total, 4) for kind, count in sorted(load.answers.items())},
+        "answers_with_something_bought": load.wrong,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--purchases", type=float, default=5, help="purchases a second")
+    parser.add_argument("--chain-s", type=float, default=2.0, help="seconds of a chain")
+    args = parser.parse_args()
+    from msrrec.cluster import ray_session
+
+    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=4):
+        index, users = make_shop(Path(folder), args.users)
+        url = start(Path(folder), args.chain_s)
+        items = [item.item_id for item in index.catalogue.items]
+        load = asyncio.run(drive(url, users, items, args))
+    print(json.dumps(describe(load, args), indent=2))
+
+
+if __name__ == "__main__":
+    main()
