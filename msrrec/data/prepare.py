@@ -77,17 +77,20 @@ def prepare(
     chosen = make_source(source, config)
     inputs = check(source, interactions, items, out, config)
     loaded = _load_events(chosen, inputs, config)
+    read = {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
     events, records, dropped = _reduce(chosen, inputs, loaded.events, config)
     dropped = {**loaded.dropped, **dropped}
+    del loaded  # events of very many users take as much as all that follows
     seqs, user_ids, codes = _sample(events, config, dropped)
-    catalogue = _load_catalogue(chosen, inputs, pick(events.item_ids, codes), records)
+    item_ids = pick(events.item_ids, codes)
+    del events
+    catalogue = _load_catalogue(chosen, inputs, item_ids, records)
     files = SplitFiles.plan(seqs, user_ids, catalogue, config)
     domain = config.domain or chosen.domain(interactions)
     manifest = _describe(source, inputs, domain, config)
-    manifest |= {"times": loaded.describe_times(), "num_rows": loaded.num_rows}
+    manifest |= read
     manifest |= _count(files, dropped)
     _account(manifest)
-    del events, loaded
     with storage.atomic_folder(out, _DATASET_NAMES) as folder:
         names = files.write(folder)
         manifest |= _measure(manifest, folder)

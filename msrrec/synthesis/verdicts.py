@@ -5,8 +5,10 @@ applies to old completions too.
 """
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from msrrec import storage
 from msrrec.chat.completions import estimate_tokens
@@ -28,6 +30,9 @@ from msrrec.synthesis.teachers import count_tokens
 logger = logging.getLogger(__name__)
 
 Samplings = frozenset[Sampling]
+
+_SHARED = ("verdict", "status", "rule", "model", "served_model", "teacher", "run", "finish_reason")
+"""Fields that have few different values."""
 
 SMALL_BYTES = 16 << 20
 """Size of a journal that is judged in this process: as long as Ray Data takes to start."""
@@ -122,8 +127,13 @@ def judge_journal(journal: str, requests: Requests, samplings: Samplings) -> lis
         [{"file": n, "path": path} for n, path in enumerate(files)],
         override_num_blocks=len(files),
     )
-    rows = dataset.flat_map(judge_file).take_all()
-    return [JudgedEntry(**{**row, "steps": tuple(row["steps"])}) for row in rows]
+    return [_restore(row) for row in dataset.flat_map(judge_file).iter_rows()]
+
+
+def _restore(row: dict[str, Any]) -> JudgedEntry:
+    """An entry from its fields; texts that most entries share are held once."""
+    shared = {name: sys.intern(row[name]) for name in _SHARED if row[name] is not None}
+    return JudgedEntry(**{**row, **shared, "steps": tuple(row["steps"])})
 
 
 def judge_journal_here(
