@@ -43,7 +43,7 @@ class ActorPool:
     def __init__(self, requests: Requests, settings: ActorSettings) -> None:
         import ray
 
-        self._actor_class = ray.remote(TeacherActor).options(**_actor_options(settings))
+        self._actor_class, self._resources = ray.remote(TeacherActor), _resources(settings)
         self._settings, self._requests = settings, requests
         concurrency = settings.teacher.concurrency * len(settings.teacher.endpoints)
         self._room = concurrency + max(1, concurrency // _NOT_STARTED_SHARE)
@@ -58,7 +58,8 @@ class ActorPool:
         """Start one more actor."""
         n = self._num_started
         self._num_started += 1
-        self._actors[n] = actor = self._actor_class.remote(self._settings)
+        options = {**self._resources, **_place(self._settings, n)}
+        self._actors[n] = actor = self._actor_class.options(**options).remote(self._settings)
         self._nodes[n] = actor.locate.remote()
         self._held[n] = {}
 
@@ -177,22 +178,40 @@ class ActorPool:
         return list(found.values())
 
 
-def _actor_options(settings: ActorSettings) -> Mapping[str, object]:
-    """Where an actor runs and which resources it reserves."""
-    import ray
-
-    local = [e.model for e in settings.teacher.endpoints if e.engine == "vllm"]
+def _resources(settings: ActorSettings) -> Mapping[str, object]:
+    """Which resources an actor reserves, and where they have to be."""
+    local = _local_models(settings)
     if local:
         return engine_resources(
             *(settings.inference, settings.num_actors, "synthesis.num_actors"),
             locate_model(local[0]),
         )
-    # Actors mostly wait: they reserve no core, so any number of them can start.
-    # The offline teacher listens on loopback, so its actors run on this machine.
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return {"num_cpus": 0, "scheduling_strategy": here if settings.is_offline else "SPREAD"}
+    return {"num_cpus": 0}  # actors mostly wait, so any number of them can start
+
+
+def _place(settings: ActorSettings, number: int) -> Mapping[str, object]:
+    """Where an actor runs that reserves nothing: on the nodes with cores in turn.
+
+    Ray's own spreading puts actors without resources on one node, often a head that has no cores so
+    that nothing runs there.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if _local_models(settings):
+        return {}
+    if settings.is_offline:  # that teacher listens on loopback
+        here = ray.get_runtime_context().get_node_id()
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+    nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+    if not nodes:
+        return {"scheduling_strategy": "SPREAD"}
+    node = nodes[number % len(nodes)]
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
+
+
+def _local_models(settings: ActorSettings) -> list[str]:
+    return [e.model for e in settings.teacher.endpoints if e.engine == "vllm"]
 
 
 def run_calls(plan: Plan, pool: ActorPool, num_actors: int) -> int:

@@ -96,7 +96,7 @@ def test_actors_of_lost_machines_are_replaced_without_a_limit_and_those_that_die
 
     def get(ref: "Ref") -> Any:
         if ref.method == "locate":
-            return "here"
+            return NODES[0]
         if ref.method == "stop":
             return 0
         if left[0]:
@@ -106,7 +106,7 @@ def test_actors_of_lost_machines_are_replaced_without_a_limit_and_those_that_die
 
     monkeypatch.setattr(ray, "remote", lambda _: Actor())
     monkeypatch.setattr(ray, "kill", lambda _: None)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Alive": on_living}])
+    monkeypatch.setattr(ray, "nodes", lambda: show_nodes(is_alive=on_living))
     monkeypatch.setattr(ray, "wait", lambda refs, num_returns: (refs[:1], refs[1:]))
     monkeypatch.setattr(ray, "get", get)
     config = load_config(None, ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.model=m"])
@@ -115,10 +115,37 @@ def test_actors_of_lost_machines_are_replaced_without_a_limit_and_those_that_die
     request: Any = SimpleNamespace(example_id="a")
     plan = Plan("a", 1, None, {})
     expected = "5 actors died" if is_refused else "calls in a row failed"
-    node = SimpleNamespace(get_node_id=lambda: "0" * 55 + "1")
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: node)
     with pytest.raises(EngineError, match=expected):
         run_calls(plan, ActorPool({"a": request}, settings), 1)
+
+
+NODES = tuple(digit * 56 for digit in "123")
+
+
+def show_nodes(*, is_alive: bool) -> list[dict[str, Any]]:
+    """Two nodes with cores, and a head without."""
+    cores = [{"CPU": 2.0}, {}, {"CPU": 2.0}]
+    return [
+        {"NodeID": node, "Alive": is_alive, "Resources": resources}
+        for node, resources in zip(NODES, cores, strict=True)
+    ]
+
+
+def test_actors_are_put_on_the_nodes_with_cores_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Placed(Actor):
+        def options(self, **options: Any) -> "Actor":
+            found.append(options["scheduling_strategy"].node_id)
+            return self
+
+    found: list[str] = []
+    monkeypatch.setattr(ray, "remote", lambda _: Placed())
+    monkeypatch.setattr(ray, "nodes", lambda: show_nodes(is_alive=True))
+    config = load_config(None, ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.model=m"])
+    settings = ActorSettings(config.teacher, (None,), "none", "run", 3, False, config.inference)
+    pool = ActorPool({}, settings)
+    for _ in range(3):
+        pool.add_actor()
+    assert found == [NODES[0], NODES[2], NODES[0]]
 
 
 @dataclass(frozen=True, eq=False)
