@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
+from msrrec.data.leave_one_out import HELD_OUT
 from msrrec.data.partitions import PARTITION_SIZE
 from msrrec.schema import SPLITS, Split
 
@@ -60,11 +61,10 @@ class TouchedItems:
 
 def touched_items(dataset: Dataset) -> tuple[TouchedItems, TouchedItems]:
     """The items of every user in all splits, and those in the training examples."""
-    keys = {split: _unite(map(_keys, _read(dataset, split))) for split in SPLITS}
-    everything = _unite(keys.values())
-    return TouchedItems(dataset, SPLITS, everything), TouchedItems(
-        dataset, ("train",), keys["train"]
-    )
+    trained = everything = _unite(map(_keys, _read(dataset, "train")))
+    for split in HELD_OUT:  # one after another, as most pairs are in several splits
+        everything = _unite([everything, _unite(map(_keys, _read(dataset, split)))])
+    return TouchedItems(dataset, SPLITS, everything), TouchedItems(dataset, ("train",), trained)
 
 
 def _read(dataset: Dataset, split: Split) -> Iterator[pa.Table]:
@@ -93,5 +93,8 @@ def _is_in(keys: _Keys, wanted: _Keys) -> NDArray[np.bool_]:
 
 
 def _unite(parts: Iterable[_Keys]) -> _Keys:
-    found = list(parts)
-    return np.unique(np.concatenate(found)) if found else np.array([], dtype=np.uint64)
+    joined = np.concatenate([np.array([], dtype=np.uint64), *parts])
+    joined.sort()
+    is_new = np.ones(len(joined), dtype=bool)
+    is_new[1:] = joined[1:] != joined[:-1]
+    return np.asarray(joined[is_new])

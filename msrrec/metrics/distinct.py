@@ -1,9 +1,14 @@
 """The number of different texts among many, in bounded memory."""
 
+from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
 
+import numpy as np
+
 MAX_KEPT = 1 << 20
+_MERGED = 1 << 16
+"""Hashes that wait until it is seen which of them are new."""
 
 
 class DistinctCount:
@@ -18,8 +23,8 @@ class DistinctCount:
     """
 
     def __init__(self, max_kept: int = MAX_KEPT) -> None:
-        self._kept, self._max_kept = set[int](), max_kept
-        self._mask = 0
+        self._kept, self._max_kept = np.array([], np.uint64), max_kept
+        self._new, self._mask = array("Q"), 0
 
     def add(self, texts: Iterable[str]) -> None:
         """Count texts."""
@@ -27,12 +32,21 @@ class DistinctCount:
             digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
             key = int.from_bytes(digest, "big")
             if not key & self._mask:
-                self._kept.add(key)
+                self._new.append(key)
+        if len(self._new) > _MERGED:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Keep each new hash once, eight bytes each, and sample if there are too many."""
+        self._kept = np.union1d(self._kept, np.frombuffer(self._new, np.uint64))
+        self._new = array("Q")
         while len(self._kept) > self._max_kept:
             self._mask = self._mask << 1 | 1
-            self._kept = {key for key in self._kept if not key & self._mask}
+            self._kept = self._kept[self._kept & np.uint64(self._mask) == 0]
 
     @property
     def count(self) -> int:
         """The number of different texts."""
+        if self._new:
+            self._merge()
         return len(self._kept) * (self._mask + 1)
