@@ -80,13 +80,16 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, saved: str) 
         save_index(load_index(saved), str(tmp_path / "mine"))
 
 
-def test_sasrec_of_an_index_is_read_back_and_belongs_to_its_dataset(tmp_path: Path) -> None:
+def test_sasrec_of_an_index_is_read_back_and_belongs_to_its_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
+    from msrrec.baselines.sequential.sasrec import SasRec
     from msrrec.config import load_config
     from msrrec.retrieval.build import build_index
     from msrrec.retrieval.sequential.sasrec import SasRecNetwork
-    from msrrec.retrieval.sequential.saved import SasRecFacts, SasRecRetriever, save_sasrec
+    from msrrec.retrieval.sequential.saved import SasRecRetriever, read_sasrec, save_sasrec
 
     @dataclass(frozen=True)
     class Shape:
@@ -97,11 +100,11 @@ def test_sasrec_of_an_index_is_read_back_and_belongs_to_its_dataset(tmp_path: Pa
     dataset = write_shop_dataset(tmp_path / "dataset")
     torch.manual_seed(0)
     network = SasRecNetwork(len(dataset.items), 0, 4, Shape()).eval()
-    facts = SasRecFacts(
-        dataset=dataset.fingerprint, item_ids=tuple(dataset.items), length=4, size=8
-    )
+    monkeypatch.setattr(SasRec, "fitted", network)
     folder = str(tmp_path / "network")
-    save_sasrec(SasRecRetriever(facts, network), folder)
+    SasRec(load_config()).save(dataset, folder)
+    facts = read_sasrec(folder).facts
+    assert (facts.length, facts.size) == (4, 8)
     settings = load_config(None, ["retrieval.tuning_users=0"]).retrieval
     index = build_index(dataset, settings, [Item("new", "Oak lamp")], folder)
     # By hand: the state after lamp and mug (items 1 and 6), times every item's vector.
