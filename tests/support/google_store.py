@@ -2,11 +2,13 @@
 
 import json
 import logging
-import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import ThreadingHTTPServer
 from itertools import count
 
 import pytest
@@ -35,11 +37,17 @@ class GoogleStore:
 
 @contextmanager
 def serve() -> Iterator[GoogleStore]:
-    """Run a server; the test is skipped where the emulator is not installed."""
-    server = pytest.importorskip("gcp_storage_emulator.server")
+    """Run a server; the test is skipped where the emulator is not installed.
+
+    The emulator's own server handles one connection after the other, and waits for ever for a
+    client that keeps one open while it asks through another.
+    """
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
     logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with server.create_server("127.0.0.1", port, in_memory=True):
-        yield GoogleStore(port)
+    handler = partial(emulator.RequestHandler, emulator.Storage(use_memory_fs=True))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield GoogleStore(server.server_address[1])
+        finally:
+            server.shutdown()
