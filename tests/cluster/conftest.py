@@ -11,7 +11,7 @@ import pytest
 from bench.stand_in import running as serving
 from msrrec.data.dataset import Dataset
 from tests.support.amazon import amazon_files
-from tests.support.cluster_runs import CONCURRENCY, CONFIG, NUM_ACTORS, Stage
+from tests.support.cluster_runs import CONCURRENCY, CONFIG, NUM_ACTORS, Site
 from tests.support.nodes import running
 from tests.support.object_store import ObjectStore
 from tests.support.pages import ROOT
@@ -19,7 +19,7 @@ from tests.support.slow_teacher import SlowTeacher
 
 
 @pytest.fixture(scope="session")
-def stage(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def site(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The cluster with everything around it."""
     bucket = object_store.make_bucket()
     for file, content in amazon_files(200).items():
@@ -39,7 +39,7 @@ def stage(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -
         copy_project(project)
         numbers = {"concurrency": CONCURRENCY, "num_actors": NUM_ACTORS}
         (project / "small.yaml").write_text(CONFIG.format(url=server.url, **numbers))
-        yield Stage(nodes, object_store, bucket, teacher, project)
+        yield Site(nodes, object_store, bucket, teacher, project)
 
 
 def copy_project(folder: Path) -> None:
@@ -50,7 +50,7 @@ def copy_project(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def calm(stage: Stage) -> str:
+def calm(site: Site) -> str:
     """Name of the run that nothing happens to, by the runbook's stages."""
-    stage.run_block("Stage by stage", "calm")
+    site.run_block("Stage by stage", "calm")
     return "calm"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.cluster_runs import Stage
+from tests.support.cluster_runs import Site
 from tests.support.nodes import can_isolate
 
 pytestmark = [
@@ -13,22 +13,22 @@ pytestmark = [
 ]
 
 
-def test_reasoning_is_scored_and_a_purchase_recommended_from_uris(stage: Stage, calm: str) -> None:
-    asked = stage.submit(
-        *("jobs.synthesize", "--dataset", stage.path(f"{calm}/dataset")),
-        *("--out", stage.path("references"), "synthesis.split=test"),
+def test_reasoning_is_scored_and_a_purchase_recommended_from_uris(site: Site, calm: str) -> None:
+    asked = site.submit(
+        *("jobs.synthesize", "--dataset", site.path(f"{calm}/dataset")),
+        *("--out", site.path("references"), "synthesis.split=test"),
     )
     code, log = asked.wait()
     assert code == 0, log
-    scored = stage.submit(
-        *("jobs.score", stage.path(f"{calm}/evaluation")),
-        *("--dataset", stage.path(f"{calm}/dataset"), "--references", stage.path("references")),
+    scored = site.submit(
+        *("jobs.score", site.path(f"{calm}/evaluation")),
+        *("--dataset", site.path(f"{calm}/dataset"), "--references", site.path("references")),
     )
     code, log = scored.wait()
     assert code == 0, log
-    assert stage.names(f"{calm}/evaluation/score/run.json")
-    answered = stage.submit(
-        *("msrrec", "recommend", "--model", stage.path(f"{calm}/model")),
+    assert site.names(f"{calm}/evaluation/score/run.json")
+    answered = site.submit(
+        *("msrrec", "recommend", "--model", site.path(f"{calm}/model")),
         *("--history", "Trail Camera", "--candidate", "Lens", "--candidate", "Garden Hose"),
         "inference.constrained=true",
     )

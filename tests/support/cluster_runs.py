@@ -25,7 +25,7 @@ ray: {{wait_s: 120}}
 
 
 @dataclass(frozen=True)
-class Stage:
+class Site:
     """Where stages run, and what they read and write.
 
     Attributes:
@@ -49,6 +49,11 @@ class Stage:
     def names(self, prefix: str) -> list[str]:
         """The objects whose names begin in a way."""
         return [name for name in self.store.names(self.bucket) if name.startswith(prefix)]
+
+    def has_checkpoint(self, model: str) -> bool:
+        """Whether training can be resumed; metrics are the last that a checkpoint gets."""
+        found = self.names(f"{model}/checkpoints/")
+        return any("/step-" in name and name.endswith("metrics.jsonl") for name in found)
 
     def read(self, name: str) -> bytes:
         """The bytes of an object."""
