@@ -12,8 +12,8 @@ history. Where ``DIR/<name>/sasrec`` exists, SASRec is a retriever too:
 
 ``coverage@k`` is the share of users whose target is among the first k, ``HR@10`` the same for 10.
 Targets are parted by the training purchases: head items are the most bought ones that make up half
-of them, tail items the others that anybody bought, cold items those that nobody did. Times are of
-one query at a time on one core, k = 200.
+of them, tail items the others that anybody bought, cold items those that nobody did. Times are
+processor time of one query at a time, k = 200; products of vectors may use several cores.
 """
 
 import argparse
