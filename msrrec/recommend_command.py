@@ -76,6 +76,8 @@ def recommend(
         _check_everybody({**given, "out": out}, [*(history or ()), *(candidate or ())])
         inputs = {**given, "model": model}
         run_stage(stage.RECOMMEND, out or "", run, inputs, overwrite, mode=chosen)
+    elif index and candidate:
+        raise ConfigError("--candidate: does not go with --index, which finds the candidates")
     elif index:
         _recommend_from_index(model, index, history or [], domain, chosen, run)
     else:

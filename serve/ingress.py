@@ -99,6 +99,7 @@ class Api:
         began = time.monotonic()
         deadline = asyncio.get_running_loop().time() + self.settings.limits.deadline_s
         if offers := self.shop.find_offers(body):
+            self.metrics.stored.inc()
             answer = from_offers(offers, top_k=body.top_k, latency_s=time.monotonic() - began)
             return _answer_stored(answer, stream=body.stream)
         async with self._within(deadline):

@@ -46,6 +46,9 @@ class Metrics:
         self.invalid = Counter(
             "msrrec_invalid_outputs", "Outputs naming no candidate", ["side"], registry=registry
         )
+        self.stored = Counter(
+            "msrrec_stored_answers", "Answers that were made ahead of time", registry=registry
+        )
         self.retries = Counter(
             "msrrec_engine_retries", "Requests whose engine died", ["side"], registry=registry
         )

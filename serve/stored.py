@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from msrrec import schema
 from msrrec.recommendations.rows import Offer, read_offers, read_recommendations
+from serve.http_models import MAX_HISTORY
 
 logger = logging.getLogger(__name__)
 
 MAX_CHANGED_USERS = 100_000
 """Users whose later purchases are kept; the longest unchanged are forgotten first."""
-_REPEATED = ("side", "model", "index", schema.ITEM_ID, schema.TITLE)
+_REPEATED = ("side", "model", "index", schema.USER_ID, schema.ITEM_ID, schema.TITLE)
 """Columns whose values repeat, which are kept as numbers of a list."""
 
 
@@ -47,10 +48,12 @@ class StoredOffers:
             map(_compress, read_recommendations(folder)), promote_options="none"
         )
         self._table = table.unify_dictionaries()
-        users = table[schema.USER_ID].combine_chunks().to_numpy(zero_copy_only=False)
-        starts = np.flatnonzero(np.concatenate([[True], users[1:] != users[:-1]]))
-        ends = [*starts[1:].tolist(), len(users)]
-        self._rows = {users[b]: (b, e) for b, e in zip(starts.tolist(), ends, strict=True)}
+        users = self._table[schema.USER_ID].combine_chunks()
+        codes = users.indices.to_numpy()
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        ends = [*starts[1:].tolist(), len(codes)]
+        names = users.dictionary.take(pa.array(codes[starts])).to_pylist()
+        self._rows = dict(zip(names, zip(starts.tolist(), ends, strict=True), strict=True))
         self._changed: OrderedDict[str, ChangedUser] = OrderedDict()
         logger.info("%s: holds recommendations for %d users", folder, len(self._rows))
 
@@ -77,7 +80,7 @@ class StoredOffers:
 
     def add_purchases(self, user_id: str, bought: Sequence[str]) -> tuple[str, ...]:
         """Keep what a user bought, and return the history with it."""
-        history = (*(self.history(user_id) or ()), *bought)
+        history = (*(self.history(user_id) or ()), *bought)[-MAX_HISTORY:]
         before = self._changed.pop(user_id, None)
         known = before.bought if before else frozenset()
         self._changed[user_id] = ChangedUser(history, known | frozenset(bought))

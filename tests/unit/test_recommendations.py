@@ -188,6 +188,7 @@ def test_no_history_is_refused(shop: Path) -> None:
     [
         (["--dataset", "d"], "--index and --out: missing"),
         (["--out", "o", "--index", "i"], "--dataset: missing"),
+        (["--index", "i", "--history", "a", "--candidate", "b"], "does not go with --index"),
         (
             ["--dataset", "d", "--out", "o", "--index", "i", "--history", "Tent"],
             "are of one customer",

@@ -235,6 +235,12 @@ def test_offers_for_an_older_history_are_not_kept(recommendations: str) -> None:
     assert len(stored) == 2
 
 
+def test_only_the_latest_purchases_of_a_user_are_kept(recommendations: str) -> None:
+    stored = StoredOffers(recommendations)
+    history = stored.add_purchases("ann", [f"i{n}" for n in range(5_000)])
+    assert (len(history), history[-1]) == (1_000, "i4999")
+
+
 def ids(offers: Sequence[Offer] | None) -> list[str]:
     return [one.item_id for one in offers or ()]
 
