@@ -94,7 +94,8 @@ def _predict(
         )
         for e in examples
     ]
-    asked = recommender(FakeEngine(answer))
+    scored = InferenceConfig(candidate_logprobs=config.candidate_logprobs)
+    asked = recommender(FakeEngine(answer), scored)
     if route_threshold is None:
         results = asked.generate(queries, sides)
     else:

@@ -85,7 +85,13 @@ class Scripted:
 class World:
     """The API over two scripted engines."""
 
-    def __init__(self, key: str | None = None, shop: Shop | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        key: str | None = None,
+        shop: Shop | None = None,
+        temperature: float | None = None,
+        **limits: Any,
+    ) -> None:
         self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
         recommender = Recommender(
             Characters(), max_model_len=8000, form=PromptConfig(), config=InferenceConfig()
@@ -95,7 +101,8 @@ class World:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("A_KEY", key)
                 digest = key_digest("A_KEY")
-        settings = Settings("tiny", "Shopping", 8000, ServeConfig(**limits), Keys(digest))
+        given = ServeConfig(**limits), Keys(digest), temperature
+        settings = Settings("tiny", "Shopping", 8000, *given)
         fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
         self.api = Api(settings, fan_out, shop)
         self.ready = True

@@ -69,6 +69,14 @@ def test_one_item_alone_is_not_scored(world: World) -> None:
     assert [len(engine.requests) for engine in (world.user, world.item)] == [1, 1]
 
 
+def test_a_service_with_a_temperature_says_how_sure_it_is() -> None:
+    # The second of three has 2/7 on both sides; square roots of 1, 2 and 4 at temperature 2.
+    assert World(temperature=1.0).ask().json()["confidence"] == pytest.approx(2 / 7)
+    sure = World(temperature=2.0).ask().json()["confidence"]
+    assert sure == pytest.approx(2**0.5 / (1 + 2**0.5 + 2))
+    assert World().ask().json()["confidence"] is None
+
+
 def test_a_lost_engine_is_asked_again_for_the_ranking(world: World) -> None:
     async def die_when_ranking() -> None:
         if world.user.requests[-1].next_ids and len(world.user.requests) == 2:

@@ -448,6 +448,25 @@ def test_validation_chooses_a_route_that_test_takes(
     assert set(rows["side"].to_pylist()) == {"user"}
 
 
+def test_validation_chooses_a_temperature_that_test_takes(
+    tmp_path: Path, dataset: Dataset, model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "predict", predict_here)
+    scored, place = "inference.candidate_logprobs=true", str(tmp_path / "validation")
+    validation = load_config(overrides=["evaluate.split=validation", scored])
+    summary = evaluation.evaluate(dataset, model_dir, place, validation, ("fused",))
+    chosen = summary["calibration"]["fused"]
+    assert chosen["temperature"] > 0
+    assert EvaluationResult.load(place).calibration["fused"].is_chosen_here
+    test = load_config(overrides=[f"evaluate.gate={place}", scored])
+    taken = evaluation.evaluate(dataset, model_dir, str(tmp_path / "test"), test, ("fused",))
+    assert taken["calibration"]["fused"]["temperature"] == chosen["temperature"]
+    assert not EvaluationResult.load(str(tmp_path / "test")).calibration["fused"].is_chosen_here
+    without = load_config(overrides=[scored])
+    bare = evaluation.evaluate(dataset, model_dir, str(tmp_path / "bare"), without, ("fused",))
+    assert bare["calibration"]["fused"]["temperature"] is None
+
+
 def test_a_route_without_a_threshold_is_refused_and_none_is_chosen_on_test(
     tmp_path: Path, dataset: Dataset, model_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
