@@ -128,8 +128,8 @@ def fingerprint_evaluation(path: str, reader: Reader) -> str:
 
 
 def fingerprint_index(path: str, reader: Reader) -> str:
-    """The fingerprint of an index: its version, which changes with its items."""
-    return str(storage.read_object(storage.join(path, "index.json")).get("version"))
+    """The fingerprint of an index: what describes it, and names the hash of each of its files."""
+    return hash_bytes(storage.read_bytes(storage.join(path, storage.INDEX)))
 
 
 def fingerprint_users(path: str, reader: Reader) -> str:

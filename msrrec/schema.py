@@ -107,8 +107,9 @@ PREDICTIONS = pa.schema(
 wrote the output; for the fused variant it is the chosen side. ``perplexity`` is that of the
 reasoning given the prompt, ``perplexity_output`` that of reasoning and answer,
 ``perplexity_unconditional`` that of the reasoning without the prompt. ``candidate_logprobs`` holds
-the log-likelihood of each candidate's title after the reasoning, in the frozen order;
-``candidate_scores`` holds a baseline's scores. Values that were not measured are null."""
+the log-likelihood of each candidate after the reasoning, in the frozen order: of its number, or of
+its title where answers are bare titles. ``candidate_scores`` holds a baseline's scores. Values that
+were not measured are null."""
 
 OUTPUTS = pa.schema(
     [

@@ -33,6 +33,8 @@ RECORD = "run.json"
 """The run record that a finished stage leaves in its folder."""
 MANIFEST = "manifest.json"
 """The file that marks a folder as a dataset and describes it."""
+INDEX = "index.json"
+"""The file that marks a folder as an index and describes it, with the hash of every other file."""
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:

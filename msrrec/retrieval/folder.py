@@ -26,9 +26,9 @@ from msrrec.retrieval.vectors import EMBEDDING_SETTING, TextEncoder
 from msrrec.retrieval.words import WordTable
 from msrrec.schema import Item
 
-MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE = "index.json", "items.parquet", "arrays.npz"
+ITEMS_FILE, ARRAYS_FILE = "items.parquet", "arrays.npz"
 WORDS_FILE = "words.parquet"
-FILES = (MANIFEST_FILE, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, "sasrec.*", storage.RECORD)
+FILES = (storage.INDEX, ITEMS_FILE, ARRAYS_FILE, WORDS_FILE, "sasrec.*", storage.RECORD)
 """Patterns of the names that a folder of an index may hold."""
 FORMAT = 1
 SASREC_FILES = ("sasrec.safetensors", "sasrec.json")
@@ -91,7 +91,7 @@ def save_index(index: Index, path: str) -> None:
     with storage.atomic_folder(path, FILES) as folder:
         for name, content in files.items():
             storage.write_bytes(storage.join(folder, name), content)
-        storage.write_json(storage.join(folder, MANIFEST_FILE), manifest.model_dump(mode="json"))
+        storage.write_json(storage.join(folder, storage.INDEX), manifest.model_dump(mode="json"))
 
 
 def load_index(path: str) -> Index:
@@ -154,10 +154,10 @@ def check_sasrec(folder: str) -> None:
 
 
 def _read_manifest(path: str) -> Manifest:
-    place = storage.join(path, MANIFEST_FILE)
+    place = storage.join(path, storage.INDEX)
     if not storage.exists(place):
         raise DataError(
-            f"{path}: holds no {MANIFEST_FILE}; expected a folder made by `msrrec index`"
+            f"{path}: holds no {storage.INDEX}; expected a folder made by `msrrec index`"
         )
     found = storage.read_object(place)
     if found.get("format") != FORMAT:
@@ -178,7 +178,7 @@ def _read_file(path: str, name: str, digest: str) -> bytes:
     if _sha256(content) != digest:
         raise DataError(
             f"{storage.join(path, name)}: was changed or cut off since it was written; expected "
-            f"the file that {MANIFEST_FILE} describes; run `msrrec index` again"
+            f"the file that {storage.INDEX} describes; run `msrrec index` again"
         )
     return content
 
