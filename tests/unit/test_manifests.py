@@ -235,11 +235,13 @@ def test_stages_find_each_others_results() -> None:
         return words[words.index(option) + 1]
 
     assert folder("prepare", "--out") == f"{out}/dataset"
-    for stage in ("synthesize", "train", "evaluate"):
+    for stage in ("synthesize", "train", "evaluate", "index", "recommend"):
         assert folder(stage, "--dataset") == f"{out}/dataset"
+    assert folder("index", "--out") == folder("recommend", "--index")
     assert folder("synthesize", "--out") == folder("train", "--reasoning") == f"{out}/reasoning"
     model = folder("train", "--out")
-    assert model == folder("evaluate", "--model") == f"{out}/model"
+    assert model == folder("evaluate", "--model") == folder("recommend", "--model")
+    assert model == f"{out}/model"
     assert {serve_args(name)["model_dir"] for name in SERVICES} == {model}
 
 
