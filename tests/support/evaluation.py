@@ -1,5 +1,6 @@
 """Twelve users, and a model whose user side is always right, for evaluations without Ray."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,17 @@ def write_evaluated_users(folder: Path) -> Dataset:
     manifest = {"schema_version": 1, "domain": f"Home {NASTY}", "fingerprint": "f00"}
     storage.write_json(f"{path}/manifest.json", manifest)
     return Dataset.load(path)
+
+
+def write_evaluated_model(folder: Path) -> str:
+    """A model's folder that evaluations and reports read, without weights."""
+    (folder / "merged").mkdir(parents=True)
+    (folder / "merged" / "config.json").write_text("{}")
+    settings = {"kind": "msrrec", "answer_format": "number_title", "domain": "Home"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    lines = [{"step": s, "loss": 3.0 / s, "loss_rea": 2.0 / s, "loss_rec": 1.0 / s} for s in (1, 9)]
+    (folder / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return str(folder)
 
 
 def answer(prompt: str, seed: int) -> str:
