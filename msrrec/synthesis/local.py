@@ -1,8 +1,16 @@
-"""A teacher whose weights are loaded by the actor: vLLM with the interface of an API client."""
+"""A teacher whose weights are loaded by the actor: vLLM with the interface of an API client.
+
+Its engine is a process that a prompt may kill. Then a new engine starts, and each prompt that was
+in flight is tried again with nothing beside it, so that only the prompt that kills is given up.
+"""
 
 import asyncio
+import logging
 import time
 import zlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from msrrec.chat.completions import Completion
@@ -16,6 +24,45 @@ from msrrec.weights import check_source
 
 if TYPE_CHECKING:
     from msrrec.engines.vllm import AsyncVllmEngine
+
+logger = logging.getLogger(__name__)
+
+_DEADLY = 2
+"""Engines that a prompt must kill alone to be given up."""
+
+_MAX_DEATHS = 4
+"""Engines in a row that may die without a completion in between."""
+
+
+class _EngineDied(Exception):
+    """The engine died while it held a call."""
+
+
+class _Turns:
+    """Lets calls run beside each other, or one alone; they begin in the order in which they ask."""
+
+    def __init__(self) -> None:
+        self._door, self._is_empty = asyncio.Lock(), asyncio.Event()
+        self._num_inside = 0
+        self._is_empty.set()
+
+    @asynccontextmanager
+    async def beside_others(self) -> AsyncIterator[None]:
+        async with self._door:
+            self._num_inside += 1
+            self._is_empty.clear()
+        try:
+            yield
+        finally:
+            self._num_inside -= 1
+            if not self._num_inside:
+                self._is_empty.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        async with self._door:
+            await self._is_empty.wait()
+            yield
 
 
 class LocalClient:
@@ -34,16 +81,46 @@ class LocalClient:
         self._endpoint, self._inference = endpoint, inference
         self._use_chat_template = use_chat_template
         self._engine: AsyncVllmEngine | None = None
-        self._starting = asyncio.Lock()
+        self._starting, self._turns = asyncio.Lock(), _Turns()
+        self._num_deaths, self._has_answers = 0, False
+        self._killed_by: Counter[str] = Counter()
 
     async def complete(self, prompt: str, attempt: int) -> Completion:
         """The completion of one prompt; the same attempt gives the same completion.
 
         Raises:
-            EngineError: If the model can't start, or its engine died.
+            EngineError: If the model can't start, or its engines die whatever they are asked.
             ModelError: If the weights can't be read.
-            CallFailed: If the prompt is too long.
+            CallFailed: If the prompt is too long, or engines die of it.
         """
+        is_suspect = False
+        while True:
+            try:
+                async with self._turns.alone() if is_suspect else self._turns.beside_others():
+                    self._refuse(prompt)
+                    completion = await self._complete(prompt, attempt)
+            except _EngineDied:
+                self._killed_by[prompt] += is_suspect
+                is_suspect = True
+                if self._is_deadly(prompt):
+                    self._num_deaths = 0
+            else:
+                self._num_deaths, self._has_answers = 0, True
+                return completion
+
+    def _refuse(self, prompt: str) -> None:
+        """Raise where it makes no sense to ask an engine."""
+        name = self._endpoint.model
+        if self._is_deadly(prompt):
+            raise CallFailed(f"{name}: vLLM's engine dies of the prompt")
+        if self._num_deaths >= _MAX_DEATHS:
+            raise EngineError(f"{name}: vLLM's engine died {_MAX_DEATHS} times in a row")
+
+    def _is_deadly(self, prompt: str) -> bool:
+        """Whether enough engines died of the prompt alone, and others were answered."""
+        return self._has_answers and self._killed_by[prompt] >= _DEADLY
+
+    async def _complete(self, prompt: str, attempt: int) -> Completion:
         engine = await self._start()
         ids = encode_prompt(
             engine.tokenizer, prompt, prefix="", use_chat_template=self._use_chat_template
@@ -88,6 +165,17 @@ class LocalClient:
             async for piece in engine.stream(request):
                 last = piece
         except EngineError as error:
-            await engine.check_health()  # raises if dead; else only this prompt failed
-            raise CallFailed(str(error)) from error
+            try:
+                await engine.check_health()
+            except EngineError as death:
+                self._bury(engine, death)
+                raise _EngineDied(str(death)) from error
+            raise CallFailed(str(error)) from error  # only this prompt failed
         return last
+
+    def _bury(self, engine: "AsyncVllmEngine", death: EngineError) -> None:
+        """Forget a dead engine, once for all calls that it held; the next call starts another."""
+        if engine is self._engine:
+            self._engine, self._num_deaths = None, self._num_deaths + 1
+            engine.shutdown()
+            logger.warning("%s; starting another", death)
