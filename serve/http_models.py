@@ -160,6 +160,13 @@ class RecommendRequest(HttpModel):
     """Answer with server-sent events."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Seed of the sampling; the same request with the same seed gets the same answer."""
+    deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000)
+    """Milliseconds in which the client needs the answer; at most the service's serve.deadline_s,
+    which is the default. A request that can't be answered in time is refused at once."""
+
+    def seconds(self, most: float) -> float:
+        """Seconds that the answer may take, at most ``most``."""
+        return most if self.deadline_ms is None else min(most, self.deadline_ms / 1000)
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -22,6 +22,7 @@ from msrrec.errors import DataError, EngineError
 from msrrec.inference.ranking import confidence
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
+from serve.admission import AdmissionControl, Place
 from serve.fan_out import Delta, FanOut, FanOutResult
 from serve.http_models import (
     MAX_TOP_K,
@@ -38,7 +39,7 @@ from serve.http_models import (
     to_query,
     to_response,
 )
-from serve.limits import AdmissionControl, Guard, Keys
+from serve.limits import Guard, Keys
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.shop import Shop
 
@@ -97,23 +98,23 @@ class Api:
             HttpError: For any error, with its HTTP status.
         """
         began = time.monotonic()
-        deadline = asyncio.get_running_loop().time() + self.settings.limits.deadline_s
+        seconds = body.seconds(self.settings.limits.deadline_s)
+        deadline = asyncio.get_running_loop().time() + seconds
         if offers := self.shop.find_offers(body):
             self.metrics.stored.inc()
             answer = from_offers(offers, top_k=body.top_k, latency_s=time.monotonic() - began)
             return _answer_stored(answer, stream=body.stream)
-        async with self._within(deadline):
+        self.admission.check(body.mode, deadline)
+        async with self._within(deadline, seconds):
             asked = await self._understand(body)
-            leave = await self.admission.enter()
+            place = await self.admission.enter(body.mode, deadline)
         if body.stream:
-            return EventStream(self._events(asked, body, began, deadline), leave)
-        try:
-            async with self._within(deadline):
+            return EventStream(self._events(asked, body, began, place, seconds), place)
+        with place:
+            async with self._within(deadline, seconds):
                 answered = await self.fan_out.generate(
                     asked.query, body.mode, ranked=self._ranks(body)
                 )
-        finally:
-            leave()
         return JSONResponse(self._finish(asked, body, answered, began).model_dump())
 
     async def _understand(self, body: RecommendRequest) -> "Asked":
@@ -161,16 +162,22 @@ class Api:
         self.shop.keep(user_id, history, answer)
 
     async def _events(
-        self, asked: "Asked", body: RecommendRequest, began: float, deadline: float
+        self,
+        asked: "Asked",
+        body: RecommendRequest,
+        began: float,
+        place: Place,
+        seconds: float,
     ) -> AsyncIterator[str]:
         """Server-sent events: deltas, then one result or one error."""
         events = self.fan_out.stream(asked.query, body.mode, ranked=self._ranks(body))
         first = True
         try:
             while True:
-                async with self._within(deadline):
+                async with self._within(place.deadline, seconds):
                     event = await anext(events)
                 if isinstance(event, FanOutResult):
+                    place.measure()
                     result = self._finish(asked, body, event, began)
                     yield _sse("result", result.model_dump())
                     return
@@ -179,19 +186,26 @@ class Api:
                     first = False
                 yield _sse_delta(event)
         except HttpError as error:
+            if error.status == 504:
+                place.measure(late=True)
             self.metrics.stream_errors.labels(str(error.status)).inc()
             yield _sse("error", error.body())
 
     @contextlib.asynccontextmanager
-    async def _within(self, deadline: float) -> AsyncIterator[None]:
-        """Turn errors of the work, a missed deadline included, into HTTP errors."""
+    async def _within(self, deadline: float, seconds: float) -> AsyncIterator[None]:
+        """Turn errors of the work, a missed deadline included, into HTTP errors.
+
+        The deadline was ``seconds`` away when the request came.
+        """
         try:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError as error:
-            seconds = self.settings.limits.deadline_s
             message = f"no answer within {seconds:g} s; send a smaller request, or try again later"
-            raise HttpError(504, "deadline_exceeded", message) from error
+            retry_after_s = self.admission.retry_after()
+            raise HttpError(
+                504, "deadline_exceeded", message, retry_after_s=retry_after_s
+            ) from error
         except DataError as error:
             raise from_data_error(error) from error
         except EngineError as error:
@@ -244,16 +258,16 @@ def _answer_stored(answer: RecommendResponse, *, stream: bool) -> Response:
 class EventStream(StreamingResponse):
     """Server-sent events that count as admitted until the client has received all or is gone."""
 
-    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncIterator[str], place: Place) -> None:
         super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
-        self._events, self._leave = events, leave
+        self._events, self._place = events, place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events, and leave admission control even if the generator never started."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._leave()
+            self._place.leave()
             await self._events.aclose()  # type: ignore[attr-defined]
 
 

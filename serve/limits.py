@@ -1,11 +1,9 @@
-"""Checks before a request is processed: bearer token, body size, admission control."""
+"""Checks before a request is read: bearer token and body size."""
 
-import asyncio
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastapi.responses import JSONResponse
@@ -16,7 +14,7 @@ from msrrec.errors import ConfigError
 from serve.http_models import HttpError
 
 RETRY_AFTER_S = 2
-"""Seconds in the Retry-After header of a full service."""
+"""Seconds in the Retry-After header where nothing was measured."""
 
 _PROTECTED = ("/v1/", "/metrics")
 _ITEMS = "/v1/items/"
@@ -152,41 +150,8 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return replay
 
 
-class AdmissionControl:
-    """Limits the requests in progress and the requests waiting; refuses more with 503."""
-
-    def __init__(self, max_ongoing: int, max_queued: int) -> None:
-        self.max_queued = max_queued
-        self.ongoing = 0
-        self.queued = 0
-        self._places = asyncio.Semaphore(max_ongoing)
-
-    async def enter(self) -> Callable[[], None]:
-        """Wait for a place; returns a function that frees it.
-
-        Raises:
-            HttpError: 503 with Retry-After if too many requests are waiting.
-        """
-        if self._places.locked() and self.queued >= self.max_queued:
-            raise overloaded()
-        with self._waiting():
-            await self._places.acquire()
-        self.ongoing += 1
-        return self._leave
-
-    def _leave(self) -> None:
-        self.ongoing -= 1
-        self._places.release()
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self.queued += 1
-        try:
-            yield
-        finally:
-            self.queued -= 1
-
-
-def overloaded(message: str = "the service is full; try again shortly") -> HttpError:
+def overloaded(
+    message: str = "the service is full; try again shortly", retry_after_s: int = RETRY_AFTER_S
+) -> HttpError:
     """A 503 error with Retry-After."""
-    return HttpError(503, "overloaded", message, retry_after_s=RETRY_AFTER_S)
+    return HttpError(503, "overloaded", message, retry_after_s=retry_after_s)

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from msrrec.inference.fusion import Agreement, SideOutput
 from msrrec.reasoning.prompts import Side
-from serve.limits import AdmissionControl
+from serve.admission import AdmissionControl
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

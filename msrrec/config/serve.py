@@ -24,11 +24,11 @@ class ServeConfig(Config):
     share_engine: bool = False
     """Use one engine for both sides, for small machines."""
     max_ongoing_requests: int = Field(default=64, ge=1)
-    """Maximum number of requests in flight per fusion replica."""
+    """Maximum number of requests in flight per fusion replica; fewer where deadlines are short."""
     max_queued_requests: int = Field(default=256, ge=1)
     """Maximum number of waiting requests; further clients get 503 with Retry-After."""
     deadline_s: float = Field(default=60.0, gt=0)
-    """Seconds until the client gets 504."""
+    """Seconds until the client gets 504; a request that would take longer gets 503 at once."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum size of a request body in bytes; larger requests get 413."""
     max_candidates: int = Field(default=100, ge=2)

@@ -414,7 +414,7 @@ def test_monitors_read_ports_that_pods_have() -> None:
 
 def served_figures() -> set[str]:
     """Names under which the service shows its figures."""
-    from serve.limits import AdmissionControl
+    from serve.admission import AdmissionControl
     from serve.metrics import Metrics
 
     text = Metrics(AdmissionControl(1, 1)).text().decode()
