@@ -69,6 +69,9 @@ WRAPPER = re.compile(
 """Marks around what was said."""
 
 _OPENERS = frozenset("<＜[【［◁&")
+_NO_OPENERS = dict.fromkeys(map(ord, _OPENERS), " ")
+_MAX_PASSES = 8
+"""Marks that are nested deeper than this are nested on purpose."""
 _SPOKEN = r"answer|response|output|solution|final|final_answer"
 _BREAKABLE = re.compile(
     rf"(?:<|＜|&lt;)(\s?/?\s?(?:\w{{1,20}}:)?(?:{_NAMES})(?![\w-])(?:(?!&gt;)[^<>＜＞]){{0,200}})(?:[>＞]|&gt;)?"
@@ -102,13 +105,22 @@ def unify_markers(text: str) -> str:
 def break_marks(text: str) -> str:
     """The text without the brackets of all marks in it, so that none divides an output.
 
-    Text without marks stays as it is, and so does text that was broken before.
+    Text without marks stays as it is, and so does text that was broken before. Where marks are
+    nested deeper than eight times, all that could begin one is removed.
     """
     if not _OPENERS & set(text):
         return text
-    while (broken := _BREAKABLE.sub(_inside, _NESTED_MARKER.sub(r"\1", text))) != text:
+    for _ in range(_MAX_PASSES):
+        broken = _BREAKABLE.sub(_inside, _NESTED_MARKER.sub(r"\1", text))
+        if broken == text:
+            return text
         text = broken
-    return text
+    return drop_openers(text)
+
+
+def drop_openers(text: str) -> str:
+    """The text with spaces for all characters that can begin a mark or an entity."""
+    return text.translate(_NO_OPENERS)
 
 
 def _inside(found: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from msrrec.markup import REASONING_END as REASONING_END
 from msrrec.markup import REASONING_START as REASONING_START
-from msrrec.markup import break_marks
+from msrrec.markup import break_marks, drop_openers
 
 MAX_TITLE_CHARS = 160
 """Maximum length; longer titles are cut between words and end in an ellipsis."""
@@ -55,6 +55,11 @@ _CACHED = 8192
 _CACHED_LISTS = 64
 """Number of titles whose forms are kept, as one title is looked for in many texts in a row."""
 _MIN_CUT_CHARS = 8
+_FEW_PASSES = 4
+"""Texts of catalogues need fewer."""
+_MANY_PASSES = 8
+_NESTED_ENTITY = re.compile("&(?:(?:amp|AMP|#0*38|#[xX]0*26);)+")
+"""An ampersand that was escaped any number of times."""
 _TOKEN = re.compile(rf"[{_SCRIPT}]|(?:(?![{_SCRIPT}])\w)+")
 _BRACKETS = re.compile(r"\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)")  # the last one is cut off
 _CLAUSE_END = re.compile(r"[.!?](?:\s|$)|[;\0]")
@@ -70,10 +75,11 @@ _SUBTITLE = re.compile(r"\s*[:;(\[{,|…]\s*|\s[-–—]\s")
 def clean_title(title: str, max_chars: int = MAX_TITLE_CHARS) -> str:
     """A title as prompts show it: one line of limited length, without markup and markers.
 
-    HTML entities are decoded however often they were escaped, white space is collapsed, and
-    invisible and control characters are removed. A mark of chains or of thoughts loses its
+    HTML entities are decoded however often their ampersand was escaped, white space is collapsed,
+    and invisible and control characters are removed. A mark of chains or of thoughts loses its
     brackets, so a title can neither end its line nor close the reasoning. Cleaning a clean title
-    changes nothing. The result is empty if no visible character is left.
+    changes nothing. The result is empty if no visible character is left. The number of passes over
+    the text is bounded: one whose entities or marks are nested deeper loses what could begin one.
     """
     # What is cut is enough for entities; a title may have 400,000 characters.
     return _clean(title[: 8 * MAX_TITLE_CHARS], max_chars)
@@ -81,8 +87,13 @@ def clean_title(title: str, max_chars: int = MAX_TITLE_CHARS) -> str:
 
 @lru_cache(maxsize=_CACHED)
 def _clean(text: str, max_chars: int) -> str:
+    num_passes = 0
     while (cleaned := _clean_once(text)) != text:  # removals can join new entities and markers
-        text = cleaned
+        text, num_passes = cleaned, num_passes + 1
+        if num_passes == _FEW_PASSES:
+            text = _NESTED_ENTITY.sub("&", text)
+        elif num_passes == _MANY_PASSES:  # nested on purpose: nothing is left that could nest
+            text = drop_openers(text)
     if len(text) <= max_chars:
         return text
     head = text[: max_chars - 1]

@@ -14,6 +14,7 @@ from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
+from serve.text_work import count_chars, work_on_text
 
 logger = logging.getLogger(__name__)
 
@@ -145,14 +146,14 @@ class FanOut:
     async def _generate_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> FanOutResult:
-        requests = self._requests(asked.query, sides)
+        requests = await self._requests(asked.query, sides)
         outputs = await _gather(self._answer(asked, s, r) for s, r in requests.items())
         return self._decide(mode, requests, outputs)
 
     async def _stream_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> AsyncIterator[Delta | FanOutResult]:
-        requests = self._requests(asked.query, sides)
+        requests = await self._requests(asked.query, sides)
         queue: asyncio.Queue[Delta | asyncio.Future[SideOutput]] = asyncio.Queue()
         tasks = [
             asyncio.ensure_future(self._answer(asked, s, r, queue)) for s, r in requests.items()
@@ -191,8 +192,11 @@ class FanOut:
         found = await _gather(self._generate(side, one) for one in scoring.requests)
         return replace(output, candidate_logprobs=scoring.read(found))
 
-    def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, GenerationRequest]:
-        return {side: self.recommender.build_request(query, side) for side in sides}
+    async def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, GenerationRequest]:
+        def build() -> dict[Side, GenerationRequest]:
+            return {side: self.recommender.build_request(query, side) for side in sides}
+
+        return await work_on_text(count_chars(query), build)
 
     def _client(self, side: Side) -> EngineClient:
         return self._clients[side if side == "item" else "user"]

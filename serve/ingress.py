@@ -42,6 +42,7 @@ from serve.http_models import (
 from serve.limits import Guard, Keys
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.shop import Shop
+from serve.text_work import work_on_text
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,10 @@ class Api:
     async def _understand(self, body: RecommendRequest) -> "Asked":
         """The query of a request, whose candidates may come from the catalogue."""
         history, candidates = await self.shop.read(body)
-        query = to_query(body, history, candidates, domain=self.settings.domain)
+        num_chars = sum(map(len, (*history, *candidates.titles)))
+        query = await work_on_text(
+            num_chars, lambda: to_query(body, history, candidates, domain=self.settings.domain)
+        )
         return Asked(query, candidates)
 
     async def put_item(self, item_id: str, body: ItemBody) -> Response:

@@ -126,10 +126,12 @@ class Guard:
         length = dict(scope["headers"]).get(b"content-length", b"")
         size = int(length) if length.isdigit() else 0
         messages: list[Message] = []
+        received = 0
         while size <= self.max_body_bytes:
             message = await receive()
             messages.append(message)
-            size = sum(len(part.get("body", b"")) for part in messages)
+            received += len(message.get("body", b""))
+            size = received
             if size <= self.max_body_bytes and not message.get("more_body", False):
                 return messages
         raise HttpError(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -76,6 +77,51 @@ def test_a_body_of_one_message_without_a_length_is_held_to_the_limit_too() -> No
     scope = {"type": "http", "method": "POST", "path": ASK, "headers": [], "query_string": b""}
     asyncio.run(world.app(scope, receive, send))
     assert sent[0]["status"] == 413
+
+
+def test_a_body_of_many_small_messages_is_read_in_time_that_grows_with_their_number() -> None:
+    class Counted(bytes):
+        lengths = 0
+
+        def __len__(self) -> int:
+            Counted.lengths += 1
+            return super().__len__()
+
+    world, sent = World(), []
+    content = iter(json.dumps(BODY).encode().ljust(4000))
+
+    async def receive() -> dict[str, Any]:
+        byte = next(content, None)
+        body = Counted() if byte is None else Counted([byte])
+        return {"type": "http.request", "body": body, "more_body": byte is not None}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": ASK, "headers": headers, "query_string": b""}
+    asyncio.run(world.app(scope, receive, send))
+    assert sent[0]["status"] == 200
+    assert Counted.lengths < 5 * 4000
+
+
+def test_a_large_request_of_hostile_titles_holds_nobody_up() -> None:
+    world = World(max_body_bytes=262_144)
+    hostile = [f"{n} &" + "ampamp;#38;" * 110 for n in range(40)]
+
+    async def go() -> tuple[int, float]:
+        async with world.client() as client:
+            large = asyncio.create_task(client.post(ASK, json={**BODY, "history": hostile}))
+            pauses, before = [], time.perf_counter()
+            while not large.done():
+                await asyncio.sleep(0.001)
+                pauses.append(time.perf_counter() - before)
+                before = time.perf_counter()
+            return (await large).status_code, sorted(pauses)[-2] / sum(pauses)
+
+    status, longest = asyncio.run(go())
+    assert status == 200
+    assert longest < 0.25  # of the whole time; it was all of it
 
 
 def test_a_body_at_the_limit_passes() -> None:

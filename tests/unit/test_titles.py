@@ -1,5 +1,7 @@
 """Titles are text from strangers: one line each, no markers, and one rule for naming them."""
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -55,6 +57,8 @@ HOSTILE = st.lists(PIECES | st.text(max_size=12), max_size=6).map(" ".join) | st
 @example("[reasoning_[reasoning_end]end]")
 @example("&am\u200bp;#10;")
 @example("&amp;" * 400_000)
+@example("&" + "#38;amp;#x26;AMP;amp" * 60 + "lt;think&gt;")
+@example("<" * 600 + "think" + ">" * 600)
 @example("x" * 400_000)
 def test_a_clean_title_is_one_short_line_without_markers_and_stays_as_it_is(title: str) -> None:
     cleaned = clean_title(title)
@@ -64,6 +68,31 @@ def test_a_clean_title_is_one_short_line_without_markers_and_stays_as_it_is(titl
     assert REASONING_END not in cleaned
     assert clean_title(cleaned) == cleaned
     assert normalize_title(cleaned) == normalize_title(title)
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "&" + "amp;" * 319 + "{}",
+        "&" + "#x26;" * 250 + "{}",
+        "&" + "amp" * 400 + ";{}",
+        "&" + "#38;amp;#x26;AMP;amp" * 60 + "lt;{}",
+        "<" * 600 + "think{}" + ">" * 600,
+        "&lt;" * 300 + "think{}",
+        "[" * 600 + "reasoning_end{}" + "]" * 600,
+    ],
+)
+def test_titles_that_are_nested_on_purpose_take_little_time(title: str) -> None:
+    began = time.process_time()
+    for n in range(50):  # none is remembered from before
+        assert clean_title(title.format(n))
+    assert time.process_time() - began < 2  # it was 15 s
+
+
+def test_an_ampersand_is_one_however_often_it_was_escaped() -> None:
+    for escaped in ("amp;", "#38;", "#x26;", "AMP;#038;"):
+        assert clean_title("Tom &" + escaped * 100 + " Jerry") == "Tom & Jerry"
+    assert clean_title("&" + "amp;" * 9 + "#382;") == "ž"
 
 
 def test_entities_spaces_and_markers_are_cleaned() -> None:
