@@ -37,7 +37,9 @@ from msrrec.models import ModelSource, locate_model
 from msrrec.weights import check_source
 from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.fusion import Fusion
-from serve.limits import RETRY_AFTER_S, Keys
+from serve.keys import Keys
+from serve.limits import RETRY_AFTER_S
+from serve.proxy import use_in_own_ray
 from serve.shop import ShopArgs, check_shop
 
 logger = logging.getLogger("msrrec.serve")
@@ -45,8 +47,9 @@ logger = logging.getLogger("msrrec.serve")
 APP_NAME = "msrrec"
 """The application's name in Serve; other applications of a cluster are left unchanged."""
 
-_OTHER_ROUTES = 32
-"""Concurrent requests to the ingress allowed besides recommendations: health, metrics, the page."""
+_MAX_OPEN = 10_000
+"""Open requests per Fusion replica, bodies that are still arriving included. Ray's limit is far
+beyond the service's own, which refuses at once, as JSON, and still answers health and metrics."""
 
 
 class AppArgs(Config):
@@ -94,10 +97,8 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
     shop = ShopArgs(args.index, args.recommendations, args.recommend)
     deployment = serve.deployment(
         name="Fusion",
-        max_ongoing_requests=limits.max_ongoing_requests
-        + limits.max_queued_requests
-        + _OTHER_ROUTES,
-        max_queued_requests=limits.max_queued_requests,  # Serve's own limit
+        max_ongoing_requests=_MAX_OPEN,
+        max_queued_requests=_MAX_OPEN,
         backpressure_config={"status_code": 503, "retry_after_s": RETRY_AFTER_S},
         ray_actor_options={"num_cpus": 0},  # it mostly waits for engines
         health_check_period_s=5,
@@ -166,7 +167,8 @@ def running(
 
     Raises:
         ModelError: If ``model_dir`` holds no model.
-        ConfigError: If the port is taken, or the API key is set but empty.
+        ConfigError: If the port is taken, the API key is set but empty, or there is none and other
+            machines would be answered.
         DataError: If index or recommendations are missing.
         EngineError: If the engines don't start.
     """
@@ -183,10 +185,11 @@ def running(
     source = locate_model(model_dir, config.model, config.prompt)
     check_source(source)  # fail before Ray is started, which takes seconds
     probe_for_inference(source, config.inference)
-    Keys.read(config.serve)
+    Keys.read(config.serve).check_host(config.serve.host)
     check_shop(args.index, args.recommendations)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
+    use_in_own_ray()
     with ray_session(*config.ray.session):
         try:
             serve.start(http_options={"host": host, "port": port})

@@ -23,7 +23,8 @@ from msrrec.log import setup
 from msrrec.models import ModelSource
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
-from serve.limits import Keys, overloaded
+from serve.keys import Keys
+from serve.limits import overloaded
 from serve.shop import ShopArgs, open_shop
 
 

@@ -39,7 +39,8 @@ from serve.http_models import (
     to_query,
     to_response,
 )
-from serve.limits import Guard, Keys
+from serve.keys import KeyRing, Keys
+from serve.limits import Guard
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.shop import Shop
 from serve.text_work import work_on_text
@@ -295,8 +296,9 @@ def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
 
     app.add_middleware(
         Guard,
-        keys=api.settings.keys,
+        keys=KeyRing(api.settings.keys, api.settings.limits),
         max_body_bytes=api.settings.limits.max_body_bytes,
+        body_timeout_s=api.settings.limits.body_timeout_s,
         count=count,
     )
     _add_error_handlers(app, count)
@@ -306,7 +308,7 @@ def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
 
 
 def _add_recommend(app: FastAPI, api: Api) -> None:
-    statuses: tuple[int, ...] = (401, 413, 422, 500, 503, 504)
+    statuses: tuple[int, ...] = (401, 408, 413, 422, 429, 500, 503, 504)
     errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
 
     async def recommend(body: RecommendRequest) -> Response:

@@ -1,87 +1,20 @@
 """Checks before a request is read: bearer token and body size."""
 
-import hashlib
-import hmac
-import os
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from msrrec.config import ServeConfig
-from msrrec.errors import ConfigError
 from serve.http_models import HttpError
+from serve.keys import KeyRing
 
 RETRY_AFTER_S = 2
 """Seconds in the Retry-After header where nothing was measured."""
 
-_PROTECTED = ("/v1/", "/metrics")
-_ITEMS = "/v1/items/"
-
-
-def key_digest(api_key_env: str) -> bytes | None:
-    """SHA-256 of the API key in an environment variable, or None if it is not set.
-
-    Only the digest is sent through the cluster, not the key.
-
-    Raises:
-        ConfigError: If it is set to an empty text, which would look protected but would not be.
-    """
-    key = os.environ.get(api_key_env)
-    if key is None:
-        return None
-    if not key.strip():
-        raise ConfigError(
-            f"{api_key_env}: set but empty; expected the service's API key, or unset it to serve "
-            "without one"
-        )
-    return hashlib.sha256(key.strip().encode()).digest()
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Digests of the bearer tokens that a service asks for; None where it asks for none.
-
-    Attributes:
-        everything: For every protected path.
-        items: For changes of the catalogue, in place of the former.
-    """
-
-    everything: bytes | None = field(default=None, repr=False)
-    items: bytes | None = field(default=None, repr=False)
-
-    @classmethod
-    def read(cls, settings: ServeConfig) -> "Keys":
-        """The keys in the environment.
-
-        Raises:
-            ConfigError: If one is set to an empty text.
-        """
-        return cls(key_digest(settings.api_key_env), key_digest(settings.admin_key_env))
-
-    def needed(self, path: str) -> bytes | None:
-        """The digest of the token that a path needs."""
-        if path.startswith(_ITEMS):
-            return self.items or self.everything
-        return self.everything if path.startswith(_PROTECTED) else None
-
-
-def _refusal(scope: Scope, keys: Keys) -> HttpError | None:
-    """401 if a path needs a bearer token and the request has no valid one."""
-    digest = keys.needed(str(scope["path"]))
-    if digest is None:
-        return None
-    header = dict(scope["headers"]).get(b"authorization", b"")
-    scheme, _, token = header.partition(b" ")
-    given = hashlib.sha256(token.strip()).digest()
-    if scheme.lower() == b"bearer" and hmac.compare_digest(given, digest):
-        return None
-    return HttpError(401, "unauthorized", "a valid bearer token is needed: Authorization: Bearer …")
-
 
 class Guard:
-    """ASGI middleware: 401 before the body is read, 413 before it is parsed.
+    """ASGI middleware: 401 and 429 before the body is read, 408 and 413 before it is parsed.
 
     The size is counted while the body arrives, so the limit also applies to chunked bodies without
     a length.
@@ -91,12 +24,13 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        keys: Keys,
+        keys: KeyRing,
         max_body_bytes: int,
+        body_timeout_s: float,
         count: Callable[[Scope, int], None],
     ) -> None:
-        self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
-        self.count = count
+        self.app, self.keys, self.count = app, keys, count
+        self.max_body_bytes, self.body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,15 +43,21 @@ class Guard:
             await send(message)
 
         try:
-            refusal = _refusal(scope, self.keys)
-            if refusal is not None:
-                raise refusal
-            messages = await self._read(scope, receive)
+            self.keys.check(scope)
+            messages = await self._read_in_time(scope, receive)
         except HttpError as error:
             response = JSONResponse(error.body(), error.status, error.headers())
             await response(scope, receive, counting_send)
             return
-        await self.app(scope, _replay(messages, receive), counting_send)
+        await self.app(scope, replay(messages, receive), counting_send)
+
+    async def _read_in_time(self, scope: Scope, receive: Receive) -> list[Message]:
+        try:
+            async with asyncio.timeout(self.body_timeout_s):
+                return await self._read(scope, receive)
+        except TimeoutError as error:
+            message = f"the body was not whole after {self.body_timeout_s:g} s; send it faster"
+            raise HttpError(408, "request_timeout", message, retry_after_s=RETRY_AFTER_S) from error
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
         """The messages of the whole body."""
@@ -141,7 +81,7 @@ class Guard:
         )
 
 
-def _replay(messages: list[Message], receive: Receive) -> Receive:
+def replay(messages: list[Message], receive: Receive) -> Receive:
     """A ``receive`` that first returns the messages that were already read."""
     waiting = iter(messages)
 

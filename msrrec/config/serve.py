@@ -14,13 +14,25 @@ class ServeConfig(Config):
     """HTTP port."""
     api_key_env: str = "MSRREC_API_KEY"
     """Name of an environment variable; if it is set, requests must carry its value as bearer
-    token."""
+    token, or one of its values, separated by commas."""
+    api_keys_file: str | None = None
+    """File of further API keys, one a line, read again within a second when it changes; every node
+    needs it."""
+    listen_without_key: bool = False
+    """Answer other machines although there is no API key."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Rate of each API key, which may come at once; more get 429. Unset: no limit."""
+    requests_per_day: int | None = Field(default=None, ge=1)
+    """Quota of each API key for a day (UTC), counted from the start of a replica. Unset: none."""
     admin_key_env: str = "MSRREC_ADMIN_KEY"
     """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former."""
     min_replicas: int = Field(default=1, ge=0)
     """Minimum number of engines per side, kept when idle."""
     max_replicas: int = Field(default=1, ge=1)
     """Maximum number of engines per side, under load."""
+    fusion_replicas: int = Field(default=1, ge=1)
+    """Number of processes that answer HTTP and fuse; with two or more, the loss of one is not
+    felt."""
     share_engine: bool = False
     """Use one engine for both sides, for small machines."""
     max_ongoing_requests: int = Field(default=64, ge=1)
@@ -31,6 +43,8 @@ class ServeConfig(Config):
     """Seconds until the client gets 504; a request that would take longer gets 503 at once."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum size of a request body in bytes; larger requests get 413."""
+    body_timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds until a request body must be whole; a slower client gets 408."""
     max_candidates: int = Field(default=100, ge=2)
     """Maximum number of candidates per request; requests with more get 422."""
 

@@ -322,6 +322,37 @@ def test_a_killed_replica_is_replaced_and_nobody_notices(url: str, crash_mark: P
     assert [response.status_code for response in responses] == [200] * 60
 
 
+def test_a_killed_fusion_replica_is_replaced_and_nobody_notices(url: str, crash_mark: Path) -> None:
+    import ray
+
+    async def go() -> list[httpx.Response]:
+        bodies = [{**BODY, "candidates": ["Lens", f"slow Rope {n}", "Kettle"]} for n in range(20)]
+        asking = asyncio.create_task(ask_many(url, bodies))
+        while not any(crash_mark.parent.glob("*.busy")):
+            await asyncio.sleep(0.01)
+        ray.kill(ray.get_actor(name, namespace="serve"))
+        return await asking
+
+    for busy in crash_mark.parent.glob("*.busy"):
+        busy.unlink()
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    name = next(one["name"] for one in actors if "#Fusion#" in one["name"])
+    responses = asyncio.run(go())
+    assert [response.status_code for response in responses] == [200] * 20
+
+
+def test_rays_proxy_obeys_no_header_of_a_client_and_reflects_no_strange_id(
+    client: httpx.Client,
+) -> None:
+    body = {**BODY, "candidates": ["Lens", "slow Rope", "Kettle"]}
+    headers = {"X-Request-Timeout-Seconds": "0.001", "X-Request-ID": "<b>1"}
+    response = client.post(ASK, json=body, headers=headers)
+    assert response.status_code == 200
+    assert "<b>" not in response.headers["x-request-id"]
+    named = client.get("/healthz", headers={"X-Request-ID": "order-7"})
+    assert named.headers["x-request-id"] == "order-7"
+
+
 def test_the_page_asks_for_a_token_and_then_shows_both_chains(url: str, page: "Page") -> None:
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))

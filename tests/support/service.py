@@ -15,7 +15,7 @@ from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.inference.recommender import Recommender
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
-from serve.limits import Keys, key_digest
+from serve.keys import Keys, read_variable
 from serve.shop import Shop
 
 BODY: dict[str, Any] = {
@@ -96,12 +96,12 @@ class World:
         recommender = Recommender(
             Characters(), max_model_len=8000, form=PromptConfig(), config=InferenceConfig()
         )
-        digest = None
+        digests: tuple[bytes, ...] = ()
         if key is not None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("A_KEY", key)
-                digest = key_digest("A_KEY")
-        given = ServeConfig(**limits), Keys(digest), temperature
+                digests = read_variable("A_KEY")
+        given = ServeConfig(**limits), Keys(digests), temperature
         settings = Settings("tiny", "Shopping", 8000, *given)
         fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
         self.api = Api(settings, fan_out, shop)

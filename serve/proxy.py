@@ -1,0 +1,136 @@
+"""What stands before Ray's HTTP proxy in every node's proxy process.
+
+Ray's proxy obeys headers that clients should not decide, answers in plain text or not at all where
+a replica is lost, and reflects any request id. Each node loads this by the environment variable
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy:middlewares``; a Ray that this project
+starts has it, and so has the image of the cluster.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http_models import HttpError
+from serve.limits import RETRY_AFTER_S, overloaded, replay
+
+_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_CONTROLS = frozenset(
+    (
+        *("x_request_timeout_seconds", "x_request_disconnect_disabled"),
+        *("serve_multiplexed_model_id", "x_session_id"),
+    )
+)
+"""Headers by which a client would switch off the time limit, hold an engine after it is gone, or
+choose the replica."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_REPEATABLE = "/v1/recommend"
+_MAX_TRIES = 3
+_KINDS = {404: "not_found", 408: "request_timeout", 429: "too_many_requests", 503: "overloaded"}
+
+
+def use_in_own_ray() -> None:
+    """Have the proxies of a Ray that this process will start load ``middlewares``."""
+    os.environ.setdefault(_VARIABLE, "serve.proxy:middlewares")
+
+
+def middlewares() -> list[Middleware]:
+    """Called by Ray in each proxy."""
+    return [Middleware(ProxyGuard)]
+
+
+def safe_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers without those that control Ray's proxy, and without strange request ids."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name.decode("latin-1").lower().replace("-", "_") not in _CONTROLS
+        and (name.lower() != b"x-request-id" or _REQUEST_ID.fullmatch(value))
+    ]
+
+
+class ProxyGuard:
+    """ASGI middleware: strips headers, asks again where a replica is lost, and errors are JSON.
+
+    A recommendation is asked for again only if nothing of its answer was sent; answers are seeded,
+    so a second replica gives the same one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        taken: list[Message] = []
+
+        async def take() -> Message:
+            taken.append(await receive())
+            return taken[-1]
+
+        answer = PassedResponse(send)
+        for _ in range(_MAX_TRIES if scope["path"] == _REPEATABLE else 1):
+            asked = {**scope, "headers": safe_headers(scope["headers"])}
+            await self.app(asked, replay(list(taken), take), answer.pass_on)
+            if answer.began or any(one["type"] == "http.disconnect" for one in taken):
+                break
+        await answer.finish()
+
+
+class PassedResponse:
+    """An answer on its way to the client.
+
+    Attributes:
+        began: Whether there is one.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.began = self._is_whole = self._is_stream = False
+        self._held: Message | None = None
+
+    async def pass_on(self, message: Message) -> None:
+        """Send a message of the answer, or hold it back if it is an error in plain text."""
+        if message["type"] == "http.response.start":
+            self.began = True
+            kind = dict(message["headers"]).get(b"content-type", b"")
+            self._is_stream = kind.startswith(b"text/event-stream")
+            if message["status"] >= 400 and not kind.startswith(b"application/json"):
+                self._held = message
+        elif message["type"] == "http.response.body":
+            self._is_whole = not message.get("more_body", False)
+        if self._held is None:
+            await self._send(message)
+
+    async def finish(self) -> None:
+        """Send what is left: an error as JSON, or the end of a stream that was broken off."""
+        if not self.began:
+            await self._send_error(overloaded("the replica was lost; try again shortly"))
+        elif self._held is not None:
+            await self._send_error(_to_error(self._held))
+        elif self._is_stream and not self._is_whole:
+            body = overloaded("the replica was lost; ask again").body()
+            event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
+            await self._send({"type": "http.response.body", "body": event})
+
+    async def _send_error(self, error: HttpError) -> None:
+        response = JSONResponse(error.body(), error.status, error.headers())
+        await response({"type": "http"}, _nothing, self._send)
+
+
+def _to_error(start: Message) -> HttpError:
+    """The documented error for one of Ray's in plain text, whose words are for operators."""
+    status = int(start["status"])
+    kind = _KINDS.get(status, "internal_error" if status >= 500 else "refused")
+    retry_after_s = RETRY_AFTER_S if status in (408, 429, 503) else None
+    message = f"the service answered with status {status} before it read the request"
+    return HttpError(status, kind, message, retry_after_s=retry_after_s)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,123 @@
+"""Keys of the service: several, from a file that changes, each with a rate and a quota."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msrrec.config import ServeConfig
+from msrrec.errors import ConfigError
+from serve.http_models import HttpError
+from serve.keys import KeyRing, Keys, is_loopback
+from serve.quotas import Quotas
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def scope(token: str = "", path: str = "/v1/recommend", host: str = "127.0.0.1") -> dict[str, Any]:
+    headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+    return {"path": path, "method": "POST", "headers": headers, "server": (host, 8000)}
+
+
+def status(ring: KeyRing, *args: str) -> int:
+    try:
+        ring.check(scope(*args))
+    except HttpError as error:
+        return error.status
+    return 200
+
+
+def test_any_of_several_keys_opens_and_the_admin_key_alone_changes_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MSRREC_API_KEY", "old key, new")
+    monkeypatch.setenv("MSRREC_ADMIN_KEY", "admin")
+    settings = ServeConfig()
+    ring = KeyRing(Keys.read(settings), settings)
+    tokens = ("old key", "new", "old key, new", "admin", "")
+    assert [status(ring, token) for token in tokens] == [200, 200, 401, 401, 401]
+    items = [status(ring, token, "/v1/items/a") for token in tokens]
+    assert items == [401, 401, 401, 200, 401]
+
+
+def test_keys_of_a_file_rotate_without_a_restart(tmp_path: Path) -> None:
+    file, clock = tmp_path / "keys", Clock()
+    file.write_text("# team a\none\n\n")
+    settings = ServeConfig(api_keys_file=str(file))
+    ring = KeyRing(Keys.read(settings), settings, clock)
+    assert (status(ring, "one"), status(ring, "two")) == (200, 401)
+    fresh = tmp_path / "fresh"
+    fresh.write_text("two\n")
+    os.replace(fresh, file)
+    assert status(ring, "one") == 200  # for up to a second
+    clock.now += 1
+    assert (status(ring, "one"), status(ring, "two")) == (401, 200)
+    file.unlink()
+    clock.now += 1
+    assert status(ring, "two") == 200  # never open by accident
+    assert status(ring) == 401
+
+
+@pytest.mark.parametrize(("content", "found"), [("# none\n", "found no key"), (None, "can't be")])
+def test_a_file_without_keys_is_refused_at_the_start(
+    tmp_path: Path, content: str | None, found: str
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=f"serve.api_keys_file={file}: {found}"):
+        Keys.read(ServeConfig(api_keys_file=str(file)))
+
+
+def test_without_a_key_other_machines_are_not_answered_unless_that_is_said() -> None:
+    settings = ServeConfig()
+    for host in ("0.0.0.0", "::", "10.0.0.7", "shop.example"):
+        assert not is_loopback(host)
+        with pytest.raises(ConfigError, match=r"serve\.host=.*listen_without_key=true"):
+            Keys.read(settings).check_host(host)
+        Keys((b"digest",)).check_host(host)
+        Keys(is_open=True).check_host(host)
+    for host in ("127.0.0.1", "::1", "localhost"):
+        Keys.read(settings).check_host(host)
+    ring = KeyRing(Keys(), settings)
+    assert status(ring, "", "/v1/recommend", "10.0.0.7") == 401
+    assert status(ring, "", "/healthz", "10.0.0.7") == 200
+    assert status(ring, "", "/v1/recommend", "::1") == 200
+    opened = KeyRing(Keys(is_open=True), settings)
+    assert status(opened, "", "/v1/recommend", "10.0.0.7") == 200
+
+
+def test_each_key_has_its_own_rate_and_is_told_when_to_come_back() -> None:
+    clock = Clock()
+    quotas = Quotas(ServeConfig(requests_per_minute=6, fusion_replicas=2), clock)  # 3 a replica
+    for _ in range(3):
+        quotas.count(b"a")
+    with pytest.raises(HttpError) as refused:
+        quotas.count(b"a")
+    assert (refused.value.status, refused.value.retry_after_s) == (429, 20)
+    quotas.count(b"b")
+    clock.now += 20
+    quotas.count(b"a")
+    with pytest.raises(HttpError):
+        quotas.count(b"a")
+
+
+def test_a_quota_ends_with_the_day() -> None:
+    clock = Clock()
+    clock.now = 86_400 * 10 - 90.5
+    quotas = Quotas(ServeConfig(requests_per_day=2), clock)
+    quotas.count(b"a")
+    quotas.count(b"a")
+    with pytest.raises(HttpError, match="quota of the day") as refused:
+        quotas.count(b"a")
+    assert refused.value.retry_after_s == 91
+    clock.now += 91
+    quotas.count(b"a")
