@@ -417,6 +417,7 @@ def serve(
 
     shop = {"index": index and expand(index)}
     shop["recommendations"] = recommendations and expand(recommendations)
+    import_own("serve.own_ray").ask_for_token(run.ray.address)
     import_own("serve.app").run(model, run, **shop)
 
 

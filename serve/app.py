@@ -39,7 +39,8 @@ from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.fusion import Fusion
 from serve.keys import Keys
 from serve.limits import RETRY_AFTER_S
-from serve.proxy import use_in_own_ray
+from serve.own_ray import guard_proxies
+from serve.scaling import count_places, replica_options, shutdown_seconds
 from serve.shop import ShopArgs, check_shop
 
 logger = logging.getLogger("msrrec.serve")
@@ -97,6 +98,8 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
     shop = ShopArgs(args.index, args.recommendations, args.recommend)
     deployment = serve.deployment(
         name="Fusion",
+        num_replicas=limits.fusion_replicas,
+        graceful_shutdown_timeout_s=shutdown_seconds(limits),
         max_ongoing_requests=_MAX_OPEN,
         max_queued_requests=_MAX_OPEN,
         backpressure_config={"status_code": 503, "retry_after_s": RETRY_AFTER_S},
@@ -110,23 +113,14 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
 
 def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: int) -> Application:
     limits = args.serve
-    places = sides * limits.max_ongoing_requests
-    options: dict[str, object] = {"num_replicas": limits.min_replicas}
-    if limits.max_replicas > limits.min_replicas:
-        scaling = {
-            "min_replicas": limits.min_replicas,
-            "max_replicas": limits.max_replicas,
-            "target_ongoing_requests": max(1, places // 2),
-        }
-        options = {"autoscaling_config": scaling}
     deployment = serve.deployment(
         name=name,
-        max_ongoing_requests=places,
+        max_ongoing_requests=count_places(limits, sides),
         ray_actor_options=_resources(args),
         health_check_period_s=2,
         logging_config={"enable_access_log": False},  # the ingress logs each request
-        graceful_shutdown_timeout_s=limits.deadline_s,
-        **options,
+        graceful_shutdown_timeout_s=shutdown_seconds(limits),
+        **replica_options(limits, sides),
     )
     return deployment(EngineReplica).bind(load)
 
@@ -189,7 +183,7 @@ def running(
     check_shop(args.index, args.recommendations)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
-    use_in_own_ray()
+    guard_proxies()
     with ray_session(*config.ray.session):
         try:
             serve.start(http_options={"host": host, "port": port})

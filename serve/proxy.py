@@ -7,7 +7,6 @@ starts has it, and so has the image of the cluster.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable
 
@@ -18,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.http_models import HttpError
 from serve.limits import RETRY_AFTER_S, overloaded, replay
 
-_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _CONTROLS = frozenset(
     (
         *("x_request_timeout_seconds", "x_request_disconnect_disabled"),
@@ -31,11 +29,6 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _REPEATABLE = "/v1/recommend"
 _MAX_TRIES = 3
 _KINDS = {404: "not_found", 408: "request_timeout", 429: "too_many_requests", 503: "overloaded"}
-
-
-def use_in_own_ray() -> None:
-    """Have the proxies of a Ray that this process will start load ``middlewares``."""
-    os.environ.setdefault(_VARIABLE, "serve.proxy:middlewares")
 
 
 def middlewares() -> list[Middleware]:

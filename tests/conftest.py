@@ -23,9 +23,9 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 def ray_local() -> Iterator[None]:
     """A Ray of our own with two cores, ended after the session; no other process is touched."""
     from msrrec.cluster import ray_session
-    from serve.proxy import use_in_own_ray
+    from serve.own_ray import guard_proxies
 
-    use_in_own_ray()  # as `msrrec serve` has it
+    guard_proxies()  # as `msrrec serve` has it
     with ray_session(num_cpus=4):
         yield
 

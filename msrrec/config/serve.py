@@ -30,6 +30,13 @@ class ServeConfig(Config):
     """Minimum number of engines per side, kept when idle."""
     max_replicas: int = Field(default=1, ge=1)
     """Maximum number of engines per side, under load."""
+    target_ongoing_requests: int | None = Field(default=None, ge=1)
+    """Requests under way per engine beyond which another one is started. Unset: so many that the
+    maximum is reached when half of all places are taken."""
+    upscale_delay_s: float = Field(default=30.0, ge=0)
+    """Seconds that the load must ask for more engines until they are started."""
+    downscale_delay_s: float = Field(default=600.0, ge=0)
+    """Seconds that the load must ask for fewer engines until some are stopped."""
     fusion_replicas: int = Field(default=1, ge=1)
     """Number of processes that answer HTTP and fuse; with two or more, the loss of one is not
     felt."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -85,6 +86,19 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(service: Servi
         assert side["perplexity"] is None or side["perplexity"] >= 1
         assert side["valid"]
         assert BODY["candidates"][side["index"]] == side["item"]
+
+
+def test_rays_own_ports_turn_strangers_away(service: Service) -> None:
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    (store,) = (child for child in children if child.name() == "gcs_server")
+    (port,) = {one.laddr.port for one in store.net_connections() if one.status == "LISTEN"}
+    code = f"import ray; ray.init(address='127.0.0.1:{port}', logging_level='ERROR')"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    for given in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
+        command = [sys.executable, "-c", code]
+        found = subprocess.run(command, env=env | given, capture_output=True, text=True)
+        assert found.returncode == 1
+        assert "Failed to connect to Ray cluster" in found.stderr
 
 
 def test_the_command_answers_over_http_until_it_is_interrupted(service: Service) -> None:

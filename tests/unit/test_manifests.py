@@ -284,6 +284,11 @@ def test_as_many_gpus_as_engines() -> None:
     )
 
 
+def test_no_single_process_answers_on_a_cluster_with_gpus() -> None:
+    limits = ServeConfig.model_validate(serve_args("overlays/gpu/service")["serve"])
+    assert min(limits.fusion_replicas, limits.min_replicas) >= 2
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_disruption_budget_counts_pods_that_exist_by_a_number(name: str) -> None:
     budget = find(name, "PodDisruptionBudget")["spec"]
