@@ -27,6 +27,7 @@ from msrrec.reasoning.encoding import Query, check_query
 from msrrec.reasoning.prompts import Side
 from msrrec.recommendations.rows import Offer
 from msrrec.titles import clean_title
+from serve.version import ServedModel
 
 MAX_HISTORY = 1000
 """Maximum number of history titles per request; a prompt shows the latest that fit."""
@@ -158,7 +159,7 @@ class RecommendRequest(HttpModel):
     scored."""
     stream: bool = False
     """Answer with server-sent events."""
-    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1, strict=True)
     """Seed of the sampling; the same request with the same seed gets the same answer."""
 
     model_config = ConfigDict(
@@ -227,6 +228,16 @@ class Usage(HttpModel):
     total_tokens: int
 
 
+class ModelAnswer(HttpModel):
+    """The model that answered."""
+
+    name: str | None
+    """Its name; null if the answer was made ahead of time by another version."""
+    version: str
+    """Changes with all that decides an answer beside the request: weights, prompts, settings and
+    code."""
+
+
 class RecommendResponse(HttpModel):
     """The recommendation with the outputs of all sides."""
 
@@ -257,7 +268,10 @@ class RecommendResponse(HttpModel):
     """``stored``: made ahead of time, and still true of the purchases that are known."""
     retrieved: int | None
     """Number of items of the catalogue that were proposed; null if the request gave candidates."""
-    model: str
+    history_used: int | None
+    """Number of the latest purchases that every side's prompt shows; the older ones did not fit.
+    Null if it was made ahead of time."""
+    model: ModelAnswer
     usage: Usage
     latency_ms: float
 
@@ -329,10 +343,11 @@ def to_response(
     outputs: Mapping[Side, SideOutput],
     decision: Recommendation,
     *,
-    model: str,
+    model: ServedModel,
     top_k: int,
     sureness: float | None,
     prompt_tokens: int,
+    history_used: int,
     latency_s: float,
 ) -> RecommendResponse:
     """The answer to a query; ``sureness`` is its confidence, if that is known."""
@@ -353,7 +368,8 @@ def to_response(
             "sides": {side: _side(output, candidates) for side, output in outputs.items()},
             "source": "live",
             "retrieved": len(candidates.titles) if candidates.retrieved else None,
-            "model": model,
+            "history_used": history_used,
+            "model": ModelAnswer(name=model.name, version=model.version),
             "usage": Usage(
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
@@ -364,8 +380,13 @@ def to_response(
     )
 
 
-def from_offers(offers: Sequence[Offer], *, top_k: int, latency_s: float) -> RecommendResponse:
-    """The answer from offers that were made ahead of time, at least one."""
+def from_offers(
+    offers: Sequence[Offer], *, model: ServedModel, top_k: int, latency_s: float
+) -> RecommendResponse:
+    """The answer from offers that were made ahead of time, at least one.
+
+    They name the version of their model; it has a name where it is that of the service.
+    """
     best = offers[0]
     ranking = [
         RankedItem(item=offer.title, id=offer.item_id, index=None, score=offer.score)
@@ -385,7 +406,10 @@ def from_offers(offers: Sequence[Offer], *, top_k: int, latency_s: float) -> Rec
             "sides": {},
             "source": "stored",
             "retrieved": None,
-            "model": best.model,
+            "history_used": None,
+            "model": ModelAnswer(
+                name=model.name if best.model == model.version else None, version=best.model
+            ),
             "usage": Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
             "latency_ms": round(latency_s * 1000, 1),
         }

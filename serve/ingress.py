@@ -41,6 +41,7 @@ from serve.http_models import (
 from serve.limits import AdmissionControl, Guard, Keys
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.shop import Shop
+from serve.version import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,14 @@ class Settings:
     """Facts about the model and the limits of the API.
 
     Attributes:
-        model: Name of the model in responses.
+        model: Name and version of the model in responses.
         domain: The shop in prompts if a request names none.
         max_model_len: Maximum tokens of prompt and output together.
         keys: Digests of the bearer tokens that it asks for.
         temperature: Of confidences; None where none are given.
     """
 
-    model: str
+    model: ServedModel
     domain: str
     max_model_len: int
     limits: ServeConfig
@@ -87,7 +88,7 @@ class Api:
         self._renewing: set[asyncio.Task[None]] = set()
         self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
-        self.metrics = Metrics(self.admission)
+        self.metrics = Metrics(self.admission, settings.model)
         fan_out.on_retry = self._count_retry
 
     async def recommend(self, body: RecommendRequest) -> Response:
@@ -100,7 +101,9 @@ class Api:
         deadline = asyncio.get_running_loop().time() + self.settings.limits.deadline_s
         if offers := self.shop.find_offers(body):
             self.metrics.stored.inc()
-            answer = from_offers(offers, top_k=body.top_k, latency_s=time.monotonic() - began)
+            latency_s = time.monotonic() - began
+            model = self.settings.model
+            answer = from_offers(offers, model=model, top_k=body.top_k, latency_s=latency_s)
             return _answer_stored(answer, stream=body.stream)
         async with self._within(deadline):
             asked = await self._understand(body)
@@ -213,6 +216,7 @@ class Api:
             top_k=body.top_k,
             sureness=confidence(answer.decision, self.settings.temperature),
             prompt_tokens=answer.prompt_tokens,
+            history_used=answer.history_used,
             latency_s=latency_s,
         )
 
@@ -340,7 +344,9 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
     async def models() -> dict[str, object]:
         """The model that answers."""
         entry = {
-            "id": settings.model,
+            "id": settings.model.name,
+            "version": settings.model.version,
+            "index": api.shop.index_version,
             "object": "model",
             "owned_by": "msrrec",
             "domain": settings.domain,

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from msrrec.inference.fusion import Agreement, SideOutput
 from msrrec.reasoning.prompts import Side
 from serve.limits import AdmissionControl
+from serve.version import ServedModel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -16,8 +17,10 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 class Metrics:
     """Counters since the replica started."""
 
-    def __init__(self, admission: AdmissionControl) -> None:
+    def __init__(self, admission: AdmissionControl, model: ServedModel) -> None:
         self._registry = registry = CollectorRegistry()
+        served = Gauge("msrrec_model", "1 for what answers", ["name", "version"], registry=registry)
+        served.labels(model.name, model.version).set(1)
         self.requests = Counter(
             "msrrec_requests", "Requests for recommendations", ["status"], registry=registry
         )

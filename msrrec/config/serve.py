@@ -17,6 +17,11 @@ class ServeConfig(Config):
     token."""
     admin_key_env: str = "MSRREC_ADMIN_KEY"
     """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former."""
+    model_name: str | None = Field(default=None, min_length=1, max_length=200)
+    """Name of the model in answers. Unset: the name of its folder, or of the model on a hub."""
+    constrained: bool = True
+    """Restrict the answer after the reasoning to the candidates, in place of
+    inference.constrained, whose default is the paper's free decoding."""
     min_replicas: int = Field(default=1, ge=0)
     """Minimum number of engines per side, kept when idle."""
     max_replicas: int = Field(default=1, ge=1)

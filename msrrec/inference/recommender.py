@@ -1,7 +1,7 @@
 """The recommender that evaluation, the command line and the service all use."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from msrrec.config import InferenceConfig, PromptConfig
@@ -38,6 +38,19 @@ def sides_of(mode: Mode) -> tuple[Side, ...]:
     if mode == "routed":
         return ("direct", *CHAINS)
     return CHAINS if mode == "fused" else (mode,)
+
+
+@dataclass(frozen=True)
+class SideRequest:
+    """The request for one side of a query.
+
+    Attributes:
+        request: What the engine is asked.
+        history_used: Number of the latest purchases that the prompt shows; older ones did not fit.
+    """
+
+    request: GenerationRequest
+    history_used: int
 
 
 class Recommender:
@@ -110,7 +123,13 @@ class Recommender:
         )
 
     def build_request(self, query: Query, side: Side) -> GenerationRequest:
-        """The request for one side; its seed depends on run seed, query and side.
+        """The request for one side, see ``fit_request``."""
+        return self.fit_request(query, side).request
+
+    def fit_request(self, query: Query, side: Side) -> SideRequest:
+        """The request for one side, with as many purchases as fit into its prompt.
+
+        Its seed depends on run seed, query and side.
 
         Raises:
             DataError: If the query is malformed or its prompt too long.
@@ -122,8 +141,8 @@ class Recommender:
             choice = encode_choice(self.tokenizer, query.candidates, self.form)
             max_new = max(max_new, choice.num_tokens)
         room = self.max_model_len - max_new
-        ids, _ = fit_prompt(self.tokenizer, side, query, self.form, room)
-        return GenerationRequest(
+        ids, dropped = fit_prompt(self.tokenizer, side, query, self.form, room)
+        request = GenerationRequest(
             prompt_ids=tuple(ids),
             seed=request_seed(self.config.seed, query.key, side),
             max_new_tokens=max_new,
@@ -131,6 +150,7 @@ class Recommender:
             top_p=self.config.top_p,
             choice=choice,
         )
+        return SideRequest(request, len(query.history) - dropped)
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
         """A side's generation, read as its output."""

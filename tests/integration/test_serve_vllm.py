@@ -52,7 +52,6 @@ def service(
     command = [
         *(sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", "0"),
         *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
-        "inference.constrained=true",
     ]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:

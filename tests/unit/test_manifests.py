@@ -416,8 +416,9 @@ def served_figures() -> set[str]:
     """Names under which the service shows its figures."""
     from serve.limits import AdmissionControl
     from serve.metrics import Metrics
+    from serve.version import ServedModel
 
-    text = Metrics(AdmissionControl(1, 1)).text().decode()
+    text = Metrics(AdmissionControl(1, 1), ServedModel("m", "v")).text().decode()
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     return {
         name + suffix
