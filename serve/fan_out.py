@@ -9,7 +9,13 @@ from typing import Any, Protocol, TypeVar
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Recommendation, SideOutput
-from msrrec.inference.recommender import Mode, Recommender, SideRequest, sides_of
+from msrrec.inference.recommender import (
+    Mode,
+    Recommender,
+    RequestMode,
+    SideRequest,
+    sides_of,
+)
 from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
@@ -92,7 +98,9 @@ class FanOut:
         self.on_retry: Callable[[Side], None] = lambda side: None
         """Called for each request whose engine died."""
 
-    async def generate(self, query: Query, mode: Mode, *, ranked: bool = False) -> FanOutResult:
+    async def generate(
+        self, query: Query, mode: RequestMode, *, ranked: bool = False
+    ) -> FanOutResult:
         """Generate all sides concurrently; cancelling this call cancels them.
 
         A routed query gets its chains only after a direct answer that is unsure. ``ranked`` also
@@ -103,6 +111,8 @@ class FanOut:
             HttpError: If an engine takes no more requests, or died too often.
             EngineError: If an engine refuses.
         """
+        if mode == "fast":
+            return await self._weigh(query)
         asked = _Asked(query, ranked)
         if mode != "routed":
             return await self._generate_all(asked, mode, sides_of(mode))
@@ -113,9 +123,12 @@ class FanOut:
         return self._join(direct, await self._generate_all(asked, "fused", CHAINS))
 
     async def stream(
-        self, query: Query, mode: Mode, *, ranked: bool = False
+        self, query: Query, mode: RequestMode, *, ranked: bool = False
     ) -> AsyncIterator[Delta | FanOutResult]:
         """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
+        if mode == "fast":
+            yield await self._weigh(query)
+            return
         asked = _Asked(query, ranked)
         if mode != "routed":
             async for event in self._stream_all(asked, mode, sides_of(mode)):
@@ -151,6 +164,12 @@ class FanOut:
         decision = self.recommender.decide("routed", outputs)
         used = min(direct.history_used, chains.history_used)
         return FanOutResult(outputs, decision, num_tokens, used)
+
+    async def _weigh(self, query: Query) -> FanOutResult:
+        """The candidates by their likelihoods without any reasoning, see ``FastRequest``."""
+        fast = self.recommender.build_fast(query)
+        found = await _gather(self._generate("direct", one) for one in fast.scoring.requests)
+        return self._decide("fast", {"direct": fast.prompt}, [fast.read(found)])
 
     async def _generate_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
@@ -252,7 +271,7 @@ class FanOut:
 
     def _decide(
         self,
-        mode: Mode,
+        mode: RequestMode,
         requests: Mapping[Side, SideRequest],
         outputs: Sequence[SideOutput],
     ) -> FanOutResult:

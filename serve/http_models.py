@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.inference.ranking import rank_candidates
-from msrrec.inference.recommender import Mode
+from msrrec.inference.recommender import RequestMode
 from msrrec.reasoning.encoding import Query, check_query
 from msrrec.reasoning.prompts import Side
 from msrrec.recommendations.rows import Offer
@@ -151,12 +151,13 @@ class RecommendRequest(HttpModel):
     """A user whose recommendations the service holds, in place of a history."""
     candidates: list[NamedItem] | None = Field(default=None, min_length=2)
     """What to choose from, all different. Unset: the service's catalogue, if it has one."""
-    mode: Mode = "fused"
+    mode: RequestMode = "fused"
     """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
-    by the service's inference.route_threshold; any other value: one chain alone."""
+    by the service's inference.route_threshold; fast: the candidates by their likelihood without any
+    reasoning; any other value: one chain alone."""
     top_k: int = Field(default=1, ge=1, le=MAX_TOP_K)
-    """Number of items in ``ranking``, the recommended one first. With 1, the candidates are not
-    scored."""
+    """Number of items in ``ranking``, the recommended one first. With 1, the candidates are scored
+    by the mode fast alone."""
     stream: bool = False
     """Answer with server-sent events."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1, strict=True)

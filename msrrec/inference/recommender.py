@@ -28,6 +28,10 @@ _Pending = tuple[int, Side, GenerationRequest]
 
 Mode = Literal["fused", "user", "item", "full", "direct", "routed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+"""What is read of generated outputs; evaluations compare them."""
+
+RequestMode = Literal[Mode, "fast"]
+"""What one query may ask for: a mode, or ``fast``, which generates no text, see ``FastRequest``."""
 
 DEFAULT_DOMAIN = "Shopping"
 """What prompts call the shop if neither the caller nor the model says."""
@@ -51,6 +55,31 @@ class SideRequest:
 
     request: GenerationRequest
     history_used: int
+
+
+@dataclass(frozen=True)
+class FastRequest:
+    """What to ask for the likelihood of each candidate without any reasoning: one token.
+
+    The prompt is that of ``direct``, so the likeliest candidate is its greedy answer.
+
+    Attributes:
+        prompt: The prompt of the direct answer.
+        scoring: What the engine is asked, and how it is read.
+    """
+
+    prompt: SideRequest
+    scoring: CandidateScoring
+
+    def read(self, generations: Sequence[Generation]) -> SideOutput:
+        """An output of the direct side that names the likeliest candidate and has no text.
+
+        It names none where a likelihood is not a number. Of equal ones the first is named.
+        """
+        scores = self.scoring.read(generations)
+        best = None if scores is None else scores.index(max(scores))
+        num_tokens = sum(len(one.token_ids) for one in generations)
+        return SideOutput("direct", "", "", best, None, num_tokens, candidate_logprobs=scores)
 
 
 class Recommender:
@@ -165,9 +194,27 @@ class Recommender:
         written = GeneratedReasoning(query, request, reasoning_ids(self.tokenizer, generation))
         return CandidateScoring(self.tokenizer, self.max_model_len, self.form, written)
 
+    def build_fast(self, query: Query) -> FastRequest:
+        """What to ask for the mode ``fast``.
+
+        Raises:
+            DataError: If the query is malformed or its prompt too long; or if answers are titles,
+                whose likelihoods take constrained outputs, and outputs are free.
+        """
+        if self.form.answer_format == "title" and not self.config.binds_outputs:
+            raise DataError(
+                "mode: fast needs constrained answers, as this model answers with whole titles; "
+                "expected inference.constrained=true (of a service, serve.constrained=true)"
+            )
+        fitted = self.fit_request(query, "direct")
+        asked = GeneratedReasoning(query, fitted.request, ())
+        return FastRequest(
+            fitted, CandidateScoring(self.tokenizer, self.max_model_len, self.form, asked)
+        )
+
     @staticmethod
     def decide(
-        mode: Mode, outputs: Mapping[Side, SideOutput], threshold: float | None = None
+        mode: RequestMode, outputs: Mapping[Side, SideOutput], threshold: float | None = None
     ) -> Recommendation:
         """The recommendation of a mode, from the outputs of its sides.
 
@@ -177,7 +224,7 @@ class Recommender:
             return route(outputs, threshold)
         if mode == "fused":
             return fuse(outputs["user"], outputs["item"])
-        return choose_valid(outputs[mode])
+        return choose_valid(outputs["direct" if mode == "fast" else mode])
 
     def generate(
         self, queries: Sequence[Query], sides: Sequence[Side]
@@ -279,7 +326,7 @@ class Recommender:
         candidates: Sequence[str],
         *,
         domain: str | None = None,
-        mode: Mode = "fused",
+        mode: RequestMode = "fused",
     ) -> Recommendation:
         """Recommend one candidate.
 
@@ -287,7 +334,8 @@ class Recommender:
             history: Titles, oldest first, at least one.
             candidates: Titles, at least two, all different.
             domain: What the prompt calls the shop; None: the shop that the model was trained on.
-            mode: ``fused``, ``routed``, or one side alone.
+            mode: ``fused``, ``routed``, one side alone, or ``fast``: the likeliest candidate
+                without any reasoning.
 
         Raises:
             DataError: If history or candidates are invalid.
@@ -295,11 +343,20 @@ class Recommender:
         """
         shop = domain or self.domain or DEFAULT_DOMAIN
         query = Query("request", shop, tuple(history), tuple(candidates))
+        if mode == "fast":
+            return self._recommend_fast(query)
         if mode == "routed":
             results = self.generate_routed([query], self.require_threshold())
         else:
             results = self.generate_each([query], sides_of(mode))
         return self.decide(mode, accept(results)[0])
+
+    def _recommend_fast(self, query: Query) -> Recommendation:
+        if self.engine is None:
+            raise ValueError("this recommender has no engine; use Recommender.from_pretrained")
+        asked = self.build_fast(query)
+        output = asked.read(self.engine.generate(asked.scoring.requests))
+        return self.decide("fast", {"direct": output})
 
 
 def accept(

@@ -80,6 +80,16 @@ def test_without_candidates_the_catalogue_is_searched(index: str) -> None:
     assert answer["sides"]["user"]["index"] is None
 
 
+def test_the_catalogue_is_searched_and_ranked_without_reasoning(index: str) -> None:
+    world = shop_world(index)
+    ask = {"history": ["Two-person tent"], "top_k": 3, "mode": "fast"}
+    answer = world.call("POST", ASK, json=ask).json()
+    # Each candidate is twice as likely as the one before: the third proposed is best.
+    assert [row["score"] for row in answer["ranking"]] == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert answer["item"] == SHOP[answer["id"]] == answer["ranking"][0]["item"]
+    assert answer["retrieved"] == 3
+
+
 def test_ids_and_titles_mean_the_same(index: str) -> None:
     world = shop_world(index)
     bodies: list[dict[str, Any]] = [
