@@ -139,6 +139,9 @@ NamedItem = Annotated[
 ]
 
 
+Source = Literal["live", "joined", "cached", "stored"]
+
+
 class RecommendRequest(HttpModel):
     """A request for a recommendation."""
 
@@ -265,8 +268,10 @@ class RecommendResponse(HttpModel):
     (``recommend.confidence_temperature``)."""
     sides: dict[str, SideAnswer]
     """Outputs by side, for the sides of the requested mode."""
-    source: Literal["live", "stored"]
-    """``stored``: made ahead of time, and still true of the purchases that are known."""
+    source: Source
+    """``live``: computed for this request. ``joined``: computed for an equal request that came
+    while it was at work. ``cached``: computed for an equal one a while ago. ``stored``: made ahead
+    of time, and still true of the purchases that are known."""
     retrieved: int | None
     """Number of items of the catalogue that were proposed; null if the request gave candidates."""
     history_used: int | None
@@ -346,6 +351,7 @@ def to_response(
     *,
     model: ServedModel,
     top_k: int,
+    source: Source,
     sureness: float | None,
     prompt_tokens: int,
     history_used: int,
@@ -367,7 +373,7 @@ def to_response(
             "perplexity": chosen.perplexity if chosen else None,
             "confidence": sureness,
             "sides": {side: _side(output, candidates) for side, output in outputs.items()},
-            "source": "live",
+            "source": source,
             "retrieved": len(candidates.titles) if candidates.retrieved else None,
             "history_used": history_used,
             "model": ModelAnswer(name=model.name, version=model.version),

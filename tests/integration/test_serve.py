@@ -242,6 +242,31 @@ def test_a_stream_arrives_while_it_is_written_and_ends_in_the_result(
         assert text.startswith(last[1]["sides"][side]["reasoning"] + "\n[reasoning_end]")
 
 
+def test_a_client_that_leaves_does_not_end_what_an_equal_request_waits_for(
+    url: str, crash_mark: Path
+) -> None:
+    go_on = crash_mark.with_name("go on")
+    go_on.unlink(missing_ok=True)
+    body = {**BODY, "candidates": ["Lens", "held Rope shared", "Kettle"]}
+
+    async def go() -> httpx.Response:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=900) as client:
+            first = asyncio.create_task(client.post(ASK, json=body))
+            while "msrrec_ongoing_requests 1.0" not in (await client.get("/metrics")).text:
+                await asyncio.sleep(0.02)
+            second = asyncio.create_task(client.post(ASK, json=body))
+            await asyncio.sleep(0.3)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            await asyncio.sleep(0.3)
+            go_on.touch()
+            return await second
+
+    answer = asyncio.run(go()).json()
+    assert (answer["item"], answer["source"]) == ("held Rope shared", "joined")
+
+
 @pytest.mark.parametrize(
     ("content", "token", "status"),
     [

@@ -52,6 +52,7 @@ def service(
     command = [
         *(sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", "0"),
         *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
+        "serve.cache_ttl_s=0",
     ]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -102,7 +102,7 @@ class World:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("A_KEY", key)
                 digest = key_digest("A_KEY")
-        given = ServeConfig(**limits), Keys(digest), temperature
+        given = ServeConfig(**{"cache_ttl_s": 0, **limits}), Keys(digest), temperature
         settings = Settings(ServedModel("tiny", "v1"), "Shopping", 8000, *given)
         fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
         self.api = Api(settings, fan_out, shop)

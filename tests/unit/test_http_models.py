@@ -116,6 +116,7 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
         top_k=1,
         sureness=0.25,
         prompt_tokens=100,
+        source="live",
         history_used=1,
         latency_s=0.0123,
     )
@@ -166,6 +167,7 @@ def test_an_answer_without_a_valid_side_recommends_nothing() -> None:
         top_k=2,
         sureness=None,
         prompt_tokens=1,
+        source="live",
         history_used=1,
         latency_s=1,
     )
