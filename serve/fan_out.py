@@ -1,10 +1,20 @@
 """Sends both sides of a query to their engines at once, and retries if an engine dies."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
@@ -24,6 +34,9 @@ from serve.limits import overloaded
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Phase = Literal["queue", Side, "ranking"]
+"""A part of the work on a query: waiting for a place, a side's output, the candidates' scores."""
 
 MAX_ATTEMPTS = 4
 """Maximum number of tries per side; another try follows only the death of an engine."""
@@ -97,6 +110,8 @@ class FanOut:
         self.recommender, self._clients = recommender, clients
         self.on_retry: Callable[[Side], None] = lambda side: None
         """Called for each request whose engine died."""
+        self.on_phase: Callable[[RequestMode, Phase, float], None] = lambda *_: None
+        """Called after each part of a query's work with the seconds that it took."""
 
     async def generate(
         self, query: Query, mode: RequestMode, *, ranked: bool = False
@@ -113,7 +128,7 @@ class FanOut:
         """
         if mode == "fast":
             return await self._weigh(query)
-        asked = _Asked(query, ranked)
+        asked = _Asked(query, mode, ranked)
         if mode != "routed":
             return await self._generate_all(asked, mode, sides_of(mode))
         threshold = self._threshold()
@@ -129,7 +144,7 @@ class FanOut:
         if mode == "fast":
             yield await self._weigh(query)
             return
-        asked = _Asked(query, ranked)
+        asked = _Asked(query, mode, ranked)
         if mode != "routed":
             async for event in self._stream_all(asked, mode, sides_of(mode)):
                 yield event
@@ -168,7 +183,8 @@ class FanOut:
     async def _weigh(self, query: Query) -> FanOutResult:
         """The candidates by their likelihoods without any reasoning, see ``FastRequest``."""
         fast = self.recommender.build_fast(query)
-        found = await _gather(self._generate("direct", one) for one in fast.scoring.requests)
+        with self._timed("fast", "ranking"):
+            found = await _gather(self._generate("direct", one) for one in fast.scoring.requests)
         return self._decide("fast", {"direct": fast.prompt}, [fast.read(found)])
 
     async def _generate_all(
@@ -210,16 +226,25 @@ class FanOut:
         queue: "asyncio.Queue[Any] | None" = None,
     ) -> SideOutput:
         """One side's output; its deltas are put into the queue meanwhile, if there is one."""
-        if queue is None:
-            generation = await self._generate(side, request)
-        else:
-            generation = await self._follow(side, request, queue)
+        with self._timed(asked.mode, side):
+            if queue is None:
+                generation = await self._generate(side, request)
+            else:
+                generation = await self._follow(side, request, queue)
         output = self.recommender.read(asked.query, side, generation)
         if not asked.ranked:
             return output
         scoring = self.recommender.build_scoring(asked.query, request, generation)
-        found = await _gather(self._generate(side, one) for one in scoring.requests)
+        with self._timed(asked.mode, "ranking"):
+            found = await _gather(self._generate(side, one) for one in scoring.requests)
         return replace(output, candidate_logprobs=scoring.read(found))
+
+    @contextlib.contextmanager
+    def _timed(self, mode: RequestMode, phase: Phase) -> Iterator[None]:
+        """Tell how long the block took, if it succeeds."""
+        began = time.monotonic()
+        yield
+        self.on_phase(mode, phase, time.monotonic() - began)
 
     def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, SideRequest]:
         return {side: self.recommender.fit_request(query, side) for side in sides}
@@ -284,9 +309,10 @@ class FanOut:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query, and whether all its candidates are to be ranked."""
+    """A query, its mode, and whether all its candidates are to be ranked."""
 
     query: Query
+    mode: RequestMode
     ranked: bool
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 from fastapi import FastAPI
+from prometheus_client.core import Metric
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import (
@@ -18,14 +20,21 @@ from ray.serve.handle import DeploymentHandle
 from msrrec import loading
 from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import first_line
 from msrrec.inference.recommender import Recommender
 from msrrec.log import setup
 from msrrec.models import ModelSource
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.limits import Keys, overloaded
+from serve.metrics import merge
 from serve.shop import ShopArgs, open_shop
 from serve.version import ServedModel
+
+logger = logging.getLogger(__name__)
+
+_FIGURES_S = 3.0
+"""Seconds within which other replicas must tell their metrics."""
 
 
 class Fusion:
@@ -73,7 +82,25 @@ class Fusion:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve to get the ASGI application."""
-        return build_http(self._api, self._is_ready)
+        return build_http(self._api, self._is_ready, self._collect)
+
+    async def figures(self) -> tuple[str, list[Metric]]:
+        """This replica's id and metrics; called on all replicas when one is asked for them."""
+        replica = serve.get_replica_context().replica_id.unique_id
+        return replica, self._api.metrics.families()
+
+    async def _collect(self) -> list[Metric]:
+        """The metrics of all replicas that answer, its own in any case."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        own = await self.figures()
+        try:
+            asked = handle.broadcast("figures")
+            found = await asked.results_async(timeout_s=_FIGURES_S, return_exceptions=True)
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            logger.warning("metrics of other replicas can't be had (%s)", first_line(error))
+            return merge(dict([own]))
+        return merge(dict([own, *(one for one in found if isinstance(one, tuple))]))
 
     async def _is_ready(self) -> bool:
         if self._may_sleep:  # engines may be scaled to zero; the first request starts them

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from prometheus_client.core import Metric
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -22,9 +23,10 @@ from msrrec import __version__
 from msrrec.config import ServeConfig
 from msrrec.errors import DataError, EngineError
 from msrrec.inference.ranking import confidence
+from msrrec.inference.recommender import RequestMode
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
-from serve.fan_out import Delta, FanOut, FanOutResult
+from serve.fan_out import Delta, FanOut, FanOutResult, Phase
 from serve.http_models import (
     MAX_TOP_K,
     Candidates,
@@ -42,7 +44,7 @@ from serve.http_models import (
     to_response,
 )
 from serve.limits import AdmissionControl, Guard, Keys
-from serve.metrics import CONTENT_TYPE, Metrics
+from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.sharing import Flight, SharedAnswers, identify
 from serve.shop import Shop
 from serve.version import ServedModel
@@ -96,6 +98,7 @@ class Api:
         self.shared = SharedAnswers(size, mib << 20, limits.cache_ttl_s)
         self.metrics = Metrics(self.admission, settings.model, self.shared)
         fan_out.on_retry = self._count_retry
+        fan_out.on_phase = self._time_phase
 
     async def recommend(self, body: RecommendRequest) -> Response:
         """Answer at once or as a stream, within the deadline.
@@ -155,8 +158,10 @@ class Api:
     async def _compute(self, one: "Taken", flight: Flight) -> FanOutResult:
         """A new answer, within the deadline of the request that needs it first."""
         query, mode, ranked = one.asked.query, one.body.mode, self._ranks(one.body)
+        began = time.monotonic()
         async with self._within(one.deadline):
             leave = await self.admission.enter()
+        self._time_phase(mode, "queue", time.monotonic() - began)
         try:
             flight.admit()
             async with self._within(one.deadline):
@@ -230,6 +235,7 @@ class Api:
             yield _sse("result", result.model_dump())
         except HttpError as error:
             self.metrics.stream_errors.labels(str(error.status)).inc()
+            self.metrics.refusals.labels(error.kind).inc()
             yield _sse("error", error.body())
 
     @contextlib.asynccontextmanager
@@ -251,7 +257,7 @@ class Api:
 
     def _finish(self, one: "Taken", answer: FanOutResult, source: Source) -> RecommendResponse:
         latency_s = time.monotonic() - one.began
-        self.metrics.seconds.labels(one.body.mode).observe(latency_s)
+        self.metrics.seconds.labels(one.body.mode, source).observe(latency_s)
         self.metrics.count_answer(answer, source)
         return to_response(
             one.asked.candidates,
@@ -269,6 +275,9 @@ class Api:
     def _ranks(self, body: RecommendRequest) -> bool:
         """Whether the likelihood of every candidate is needed."""
         return body.top_k > 1 or self.settings.temperature is not None
+
+    def _time_phase(self, mode: RequestMode, phase: Phase, seconds: float) -> None:
+        self.metrics.phase_seconds.labels(mode, phase).observe(seconds)
 
     def _count_retry(self, side: Side) -> None:
         self.metrics.retries.labels(side).inc()
@@ -324,12 +333,17 @@ class EventStream(StreamingResponse):
             await self._events.aclose()  # type: ignore[attr-defined]
 
 
-def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
+def build_http(
+    api: Api,
+    is_ready: Callable[[], Awaitable[bool]],
+    collect: Callable[[], Awaitable[list[Metric]]] | None = None,
+) -> FastAPI:
     """The FastAPI application.
 
     Args:
         api: Implementation of the routes.
         is_ready: Whether every side has an engine.
+        collect: Gives the metrics of all replicas; None for those of this one.
     """
     app = FastAPI(
         title="MSR-Rec",
@@ -342,15 +356,21 @@ def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
         if scope["path"] == _RECOMMEND:
             api.metrics.requests.labels(str(status)).inc()
 
+    def refuse(scope: Scope, error: HttpError) -> None:
+        if scope["path"] == _RECOMMEND:
+            api.metrics.refusals.labels(error.kind).inc()
+
     app.add_middleware(
         Guard,
         keys=api.settings.keys,
         max_body_bytes=api.settings.limits.max_body_bytes,
         count=count,
+        refuse=refuse,
     )
-    _add_error_handlers(app, count)
+    _add_error_handlers(app, count, refuse)
     _add_recommend(app, api)
     _add_operations(app, api, is_ready)
+    _add_metrics(app, api, collect)
     return app
 
 
@@ -400,10 +420,6 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
         ready = await is_ready()
         return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
 
-    async def metrics() -> Response:
-        """Figures of this replica in Prometheus' text format."""
-        return Response(api.metrics.text(), media_type=CONTENT_TYPE)
-
     async def models() -> dict[str, object]:
         """The model that answers."""
         entry = {
@@ -420,13 +436,28 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
     app.get("/", include_in_schema=False)(index)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
-    app.get("/metrics", response_class=Response)(metrics)
     app.get("/v1/models")(models)
 
 
-def _add_error_handlers(app: FastAPI, count: Callable[[Scope, int], None]) -> None:
+def _add_metrics(
+    app: FastAPI, api: Api, collect: Callable[[], Awaitable[list[Metric]]] | None
+) -> None:
+    async def metrics() -> Response:
+        """Figures of all replicas in Prometheus' text format."""
+        families = await collect() if collect else api.metrics.families()
+        return Response(render(families), media_type=CONTENT_TYPE)
+
+    app.get("/metrics", response_class=Response)(metrics)
+
+
+def _add_error_handlers(
+    app: FastAPI,
+    count: Callable[[Scope, int], None],
+    refuse: Callable[[Scope, HttpError], None],
+) -> None:
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HttpError)
+        refuse(request.scope, error)
         return JSONResponse(error.body(), error.status, error.headers())
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -96,9 +96,10 @@ class Guard:
         keys: Keys,
         max_body_bytes: int,
         count: Callable[[Scope, int], None],
+        refuse: Callable[[Scope, HttpError], None],
     ) -> None:
         self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
-        self.count = count
+        self.count, self.refuse = count, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -116,6 +117,7 @@ class Guard:
                 raise refusal
             messages = await self._read(scope, receive)
         except HttpError as error:
+            self.refuse(scope, error)
             response = JSONResponse(error.body(), error.status, error.headers())
             await response(scope, receive, counting_send)
             return

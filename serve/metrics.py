@@ -1,6 +1,9 @@
-"""Prometheus metrics of one ingress replica, served at /metrics."""
+"""Prometheus metrics of the ingress, served at /metrics: those of all its replicas together."""
+
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 
 from serve.fan_out import FanOutResult
 from serve.http_models import Source
@@ -10,7 +13,8 @@ from serve.version import ServedModel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_PERPLEXITIES = (1.02, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 2.5, 3, 4, 6, 10, 20, 50)
 
 
 class Metrics:
@@ -28,9 +32,32 @@ class Metrics:
         self.seconds = Histogram(
             "msrrec_request_seconds",
             "Seconds from request to whole answer, waiting included",
-            ["mode"],
+            ["mode", "source"],
             registry=registry,
             buckets=_SECONDS,
+        )
+        self.phase_seconds = Histogram(
+            "msrrec_phase_seconds",
+            "Seconds of the parts of a computation: queue, each side, ranking",
+            ["mode", "phase"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.perplexity = Histogram(
+            "msrrec_perplexity",
+            "Perplexity of the reasoning",
+            ["side"],
+            registry=registry,
+            buckets=_PERPLEXITIES,
+        )
+        self.outputs = Counter(
+            "msrrec_outputs", "Outputs of computed answers", ["side"], registry=registry
+        )
+        self.refusals = Counter(
+            "msrrec_refusals",
+            "Requests without an answer, by the type of their error",
+            ["reason"],
+            registry=registry,
         )
         self.first_token_seconds = Histogram(
             "msrrec_first_token_seconds",
@@ -80,10 +107,46 @@ class Metrics:
         self.agreement.labels(answer.decision.agreement).inc()
         self.tokens.labels("prompt").inc(answer.prompt_tokens)
         for side, output in answer.outputs.items():
+            self.outputs.labels(side).inc()
+            if output.perplexity is not None:
+                self.perplexity.labels(side).observe(output.perplexity)
             self.tokens.labels("completion").inc(output.num_tokens)
             if not output.is_valid:
                 self.invalid.labels(side).inc()
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        """All metrics as of now."""
+        return list(self._registry.collect())
+
+
+class Collected(CollectorRegistry):
+    """Metrics that were collected elsewhere."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        super().__init__()
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._families
+
+
+def render(families: Iterable[Metric]) -> bytes:
+    """Metrics in Prometheus' text format."""
+    return generate_latest(Collected(families))
+
+
+def merge(by_replica: Mapping[str, Iterable[Metric]]) -> list[Metric]:
+    """The metrics of several replicas, told apart by the label ``replica``.
+
+    So the counters of each only go up, as Prometheus' ``rate`` needs it; its ``sum`` adds them.
+    """
+    merged: dict[str, Metric] = {}
+    for replica, families in by_replica.items():
+        for one in families:
+            known = merged.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+            known.samples += [
+                sample._replace(labels={**sample.labels, "replica": replica})
+                for sample in one.samples
+            ]
+    return list(merged.values())

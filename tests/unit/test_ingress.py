@@ -359,7 +359,7 @@ def test_the_figures_count_requests_by_status_tokens_and_agreement(world: World)
     assert 'msrrec_requests_total{status="422"} 1.0' in text
     assert f'msrrec_tokens_total{{kind="completion"}} {usage["completion_tokens"]}.0' in text
     assert 'msrrec_agreement_total{agreement="agree"} 1.0' in text
-    assert 'msrrec_request_seconds_count{mode="fused"} 1.0' in text
+    assert 'msrrec_request_seconds_count{mode="fused",source="live"} 1.0' in text
 
 
 def test_the_models_route_names_the_model(world: World) -> None:
