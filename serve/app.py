@@ -138,7 +138,7 @@ def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: in
         graceful_shutdown_timeout_s=limits.deadline_s,
         **options,
     )
-    return deployment(EngineReplica).bind(load)
+    return deployment(EngineReplica).bind(load, as_json=limits.log_format == "json")
 
 
 def _resources(args: AppArgs) -> dict[str, float]:

@@ -31,7 +31,7 @@ from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import first_line
 from msrrec.inference.recommender import Recommender
-from msrrec.log import setup
+from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
@@ -31,7 +31,7 @@ from serve.metrics import merge
 from serve.shop import ShopArgs, open_shop
 from serve.version import ServedModel
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _FIGURES_S = 3.0
 """Seconds within which other replicas must tell their metrics."""
@@ -54,7 +54,7 @@ class Fusion:
         user: DeploymentHandle,
         item: DeploymentHandle,
     ) -> None:
-        setup()
+        setup(as_json=limits.log_format == "json")
         tokenizer, max_model_len = load_tokenizer(source, inference)
         recommender = Recommender(
             tokenizer,
@@ -121,7 +121,7 @@ class RemoteEngineClient:
     async def generate(self, request: GenerationRequest) -> Generation:
         """The whole output; see ``fan_out.EngineClient``."""
         with _translated():
-            response = self._generate.remote(request)
+            response = self._generate.remote(request, REQUEST_ID.get())
             try:
                 return cast(Generation, await response)
             except asyncio.CancelledError:
@@ -131,7 +131,7 @@ class RemoteEngineClient:
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces, then the whole output; see ``fan_out.EngineClient``."""
         with _translated():
-            response = self._stream.remote(request)
+            response = self._stream.remote(request, REQUEST_ID.get())
             try:
                 async for generation in response:
                     yield generation

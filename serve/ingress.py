@@ -26,6 +26,7 @@ from msrrec.inference.ranking import confidence
 from msrrec.inference.recommender import RequestMode
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
+from serve.access import AccessLog
 from serve.fan_out import Delta, FanOut, FanOutResult, Phase
 from serve.http_models import (
     MAX_TOP_K,
@@ -49,7 +50,7 @@ from serve.sharing import Flight, SharedAnswers, identify
 from serve.shop import Shop
 from serve.version import ServedModel
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _PAGE = Path(__file__).parent / "static" / "index.html"
 _PAGE_HEADERS = {
@@ -367,6 +368,7 @@ def build_http(
         count=count,
         refuse=refuse,
     )
+    app.add_middleware(AccessLog, is_logging=api.settings.limits.log_format == "json")
     _add_error_handlers(app, count, refuse)
     _add_recommend(app, api)
     _add_operations(app, api, is_ready)

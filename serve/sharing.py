@@ -17,9 +17,9 @@ from typing import Any
 
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.recommender import RequestMode
+from msrrec.log import REQUEST_ID
 from msrrec.reasoning.encoding import Query
 from serve.fan_out import Delta, FanOutResult
-from serve.request_id import REQUEST_ID
 
 _ENTRY_BYTES = 2000
 """Bytes of an entry beside its texts and likelihoods."""

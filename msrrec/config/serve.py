@@ -1,5 +1,7 @@
 """Settings of the online service."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from msrrec.config.base import Config
@@ -41,6 +43,9 @@ class ServeConfig(Config):
     """Maximum number of answers that each fusion replica keeps."""
     cache_mib: int = Field(default=64, ge=1)
     """Their maximum size in MiB."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the service's log. With json each is an object, and every request and every output
+    of an engine gets one, with the request's id."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum size of a request body in bytes; larger requests get 413."""
     max_candidates: int = Field(default=100, ge=2)
