@@ -28,6 +28,7 @@ from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.limits import Keys, overloaded
 from serve.metrics import merge
+from serve.readiness import Readiness, readiness
 from serve.shop import ShopArgs, open_shop
 from serve.version import ServedModel
 
@@ -82,7 +83,7 @@ class Fusion:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve to get the ASGI application."""
-        return build_http(self._api, self._is_ready, self._collect)
+        return build_http(self._api, self._tell_readiness, self._collect)
 
     async def figures(self) -> tuple[str, list[Metric]]:
         """This replica's id and metrics; called on all replicas when one is asked for them."""
@@ -102,13 +103,12 @@ class Fusion:
             return merge(dict([own]))
         return merge(dict([own, *(one for one in found if isinstance(one, tuple))]))
 
-    async def _is_ready(self) -> bool:
-        if self._may_sleep:  # engines may be scaled to zero; the first request starts them
-            return True
+    async def _tell_readiness(self) -> Readiness:
         name = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)  # asks the controller
         deployments = status.applications[name].deployments
-        return all(deployments[e].replica_states.get("RUNNING", 0) > 0 for e in self._engines)
+        engines = (deployments[engine] for engine in self._engines)
+        return readiness(engines, may_sleep=self._may_sleep)
 
 
 class RemoteEngineClient:

@@ -46,6 +46,7 @@ from serve.http_models import (
 )
 from serve.limits import AdmissionControl, Guard, Keys
 from serve.metrics import CONTENT_TYPE, Metrics, render
+from serve.readiness import Readiness
 from serve.sharing import Flight, SharedAnswers, identify
 from serve.shop import Shop
 from serve.version import ServedModel
@@ -336,14 +337,14 @@ class EventStream(StreamingResponse):
 
 def build_http(
     api: Api,
-    is_ready: Callable[[], Awaitable[bool]],
+    tell_readiness: Callable[[], Awaitable[Readiness]],
     collect: Callable[[], Awaitable[list[Metric]]] | None = None,
 ) -> FastAPI:
     """The FastAPI application.
 
     Args:
         api: Implementation of the routes.
-        is_ready: Whether every side has an engine.
+        tell_readiness: Whether every side has an engine, or can't have one.
         collect: Gives the metrics of all replicas; None for those of this one.
     """
     app = FastAPI(
@@ -371,7 +372,7 @@ def build_http(
     app.add_middleware(AccessLog, is_logging=api.settings.limits.log_format == "json")
     _add_error_handlers(app, count, refuse)
     _add_recommend(app, api)
-    _add_operations(app, api, is_ready)
+    _add_operations(app, api, tell_readiness)
     _add_metrics(app, api, collect)
     return app
 
@@ -406,7 +407,9 @@ def _add_recommend(app: FastAPI, api: Api) -> None:
     app.post("/v1/users/{user_id:path}/purchases", status_code=202, responses=errors)(add_purchases)
 
 
-def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[bool]]) -> None:
+def _add_operations(
+    app: FastAPI, api: Api, tell_readiness: Callable[[], Awaitable[Readiness]]
+) -> None:
     page = _PAGE.read_text(encoding="utf-8")
     settings = api.settings
 
@@ -418,9 +421,9 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
         return {"status": "ok"}
 
     async def readyz() -> JSONResponse:
-        """Whether every side has an engine."""
-        ready = await is_ready()
-        return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
+        """`ready` if every side has an engine; else 503: `starting`, or `broken` if none starts."""
+        state = await tell_readiness()
+        return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
     async def models() -> dict[str, object]:
         """The model that answers."""

@@ -16,6 +16,7 @@ from msrrec.inference.recommender import Recommender
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.limits import Keys, key_digest
+from serve.readiness import Readiness
 from serve.shop import Shop
 from serve.version import ServedModel
 
@@ -106,11 +107,11 @@ class World:
         settings = Settings(ServedModel("tiny", "v1"), "Shopping", 8000, *given)
         fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
         self.api = Api(settings, fan_out, shop)
-        self.ready = True
-        self.app: FastAPI = build_http(self.api, self._is_ready)
+        self.readiness: Readiness = "ready"
+        self.app: FastAPI = build_http(self.api, self._tell_readiness)
 
-    async def _is_ready(self) -> bool:
-        return self.ready
+    async def _tell_readiness(self) -> Readiness:
+        return self.readiness
 
     def client(self) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)

@@ -346,7 +346,7 @@ def test_a_side_that_fails_ends_the_other(world: World, stream: bool) -> None:
 
 def test_readiness_follows_the_engines_and_health_does_not(world: World) -> None:
     assert world.call("GET", "/readyz").status_code == 200
-    world.ready = False
+    world.readiness = "starting"
     assert world.call("GET", "/readyz").status_code == 503
     assert world.call("GET", "/healthz").json() == {"status": "ok"}
 
