@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from msrrec.inference.recommender import RequestMode
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.access import AccessLog
+from serve.api_page import describe_security, render_api_page
 from serve.fan_out import Delta, FanOut, FanOutResult, Phase
 from serve.http_models import (
     MAX_TOP_K,
@@ -131,7 +132,7 @@ class Api:
         """
         answer = self._stream if one.body.stream else self._answer
         while True:
-            flight, begins = self.shared.join(key, partial(self._compute, one))
+            flight, begins = self.shared.join(key, functools.partial(self._compute, one))
             try:
                 return await answer(one, flight, begins)
             except HttpError as error:
@@ -352,6 +353,8 @@ def build_http(
         version=__version__,
         description="Sequential recommendation by reasoning from the user's and the items' side.",
         openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
     )
 
     def count(scope: Scope, status: int) -> None:
@@ -374,6 +377,7 @@ def build_http(
     _add_recommend(app, api)
     _add_operations(app, api, tell_readiness)
     _add_metrics(app, api, collect)
+    describe_security(app, lambda path: api.settings.keys.needed(path) is not None)
     return app
 
 
@@ -411,10 +415,14 @@ def _add_operations(
     app: FastAPI, api: Api, tell_readiness: Callable[[], Awaitable[Readiness]]
 ) -> None:
     page = _PAGE.read_text(encoding="utf-8")
+    described = functools.cache(lambda: render_api_page(app.openapi()))
     settings = api.settings
 
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(described(), headers=_PAGE_HEADERS)
 
     async def healthz() -> dict[str, str]:
         """Whether this process answers."""
@@ -439,6 +447,7 @@ def _add_operations(
         return {"object": "list", "data": [entry]}
 
     app.get("/", include_in_schema=False)(index)
+    app.get("/docs", include_in_schema=False)(docs)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
     app.get("/v1/models")(models)

@@ -1,6 +1,7 @@
 """Prometheus metrics of the ingress, served at /metrics: those of all its replicas together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
@@ -24,24 +25,22 @@ class Metrics:
         self, admission: AdmissionControl, model: ServedModel, shared: SharedAnswers
     ) -> None:
         self._registry = registry = CollectorRegistry()
-        served = Gauge("msrrec_model", "1 for what answers", ["name", "version"], registry=registry)
-        served.labels(model.name, model.version).set(1)
-        self.requests = Counter(
-            "msrrec_requests", "Requests for recommendations", ["status"], registry=registry
-        )
-        self.seconds = Histogram(
+        _add_gauges(registry, admission, model, shared)
+        counter = partial(Counter, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=_SECONDS)
+        self.requests = counter("msrrec_requests", "Requests for recommendations", ["status"])
+        self.seconds = seconds(
             "msrrec_request_seconds",
             "Seconds from request to whole answer, waiting included",
             ["mode", "source"],
-            registry=registry,
-            buckets=_SECONDS,
         )
-        self.phase_seconds = Histogram(
+        self.phase_seconds = seconds(
             "msrrec_phase_seconds",
             "Seconds of the parts of a computation: queue, each side, ranking",
             ["mode", "phase"],
-            registry=registry,
-            buckets=_SECONDS,
+        )
+        self.first_token_seconds = seconds(
+            "msrrec_first_token_seconds", "Seconds from streamed request to first delta"
         )
         self.perplexity = Histogram(
             "msrrec_perplexity",
@@ -50,54 +49,24 @@ class Metrics:
             registry=registry,
             buckets=_PERPLEXITIES,
         )
-        self.outputs = Counter(
-            "msrrec_outputs", "Outputs of computed answers", ["side"], registry=registry
+        self.outputs = counter("msrrec_outputs", "Outputs of computed answers", ["side"])
+        self.invalid = counter("msrrec_invalid_outputs", "Outputs naming no candidate", ["side"])
+        self.tokens = counter("msrrec_tokens", "Tokens of computed answers", ["kind"])
+        self.agreement = counter(
+            "msrrec_agreement", "Computed answers by how the sides agree", ["agreement"]
         )
-        self.refusals = Counter(
-            "msrrec_refusals",
-            "Requests without an answer, by the type of their error",
-            ["reason"],
-            registry=registry,
-        )
-        self.first_token_seconds = Histogram(
-            "msrrec_first_token_seconds",
-            "Seconds from streamed request to first delta",
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self.tokens = Counter(
-            "msrrec_tokens", "Tokens of answered requests", ["kind"], registry=registry
-        )
-        self.agreement = Counter(
-            "msrrec_agreement",
-            "Answers by how the sides agree",
-            ["agreement"],
-            registry=registry,
-        )
-        self.invalid = Counter(
-            "msrrec_invalid_outputs", "Outputs naming no candidate", ["side"], registry=registry
-        )
-        self.retries = Counter(
-            "msrrec_engine_retries", "Requests whose engine died", ["side"], registry=registry
-        )
-        self.stream_errors = Counter(
-            "msrrec_stream_errors", "Streams that ended in an error", ["status"], registry=registry
-        )
-        ongoing = Gauge("msrrec_ongoing_requests", "Requests in progress", registry=registry)
-        ongoing.set_function(lambda: admission.ongoing)
-        queued = Gauge("msrrec_queued_requests", "Requests waiting", registry=registry)
-        queued.set_function(lambda: admission.queued)
-
-        self.answers = Counter(
+        self.answers = counter(
             "msrrec_answers",
-            "Answers: live, joined to an equal request's, cached or stored",
+            "Answers: live, joined to an equal request's, cached, stored",
             ["source"],
-            registry=registry,
         )
-        entries = Gauge("msrrec_cache_answers", "Answers in the cache", registry=registry)
-        entries.set_function(lambda: len(shared))
-        size = Gauge("msrrec_cache_bytes", "Bytes of the answers in the cache", registry=registry)
-        size.set_function(lambda: shared.num_bytes)
+        self.refusals = counter(
+            "msrrec_refusals", "Requests without an answer, by the type of their error", ["reason"]
+        )
+        self.retries = counter("msrrec_engine_retries", "Requests whose engine died", ["side"])
+        self.stream_errors = counter(
+            "msrrec_stream_errors", "Streams that ended in an error", ["status"]
+        )
 
     def count_answer(self, answer: FanOutResult, source: Source) -> None:
         """Count an answered request; its tokens and agreement count once, when it is computed."""
@@ -117,6 +86,25 @@ class Metrics:
     def families(self) -> list[Metric]:
         """All metrics as of now."""
         return list(self._registry.collect())
+
+
+def _add_gauges(
+    registry: CollectorRegistry,
+    admission: AdmissionControl,
+    model: ServedModel,
+    shared: SharedAnswers,
+) -> None:
+    """Metrics that are read when they are asked for."""
+    served = Gauge("msrrec_model", "1 for what answers", ["name", "version"], registry=registry)
+    served.labels(model.name, model.version).set(1)
+    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+        ("msrrec_ongoing_requests", "Requests in progress", lambda: admission.ongoing),
+        ("msrrec_queued_requests", "Requests waiting", lambda: admission.queued),
+        ("msrrec_cache_answers", "Answers in the cache", lambda: len(shared)),
+        ("msrrec_cache_bytes", "Bytes of the answers in the cache", lambda: shared.num_bytes),
+    )
+    for name, meaning, read in gauges:
+        Gauge(name, meaning, registry=registry).set_function(read)
 
 
 class Collected(CollectorRegistry):
