@@ -45,7 +45,7 @@ def test_the_stages_survive_the_loss_of_all_workers_and_end_with_the_undisturbed
         site.nodes.kill_workers()
         site.nodes.add_workers(2)
 
-    site.teacher.latency_s = 0.5
+    site.teacher.latency_s = 1.5  # so that it is still asked when the nodes have been looked at
     marks: dict[str, Callable[[], object]] = {
         "TeacherActor": lambda: (site.teacher.answered() - before).total() > num_calls / 4,
         "RayTrainWorker": lambda: site.has_checkpoint("storm/model"),
@@ -53,6 +53,7 @@ def test_the_stages_survive_the_loss_of_all_workers_and_end_with_the_undisturbed
     }
     watchers = [when(mark, partial(lose, title)) for title, mark in marks.items()]
     log = site.run_block("Stage by stage", "storm")
+    site.teacher.latency_s = 0.0
     for watcher in watchers:
         watcher.join(1)
         assert not watcher.is_alive()
