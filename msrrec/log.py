@@ -1,9 +1,12 @@
 """Logging and progress on stderr; stdout is for results."""
 
+import json
 import logging
 import os
 import sys
 import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
 from msrrec.errors import hide_credentials
 
@@ -16,23 +19,52 @@ _QUIET = {
 }
 
 
-def setup(level: int = logging.INFO) -> None:
-    """Show this project's log lines on stderr; the root logger belongs to the host process."""
+REQUEST_ID: ContextVar[str] = ContextVar("msrrec_request_id", default="")
+"""The id of the request that is being worked on; empty where there is none."""
+
+
+def setup(level: int = logging.INFO, *, as_json: bool = False) -> None:
+    """Show this project's log lines on stderr; the root logger belongs to the host process.
+
+    Args:
+        level: Lines below it are left out.
+        as_json: Whether each line is a JSON object, which then names its request.
+    """
     logger = logging.getLogger("msrrec")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
     for ours in logger.handlers:
         if type(ours) is logging.StreamHandler:
             ours.stream = sys.stderr  # which a host process may have replaced since
+            ours.setFormatter(
+                _JsonFormatter() if as_json else _Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+            )
     logger.setLevel(level)
 
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return hide_credentials(super().format(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    """A JSON object a line; ``extra={"fields": {...}}`` of a log call adds to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id := REQUEST_ID.get():
+            entry["request_id"] = request_id
+        entry |= getattr(record, "fields", {})
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return hide_credentials(json.dumps(entry, ensure_ascii=False))
 
 
 class Progress:

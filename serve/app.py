@@ -42,6 +42,7 @@ from serve.limits import RETRY_AFTER_S
 from serve.own_ray import guard_proxies
 from serve.scaling import count_places, replica_options, shutdown_seconds
 from serve.shop import ShopArgs, check_shop
+from serve.version import ServedModel, identify_service, name_model
 
 logger = logging.getLogger("msrrec.serve")
 
@@ -75,6 +76,11 @@ class AppArgs(Config):
     serve: ServeConfig = ServeConfig()
     """Limits, replicas and the name of the API key's variable; host and port are set by Serve."""
 
+    @property
+    def answering(self) -> InferenceConfig:
+        """Settings of inference, with the service's own choice of what an answer may name."""
+        return self.inference.model_copy(update={"constrained": self.serve.constrained})
+
 
 def build_app(args: AppArgs) -> Application:
     """The application of a model.
@@ -84,7 +90,7 @@ def build_app(args: AppArgs) -> Application:
         ConfigError: If the API key is set but empty.
     """
     source = locate_model(args.model_dir, args.model, args.prompt)
-    return assemble(args, source, partial(load_vllm, source, args.inference))
+    return assemble(args, source, partial(load_vllm, source, args.answering))
 
 
 def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]) -> Application:
@@ -96,6 +102,11 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         user, item = (_engine(name, args, load, sides=1) for name in ("UserEngine", "ItemEngine"))
     keys = Keys.read(limits)
     shop = ShopArgs(args.index, args.recommendations, args.recommend)
+    model = ServedModel(
+        name_model(args.model_dir, limits.model_name),
+        identify_service(source, args.answering, args.recommend),
+    )
+    logger.info("%s: version %s", model.name, model.version)
     deployment = serve.deployment(
         name="Fusion",
         num_replicas=limits.fusion_replicas,
@@ -107,7 +118,7 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         health_check_period_s=5,
     )
     return deployment(serve.ingress()(Fusion)).bind(
-        source, args.inference, limits, keys, shop, user, item
+        source, model, args.answering, limits, keys, shop, user, item
     )
 
 
@@ -122,7 +133,7 @@ def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: in
         graceful_shutdown_timeout_s=shutdown_seconds(limits),
         **replica_options(limits, sides),
     )
-    return deployment(EngineReplica).bind(load)
+    return deployment(EngineReplica).bind(load, as_json=limits.log_format == "json")
 
 
 def _resources(args: AppArgs) -> dict[str, float]:
@@ -178,7 +189,7 @@ def running(
     )
     source = locate_model(model_dir, config.model, config.prompt)
     check_source(source)  # fail before Ray is started, which takes seconds
-    probe_for_inference(source, config.inference)
+    probe_for_inference(source, args.answering)
     Keys.read(config.serve).check_host(config.serve.host)
     check_shop(args.index, args.recommendations)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)

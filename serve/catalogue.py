@@ -13,7 +13,7 @@ from msrrec.retrieval.index import Index
 from msrrec.schema import Item
 from serve.changes import ChangeLog, apply
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _POLL_S = 0.5
 """Seconds between looks for changes that other replicas made."""

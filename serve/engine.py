@@ -9,10 +9,10 @@ from typing import Protocol
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
-from msrrec.log import setup
+from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _CHUNK_S = 0.04
 """Seconds between messages with new tokens; each message between processes costs about 1 ms of each
@@ -45,19 +45,30 @@ class EngineReplica:
     such a replica ends its own process: Serve starts another one, and the ingress tries again.
     """
 
-    def __init__(self, load: Callable[[], AsyncEngine]) -> None:
-        setup()
+    def __init__(self, load: Callable[[], AsyncEngine], *, as_json: bool = False) -> None:
+        """Start the engine.
+
+        Args:
+            load: Starts it.
+            as_json: Whether log lines are JSON, and each output gets one.
+        """
+        setup(as_json=as_json)
+        self._logs_outputs = as_json
         self._engine = load()
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        """The whole output of one request, in one message."""
+    async def generate(self, request: GenerationRequest, request_id: str = "") -> Generation:
+        """The whole output of one request, in one message; log lines carry the id."""
+        REQUEST_ID.set(request_id)
         async for generation in self._guarded(request):
             if generation.finish_reason:
                 return generation
         raise EngineError("the engine ended a request without an output")
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces of the output, several tokens each, then the whole output."""
+    async def stream(
+        self, request: GenerationRequest, request_id: str = ""
+    ) -> AsyncIterator[Generation]:
+        """Pieces of the output, several tokens each, then the whole output; see ``generate``."""
+        REQUEST_ID.set(request_id)
         ids: list[int] = []
         logprobs: list[float] = []
         sent = 0.0
@@ -79,12 +90,25 @@ class EngineReplica:
             _end_process(error)
 
     async def _guarded(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        began = time.monotonic()
         try:
             async for generation in self._engine.stream(request):
+                if generation.finish_reason and self._logs_outputs:
+                    _log_output(request, generation, time.monotonic() - began)
                 yield generation
         except EngineError:
             await self.check_health()  # does not return when the engine is dead
             raise
+
+
+def _log_output(request: GenerationRequest, output: Generation, seconds: float) -> None:
+    fields = {
+        "prompt_tokens": len(request.prompt_ids),
+        "new_tokens": len(output.token_ids),
+        "finish_reason": output.finish_reason,
+        "ms": round(seconds * 1000, 1),
+    }
+    logger.info("output", extra={"fields": fields})
 
 
 def _end_process(error: EngineError) -> None:

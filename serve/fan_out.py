@@ -1,24 +1,43 @@
 """Sends both sides of a query to their engines at once, and retries if an engine dies."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Recommendation, SideOutput
-from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.inference.recommender import (
+    Mode,
+    Recommender,
+    RequestMode,
+    SideRequest,
+    sides_of,
+)
 from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
 from serve.text_work import count_chars, work_on_text
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 T = TypeVar("T")
+
+Phase = Literal["queue", Side, "ranking"]
+"""A part of the work on a query: waiting for a place, a side's output, the candidates' scores."""
 
 MAX_ATTEMPTS = 4
 """Maximum number of tries per side; another try follows only the death of an engine."""
@@ -63,11 +82,19 @@ class Delta:
 
 @dataclass(frozen=True)
 class FanOutResult:
-    """The outputs of all sides, and the fused recommendation."""
+    """The outputs of all sides, and the fused recommendation.
+
+    Attributes:
+        outputs: By side.
+        decision: The recommendation.
+        prompt_tokens: Tokens of all sides' prompts.
+        history_used: Purchases that every side's prompt shows.
+    """
 
     outputs: dict[Side, SideOutput]
     decision: Recommendation
     prompt_tokens: int
+    history_used: int
 
 
 class FanOut:
@@ -84,8 +111,12 @@ class FanOut:
         self.recommender, self._clients = recommender, clients
         self.on_retry: Callable[[Side], None] = lambda side: None
         """Called for each request whose engine died."""
+        self.on_phase: Callable[[RequestMode, Phase, float], None] = lambda *_: None
+        """Called after each part of a query's work with the seconds that it took."""
 
-    async def generate(self, query: Query, mode: Mode, *, ranked: bool = False) -> FanOutResult:
+    async def generate(
+        self, query: Query, mode: RequestMode, *, ranked: bool = False
+    ) -> FanOutResult:
         """Generate all sides concurrently; cancelling this call cancels them.
 
         A routed query gets its chains only after a direct answer that is unsure. ``ranked`` also
@@ -96,7 +127,9 @@ class FanOut:
             HttpError: If an engine takes no more requests, or died too often.
             EngineError: If an engine refuses.
         """
-        asked = _Asked(query, ranked)
+        if mode == "fast":
+            return await self._weigh(query)
+        asked = _Asked(query, mode, ranked)
         if mode != "routed":
             return await self._generate_all(asked, mode, sides_of(mode))
         threshold = self._threshold()
@@ -106,10 +139,13 @@ class FanOut:
         return self._join(direct, await self._generate_all(asked, "fused", CHAINS))
 
     async def stream(
-        self, query: Query, mode: Mode, *, ranked: bool = False
+        self, query: Query, mode: RequestMode, *, ranked: bool = False
     ) -> AsyncIterator[Delta | FanOutResult]:
         """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
-        asked = _Asked(query, ranked)
+        if mode == "fast":
+            yield await self._weigh(query)
+            return
+        asked = _Asked(query, mode, ranked)
         if mode != "routed":
             async for event in self._stream_all(asked, mode, sides_of(mode)):
                 yield event
@@ -141,13 +177,22 @@ class FanOut:
         """The result of a routed query that thinks."""
         outputs = direct.outputs | chains.outputs
         num_tokens = direct.prompt_tokens + chains.prompt_tokens
-        return FanOutResult(outputs, self.recommender.decide("routed", outputs), num_tokens)
+        decision = self.recommender.decide("routed", outputs)
+        used = min(direct.history_used, chains.history_used)
+        return FanOutResult(outputs, decision, num_tokens, used)
+
+    async def _weigh(self, query: Query) -> FanOutResult:
+        """The candidates by their likelihoods without any reasoning, see ``FastRequest``."""
+        fast = await work_on_text(count_chars(query), lambda: self.recommender.build_fast(query))
+        with self._timed("fast", "ranking"):
+            found = await _gather(self._generate("direct", one) for one in fast.scoring.requests)
+        return self._decide("fast", {"direct": fast.prompt}, [fast.read(found)])
 
     async def _generate_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> FanOutResult:
         requests = await self._requests(asked.query, sides)
-        outputs = await _gather(self._answer(asked, s, r) for s, r in requests.items())
+        outputs = await _gather(self._answer(asked, s, r.request) for s, r in requests.items())
         return self._decide(mode, requests, outputs)
 
     async def _stream_all(
@@ -156,7 +201,8 @@ class FanOut:
         requests = await self._requests(asked.query, sides)
         queue: asyncio.Queue[Delta | asyncio.Future[SideOutput]] = asyncio.Queue()
         tasks = [
-            asyncio.ensure_future(self._answer(asked, s, r, queue)) for s, r in requests.items()
+            asyncio.ensure_future(self._answer(asked, s, r.request, queue))
+            for s, r in requests.items()
         ]
         for task in tasks:
             task.add_done_callback(queue.put_nowait)
@@ -181,20 +227,29 @@ class FanOut:
         queue: "asyncio.Queue[Any] | None" = None,
     ) -> SideOutput:
         """One side's output; its deltas are put into the queue meanwhile, if there is one."""
-        if queue is None:
-            generation = await self._generate(side, request)
-        else:
-            generation = await self._follow(side, request, queue)
+        with self._timed(asked.mode, side):
+            if queue is None:
+                generation = await self._generate(side, request)
+            else:
+                generation = await self._follow(side, request, queue)
         output = self.recommender.read(asked.query, side, generation)
         if not asked.ranked:
             return output
         scoring = self.recommender.build_scoring(asked.query, request, generation)
-        found = await _gather(self._generate(side, one) for one in scoring.requests)
+        with self._timed(asked.mode, "ranking"):
+            found = await _gather(self._generate(side, one) for one in scoring.requests)
         return replace(output, candidate_logprobs=scoring.read(found))
 
-    async def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, GenerationRequest]:
-        def build() -> dict[Side, GenerationRequest]:
-            return {side: self.recommender.build_request(query, side) for side in sides}
+    @contextlib.contextmanager
+    def _timed(self, mode: RequestMode, phase: Phase) -> Iterator[None]:
+        """Tell how long the block took, if it succeeds."""
+        began = time.monotonic()
+        yield
+        self.on_phase(mode, phase, time.monotonic() - began)
+
+    async def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, SideRequest]:
+        def build() -> dict[Side, SideRequest]:
+            return {side: self.recommender.fit_request(query, side) for side in sides}
 
         return await work_on_text(count_chars(query), build)
 
@@ -245,20 +300,23 @@ class FanOut:
 
     def _decide(
         self,
-        mode: Mode,
-        requests: Mapping[Side, GenerationRequest],
+        mode: RequestMode,
+        requests: Mapping[Side, SideRequest],
         outputs: Sequence[SideOutput],
     ) -> FanOutResult:
         by_side = dict(zip(requests, outputs, strict=True))
-        prompt_tokens = sum(len(request.prompt_ids) for request in requests.values())
-        return FanOutResult(by_side, self.recommender.decide(mode, by_side), prompt_tokens)
+        prompt_tokens = sum(len(one.request.prompt_ids) for one in requests.values())
+        used = min(one.history_used for one in requests.values())
+        decision = self.recommender.decide(mode, by_side)
+        return FanOutResult(by_side, decision, prompt_tokens, used)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query, and whether all its candidates are to be ranked."""
+    """A query, its mode, and whether all its candidates are to be ranked."""
 
     query: Query
+    mode: RequestMode
     ranked: bool
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 from fastapi import FastAPI
+from prometheus_client.core import Metric
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import (
@@ -18,14 +20,23 @@ from ray.serve.handle import DeploymentHandle
 from msrrec import loading
 from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import first_line
 from msrrec.inference.recommender import Recommender
-from msrrec.log import setup
+from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.keys import Keys
 from serve.limits import overloaded
+from serve.metrics import merge
+from serve.readiness import Readiness, readiness
 from serve.shop import ShopArgs, open_shop
+from serve.version import ServedModel
+
+logger = logging.getLogger(f"msrrec.{__name__}")
+
+_FIGURES_S = 3.0
+"""Seconds within which other replicas must tell their metrics."""
 
 
 class Fusion:
@@ -37,6 +48,7 @@ class Fusion:
     def __init__(
         self,
         source: ModelSource,
+        model: ServedModel,
         inference: InferenceConfig,
         limits: ServeConfig,
         keys: Keys,
@@ -44,7 +56,7 @@ class Fusion:
         user: DeploymentHandle,
         item: DeploymentHandle,
     ) -> None:
-        setup()
+        setup(as_json=limits.log_format == "json")
         tokenizer, max_model_len = load_tokenizer(source, inference)
         recommender = Recommender(
             tokenizer,
@@ -53,7 +65,7 @@ class Fusion:
             config=inference,
         )
         settings = Settings(
-            source.name,
+            model,
             source.domain or "Shopping",
             max_model_len,
             limits,
@@ -72,15 +84,32 @@ class Fusion:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve to get the ASGI application."""
-        return build_http(self._api, self._is_ready)
+        return build_http(self._api, self._tell_readiness, self._collect)
 
-    async def _is_ready(self) -> bool:
-        if self._may_sleep:  # engines may be scaled to zero; the first request starts them
-            return True
+    async def figures(self) -> tuple[str, list[Metric]]:
+        """This replica's id and metrics; called on all replicas when one is asked for them."""
+        replica = serve.get_replica_context().replica_id.unique_id
+        return replica, self._api.metrics.families()
+
+    async def _collect(self) -> list[Metric]:
+        """The metrics of all replicas that answer, its own in any case."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        own = await self.figures()
+        try:
+            asked = handle.broadcast("figures")
+            found = await asked.results_async(timeout_s=_FIGURES_S, return_exceptions=True)
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            logger.warning("metrics of other replicas can't be had (%s)", first_line(error))
+            return merge(dict([own]))
+        return merge(dict([own, *(one for one in found if isinstance(one, tuple))]))
+
+    async def _tell_readiness(self) -> Readiness:
         name = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)  # asks the controller
         deployments = status.applications[name].deployments
-        return all(deployments[e].replica_states.get("RUNNING", 0) > 0 for e in self._engines)
+        engines = (deployments[engine] for engine in self._engines)
+        return readiness(engines, may_sleep=self._may_sleep)
 
 
 class RemoteEngineClient:
@@ -93,7 +122,7 @@ class RemoteEngineClient:
     async def generate(self, request: GenerationRequest) -> Generation:
         """The whole output; see ``fan_out.EngineClient``."""
         with _translated():
-            response = self._generate.remote(request)
+            response = self._generate.remote(request, REQUEST_ID.get())
             try:
                 return cast(Generation, await response)
             except asyncio.CancelledError:
@@ -103,7 +132,7 @@ class RemoteEngineClient:
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces, then the whole output; see ``fan_out.EngineClient``."""
         with _translated():
-            response = self._stream.remote(request)
+            response = self._stream.remote(request, REQUEST_ID.get())
             try:
                 async for generation in response:
                     yield generation

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from prometheus_client.core import Metric
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -20,10 +23,13 @@ from msrrec import __version__
 from msrrec.config import ServeConfig
 from msrrec.errors import DataError, EngineError
 from msrrec.inference.ranking import confidence
+from msrrec.inference.recommender import RequestMode
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
-from serve.admission import AdmissionControl, Place
-from serve.fan_out import Delta, FanOut, FanOutResult
+from serve.access import AccessLog
+from serve.admission import AdmissionControl
+from serve.api_page import describe_security, render_api_page
+from serve.fan_out import Delta, FanOut, FanOutResult, Phase
 from serve.http_models import (
     MAX_TOP_K,
     Candidates,
@@ -33,6 +39,7 @@ from serve.http_models import (
     PurchasesBody,
     RecommendRequest,
     RecommendResponse,
+    Source,
     from_data_error,
     from_offers,
     invalid,
@@ -41,11 +48,14 @@ from serve.http_models import (
 )
 from serve.keys import KeyRing, Keys
 from serve.limits import Guard
-from serve.metrics import CONTENT_TYPE, Metrics
+from serve.metrics import CONTENT_TYPE, Metrics, render
+from serve.readiness import Readiness
+from serve.sharing import Flight, SharedAnswers, identify
 from serve.shop import Shop
 from serve.text_work import work_on_text
+from serve.version import ServedModel
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _PAGE = Path(__file__).parent / "static" / "index.html"
 _PAGE_HEADERS = {
@@ -65,14 +75,14 @@ class Settings:
     """Facts about the model and the limits of the API.
 
     Attributes:
-        model: Name of the model in responses.
+        model: Name and version of the model in responses.
         domain: The shop in prompts if a request names none.
         max_model_len: Maximum tokens of prompt and output together.
         keys: Digests of the bearer tokens that it asks for.
         temperature: Of confidences; None where none are given.
     """
 
-    model: str
+    model: ServedModel
     domain: str
     max_model_len: int
     limits: ServeConfig
@@ -90,8 +100,11 @@ class Api:
         self._renewing: set[asyncio.Task[None]] = set()
         self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
-        self.metrics = Metrics(self.admission)
+        size, mib = limits.cache_size, limits.cache_mib
+        self.shared = SharedAnswers(size, mib << 20, limits.cache_ttl_s)
+        self.metrics = Metrics(self.admission, settings.model, self.shared)
         fan_out.on_retry = self._count_retry
+        fan_out.on_phase = self._time_phase
 
     async def recommend(self, body: RecommendRequest) -> Response:
         """Answer at once or as a stream, within the deadline.
@@ -103,21 +116,69 @@ class Api:
         seconds = body.seconds(self.settings.limits.deadline_s)
         deadline = asyncio.get_running_loop().time() + seconds
         if offers := self.shop.find_offers(body):
-            self.metrics.stored.inc()
-            answer = from_offers(offers, top_k=body.top_k, latency_s=time.monotonic() - began)
-            return _answer_stored(answer, stream=body.stream)
-        self.admission.check(body.mode, deadline)
+            self.metrics.answers.labels("stored").inc()
+            latency_s = time.monotonic() - began
+            model = self.settings.model
+            answer = from_offers(offers, model=model, top_k=body.top_k, latency_s=latency_s)
+            return _answer_whole(answer, stream=body.stream)
         async with self._within(deadline, seconds):
             asked = await self._understand(body)
-            place = await self.admission.enter(body.mode, deadline)
-        if body.stream:
-            return EventStream(self._events(asked, body, began, place, seconds), place)
+        one = Taken(asked, body, began, deadline, seconds)
+        key = identify(asked.query, body.mode, ranked=self._ranks(body))
+        if (found := self.shared.find(key)) is not None:
+            return _answer_whole(self._finish(one, found, "cached"), stream=body.stream)
+        return await self._wait(one, key)
+
+    async def _wait(self, one: "Taken", key: bytes) -> Response:
+        """The answer, or its stream, from the computation that equal requests share.
+
+        If that was refused or late because of the request that began it, another one begins.
+        """
+        answer = self._stream if one.body.stream else self._answer
+        while True:
+            flight, begins = self.shared.join(key, functools.partial(self._compute, one))
+            try:
+                return await answer(one, flight, begins)
+            except HttpError as error:
+                is_late = asyncio.get_running_loop().time() >= one.deadline
+                if begins or is_late or error.status not in (503, 504):
+                    raise
+
+    async def _answer(self, one: "Taken", flight: Flight, begins: bool) -> Response:
+        try:
+            async with self._within(None if begins else one.deadline, one.seconds):
+                found = await flight.result()
+        finally:
+            await flight.leave()
+        answer = self._finish(one, found, "live" if begins else "joined")
+        return JSONResponse(answer.model_dump())
+
+    async def _stream(self, one: "Taken", flight: Flight, begins: bool) -> Response:
+        try:
+            async with self._within(None if begins else one.deadline, one.seconds):
+                await flight.admitted()
+        except BaseException:
+            await flight.leave()
+            raise
+        return EventStream(self._events(one, flight, begins), flight.leave)
+
+    async def _compute(self, one: "Taken", flight: Flight) -> FanOutResult:
+        """A new answer, within the deadline of the request that needs it first."""
+        query, mode, ranked = one.asked.query, one.body.mode, self._ranks(one.body)
+        began = time.monotonic()
+        async with self._within(one.deadline, one.seconds):
+            place = await self.admission.enter(mode, one.deadline)
+        self._time_phase(mode, "queue", time.monotonic() - began)
         with place:
-            async with self._within(deadline, seconds):
-                answered = await self.fan_out.generate(
-                    asked.query, body.mode, ranked=self._ranks(body)
-                )
-        return JSONResponse(self._finish(asked, body, answered, began).model_dump())
+            flight.admit()
+            async with self._within(one.deadline, one.seconds):
+                if not one.body.stream:
+                    return await self.fan_out.generate(query, mode, ranked=ranked)
+                async for event in self.fan_out.stream(query, mode, ranked=ranked):
+                    if isinstance(event, FanOutResult):
+                        return event
+                    flight.send(event)
+                raise EngineError("a stream ended without a result")
 
     async def _understand(self, body: RecommendRequest) -> "Asked":
         """The query of a request, whose candidates may come from the catalogue."""
@@ -163,41 +224,30 @@ class Api:
             except (HttpError, DataError, EngineError) as error:
                 logger.warning("user %.40r: not recommended anew (%s)", user_id, error)
                 return
-        answer = self._finish(asked, body, answered, time.monotonic())
+        one = Taken(asked, body, time.monotonic(), math.inf, math.inf)
+        answer = self._finish(one, answered, "live")
         self.shop.keep(user_id, history, answer)
 
-    async def _events(
-        self,
-        asked: "Asked",
-        body: RecommendRequest,
-        began: float,
-        place: Place,
-        seconds: float,
-    ) -> AsyncIterator[str]:
-        """Server-sent events: deltas, then one result or one error."""
-        events = self.fan_out.stream(asked.query, body.mode, ranked=self._ranks(body))
+    async def _events(self, one: "Taken", flight: Flight, begins: bool) -> AsyncIterator[str]:
+        """Server-sent events: deltas where this request began the work, then a result or error."""
         first = True
         try:
-            while True:
-                async with self._within(place.deadline, seconds):
-                    event = await anext(events)
-                if isinstance(event, FanOutResult):
-                    place.measure()
-                    result = self._finish(asked, body, event, began)
-                    yield _sse("result", result.model_dump())
-                    return
+            while begins and (delta := await flight.next_delta()) is not None:
                 if first:
-                    self.metrics.first_token_seconds.observe(time.monotonic() - began)
+                    self.metrics.first_token_seconds.observe(time.monotonic() - one.began)
                     first = False
-                yield _sse_delta(event)
+                yield _sse_delta(delta)
+            async with self._within(None if begins else one.deadline, one.seconds):
+                found = await flight.result()
+            result = self._finish(one, found, "live" if begins else "joined")
+            yield _sse("result", result.model_dump())
         except HttpError as error:
-            if error.status == 504:
-                place.measure(late=True)
             self.metrics.stream_errors.labels(str(error.status)).inc()
+            self.metrics.refusals.labels(error.kind).inc()
             yield _sse("error", error.body())
 
     @contextlib.asynccontextmanager
-    async def _within(self, deadline: float, seconds: float) -> AsyncIterator[None]:
+    async def _within(self, deadline: float | None, seconds: float) -> AsyncIterator[None]:
         """Turn errors of the work, a missed deadline included, into HTTP errors.
 
         The deadline was ``seconds`` away when the request came.
@@ -218,26 +268,29 @@ class Api:
             message = "the engine could not work on this request"
             raise HttpError(500, "engine_error", message) from error
 
-    def _finish(
-        self, asked: "Asked", body: RecommendRequest, answer: FanOutResult, began: float
-    ) -> RecommendResponse:
-        latency_s = time.monotonic() - began
-        self.metrics.seconds.labels(body.mode).observe(latency_s)
-        self.metrics.count_answer(answer.outputs, answer.decision.agreement, answer.prompt_tokens)
+    def _finish(self, one: "Taken", answer: FanOutResult, source: Source) -> RecommendResponse:
+        latency_s = time.monotonic() - one.began
+        self.metrics.seconds.labels(one.body.mode, source).observe(latency_s)
+        self.metrics.count_answer(answer, source)
         return to_response(
-            asked.candidates,
+            one.asked.candidates,
             answer.outputs,
             answer.decision,
             model=self.settings.model,
-            top_k=body.top_k,
+            top_k=one.body.top_k,
+            source=source,
             sureness=confidence(answer.decision, self.settings.temperature),
             prompt_tokens=answer.prompt_tokens,
+            history_used=answer.history_used,
             latency_s=latency_s,
         )
 
     def _ranks(self, body: RecommendRequest) -> bool:
         """Whether the likelihood of every candidate is needed."""
         return body.top_k > 1 or self.settings.temperature is not None
+
+    def _time_phase(self, mode: RequestMode, phase: Phase, seconds: float) -> None:
+        self.metrics.phase_seconds.labels(mode, phase).observe(seconds)
 
     def _count_retry(self, side: Side) -> None:
         self.metrics.retries.labels(side).inc()
@@ -251,8 +304,27 @@ class Asked:
     candidates: Candidates
 
 
-def _answer_stored(answer: RecommendResponse, *, stream: bool) -> Response:
-    """An answer that was made ahead of time; as a stream it is the result alone."""
+@dataclass(frozen=True)
+class Taken:
+    """A request that was understood.
+
+    Attributes:
+        asked: What is asked of the model.
+        body: The request.
+        began: When it came, by ``time.monotonic``.
+        deadline: When it must be answered, by the clock of the event loop.
+        seconds: How far away that was when it came.
+    """
+
+    asked: Asked
+    body: RecommendRequest
+    began: float
+    deadline: float
+    seconds: float
+
+
+def _answer_whole(answer: RecommendResponse, *, stream: bool) -> Response:
+    """An answer that is there already; as a stream it is the result alone."""
     found = answer.model_dump()
     if not stream:
         return JSONResponse(found)
@@ -261,49 +333,65 @@ def _answer_stored(answer: RecommendResponse, *, stream: bool) -> Response:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that count as admitted until the client has received all or is gone."""
+    """Server-sent events; ``leave`` is called once the client has received all or is gone."""
 
-    def __init__(self, events: AsyncIterator[str], place: Place) -> None:
+    def __init__(self, events: AsyncIterator[str], leave: Callable[[], Awaitable[None]]) -> None:
         super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
-        self._events, self._place = events, place
+        self._events, self._leave = events, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, and leave admission control even if the generator never started."""
+        """Send the events, and leave even if the generator never started."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._place.leave()
+            await self._leave()
             await self._events.aclose()  # type: ignore[attr-defined]
 
 
-def build_http(api: Api, is_ready: Callable[[], Awaitable[bool]]) -> FastAPI:
+def build_http(
+    api: Api,
+    tell_readiness: Callable[[], Awaitable[Readiness]],
+    collect: Callable[[], Awaitable[list[Metric]]] | None = None,
+) -> FastAPI:
     """The FastAPI application.
 
     Args:
         api: Implementation of the routes.
-        is_ready: Whether every side has an engine.
+        tell_readiness: Whether every side has an engine, or can't have one.
+        collect: Gives the metrics of all replicas; None for those of this one.
     """
     app = FastAPI(
         title="MSR-Rec",
         version=__version__,
         description="Sequential recommendation by reasoning from the user's and the items' side.",
         openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
     )
 
     def count(scope: Scope, status: int) -> None:
         if scope["path"] == _RECOMMEND:
             api.metrics.requests.labels(str(status)).inc()
 
+    def refuse(scope: Scope, error: HttpError) -> None:
+        if scope["path"] == _RECOMMEND:
+            api.metrics.refusals.labels(error.kind).inc()
+
+    keys = KeyRing(api.settings.keys, api.settings.limits)
     app.add_middleware(
         Guard,
-        keys=KeyRing(api.settings.keys, api.settings.limits),
+        keys=keys,
         max_body_bytes=api.settings.limits.max_body_bytes,
         body_timeout_s=api.settings.limits.body_timeout_s,
         count=count,
+        refuse=refuse,
     )
-    _add_error_handlers(app, count)
+    app.add_middleware(AccessLog, is_logging=api.settings.limits.log_format == "json")
+    _add_error_handlers(app, count, refuse)
     _add_recommend(app, api)
-    _add_operations(app, api, is_ready)
+    _add_operations(app, api, tell_readiness)
+    _add_metrics(app, api, collect)
+    describe_security(app, keys.is_needed)
     return app
 
 
@@ -337,30 +425,34 @@ def _add_recommend(app: FastAPI, api: Api) -> None:
     app.post("/v1/users/{user_id:path}/purchases", status_code=202, responses=errors)(add_purchases)
 
 
-def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[bool]]) -> None:
+def _add_operations(
+    app: FastAPI, api: Api, tell_readiness: Callable[[], Awaitable[Readiness]]
+) -> None:
     page = _PAGE.read_text(encoding="utf-8")
+    described = functools.cache(lambda: render_api_page(app.openapi()))
     settings = api.settings
 
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(described(), headers=_PAGE_HEADERS)
 
     async def healthz() -> dict[str, str]:
         """Whether this process answers."""
         return {"status": "ok"}
 
     async def readyz() -> JSONResponse:
-        """Whether every side has an engine."""
-        ready = await is_ready()
-        return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
-
-    async def metrics() -> Response:
-        """Figures of this replica in Prometheus' text format."""
-        return Response(api.metrics.text(), media_type=CONTENT_TYPE)
+        """`ready` if every side has an engine; else 503: `starting`, or `broken` if none starts."""
+        state = await tell_readiness()
+        return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
     async def models() -> dict[str, object]:
         """The model that answers."""
         entry = {
-            "id": settings.model,
+            "id": settings.model.name,
+            "version": settings.model.version,
+            "index": api.shop.index_version,
             "object": "model",
             "owned_by": "msrrec",
             "domain": settings.domain,
@@ -369,15 +461,31 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
         return {"object": "list", "data": [entry]}
 
     app.get("/", include_in_schema=False)(index)
+    app.get("/docs", include_in_schema=False)(docs)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
-    app.get("/metrics", response_class=Response)(metrics)
     app.get("/v1/models")(models)
 
 
-def _add_error_handlers(app: FastAPI, count: Callable[[Scope, int], None]) -> None:
+def _add_metrics(
+    app: FastAPI, api: Api, collect: Callable[[], Awaitable[list[Metric]]] | None
+) -> None:
+    async def metrics() -> Response:
+        """Figures of all replicas in Prometheus' text format."""
+        families = await collect() if collect else api.metrics.families()
+        return Response(render(families), media_type=CONTENT_TYPE)
+
+    app.get("/metrics", response_class=Response)(metrics)
+
+
+def _add_error_handlers(
+    app: FastAPI,
+    count: Callable[[Scope, int], None],
+    refuse: Callable[[Scope, HttpError], None],
+) -> None:
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HttpError)
+        refuse(request.scope, error)
         return JSONResponse(error.body(), error.status, error.headers())
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -157,6 +157,10 @@ class KeyRing:
         if scope["method"] == "POST":
             self._quotas.count(given)
 
+    def is_needed(self, path: str) -> bool:
+        """Whether a path needs a bearer token."""
+        return bool(self._allowed(path))
+
     def _allowed(self, path: str) -> tuple[bytes, ...]:
         """The digests of the tokens that open a path; empty if it needs none."""
         if not path.startswith(_PROTECTED):

@@ -28,8 +28,9 @@ class Guard:
         max_body_bytes: int,
         body_timeout_s: float,
         count: Callable[[Scope, int], None],
+        refuse: Callable[[Scope, HttpError], None],
     ) -> None:
-        self.app, self.keys, self.count = app, keys, count
+        self.app, self.keys, self.count, self.refuse = app, keys, count, refuse
         self.max_body_bytes, self.body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +47,7 @@ class Guard:
             self.keys.check(scope)
             messages = await self._read_in_time(scope, receive)
         except HttpError as error:
+            self.refuse(scope, error)
             response = JSONResponse(error.body(), error.status, error.headers())
             await response(scope, receive, counting_send)
             return

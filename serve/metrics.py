@@ -1,76 +1,140 @@
-"""Prometheus metrics of one ingress replica, served at /metrics."""
+"""Prometheus metrics of the ingress, served at /metrics: those of all its replicas together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 
-from msrrec.inference.fusion import Agreement, SideOutput
-from msrrec.reasoning.prompts import Side
 from serve.admission import AdmissionControl
+from serve.fan_out import FanOutResult
+from serve.http_models import Source
+from serve.sharing import SharedAnswers
+from serve.version import ServedModel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_PERPLEXITIES = (1.02, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 2.5, 3, 4, 6, 10, 20, 50)
 
 
 class Metrics:
     """Counters since the replica started."""
 
-    def __init__(self, admission: AdmissionControl) -> None:
+    def __init__(
+        self, admission: AdmissionControl, model: ServedModel, shared: SharedAnswers
+    ) -> None:
         self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "msrrec_requests", "Requests for recommendations", ["status"], registry=registry
-        )
-        self.seconds = Histogram(
+        _add_gauges(registry, admission, model, shared)
+        counter = partial(Counter, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=_SECONDS)
+        self.requests = counter("msrrec_requests", "Requests for recommendations", ["status"])
+        self.seconds = seconds(
             "msrrec_request_seconds",
             "Seconds from request to whole answer, waiting included",
-            ["mode"],
+            ["mode", "source"],
+        )
+        self.phase_seconds = seconds(
+            "msrrec_phase_seconds",
+            "Seconds of the parts of a computation: queue, each side, ranking",
+            ["mode", "phase"],
+        )
+        self.first_token_seconds = seconds(
+            "msrrec_first_token_seconds", "Seconds from streamed request to first delta"
+        )
+        self.perplexity = Histogram(
+            "msrrec_perplexity",
+            "Perplexity of the reasoning",
+            ["side"],
             registry=registry,
-            buckets=_SECONDS,
+            buckets=_PERPLEXITIES,
         )
-        self.first_token_seconds = Histogram(
-            "msrrec_first_token_seconds",
-            "Seconds from streamed request to first delta",
-            registry=registry,
-            buckets=_SECONDS,
+        self.outputs = counter("msrrec_outputs", "Outputs of computed answers", ["side"])
+        self.invalid = counter("msrrec_invalid_outputs", "Outputs naming no candidate", ["side"])
+        self.tokens = counter("msrrec_tokens", "Tokens of computed answers", ["kind"])
+        self.agreement = counter(
+            "msrrec_agreement", "Computed answers by how the sides agree", ["agreement"]
         )
-        self.tokens = Counter(
-            "msrrec_tokens", "Tokens of answered requests", ["kind"], registry=registry
+        self.answers = counter(
+            "msrrec_answers",
+            "Answers: live, joined to an equal request's, cached, stored",
+            ["source"],
         )
-        self.agreement = Counter(
-            "msrrec_agreement",
-            "Answers by how the sides agree",
-            ["agreement"],
-            registry=registry,
+        self.refusals = counter(
+            "msrrec_refusals", "Requests without an answer, by the type of their error", ["reason"]
         )
-        self.invalid = Counter(
-            "msrrec_invalid_outputs", "Outputs naming no candidate", ["side"], registry=registry
+        self.retries = counter("msrrec_engine_retries", "Requests whose engine died", ["side"])
+        self.stream_errors = counter(
+            "msrrec_stream_errors", "Streams that ended in an error", ["status"]
         )
-        self.stored = Counter(
-            "msrrec_stored_answers", "Answers that were made ahead of time", registry=registry
-        )
-        self.retries = Counter(
-            "msrrec_engine_retries", "Requests whose engine died", ["side"], registry=registry
-        )
-        self.stream_errors = Counter(
-            "msrrec_stream_errors", "Streams that ended in an error", ["status"], registry=registry
-        )
-        ongoing = Gauge("msrrec_ongoing_requests", "Requests in progress", registry=registry)
-        ongoing.set_function(lambda: admission.ongoing)
-        queued = Gauge("msrrec_queued_requests", "Requests waiting", registry=registry)
-        queued.set_function(lambda: admission.queued)
 
-    def count_answer(
-        self, outputs: Mapping[Side, SideOutput], agreement: Agreement, prompt_tokens: int
-    ) -> None:
-        """Count an answered request."""
-        self.agreement.labels(agreement).inc()
-        self.tokens.labels("prompt").inc(prompt_tokens)
-        for side, output in outputs.items():
+    def count_answer(self, answer: FanOutResult, source: Source) -> None:
+        """Count an answered request; its tokens and agreement count once, when it is computed."""
+        self.answers.labels(source).inc()
+        if source != "live":
+            return
+        self.agreement.labels(answer.decision.agreement).inc()
+        self.tokens.labels("prompt").inc(answer.prompt_tokens)
+        for side, output in answer.outputs.items():
+            self.outputs.labels(side).inc()
+            if output.perplexity is not None:
+                self.perplexity.labels(side).observe(output.perplexity)
             self.tokens.labels("completion").inc(output.num_tokens)
             if not output.is_valid:
                 self.invalid.labels(side).inc()
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        """All metrics as of now."""
+        return list(self._registry.collect())
+
+
+def _add_gauges(
+    registry: CollectorRegistry,
+    admission: AdmissionControl,
+    model: ServedModel,
+    shared: SharedAnswers,
+) -> None:
+    """Metrics that are read when they are asked for."""
+    served = Gauge("msrrec_model", "1 for what answers", ["name", "version"], registry=registry)
+    served.labels(model.name, model.version).set(1)
+    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+        ("msrrec_ongoing_requests", "Requests in progress", lambda: admission.ongoing),
+        ("msrrec_queued_requests", "Requests waiting", lambda: admission.queued),
+        ("msrrec_cache_answers", "Answers in the cache", lambda: len(shared)),
+        ("msrrec_cache_bytes", "Bytes of the answers in the cache", lambda: shared.num_bytes),
+    )
+    for name, meaning, read in gauges:
+        Gauge(name, meaning, registry=registry).set_function(read)
+
+
+class Collected(CollectorRegistry):
+    """Metrics that were collected elsewhere."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        super().__init__()
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._families
+
+
+def render(families: Iterable[Metric]) -> bytes:
+    """Metrics in Prometheus' text format."""
+    return generate_latest(Collected(families))
+
+
+def merge(by_replica: Mapping[str, Iterable[Metric]]) -> list[Metric]:
+    """The metrics of several replicas, told apart by the label ``replica``.
+
+    So the counters of each only go up, as Prometheus' ``rate`` needs it; its ``sum`` adds them.
+    """
+    merged: dict[str, Metric] = {}
+    for replica, families in by_replica.items():
+        for one in families:
+            known = merged.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+            known.samples += [
+                sample._replace(labels={**sample.labels, "replica": replica})
+                for sample in one.samples
+            ]
+    return list(merged.values())

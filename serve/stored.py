@@ -12,7 +12,7 @@ from msrrec import schema
 from msrrec.recommendations.rows import Offer, read_offers, read_recommendations
 from serve.http_models import MAX_HISTORY
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 MAX_CHANGED_USERS = 100_000
 """Users whose later purchases are kept; the longest unchanged are forgotten first."""

@@ -1,5 +1,7 @@
 """Settings of the online service."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from msrrec.config.base import Config
@@ -26,6 +28,11 @@ class ServeConfig(Config):
     """Quota of each API key for a day (UTC), counted from the start of a replica. Unset: none."""
     admin_key_env: str = "MSRREC_ADMIN_KEY"
     """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former."""
+    model_name: str | None = Field(default=None, min_length=1, max_length=200)
+    """Name of the model in answers. Unset: the name of its folder, or of the model on a hub."""
+    constrained: bool = True
+    """Restrict the answer after the reasoning to the candidates, in place of
+    inference.constrained, whose default is the paper's free decoding."""
     min_replicas: int = Field(default=1, ge=0)
     """Minimum number of engines per side, kept when idle."""
     max_replicas: int = Field(default=1, ge=1)
@@ -48,6 +55,16 @@ class ServeConfig(Config):
     """Maximum number of waiting requests; further clients get 503 with Retry-After."""
     deadline_s: float = Field(default=60.0, gt=0)
     """Seconds until the client gets 504; a request that would take longer gets 503 at once."""
+    cache_ttl_s: float = Field(default=300.0, ge=0)
+    """Seconds for which an answer is given again to equal requests, as sampling is seeded; those
+    that come while it is computed wait for it. 0 computes every request by itself."""
+    cache_size: int = Field(default=10_000, ge=1)
+    """Maximum number of answers that each fusion replica keeps."""
+    cache_mib: int = Field(default=64, ge=1)
+    """Their maximum size in MiB."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the service's log. With json each is an object, and every request and every output
+    of an engine gets one, with the request's id."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum size of a request body in bytes; larger requests get 413."""
     body_timeout_s: float = Field(default=10.0, gt=0)

@@ -17,6 +17,7 @@ from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import ConfigError, EngineError, ModelError, first_line
 from msrrec.loading import check_end_token, load_config, load_tokenizer
+from msrrec.log import REQUEST_ID
 from msrrec.models import ModelSource, fetch_source
 from msrrec.processor import fast_dtype, warn_if_imitated
 
@@ -135,7 +136,8 @@ class AsyncVllmEngine:
         prompt = {"prompt_token_ids": list(request.prompt_ids)}
         params = _sampling_params(request, as_deltas=True)
         try:
-            outputs = self._llm.generate(prompt, params, uuid.uuid4().hex, lora_request=self._lora)
+            request_id = f"{REQUEST_ID.get() or 'request'}-{uuid.uuid4().hex}"  # for vLLM's log
+            outputs = self._llm.generate(prompt, params, request_id, lora_request=self._lora)
             async with aclosing(outputs) as stream:
                 async for output in stream:
                     piece = _generation(output.outputs[0], () if ids else request.next_ids)

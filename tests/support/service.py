@@ -16,7 +16,9 @@ from msrrec.inference.recommender import Recommender
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.keys import Keys, read_variable
+from serve.readiness import Readiness
 from serve.shop import Shop
+from serve.version import ServedModel
 
 BODY: dict[str, Any] = {
     "domain": "Electronics",
@@ -101,15 +103,15 @@ class World:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("A_KEY", key)
                 digests = read_variable("A_KEY")
-        given = ServeConfig(**limits), Keys(digests), temperature
-        settings = Settings("tiny", "Shopping", 8000, *given)
+        given = ServeConfig(**{"cache_ttl_s": 0, **limits}), Keys(digests), temperature
+        settings = Settings(ServedModel("tiny", "v1"), "Shopping", 8000, *given)
         fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
         self.api = Api(settings, fan_out, shop)
-        self.ready = True
-        self.app: FastAPI = build_http(self.api, self._is_ready)
+        self.readiness: Readiness = "ready"
+        self.app: FastAPI = build_http(self.api, self._tell_readiness)
 
-    async def _is_ready(self) -> bool:
-        return self.ready
+    async def _tell_readiness(self) -> Readiness:
+        return self.readiness
 
     def client(self) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)

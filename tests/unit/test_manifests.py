@@ -420,9 +420,12 @@ def test_monitors_read_ports_that_pods_have() -> None:
 def served_figures() -> set[str]:
     """Names under which the service shows its figures."""
     from serve.admission import AdmissionControl
-    from serve.metrics import Metrics
+    from serve.metrics import Metrics, render
+    from serve.sharing import SharedAnswers
+    from serve.version import ServedModel
 
-    text = Metrics(AdmissionControl(1, 1)).text().decode()
+    metrics = Metrics(AdmissionControl(1, 1), ServedModel("m", "v"), SharedAnswers(1, 1, 0))
+    text = render(metrics.families()).decode()
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     return {
         name + suffix
@@ -443,7 +446,7 @@ def test_the_dashboard_is_one_that_grafanas_sidecar_loads() -> None:
     config = find("overlays/gpu", "ConfigMap")
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
     board = yaml.safe_load(config["data"]["msrrec.json"])
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 8
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 14
     assert all(target["expr"] for panel in board["panels"] for target in panel["targets"])
 
 
