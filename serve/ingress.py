@@ -50,7 +50,7 @@ from serve.keys import KeyRing, Keys
 from serve.limits import Guard
 from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.readiness import Readiness
-from serve.sharing import Flight, SharedAnswers, identify
+from serve.sharing import Flight, SharedAnswers, identify, identify_body
 from serve.shop import Shop
 from serve.text_work import work_on_text
 from serve.version import ServedModel
@@ -121,12 +121,16 @@ class Api:
             model = self.settings.model
             answer = from_offers(offers, model=model, top_k=body.top_k, latency_s=latency_s)
             return _answer_whole(answer, stream=body.stream)
+        digest = identify_body(body)
+        if not self.shared.expects(digest):  # refused at once, before any work on its text
+            self.admission.check(body.mode, deadline)
         async with self._within(deadline, seconds):
             asked = await self._understand(body)
         one = Taken(asked, body, began, deadline, seconds)
         key = identify(asked.query, body.mode, ranked=self._ranks(body))
         if (found := self.shared.find(key)) is not None:
             return _answer_whole(self._finish(one, found, "cached"), stream=body.stream)
+        self.shared.expect(digest)
         return await self._wait(one, key)
 
     async def _wait(self, one: "Taken", key: bytes) -> Response:

@@ -17,7 +17,7 @@ from msrrec.errors import ConfigError
 from serve.http_models import HttpError
 from serve.quotas import Quotas
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _PROTECTED = ("/v1/", "/metrics")
 _ITEMS = "/v1/items/"

@@ -20,6 +20,7 @@ from msrrec.inference.recommender import RequestMode
 from msrrec.log import REQUEST_ID
 from msrrec.reasoning.encoding import Query
 from serve.fan_out import Delta, FanOutResult
+from serve.http_models import RecommendRequest
 
 _ENTRY_BYTES = 2000
 """Bytes of an entry beside its texts and likelihoods."""
@@ -41,6 +42,12 @@ def identify(query: Query, mode: RequestMode, *, ranked: bool) -> bytes:
     """
     parts = [query.key, query.domain, query.history, query.candidates, mode, ranked]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def identify_body(body: RecommendRequest) -> bytes:
+    """A digest that is equal for requests that are alike as they were sent, ``stream`` aside."""
+    text = body.model_dump_json(exclude={"stream", "deadline_ms"})
+    return hashlib.sha256(text.encode()).digest()
 
 
 class Flight:
@@ -133,10 +140,23 @@ class SharedAnswers:
         self._clock = clock
         self._kept: OrderedDict[bytes, _Entry] = OrderedDict()
         self._flights: dict[bytes, Flight] = {}
+        self._expected: OrderedDict[bytes, None] = OrderedDict()
         self.num_bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def expects(self, body: bytes) -> bool:
+        """Whether a request may cost nothing, as one that was sent alike has come before."""
+        return body in self._expected
+
+    def expect(self, body: bytes) -> None:
+        """Remember that such a request has come, see ``identify_body``."""
+        if self._ttl_s > 0:
+            self._expected[body] = None
+            self._expected.move_to_end(body)
+            while len(self._expected) > self._max_entries:
+                self._expected.popitem(last=False)
 
     def find(self, key: bytes) -> FanOutResult | None:
         """The kept answer to an equal request, if there is one."""

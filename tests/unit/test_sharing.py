@@ -11,6 +11,8 @@ from msrrec.errors import EngineError
 from msrrec.inference.fusion import SideOutput, choose_valid
 from msrrec.reasoning.encoding import Query
 from serve.fan_out import FanOutResult
+from serve.http_models import RecommendRequest
+from serve.limits import overloaded
 from serve.sharing import Flight, SharedAnswers, identify
 from tests.support.service import ASK, BODY, World, assembled, events_of
 
@@ -193,6 +195,21 @@ def test_who_shared_the_refusal_of_another_asks_for_itself() -> None:
     world.user.deaths = 4  # as often as an engine is asked for one request
     statuses = {one.status_code for one in together(world, [{}, {}])}
     assert statuses == {503, 200}
+
+
+def test_a_full_service_answers_what_costs_nothing_and_reads_nothing_else() -> None:
+    def refuse(mode: str, deadline: float) -> None:
+        raise overloaded()
+
+    async def read(body: RecommendRequest) -> Any:
+        raise AssertionError("the text of a refused request is not read")
+
+    world = sharing_world()
+    world.ask()
+    world.api.admission.check = refuse  # type: ignore[method-assign]
+    assert world.ask(stream=True).status_code == world.ask().status_code == 200
+    world.api.shop.read = read  # type: ignore[method-assign]
+    assert world.ask(seed=9).status_code == 503
 
 
 def test_answers_are_forgotten_after_their_time_and_the_longest_unused_first() -> None:
