@@ -9,7 +9,7 @@ from msrrec import storage
 from msrrec.config import InferenceConfig, RecommendConfig
 from msrrec.fingerprint import fingerprint_setting, hash_files, hash_parts, identify_model
 from msrrec.models import ModelSource
-from msrrec.versions import versions
+from msrrec.versions import package_versions
 
 _UNSPEAKING = frozenset({"model", "merged", "adapter"})
 """Names of folders that many models share; the folder above says which one it is."""
@@ -66,8 +66,7 @@ def identify_service(
         "num_candidates": recommend.num_candidates,
         "confidence_temperature": recommend.confidence_temperature,
     }
-    installed = {name: found for name, found in versions().items() if name in _PACKAGES}
-    facts = json.dumps([settings, installed], sort_keys=True)
+    facts = json.dumps([settings, package_versions(_PACKAGES)], sort_keys=True)
     return hash_parts([identify_model(source), facts, _hash_code()])
 
 

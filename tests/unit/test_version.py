@@ -7,6 +7,7 @@ import pytest
 
 from msrrec.config import InferenceConfig, PromptConfig, RecommendConfig, ServeConfig
 from msrrec.models import ModelSource
+from msrrec.versions import versions
 from serve.app import AppArgs
 from serve.version import identify_service, name_model
 
@@ -76,6 +77,13 @@ def test_a_version_stays_whatever_only_changes_speed_or_place(folder: Path) -> N
     assert version(folder, InferenceConfig(kv_cache_gib=2, num_engines=3)) == first
     assert version(folder, recommend=RecommendConfig(top_k=3)) == first
     assert version(folder.rename(folder.with_name("moved"))) == first
+
+
+def test_versions_are_known_without_git_as_in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = versions()
+    assert "commit" not in found
+    assert found["ray"]
 
 
 def test_the_service_names_candidates_alone_unless_told() -> None:
