@@ -1,9 +1,10 @@
 """The stages that ``bench.scale`` measures, with stand-ins for models, teachers and engines."""
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ from msrrec.models import ModelSource, locate_base
 from msrrec.pipeline.study import tell_hits
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
+from msrrec.recommendations.everybody import recommend_everybody
 from msrrec.report.load import load_results
 from msrrec.report.page import write_report
+from msrrec.retrieval.build import build_index
+from msrrec.retrieval.folder import save_index
 from msrrec.synthesis.synthesize import synthesize
 from msrrec.titles import REASONING_END, REASONING_START
 
@@ -61,6 +65,27 @@ def _make_output(query: Query, side: Side) -> SideOutput:
     answer = f"({index + 1}) {query.candidates[index]}"
     text = f"{REASONING_START}\n{reasoning}\n{REASONING_END}\n{answer}"
     return SideOutput(side, text, reasoning, index, 1 + rng.random(), 80)
+
+
+class Likelihoods(Answers):
+    """The same with a likelihood of every candidate."""
+
+    def generate_each(
+        self, queries: Sequence[Query], sides: Sequence[Side]
+    ) -> list[dict[Side, SideOutput | DataError]]:
+        """An output per side, which the query's key decides."""
+        return [{side: _make_ranked(query, side) for side in sides} for query in queries]
+
+
+def _make_ranked(query: Query, side: Side) -> SideOutput:
+    rng = random.Random(f"{query.key} {side} ranked")
+    logprobs = tuple(math.log(rng.random()) for _ in query.candidates)
+    return replace(_make_output(query, side), candidate_logprobs=logprobs)
+
+
+def build_ranking(source: ModelSource, config: InferenceConfig) -> Recommender:
+    """The same as ``build_stand_in`` where candidates are ranked."""
+    return Likelihoods(None, max_model_len=4096, form=PromptConfig(), config=config)
 
 
 def build_stand_in(source: ModelSource, config: InferenceConfig) -> Recommender:
@@ -145,6 +170,16 @@ def run_evaluate(folder: Path) -> None:
         evaluate(dataset, "embedded", out, config, ("fused",), build=build_stand_in)
 
 
+def run_recommend(folder: Path) -> None:
+    """Offers to every user from the whole catalogue, and the page."""
+    config = load_config(None, ["inference.num_engines=2"])
+    dataset, out = Dataset.load(str(folder / "dataset")), str(folder / "out")
+    with ray_session(num_cpus=2):
+        recommend_everybody(
+            dataset, str(folder / "index"), "embedded", out, config, build=build_ranking
+        )
+
+
 def run_baseline(folder: Path) -> None:
     """Evaluate the most popular items."""
     dataset = Dataset.load(str(folder / "dataset"))
@@ -195,6 +230,13 @@ def _make_dataset(folder: Path, num_users: int) -> None:
     make_dataset(folder / "dataset", num_users)
 
 
+def make_index(folder: Path, num_users: int) -> None:
+    """A prepared dataset, and the index of its catalogue."""
+    _make_dataset(folder, num_users)
+    settings = load_config(None, ["retrieval.tuning_users=200"]).retrieval
+    save_index(build_index(Dataset.load(str(folder / "dataset")), settings), str(folder / "index"))
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage to measure.
@@ -214,6 +256,7 @@ STAGES = {
     "judge": Stage(make_journal, run_judge),
     "train": Stage(make_paths, run_train),
     "evaluate": Stage(_make_dataset, run_evaluate),
+    "recommend": Stage(make_index, run_recommend),
     "baseline": Stage(_make_dataset, run_baseline),
     "negatives": Stage(_make_dataset, run_negatives),
     "file": Stage(make_file, run_file),

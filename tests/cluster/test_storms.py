@@ -16,6 +16,7 @@ import pytest
 from msrrec import schema, storage
 from msrrec.data.dataset import Dataset
 from msrrec.data.sources.base import SMALL_BYTES
+from msrrec.recommendations.rows import read_recommendations
 from tests.support.amazon import amazon_lines
 from tests.support.cluster_runs import CONCURRENCY, NUM_ACTORS, Site
 from tests.support.nodes import Job, can_isolate
@@ -127,7 +128,7 @@ def test_evaluation_goes_on_after_its_driver_and_all_of_ray_and_refuses_a_deadly
 ) -> None:
     def begin(out: str, log: str, pause_s: float, poison: str = "") -> Job:
         return site.submit(
-            *("tests.support.paced_evaluation", str(tmp_path / log), str(pause_s), poison),
+            *("tests.support.paced_job", "evaluate", str(tmp_path / log), str(pause_s), poison),
             *("--dataset", site.path(f"{calm}/dataset"), "--model", site.path(f"{calm}/model")),
             *("--out", site.path(out), "--variant", "user", "--variant", "item"),
             *(f"inference.batch_size={BATCH_SIZE}", f"inference.num_engines={NUM_ENGINES}"),
@@ -140,7 +141,7 @@ def test_evaluation_goes_on_after_its_driver_and_all_of_ray_and_refuses_a_deadly
     poisoned, word = find_poison(site, calm)
     job = begin("answered", "seeds.log", 0.2, word)
     wait_in(job, lambda: num_batches() >= 2)
-    end_driver(site, "tests.support.paced_evaluation")
+    end_driver(site, "tests.support.paced_job")
     assert job.wait()[0] != 0
     job, begun = begin("answered", "seeds.log", 0.2, word), num_batches()
     assert begun < 10
@@ -158,6 +159,52 @@ def test_evaluation_goes_on_after_its_driver_and_all_of_ray_and_refuses_a_deadly
     # Those in flight at the two losses, and in each of three runs those beside the deadly one.
     batch = BATCH_SIZE * NUM_SIDES
     assert sum(seeds.values()) - len(seeds) <= 2 * NUM_ENGINES * batch + 3 * batch
+
+
+def test_recommending_for_everybody_goes_on_after_its_driver_and_all_workers(
+    site: Site, calm: str, tmp_path: Path
+) -> None:
+    index = site.path("index")
+    succeed(site.submit("jobs.index", "--dataset", site.path(f"{calm}/dataset"), "--out", index))
+
+    def begin(out: str, log: str, pause_s: float) -> Job:
+        return site.submit(
+            *("tests.support.paced_job", "recommend", str(tmp_path / log), str(pause_s), ""),
+            *("--dataset", site.path(f"{calm}/dataset"), "--model", site.path(f"{calm}/model")),
+            *("--index", index, "--out", site.path(out)),
+            *(f"inference.batch_size={BATCH_SIZE}", f"inference.num_engines={NUM_ENGINES}"),
+        )
+
+    def num_batches() -> int:
+        return len(site.names("offers.journal/0"))
+
+    succeed(begin("quiet-offers", "quiet.log", 0.0))
+    job = begin("offers", "seeds.log", 0.2)
+    wait_in(job, lambda: num_batches() >= 2)
+    end_driver(site, "tests.support.paced_job")
+    assert job.wait()[0] != 0
+    job, begun = begin("offers", "seeds.log", 0.2), num_batches()
+    wait_in(job, lambda: num_batches() > begun)
+    assert site.nodes.working("RecommendStage")
+    site.nodes.kill_workers()
+    site.nodes.add_workers(2)
+    succeed(job)
+    expected, found = (read_offers(site, out) for out in ("quiet-offers", "offers"))
+    dataset = Dataset.load(site.store.uri(site.bucket, f"{calm}/dataset"))
+    assert {row["user_id"] for row in found} == {user_id for user_id, _ in dataset.iter_events()}
+    assert found == expected
+    outputs = (tmp_path / "quiet.log").read_text().split()
+    seeds = Counter((tmp_path / "seeds.log").read_text().split())
+    # Those in flight at the two losses.
+    repeated = seeds.total() - len(outputs)
+    assert 0 <= repeated <= 2 * NUM_ENGINES * BATCH_SIZE * NUM_SIDES
+    assert set(seeds) == set(outputs)
+
+
+def read_offers(site: Site, offers: str) -> list[dict[str, object]]:
+    """The rows of all offers, in order."""
+    parts = read_recommendations(site.store.uri(site.bucket, offers))
+    return [row for part in parts for row in part.to_pylist()]
 
 
 def end_driver(site: Site, module: str) -> None:

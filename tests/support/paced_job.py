@@ -1,6 +1,6 @@
-"""``msrrec evaluate`` with an engine that needs no weights and takes its time, as a job.
+"""A command with an engine that needs no weights and takes its time, as a job.
 
-python -m tests.support.paced_evaluation LOG PAUSE_S POISON --dataset DATA --model MODEL --out OUT
+python -m tests.support.paced_job evaluate LOG PAUSE_S POISON --dataset DATA --model MODEL --out OUT
 """
 
 import sys
@@ -10,10 +10,10 @@ from msrrec.inference.recommender import Recommender
 from tests.support.engine import build_paced
 
 if __name__ == "__main__":
-    log, pause_s, poison = sys.argv[1:4]
+    command, log, pause_s, poison = sys.argv[1:5]
     build = partial(build_paced, log, float(pause_s), poison)
     Recommender.from_source = build  # type: ignore[method-assign,assignment]
-    sys.argv[1:4] = []
+    sys.argv[1:5] = []
     from msrrec.cli import main  # only now, as functions name it as the default of an argument
 
-    main("evaluate")
+    main(command)
