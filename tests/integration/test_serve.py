@@ -334,7 +334,10 @@ def test_an_engine_that_dies_at_work_is_replaced_and_nobody_notices(
 
 def test_a_killed_replica_is_replaced_and_nobody_notices(url: str, crash_mark: Path) -> None:
     async def go() -> list[httpx.Response]:
-        bodies = [{**BODY, "candidates": ["Lens", f"slow Rope {n}", "Kettle"]} for n in range(60)]
+        bodies = [
+            {**BODY, "candidates": ["Lens", f"slow Rope of the killed {n}", "Kettle"]}
+            for n in range(60)
+        ]
         asking = asyncio.create_task(ask_many(url, bodies))
         while not busy.exists():
             await asyncio.sleep(0.01)
@@ -353,7 +356,10 @@ def test_a_killed_fusion_replica_is_replaced_and_nobody_notices(url: str, crash_
     import ray
 
     async def go() -> list[httpx.Response]:
-        bodies = [{**BODY, "candidates": ["Lens", f"slow Rope {n}", "Kettle"]} for n in range(20)]
+        bodies = [
+            {**BODY, "candidates": ["Lens", f"slow Rope of fusion {n}", "Kettle"]}
+            for n in range(20)
+        ]
         asking = asyncio.create_task(ask_many(url, bodies))
         while not any(crash_mark.parent.glob("*.busy")):
             await asyncio.sleep(0.01)
