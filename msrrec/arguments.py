@@ -12,7 +12,7 @@ from msrrec.baselines import BASELINES
 from msrrec.config import EMBEDDED, did_you_mean
 from msrrec.data.sources import SOURCES
 from msrrec.errors import ConfigError
-from msrrec.inference.recommender import MODES
+from msrrec.inference.recommender import MODES, Mode, RequestMode
 
 ConfigFile = Annotated[
     str | None,
@@ -75,6 +75,18 @@ def parse_variants(names: Sequence[str]) -> tuple[Any, ...]:
             known = ", ".join(MODES)
             raise ConfigError(f"variant {name!r}: is unknown; expected one of {known}{near}")
     return variants
+
+
+def parse_mode(name: str) -> RequestMode:
+    """The mode of a recommendation that a name stands for.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if name == "fast":
+        return "fast"
+    chosen: Mode = parse_variants([name])[0]
+    return chosen
 
 
 def expand(path: str) -> str:

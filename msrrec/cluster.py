@@ -212,6 +212,8 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
 def _start_own(num_cpus: int | None) -> None:
     import ray
 
+    # Ray's workers yield to all other processes by default, so a busy machine starves them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(
             address="local",

@@ -158,7 +158,8 @@ def check_end_token(tokenizer: Any, where: str) -> None:
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{where}: its tokenizer has no end token, which must follow every answer; expected "
-            "one, or inference.constrained=false and no likelihoods"
+            "one, or inference.constrained=false (of a service, serve.constrained=false) and no "
+            "likelihoods"
         )
 
 

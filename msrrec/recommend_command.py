@@ -14,13 +14,13 @@ from msrrec.arguments import (
     Overrides,
     Overwrite,
     expand,
-    parse_variants,
+    parse_mode,
 )
 from msrrec.command import emit, resolve, run_stage
 from msrrec.config import RunConfig
 from msrrec.errors import ConfigError
 from msrrec.inference.describe import describe
-from msrrec.inference.recommender import MODES, Mode
+from msrrec.inference.recommender import MODES, RequestMode
 
 logger = logging.getLogger("msrrec.cli")
 
@@ -57,7 +57,12 @@ def recommend(
     domain: Annotated[
         str | None, typer.Option(help="What the prompt calls the shop. Unset: as in training.")
     ] = None,
-    mode: Annotated[str, typer.Option(help=f"{', '.join(MODES)}.")] = "fused",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(MODES)}; or fast, which ranks the candidates without reasoning."
+        ),
+    ] = "fused",
     overrides: Overrides = None,
     config: ConfigFile = None,
     dry_run: DryRun = False,
@@ -71,9 +76,9 @@ def recommend(
     """
     given = {"index": index, "dataset": dataset, "users": users}
     run = resolve("recommend", config, overrides, dry_run, SECTIONS, model=model, **given)
-    chosen: Mode = parse_variants([mode])[0]
+    chosen = parse_mode(mode)
     if dataset or out or users:
-        _check_everybody({**given, "out": out}, [*(history or ()), *(candidate or ())])
+        _check_everybody({**given, "out": out}, [*(history or ()), *(candidate or ())], chosen)
         inputs = {**given, "model": model}
         run_stage(stage.RECOMMEND, out or "", run, inputs, overwrite, mode=chosen)
     elif index and candidate:
@@ -84,7 +89,9 @@ def recommend(
         _recommend_one(model, history or [], candidate or [], domain, chosen, run)
 
 
-def _check_everybody(given: Mapping[str, str | None], titles: Sequence[str]) -> None:
+def _check_everybody(
+    given: Mapping[str, str | None], titles: Sequence[str], mode: RequestMode
+) -> None:
     """Refuse what does not go together with a dataset.
 
     Raises:
@@ -95,6 +102,11 @@ def _check_everybody(given: Mapping[str, str | None], titles: Sequence[str]) -> 
         raise ConfigError(
             f"{' and '.join(missing)}: missing; recommending for many users needs --dataset, "
             "--index and --out"
+        )
+    if mode == "fast":
+        raise ConfigError(
+            "--mode fast: is of one customer; expected direct, which ranks alike with the answer "
+            "sampled, or a mode that reasons"
         )
     if titles:
         raise ConfigError(
@@ -108,7 +120,7 @@ def _recommend_one(
     history: Sequence[str],
     candidates: Sequence[str],
     domain: str | None,
-    mode: Mode,
+    mode: RequestMode,
     run: RunConfig,
 ) -> None:
     from msrrec.inference.recommender import Recommender
@@ -127,7 +139,7 @@ def _recommend_from_index(
     index: str,
     history: Sequence[str],
     domain: str | None,
-    mode: Mode,
+    mode: RequestMode,
     run: RunConfig,
 ) -> None:
     from msrrec.recommendations.catalogue import CatalogueRecommender

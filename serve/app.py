@@ -39,6 +39,7 @@ from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.fusion import Fusion
 from serve.limits import RETRY_AFTER_S, Keys
 from serve.shop import ShopArgs, check_shop
+from serve.version import ServedModel, identify_service, name_model
 
 logger = logging.getLogger("msrrec.serve")
 
@@ -71,6 +72,11 @@ class AppArgs(Config):
     serve: ServeConfig = ServeConfig()
     """Limits, replicas and the name of the API key's variable; host and port are set by Serve."""
 
+    @property
+    def answering(self) -> InferenceConfig:
+        """Settings of inference, with the service's own choice of what an answer may name."""
+        return self.inference.model_copy(update={"constrained": self.serve.constrained})
+
 
 def build_app(args: AppArgs) -> Application:
     """The application of a model.
@@ -80,7 +86,7 @@ def build_app(args: AppArgs) -> Application:
         ConfigError: If the API key is set but empty.
     """
     source = locate_model(args.model_dir, args.model, args.prompt)
-    return assemble(args, source, partial(load_vllm, source, args.inference))
+    return assemble(args, source, partial(load_vllm, source, args.answering))
 
 
 def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]) -> Application:
@@ -92,6 +98,11 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         user, item = (_engine(name, args, load, sides=1) for name in ("UserEngine", "ItemEngine"))
     keys = Keys.read(limits)
     shop = ShopArgs(args.index, args.recommendations, args.recommend)
+    model = ServedModel(
+        name_model(args.model_dir, limits.model_name),
+        identify_service(source, args.answering, args.recommend),
+    )
+    logger.info("%s: version %s", model.name, model.version)
     deployment = serve.deployment(
         name="Fusion",
         max_ongoing_requests=limits.max_ongoing_requests
@@ -103,7 +114,7 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         health_check_period_s=5,
     )
     return deployment(serve.ingress()(Fusion)).bind(
-        source, args.inference, limits, keys, shop, user, item
+        source, model, args.answering, limits, keys, shop, user, item
     )
 
 
@@ -182,7 +193,7 @@ def running(
     )
     source = locate_model(model_dir, config.model, config.prompt)
     check_source(source)  # fail before Ray is started, which takes seconds
-    probe_for_inference(source, config.inference)
+    probe_for_inference(source, args.answering)
     Keys.read(config.serve)
     check_shop(args.index, args.recommendations)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)

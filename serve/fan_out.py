@@ -9,7 +9,13 @@ from typing import Any, Protocol, TypeVar
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Recommendation, SideOutput
-from msrrec.inference.recommender import Mode, Recommender, sides_of
+from msrrec.inference.recommender import (
+    Mode,
+    Recommender,
+    RequestMode,
+    SideRequest,
+    sides_of,
+)
 from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
@@ -62,11 +68,19 @@ class Delta:
 
 @dataclass(frozen=True)
 class FanOutResult:
-    """The outputs of all sides, and the fused recommendation."""
+    """The outputs of all sides, and the fused recommendation.
+
+    Attributes:
+        outputs: By side.
+        decision: The recommendation.
+        prompt_tokens: Tokens of all sides' prompts.
+        history_used: Purchases that every side's prompt shows.
+    """
 
     outputs: dict[Side, SideOutput]
     decision: Recommendation
     prompt_tokens: int
+    history_used: int
 
 
 class FanOut:
@@ -84,7 +98,9 @@ class FanOut:
         self.on_retry: Callable[[Side], None] = lambda side: None
         """Called for each request whose engine died."""
 
-    async def generate(self, query: Query, mode: Mode, *, ranked: bool = False) -> FanOutResult:
+    async def generate(
+        self, query: Query, mode: RequestMode, *, ranked: bool = False
+    ) -> FanOutResult:
         """Generate all sides concurrently; cancelling this call cancels them.
 
         A routed query gets its chains only after a direct answer that is unsure. ``ranked`` also
@@ -95,6 +111,8 @@ class FanOut:
             HttpError: If an engine takes no more requests, or died too often.
             EngineError: If an engine refuses.
         """
+        if mode == "fast":
+            return await self._weigh(query)
         asked = _Asked(query, ranked)
         if mode != "routed":
             return await self._generate_all(asked, mode, sides_of(mode))
@@ -105,9 +123,12 @@ class FanOut:
         return self._join(direct, await self._generate_all(asked, "fused", CHAINS))
 
     async def stream(
-        self, query: Query, mode: Mode, *, ranked: bool = False
+        self, query: Query, mode: RequestMode, *, ranked: bool = False
     ) -> AsyncIterator[Delta | FanOutResult]:
         """Deltas of all sides as they arrive, then the result; raises as ``generate`` does."""
+        if mode == "fast":
+            yield await self._weigh(query)
+            return
         asked = _Asked(query, ranked)
         if mode != "routed":
             async for event in self._stream_all(asked, mode, sides_of(mode)):
@@ -140,13 +161,21 @@ class FanOut:
         """The result of a routed query that thinks."""
         outputs = direct.outputs | chains.outputs
         num_tokens = direct.prompt_tokens + chains.prompt_tokens
-        return FanOutResult(outputs, self.recommender.decide("routed", outputs), num_tokens)
+        decision = self.recommender.decide("routed", outputs)
+        used = min(direct.history_used, chains.history_used)
+        return FanOutResult(outputs, decision, num_tokens, used)
+
+    async def _weigh(self, query: Query) -> FanOutResult:
+        """The candidates by their likelihoods without any reasoning, see ``FastRequest``."""
+        fast = self.recommender.build_fast(query)
+        found = await _gather(self._generate("direct", one) for one in fast.scoring.requests)
+        return self._decide("fast", {"direct": fast.prompt}, [fast.read(found)])
 
     async def _generate_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> FanOutResult:
         requests = self._requests(asked.query, sides)
-        outputs = await _gather(self._answer(asked, s, r) for s, r in requests.items())
+        outputs = await _gather(self._answer(asked, s, r.request) for s, r in requests.items())
         return self._decide(mode, requests, outputs)
 
     async def _stream_all(
@@ -155,7 +184,8 @@ class FanOut:
         requests = self._requests(asked.query, sides)
         queue: asyncio.Queue[Delta | asyncio.Future[SideOutput]] = asyncio.Queue()
         tasks = [
-            asyncio.ensure_future(self._answer(asked, s, r, queue)) for s, r in requests.items()
+            asyncio.ensure_future(self._answer(asked, s, r.request, queue))
+            for s, r in requests.items()
         ]
         for task in tasks:
             task.add_done_callback(queue.put_nowait)
@@ -191,8 +221,8 @@ class FanOut:
         found = await _gather(self._generate(side, one) for one in scoring.requests)
         return replace(output, candidate_logprobs=scoring.read(found))
 
-    def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, GenerationRequest]:
-        return {side: self.recommender.build_request(query, side) for side in sides}
+    def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, SideRequest]:
+        return {side: self.recommender.fit_request(query, side) for side in sides}
 
     def _client(self, side: Side) -> EngineClient:
         return self._clients[side if side == "item" else "user"]
@@ -241,13 +271,15 @@ class FanOut:
 
     def _decide(
         self,
-        mode: Mode,
-        requests: Mapping[Side, GenerationRequest],
+        mode: RequestMode,
+        requests: Mapping[Side, SideRequest],
         outputs: Sequence[SideOutput],
     ) -> FanOutResult:
         by_side = dict(zip(requests, outputs, strict=True))
-        prompt_tokens = sum(len(request.prompt_ids) for request in requests.values())
-        return FanOutResult(by_side, self.recommender.decide(mode, by_side), prompt_tokens)
+        prompt_tokens = sum(len(one.request.prompt_ids) for one in requests.values())
+        used = min(one.history_used for one in requests.values())
+        decision = self.recommender.decide(mode, by_side)
+        return FanOutResult(by_side, decision, prompt_tokens, used)
 
 
 @dataclass(frozen=True)

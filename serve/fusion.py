@@ -25,6 +25,7 @@ from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.limits import Keys, overloaded
 from serve.shop import ShopArgs, open_shop
+from serve.version import ServedModel
 
 
 class Fusion:
@@ -36,6 +37,7 @@ class Fusion:
     def __init__(
         self,
         source: ModelSource,
+        model: ServedModel,
         inference: InferenceConfig,
         limits: ServeConfig,
         keys: Keys,
@@ -52,7 +54,7 @@ class Fusion:
             config=inference,
         )
         settings = Settings(
-            source.name,
+            model,
             source.domain or "Shopping",
             max_model_len,
             limits,

@@ -22,11 +22,12 @@ from pydantic_core import PydanticCustomError
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.inference.ranking import rank_candidates
-from msrrec.inference.recommender import Mode
+from msrrec.inference.recommender import RequestMode
 from msrrec.reasoning.encoding import Query, check_query
 from msrrec.reasoning.prompts import Side
 from msrrec.recommendations.rows import Offer
 from msrrec.titles import clean_title
+from serve.version import ServedModel
 
 MAX_HISTORY = 1000
 """Maximum number of history titles per request; a prompt shows the latest that fit."""
@@ -138,6 +139,9 @@ NamedItem = Annotated[
 ]
 
 
+Source = Literal["live", "joined", "cached", "stored"]
+
+
 class RecommendRequest(HttpModel):
     """A request for a recommendation."""
 
@@ -150,15 +154,16 @@ class RecommendRequest(HttpModel):
     """A user whose recommendations the service holds, in place of a history."""
     candidates: list[NamedItem] | None = Field(default=None, min_length=2)
     """What to choose from, all different. Unset: the service's catalogue, if it has one."""
-    mode: Mode = "fused"
+    mode: RequestMode = "fused"
     """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
-    by the service's inference.route_threshold; any other value: one chain alone."""
+    by the service's inference.route_threshold; fast: the candidates by their likelihood without any
+    reasoning; any other value: one chain alone."""
     top_k: int = Field(default=1, ge=1, le=MAX_TOP_K)
-    """Number of items in ``ranking``, the recommended one first. With 1, the candidates are not
-    scored."""
+    """Number of items in ``ranking``, the recommended one first. With 1, the candidates are scored
+    by the mode fast alone."""
     stream: bool = False
     """Answer with server-sent events."""
-    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1, strict=True)
     """Seed of the sampling; the same request with the same seed gets the same answer."""
 
     model_config = ConfigDict(
@@ -227,6 +232,16 @@ class Usage(HttpModel):
     total_tokens: int
 
 
+class ModelAnswer(HttpModel):
+    """The model that answered."""
+
+    name: str | None
+    """Its name; null if the answer was made ahead of time by another version."""
+    version: str
+    """Changes with all that decides an answer beside the request: weights, prompts, settings and
+    code."""
+
+
 class RecommendResponse(HttpModel):
     """The recommendation with the outputs of all sides."""
 
@@ -253,11 +268,16 @@ class RecommendResponse(HttpModel):
     (``recommend.confidence_temperature``)."""
     sides: dict[str, SideAnswer]
     """Outputs by side, for the sides of the requested mode."""
-    source: Literal["live", "stored"]
-    """``stored``: made ahead of time, and still true of the purchases that are known."""
+    source: Source
+    """``live``: computed for this request. ``joined``: computed for an equal request that came
+    while it was at work. ``cached``: computed for an equal one a while ago. ``stored``: made ahead
+    of time, and still true of the purchases that are known."""
     retrieved: int | None
     """Number of items of the catalogue that were proposed; null if the request gave candidates."""
-    model: str
+    history_used: int | None
+    """Number of the latest purchases that every side's prompt shows; the older ones did not fit.
+    Null if it was made ahead of time."""
+    model: ModelAnswer
     usage: Usage
     latency_ms: float
 
@@ -329,10 +349,12 @@ def to_response(
     outputs: Mapping[Side, SideOutput],
     decision: Recommendation,
     *,
-    model: str,
+    model: ServedModel,
     top_k: int,
+    source: Source,
     sureness: float | None,
     prompt_tokens: int,
+    history_used: int,
     latency_s: float,
 ) -> RecommendResponse:
     """The answer to a query; ``sureness`` is its confidence, if that is known."""
@@ -351,9 +373,10 @@ def to_response(
             "perplexity": chosen.perplexity if chosen else None,
             "confidence": sureness,
             "sides": {side: _side(output, candidates) for side, output in outputs.items()},
-            "source": "live",
+            "source": source,
             "retrieved": len(candidates.titles) if candidates.retrieved else None,
-            "model": model,
+            "history_used": history_used,
+            "model": ModelAnswer(name=model.name, version=model.version),
             "usage": Usage(
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
@@ -364,8 +387,13 @@ def to_response(
     )
 
 
-def from_offers(offers: Sequence[Offer], *, top_k: int, latency_s: float) -> RecommendResponse:
-    """The answer from offers that were made ahead of time, at least one."""
+def from_offers(
+    offers: Sequence[Offer], *, model: ServedModel, top_k: int, latency_s: float
+) -> RecommendResponse:
+    """The answer from offers that were made ahead of time, at least one.
+
+    They name the version of their model; it has a name where it is that of the service.
+    """
     best = offers[0]
     ranking = [
         RankedItem(item=offer.title, id=offer.item_id, index=None, score=offer.score)
@@ -385,7 +413,10 @@ def from_offers(offers: Sequence[Offer], *, top_k: int, latency_s: float) -> Rec
             "sides": {},
             "source": "stored",
             "retrieved": None,
-            "model": best.model,
+            "history_used": None,
+            "model": ModelAnswer(
+                name=model.name if best.model == model.version else None, version=best.model
+            ),
             "usage": Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
             "latency_ms": round(latency_s * 1000, 1),
         }

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from serve.http_models import (
     PurchasesBody,
     RecommendRequest,
     RecommendResponse,
+    Source,
     from_data_error,
     from_offers,
     invalid,
@@ -40,7 +43,9 @@ from serve.http_models import (
 )
 from serve.limits import AdmissionControl, Guard, Keys
 from serve.metrics import CONTENT_TYPE, Metrics
+from serve.sharing import Flight, SharedAnswers, identify
 from serve.shop import Shop
+from serve.version import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +67,14 @@ class Settings:
     """Facts about the model and the limits of the API.
 
     Attributes:
-        model: Name of the model in responses.
+        model: Name and version of the model in responses.
         domain: The shop in prompts if a request names none.
         max_model_len: Maximum tokens of prompt and output together.
         keys: Digests of the bearer tokens that it asks for.
         temperature: Of confidences; None where none are given.
     """
 
-    model: str
+    model: ServedModel
     domain: str
     max_model_len: int
     limits: ServeConfig
@@ -87,7 +92,9 @@ class Api:
         self._renewing: set[asyncio.Task[None]] = set()
         self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
-        self.metrics = Metrics(self.admission)
+        size, mib = limits.cache_size, limits.cache_mib
+        self.shared = SharedAnswers(size, mib << 20, limits.cache_ttl_s)
+        self.metrics = Metrics(self.admission, settings.model, self.shared)
         fan_out.on_retry = self._count_retry
 
     async def recommend(self, body: RecommendRequest) -> Response:
@@ -99,22 +106,69 @@ class Api:
         began = time.monotonic()
         deadline = asyncio.get_running_loop().time() + self.settings.limits.deadline_s
         if offers := self.shop.find_offers(body):
-            self.metrics.stored.inc()
-            answer = from_offers(offers, top_k=body.top_k, latency_s=time.monotonic() - began)
-            return _answer_stored(answer, stream=body.stream)
+            self.metrics.answers.labels("stored").inc()
+            latency_s = time.monotonic() - began
+            model = self.settings.model
+            answer = from_offers(offers, model=model, top_k=body.top_k, latency_s=latency_s)
+            return _answer_whole(answer, stream=body.stream)
         async with self._within(deadline):
             asked = await self._understand(body)
-            leave = await self.admission.enter()
-        if body.stream:
-            return EventStream(self._events(asked, body, began, deadline), leave)
+        one = Taken(asked, body, began, deadline)
+        key = identify(asked.query, body.mode, ranked=self._ranks(body))
+        if (found := self.shared.find(key)) is not None:
+            return _answer_whole(self._finish(one, found, "cached"), stream=body.stream)
+        return await self._wait(one, key)
+
+    async def _wait(self, one: "Taken", key: bytes) -> Response:
+        """The answer, or its stream, from the computation that equal requests share.
+
+        If that was refused or late because of the request that began it, another one begins.
+        """
+        answer = self._stream if one.body.stream else self._answer
+        while True:
+            flight, begins = self.shared.join(key, partial(self._compute, one))
+            try:
+                return await answer(one, flight, begins)
+            except HttpError as error:
+                is_late = asyncio.get_running_loop().time() >= one.deadline
+                if begins or is_late or error.status not in (503, 504):
+                    raise
+
+    async def _answer(self, one: "Taken", flight: Flight, begins: bool) -> Response:
         try:
-            async with self._within(deadline):
-                answered = await self.fan_out.generate(
-                    asked.query, body.mode, ranked=self._ranks(body)
-                )
+            async with self._within(None if begins else one.deadline):
+                found = await flight.result()
+        finally:
+            await flight.leave()
+        answer = self._finish(one, found, "live" if begins else "joined")
+        return JSONResponse(answer.model_dump())
+
+    async def _stream(self, one: "Taken", flight: Flight, begins: bool) -> Response:
+        try:
+            async with self._within(None if begins else one.deadline):
+                await flight.admitted()
+        except BaseException:
+            await flight.leave()
+            raise
+        return EventStream(self._events(one, flight, begins), flight.leave)
+
+    async def _compute(self, one: "Taken", flight: Flight) -> FanOutResult:
+        """A new answer, within the deadline of the request that needs it first."""
+        query, mode, ranked = one.asked.query, one.body.mode, self._ranks(one.body)
+        async with self._within(one.deadline):
+            leave = await self.admission.enter()
+        try:
+            flight.admit()
+            async with self._within(one.deadline):
+                if not one.body.stream:
+                    return await self.fan_out.generate(query, mode, ranked=ranked)
+                async for event in self.fan_out.stream(query, mode, ranked=ranked):
+                    if isinstance(event, FanOutResult):
+                        return event
+                    flight.send(event)
+                raise EngineError("a stream ended without a result")
         finally:
             leave()
-        return JSONResponse(self._finish(asked, body, answered, began).model_dump())
 
     async def _understand(self, body: RecommendRequest) -> "Asked":
         """The query of a request, whose candidates may come from the catalogue."""
@@ -157,33 +211,29 @@ class Api:
             except (HttpError, DataError, EngineError) as error:
                 logger.warning("user %.40r: not recommended anew (%s)", user_id, error)
                 return
-        answer = self._finish(asked, body, answered, time.monotonic())
+        one = Taken(asked, body, time.monotonic(), math.inf)
+        answer = self._finish(one, answered, "live")
         self.shop.keep(user_id, history, answer)
 
-    async def _events(
-        self, asked: "Asked", body: RecommendRequest, began: float, deadline: float
-    ) -> AsyncIterator[str]:
-        """Server-sent events: deltas, then one result or one error."""
-        events = self.fan_out.stream(asked.query, body.mode, ranked=self._ranks(body))
+    async def _events(self, one: "Taken", flight: Flight, begins: bool) -> AsyncIterator[str]:
+        """Server-sent events: deltas where this request began the work, then a result or error."""
         first = True
         try:
-            while True:
-                async with self._within(deadline):
-                    event = await anext(events)
-                if isinstance(event, FanOutResult):
-                    result = self._finish(asked, body, event, began)
-                    yield _sse("result", result.model_dump())
-                    return
+            while begins and (delta := await flight.next_delta()) is not None:
                 if first:
-                    self.metrics.first_token_seconds.observe(time.monotonic() - began)
+                    self.metrics.first_token_seconds.observe(time.monotonic() - one.began)
                     first = False
-                yield _sse_delta(event)
+                yield _sse_delta(delta)
+            async with self._within(None if begins else one.deadline):
+                found = await flight.result()
+            result = self._finish(one, found, "live" if begins else "joined")
+            yield _sse("result", result.model_dump())
         except HttpError as error:
             self.metrics.stream_errors.labels(str(error.status)).inc()
             yield _sse("error", error.body())
 
     @contextlib.asynccontextmanager
-    async def _within(self, deadline: float) -> AsyncIterator[None]:
+    async def _within(self, deadline: float | None) -> AsyncIterator[None]:
         """Turn errors of the work, a missed deadline included, into HTTP errors."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -199,20 +249,20 @@ class Api:
             message = "the engine could not work on this request"
             raise HttpError(500, "engine_error", message) from error
 
-    def _finish(
-        self, asked: "Asked", body: RecommendRequest, answer: FanOutResult, began: float
-    ) -> RecommendResponse:
-        latency_s = time.monotonic() - began
-        self.metrics.seconds.labels(body.mode).observe(latency_s)
-        self.metrics.count_answer(answer.outputs, answer.decision.agreement, answer.prompt_tokens)
+    def _finish(self, one: "Taken", answer: FanOutResult, source: Source) -> RecommendResponse:
+        latency_s = time.monotonic() - one.began
+        self.metrics.seconds.labels(one.body.mode).observe(latency_s)
+        self.metrics.count_answer(answer, source)
         return to_response(
-            asked.candidates,
+            one.asked.candidates,
             answer.outputs,
             answer.decision,
             model=self.settings.model,
-            top_k=body.top_k,
+            top_k=one.body.top_k,
+            source=source,
             sureness=confidence(answer.decision, self.settings.temperature),
             prompt_tokens=answer.prompt_tokens,
+            history_used=answer.history_used,
             latency_s=latency_s,
         )
 
@@ -232,8 +282,25 @@ class Asked:
     candidates: Candidates
 
 
-def _answer_stored(answer: RecommendResponse, *, stream: bool) -> Response:
-    """An answer that was made ahead of time; as a stream it is the result alone."""
+@dataclass(frozen=True)
+class Taken:
+    """A request that was understood.
+
+    Attributes:
+        asked: What is asked of the model.
+        body: The request.
+        began: When it came, by ``time.monotonic``.
+        deadline: When it must be answered, by the clock of the event loop.
+    """
+
+    asked: Asked
+    body: RecommendRequest
+    began: float
+    deadline: float
+
+
+def _answer_whole(answer: RecommendResponse, *, stream: bool) -> Response:
+    """An answer that is there already; as a stream it is the result alone."""
     found = answer.model_dump()
     if not stream:
         return JSONResponse(found)
@@ -242,18 +309,18 @@ def _answer_stored(answer: RecommendResponse, *, stream: bool) -> Response:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that count as admitted until the client has received all or is gone."""
+    """Server-sent events; ``leave`` is called once the client has received all or is gone."""
 
-    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncIterator[str], leave: Callable[[], Awaitable[None]]) -> None:
         super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
         self._events, self._leave = events, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, and leave admission control even if the generator never started."""
+        """Send the events, and leave even if the generator never started."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._leave()
+            await self._leave()
             await self._events.aclose()  # type: ignore[attr-defined]
 
 
@@ -340,7 +407,9 @@ def _add_operations(app: FastAPI, api: Api, is_ready: Callable[[], Awaitable[boo
     async def models() -> dict[str, object]:
         """The model that answers."""
         entry = {
-            "id": settings.model,
+            "id": settings.model.name,
+            "version": settings.model.version,
+            "index": api.shop.index_version,
             "object": "model",
             "owned_by": "msrrec",
             "domain": settings.domain,

@@ -184,7 +184,7 @@ class Shop:
                 answer.side if rank == 1 else None,
                 answer.reasoning if rank == 1 else None,
                 answer.perplexity if rank == 1 else None,
-                answer.model,
+                answer.model.version,
                 version,
                 history if rank == 1 else None,
                 answer.confidence if rank == 1 else None,

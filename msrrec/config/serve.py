@@ -17,6 +17,11 @@ class ServeConfig(Config):
     token."""
     admin_key_env: str = "MSRREC_ADMIN_KEY"
     """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former."""
+    model_name: str | None = Field(default=None, min_length=1, max_length=200)
+    """Name of the model in answers. Unset: the name of its folder, or of the model on a hub."""
+    constrained: bool = True
+    """Restrict the answer after the reasoning to the candidates, in place of
+    inference.constrained, whose default is the paper's free decoding."""
     min_replicas: int = Field(default=1, ge=0)
     """Minimum number of engines per side, kept when idle."""
     max_replicas: int = Field(default=1, ge=1)
@@ -29,6 +34,13 @@ class ServeConfig(Config):
     """Maximum number of waiting requests; further clients get 503 with Retry-After."""
     deadline_s: float = Field(default=60.0, gt=0)
     """Seconds until the client gets 504."""
+    cache_ttl_s: float = Field(default=300.0, ge=0)
+    """Seconds for which an answer is given again to equal requests, as sampling is seeded; those
+    that come while it is computed wait for it. 0 computes every request by itself."""
+    cache_size: int = Field(default=10_000, ge=1)
+    """Maximum number of answers that each fusion replica keeps."""
+    cache_mib: int = Field(default=64, ge=1)
+    """Their maximum size in MiB."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum size of a request body in bytes; larger requests get 413."""
     max_candidates: int = Field(default=100, ge=2)

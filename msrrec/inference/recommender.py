@@ -1,7 +1,7 @@
 """The recommender that evaluation, the command line and the service all use."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from msrrec.config import InferenceConfig, PromptConfig
@@ -28,6 +28,10 @@ _Pending = tuple[int, Side, GenerationRequest]
 
 Mode = Literal["fused", "user", "item", "full", "direct", "routed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+"""What is read of generated outputs; evaluations compare them."""
+
+RequestMode = Literal[Mode, "fast"]
+"""What one query may ask for: a mode, or ``fast``, which generates no text, see ``FastRequest``."""
 
 DEFAULT_DOMAIN = "Shopping"
 """What prompts call the shop if neither the caller nor the model says."""
@@ -38,6 +42,44 @@ def sides_of(mode: Mode) -> tuple[Side, ...]:
     if mode == "routed":
         return ("direct", *CHAINS)
     return CHAINS if mode == "fused" else (mode,)
+
+
+@dataclass(frozen=True)
+class SideRequest:
+    """The request for one side of a query.
+
+    Attributes:
+        request: What the engine is asked.
+        history_used: Number of the latest purchases that the prompt shows; older ones did not fit.
+    """
+
+    request: GenerationRequest
+    history_used: int
+
+
+@dataclass(frozen=True)
+class FastRequest:
+    """What to ask for the likelihood of each candidate without any reasoning: one token.
+
+    The prompt is that of ``direct``, so the likeliest candidate is its greedy answer.
+
+    Attributes:
+        prompt: The prompt of the direct answer.
+        scoring: What the engine is asked, and how it is read.
+    """
+
+    prompt: SideRequest
+    scoring: CandidateScoring
+
+    def read(self, generations: Sequence[Generation]) -> SideOutput:
+        """An output of the direct side that names the likeliest candidate and has no text.
+
+        It names none where a likelihood is not a number. Of equal ones the first is named.
+        """
+        scores = self.scoring.read(generations)
+        best = None if scores is None else scores.index(max(scores))
+        num_tokens = sum(len(one.token_ids) for one in generations)
+        return SideOutput("direct", "", "", best, None, num_tokens, candidate_logprobs=scores)
 
 
 class Recommender:
@@ -110,7 +152,13 @@ class Recommender:
         )
 
     def build_request(self, query: Query, side: Side) -> GenerationRequest:
-        """The request for one side; its seed depends on run seed, query and side.
+        """The request for one side, see ``fit_request``."""
+        return self.fit_request(query, side).request
+
+    def fit_request(self, query: Query, side: Side) -> SideRequest:
+        """The request for one side, with as many purchases as fit into its prompt.
+
+        Its seed depends on run seed, query and side.
 
         Raises:
             DataError: If the query is malformed or its prompt too long.
@@ -122,8 +170,8 @@ class Recommender:
             choice = encode_choice(self.tokenizer, query.candidates, self.form)
             max_new = max(max_new, choice.num_tokens)
         room = self.max_model_len - max_new
-        ids, _ = fit_prompt(self.tokenizer, side, query, self.form, room)
-        return GenerationRequest(
+        ids, dropped = fit_prompt(self.tokenizer, side, query, self.form, room)
+        request = GenerationRequest(
             prompt_ids=tuple(ids),
             seed=request_seed(self.config.seed, query.key, side),
             max_new_tokens=max_new,
@@ -131,6 +179,7 @@ class Recommender:
             top_p=self.config.top_p,
             choice=choice,
         )
+        return SideRequest(request, len(query.history) - dropped)
 
     def read(self, query: Query, side: Side, generation: Generation) -> SideOutput:
         """A side's generation, read as its output."""
@@ -145,9 +194,27 @@ class Recommender:
         written = GeneratedReasoning(query, request, reasoning_ids(self.tokenizer, generation))
         return CandidateScoring(self.tokenizer, self.max_model_len, self.form, written)
 
+    def build_fast(self, query: Query) -> FastRequest:
+        """What to ask for the mode ``fast``.
+
+        Raises:
+            DataError: If the query is malformed or its prompt too long; or if answers are titles,
+                whose likelihoods take constrained outputs, and outputs are free.
+        """
+        if self.form.answer_format == "title" and not self.config.binds_outputs:
+            raise DataError(
+                "mode: fast needs constrained answers, as this model answers with whole titles; "
+                "expected inference.constrained=true (of a service, serve.constrained=true)"
+            )
+        fitted = self.fit_request(query, "direct")
+        asked = GeneratedReasoning(query, fitted.request, ())
+        return FastRequest(
+            fitted, CandidateScoring(self.tokenizer, self.max_model_len, self.form, asked)
+        )
+
     @staticmethod
     def decide(
-        mode: Mode, outputs: Mapping[Side, SideOutput], threshold: float | None = None
+        mode: RequestMode, outputs: Mapping[Side, SideOutput], threshold: float | None = None
     ) -> Recommendation:
         """The recommendation of a mode, from the outputs of its sides.
 
@@ -157,7 +224,7 @@ class Recommender:
             return route(outputs, threshold)
         if mode == "fused":
             return fuse(outputs["user"], outputs["item"])
-        return choose_valid(outputs[mode])
+        return choose_valid(outputs["direct" if mode == "fast" else mode])
 
     def generate(
         self, queries: Sequence[Query], sides: Sequence[Side]
@@ -259,7 +326,7 @@ class Recommender:
         candidates: Sequence[str],
         *,
         domain: str | None = None,
-        mode: Mode = "fused",
+        mode: RequestMode = "fused",
     ) -> Recommendation:
         """Recommend one candidate.
 
@@ -267,7 +334,8 @@ class Recommender:
             history: Titles, oldest first, at least one.
             candidates: Titles, at least two, all different.
             domain: What the prompt calls the shop; None: the shop that the model was trained on.
-            mode: ``fused``, ``routed``, or one side alone.
+            mode: ``fused``, ``routed``, one side alone, or ``fast``: the likeliest candidate
+                without any reasoning.
 
         Raises:
             DataError: If history or candidates are invalid.
@@ -275,11 +343,20 @@ class Recommender:
         """
         shop = domain or self.domain or DEFAULT_DOMAIN
         query = Query("request", shop, tuple(history), tuple(candidates))
+        if mode == "fast":
+            return self._recommend_fast(query)
         if mode == "routed":
             results = self.generate_routed([query], self.require_threshold())
         else:
             results = self.generate_each([query], sides_of(mode))
         return self.decide(mode, accept(results)[0])
+
+    def _recommend_fast(self, query: Query) -> Recommendation:
+        if self.engine is None:
+            raise ValueError("this recommender has no engine; use Recommender.from_pretrained")
+        asked = self.build_fast(query)
+        output = asked.read(self.engine.generate(asked.scoring.requests))
+        return self.decide("fast", {"direct": output})
 
 
 def accept(

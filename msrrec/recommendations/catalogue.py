@@ -8,7 +8,7 @@ from msrrec.errors import DataError
 from msrrec.inference.describe import describe
 from msrrec.inference.fusion import Recommendation
 from msrrec.inference.ranking import RankedCandidate, rank_candidates
-from msrrec.inference.recommender import Mode, Recommender
+from msrrec.inference.recommender import Recommender, RequestMode
 from msrrec.retrieval.folder import load_index
 from msrrec.retrieval.histories import Purchase
 from msrrec.retrieval.index import Index
@@ -90,7 +90,7 @@ class CatalogueRecommender:
         *,
         top_k: int | None = None,
         domain: str | None = None,
-        mode: Mode = "fused",
+        mode: RequestMode = "fused",
     ) -> CatalogueRecommendation:
         """The best items for a history.
 

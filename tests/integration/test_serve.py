@@ -208,13 +208,13 @@ def test_a_user_who_is_named_alone_gets_what_was_made_before_and_a_purchase_rene
 ) -> None:
     ask = {"user_id": "ann", "top_k": 2}
     answer = client.post(ASK, json=ask).json()
-    assert (answer["source"], answer["id"], answer["model"]) == ("stored", "stove", "m1")
+    assert (answer["source"], answer["id"], answer["model"]["version"]) == ("stored", "stove", "m1")
     told = client.post("/v1/users/ann/purchases", json={"items": [{"id": "stove"}]})
     assert (told.status_code, told.json()["history"]) == (202, 2)
     for _ in range(100):
         answer = client.post(ASK, json=ask).json()
         assert "stove" not in [row["id"] for row in answer["ranking"]]
-        if answer["model"] != "m1":
+        if answer["model"]["version"] != "m1":
             break
         time.sleep(0.05)
     assert answer["source"] == "stored"
@@ -240,6 +240,31 @@ def test_a_stream_arrives_while_it_is_written_and_ends_in_the_result(
     assert num_arrived >= 4  # two of the side that came first, one of the other, the result
     for side, text in texts.items():
         assert text.startswith(last[1]["sides"][side]["reasoning"] + "\n[reasoning_end]")
+
+
+def test_a_client_that_leaves_does_not_end_what_an_equal_request_waits_for(
+    url: str, crash_mark: Path
+) -> None:
+    go_on = crash_mark.with_name("go on")
+    go_on.unlink(missing_ok=True)
+    body = {**BODY, "candidates": ["Lens", "held Rope shared", "Kettle"]}
+
+    async def go() -> httpx.Response:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=900) as client:
+            first = asyncio.create_task(client.post(ASK, json=body))
+            while "msrrec_ongoing_requests 1.0" not in (await client.get("/metrics")).text:
+                await asyncio.sleep(0.02)
+            second = asyncio.create_task(client.post(ASK, json=body))
+            await asyncio.sleep(0.3)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            await asyncio.sleep(0.3)
+            go_on.touch()
+            return await second
+
+    answer = asyncio.run(go()).json()
+    assert (answer["item"], answer["source"]) == ("held Rope shared", "joined")
 
 
 @pytest.mark.parametrize(

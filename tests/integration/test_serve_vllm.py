@@ -52,7 +52,7 @@ def service(
     command = [
         *(sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", "0"),
         *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
-        "inference.constrained=true",
+        "serve.cache_ttl_s=0",
     ]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -85,6 +85,21 @@ def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(service: Servi
         assert side["perplexity"] is None or side["perplexity"] >= 1
         assert side["valid"]
         assert BODY["candidates"][side["index"]] == side["item"]
+
+
+def test_vllm_ranks_fast_as_it_answers_directly(service: Service) -> None:
+    with httpx.Client(base_url=service.url, timeout=900) as client:
+        fast, direct = (
+            client.post("/v1/recommend", json={**BODY, "mode": mode, "top_k": 4}).json()
+            for mode in ("fast", "direct")
+        )
+    assert [len(one["ranking"]) for one in (fast, direct)] == [4, 4]
+    assert sum(row["score"] for row in fast["ranking"]) == pytest.approx(1, abs=1e-6)
+    assert fast["item"] == fast["ranking"][0]["item"]
+    assert fast["usage"]["completion_tokens"] == 1
+    by_item = {row["item"]: row["score"] for row in direct["ranking"]}
+    if not direct["sides"]["direct"]["reasoning"]:  # a free model may reason where none is asked
+        assert by_item == pytest.approx({r["item"]: r["score"] for r in fast["ranking"]}, abs=0.01)
 
 
 def test_the_command_answers_over_http_until_it_is_interrupted(service: Service) -> None:

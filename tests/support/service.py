@@ -17,6 +17,7 @@ from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.limits import Keys, key_digest
 from serve.shop import Shop
+from serve.version import ServedModel
 
 BODY: dict[str, Any] = {
     "domain": "Electronics",
@@ -101,8 +102,8 @@ class World:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("A_KEY", key)
                 digest = key_digest("A_KEY")
-        given = ServeConfig(**limits), Keys(digest), temperature
-        settings = Settings("tiny", "Shopping", 8000, *given)
+        given = ServeConfig(**{"cache_ttl_s": 0, **limits}), Keys(digest), temperature
+        settings = Settings(ServedModel("tiny", "v1"), "Shopping", 8000, *given)
         fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
         self.api = Api(settings, fan_out, shop)
         self.ready = True

@@ -18,6 +18,7 @@ from serve.http_models import (
     to_response,
 )
 from serve.shop import Shop
+from serve.version import ServedModel
 
 
 def request(**changes: object) -> RecommendRequest:
@@ -78,6 +79,9 @@ def test_the_number_of_candidates_is_bounded_by_the_config_and_named() -> None:
     [
         {"mode": "best"},
         {"seed": -1},
+        {"seed": "abc"},
+        {"seed": "7"},
+        {"seed": True},
         {"history": []},
         {"candidates": ["one"]},
         {"history": ["x"] * (MAX_HISTORY + 1)},
@@ -108,10 +112,12 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
         Candidates(("Lens", "Rope", "Kettle"), (None, "r1", "k1")),
         {"user": user, "item": item},
         fuse(user, item),
-        model="m",
+        model=ServedModel("m", "v1"),
         top_k=1,
         sureness=0.25,
         prompt_tokens=100,
+        source="live",
+        history_used=1,
         latency_s=0.0123,
     )
     assert response.model_dump() == {
@@ -144,7 +150,8 @@ def test_an_answer_holds_the_chosen_side_and_both_sides() -> None:
         },
         "source": "live",
         "retrieved": None,
-        "model": "m",
+        "history_used": 1,
+        "model": {"name": "m", "version": "v1"},
         "usage": {"prompt_tokens": 100, "completion_tokens": 16, "total_tokens": 116},
         "latency_ms": 12.3,
     }
@@ -156,10 +163,12 @@ def test_an_answer_without_a_valid_side_recommends_nothing() -> None:
         Candidates(("Lens", "Rope", "Kettle"), (None, "r1", "k1")),
         {"user": user, "item": item},
         fuse(user, item),
-        model="m",
+        model=ServedModel("m", "v1"),
         top_k=2,
         sureness=None,
         prompt_tokens=1,
+        source="live",
+        history_used=1,
         latency_s=1,
     )
     assert response.agreement == "none_valid"

@@ -33,13 +33,15 @@ def test_the_answer_is_the_documented_one(world: World) -> None:
     assert response.status_code == 200
     assert list(answer) == [
         "item", "id", "index", "ranking", "side", "agreement", "reasoning", "perplexity",
-        "confidence", "sides", "source", "retrieved", "model", "usage", "latency_ms",
+        "confidence", "sides", "source", "retrieved", "history_used", "model", "usage",
+        "latency_ms",
     ]  # fmt: skip
     assert (answer["item"], answer["index"], answer["agreement"]) == ("Rope", 1, "agree")
     assert answer["side"] == "user"  # exp(0.5) < exp(1), and agreeing sides take the lower one
     assert answer["perplexity"] == pytest.approx(math.exp(0.5))
     assert answer["sides"]["item"]["perplexity"] == pytest.approx(math.e)
     assert answer["reasoning"] == "It is Rope."
+    assert (answer["history_used"], answer["model"]) == (1, {"name": "tiny", "version": "v1"})
     text_length = len("It is Rope.\n[reasoning_end]\n(2) Rope")
     assert answer["sides"]["user"]["num_tokens"] == text_length
     assert answer["usage"]["completion_tokens"] == 2 * text_length
@@ -198,6 +200,19 @@ def test_a_prompt_longer_than_the_model_allows_is_refused(world: World) -> None:
     assert error_of(response)["field"] == "candidates"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_says_how_many_purchases_its_prompts_show(world: World, stream: bool) -> None:
+    # The prompts have room for 8000 - 1024 characters, and a purchase takes over 700 of them.
+    response = world.ask(history=[f"{n} " + "x " * 79 + "y" * 600 for n in range(200)])
+    short = world.ask(history=["Camera", "Tripod"], stream=stream)
+    used = response.json()["history_used"]
+    prompt = "".join(map(chr, world.item.requests[0].prompt_ids))
+    assert 0 < used < 200
+    assert sum(f"\n- {n} x" in prompt or f" {n} x" in prompt for n in range(200)) == used
+    answer = events_of(short)[-1][1] if stream else short.json()
+    assert answer["history_used"] == 2
+
+
 def test_unknown_paths_and_methods_get_json(world: World) -> None:
     assert error_of(world.call("GET", "/nothing"))["type"] == "not_found"
     response = world.call("GET", ASK)
@@ -350,6 +365,9 @@ def test_the_figures_count_requests_by_status_tokens_and_agreement(world: World)
 def test_the_models_route_names_the_model(world: World) -> None:
     listed = world.call("GET", "/v1/models").json()["data"]
     assert [(entry["id"], entry["max_model_len"]) for entry in listed] == [("tiny", 8000)]
+    assert (listed[0]["version"], listed[0]["index"]) == ("v1", None)
+    metrics = world.call("GET", "/metrics").text
+    assert 'msrrec_model{name="tiny",version="v1"} 1.0' in metrics
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_inserts_no_markup(world: World) -> None:

@@ -416,8 +416,14 @@ def served_figures() -> set[str]:
     """Names under which the service shows its figures."""
     from serve.limits import AdmissionControl
     from serve.metrics import Metrics
+    from serve.sharing import SharedAnswers
+    from serve.version import ServedModel
 
-    text = Metrics(AdmissionControl(1, 1)).text().decode()
+    text = (
+        Metrics(AdmissionControl(1, 1), ServedModel("m", "v"), SharedAnswers(1, 1, 0))
+        .text()
+        .decode()
+    )
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     return {
         name + suffix

@@ -80,6 +80,16 @@ def test_without_candidates_the_catalogue_is_searched(index: str) -> None:
     assert answer["sides"]["user"]["index"] is None
 
 
+def test_the_catalogue_is_searched_and_ranked_without_reasoning(index: str) -> None:
+    world = shop_world(index)
+    ask = {"history": ["Two-person tent"], "top_k": 3, "mode": "fast"}
+    answer = world.call("POST", ASK, json=ask).json()
+    # Each candidate is twice as likely as the one before: the third proposed is best.
+    assert [row["score"] for row in answer["ranking"]] == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert answer["item"] == SHOP[answer["id"]] == answer["ranking"][0]["item"]
+    assert answer["retrieved"] == 3
+
+
 def test_ids_and_titles_mean_the_same(index: str) -> None:
     world = shop_world(index)
     bodies: list[dict[str, Any]] = [
@@ -172,7 +182,7 @@ def test_changes_outlive_a_restart_and_reach_other_replicas(index: str) -> None:
 def test_a_known_user_is_answered_from_what_was_made_before(recommendations: str) -> None:
     world = shop_world(recommendations=recommendations)
     answer = world.call("POST", ASK, json={"user_id": "ann", "top_k": 2}).json()
-    assert (answer["source"], answer["id"], answer["model"]) == ("stored", "stove", "m1")
+    assert (answer["source"], answer["id"], answer["model"]["version"]) == ("stored", "stove", "m1")
     assert answer["reasoning"] == "It goes with the tent."
     assert [row["id"] for row in answer["ranking"]] == ["stove", "mug"]
     assert world.user.requests == []
@@ -194,7 +204,8 @@ def test_a_purchase_leaves_the_offers_at_once_and_is_reasoned_about(
     assert (told.status_code, told.json()) == (202, {"user_id": "ann", "history": 2})
     assert "stove" not in ranked(after)
     assert after.json()["source"] == "stored"
-    assert after.json()["model"] == "tiny"  # it was made anew by the model that serves
+    # it was made anew by the model that serves
+    assert after.json()["model"] == {"name": "tiny", "version": "v1"}
     prompt = "".join(map(chr, world.user.requests[0].prompt_ids))
     assert "Two-person tent" in prompt.split("Candidates")[0]
 
@@ -210,7 +221,7 @@ def test_while_the_engines_fail_a_purchase_only_leaves_the_offers(
         ("POST", ASK, {"user_id": "ann", "top_k": 3}),
     )
     assert ranked(after) == ["mug", "lamp"]
-    assert after.json()["model"] == "m1"
+    assert after.json()["model"] == {"name": None, "version": "m1"}
 
 
 def test_a_user_who_bought_all_offers_is_answered_live(index: str, recommendations: str) -> None:
