@@ -37,6 +37,13 @@ class SupervisedTokens:
     recommendation: int
 
 
+class TypicalCustomer(TypedDict):
+    """Titles of what a customer might have bought, oldest first, and of what could be next."""
+
+    history: list[str]
+    candidates: list[str]
+
+
 class ModelSettings(TypedDict):
     """The contents of a trained model's ``config.json``: what it was trained from, and how.
 
@@ -46,6 +53,7 @@ class ModelSettings(TypedDict):
         supervised_tokens: The fields of ``SupervisedTokens``.
         template_date: The day that its chat template takes for today.
         model: The section of the config; ``prompt`` and ``train`` likewise.
+        examples: Customers that nobody is, for those who try the model out; older models have none.
     """
 
     base_model: str
@@ -58,6 +66,7 @@ class ModelSettings(TypedDict):
     model: dict[str, object]
     prompt: dict[str, object]
     train: dict[str, object]
+    examples: list[TypicalCustomer]
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class ModelSource:
         template_date: The day that its chat template takes for today.
         is_ours: Whether training here wrote the weights, and so has seen them whole.
         hub_token: The token with which a worker may have to download them; None for local ones.
+        examples: Customers for those who try the model out.
     """
 
     name: str
@@ -84,6 +94,7 @@ class ModelSource:
     template_date: str = TEMPLATE_DATE
     is_ours: bool = False
     hub_token: str | None = field(default=None, repr=False, compare=False)
+    examples: tuple[TypicalCustomer, ...] = field(default=(), repr=False, compare=False)
 
 
 def fetch_source(source: ModelSource, *, weights: bool = True) -> ModelSource:
@@ -169,7 +180,7 @@ def locate_model(
         *(storage.join(folder, part) for part in ("merged", "adapter")),
     )
     own, domain = read_form(settings, folder), settings["domain"]
-    day = settings.get("template_date", TEMPLATE_DATE)
+    day, examples = settings.get("template_date", TEMPLATE_DATE), settings.get("examples", ())
     if storage.is_file(storage.join(merged, "config.json")):
         return ModelSource(
             name,
@@ -179,12 +190,17 @@ def locate_model(
             domain,
             template_date=day,
             is_ours=True,
+            examples=tuple(examples),
         )
     if storage.is_file(storage.join(adapter, "adapter_config.json")):
         base_path = settings["base_model"]
         base = locate_base(ModelConfig(name_or_path=base_path, revision=settings["revision"]))
         place = (name, base.path, adapter)
-        return ModelSource(*place, own, domain, base.revision, day, hub_token=base.hub_token)
+        return ModelSource(
+            *(*place, own, domain, base.revision, day),
+            hub_token=base.hub_token,
+            examples=tuple(examples),
+        )
     raise ModelError(
         f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
     )

@@ -71,6 +71,7 @@ class Fusion:
             limits,
             keys,
             shop.settings.confidence_temperature,
+            source.examples,
         )
         self._api = Api(
             settings,

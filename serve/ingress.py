@@ -24,6 +24,7 @@ from msrrec.config import ServeConfig
 from msrrec.errors import DataError, EngineError
 from msrrec.inference.ranking import confidence
 from msrrec.inference.recommender import RequestMode
+from msrrec.models import TypicalCustomer
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.access import AccessLog
@@ -80,6 +81,7 @@ class Settings:
         max_model_len: Maximum tokens of prompt and output together.
         keys: Digests of the bearer tokens that it asks for.
         temperature: Of confidences; None where none are given.
+        examples: Customers for those who try the model out.
     """
 
     model: ServedModel
@@ -88,6 +90,7 @@ class Settings:
     limits: ServeConfig
     keys: Keys = field(default_factory=Keys)
     temperature: float | None = None
+    examples: tuple[TypicalCustomer, ...] = ()
 
 
 class Api:
@@ -461,6 +464,7 @@ def _add_operations(
             "owned_by": "msrrec",
             "domain": settings.domain,
             "max_model_len": settings.max_model_len,
+            "examples": list(settings.examples),
         }
         return {"object": "list", "data": [entry]}
 

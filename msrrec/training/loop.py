@@ -19,6 +19,7 @@ from msrrec import storage
 from msrrec.cluster import ray_storage
 from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
+from msrrec.data.typical import typical_customers
 from msrrec.engines.placement import trains_on_gpu, wait_for_workers
 from msrrec.errors import ConfigError, MsrRecError
 from msrrec.fingerprint import hash_weights
@@ -231,6 +232,7 @@ def describe_model(
         "model": config.model.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json"),
+        "examples": typical_customers(dataset),
     }
 
 

@@ -8,8 +8,10 @@ import math
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from msrrec.config import InferenceConfig, RecommendConfig, ServeConfig
 from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
-from msrrec.models import locate_model
+from msrrec.models import TypicalCustomer, locate_model
 from msrrec.retrieval.folder import save_index
 from tests.support.offers import make_offer, write_offers
 from tests.support.retrieval import build_shop_index, write_shop_dataset
@@ -38,6 +40,7 @@ BODY: dict[str, Any] = {
     "candidates": ["Lens", "Rope", "Kettle"],
 }
 KEY = "open sesame"
+EXAMPLE: TypicalCustomer = {"history": ["Trail Camera"], "candidates": ["Lens", "Rope"]}
 
 
 class FakeEngine:
@@ -138,7 +141,7 @@ def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str
         ),
         inference=InferenceConfig(max_new_tokens=64),
     )
-    source = locate_model(args.model_dir)
+    source = replace(locate_model(args.model_dir), examples=(EXAMPLE,))
     port = app.free_port("127.0.0.1", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSRREC_TEST_KEY", KEY)
@@ -398,7 +401,10 @@ def test_the_page_asks_for_a_token_and_then_shows_both_chains(url: str, page: "P
     page.fill("#token", KEY)
     page.click("#send")
     page.wait_for_selector("li.chosen")
-    assert page.inner_text("li.chosen") == page.inner_text("#item") == "<b>Rope</b>"
+    assert page.inner_text("li.chosen .title") == page.inner_text("#item") == "<b>Rope</b>"
+    scores = [float(text) for text in page.locator("li .score").all_inner_texts()]
+    assert len(scores) == 3
+    assert sum(scores) == pytest.approx(1, abs=0.002)
     why = page.inner_text("#why")
     assert "lower perplexity wins: the user side (user 1.649, item 2.718)" in why
     chains = page.locator(".chain").all_inner_texts()
@@ -414,9 +420,33 @@ def test_the_pages_example_fills_the_form_and_a_refusal_names_its_field(
     page.evaluate("key => sessionStorage.setItem('token', key)", KEY)
     page.reload()
     page.click("#example")
-    assert len(page.input_value("#candidates").splitlines()) == 6
+    assert page.input_value("#history") == EXAMPLE["history"][0]
+    assert page.input_value("#candidates").splitlines() == EXAMPLE["candidates"]
     page.fill("#candidates", "Lens")
     page.click("#send")
     page.wait_for_selector("#problem:not(:empty)")
-    assert "candidates" in page.inner_text("#problem")
+    assert "found 1; expected at least two titles, or none for the whole" in page.inner_text(
+        "#problem"
+    )
     assert page.evaluate("document.activeElement.id") == "candidates"
+
+
+def test_the_page_searches_the_catalogue_and_gives_the_request_as_a_command(
+    url: str, page: "Page"
+) -> None:
+    page.goto(url)
+    page.evaluate("key => sessionStorage.setItem('token', key)", KEY)
+    page.reload()
+    page.wait_for_selector("#served:not([hidden])")
+    page.fill("#history", "It's a tent")
+    page.click("#send")
+    page.wait_for_selector("li.chosen")
+    assert "4 proposed by the catalogue" in page.inner_text("#facts")
+    assert page.locator("li .title").count() == 4
+    page.click("#command summary")
+    command = page.inner_text("#curl").replace("curl -N", "curl -sN")
+    env = {**os.environ, "MSRREC_API_KEY": KEY}
+    told = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True)
+    assert dict(events_of(iter(told.stdout.splitlines())))["result"]["item"] == page.inner_text(
+        "#item"
+    )
