@@ -38,7 +38,7 @@ def ray_session(
 ) -> Iterator[None]:
     """A context with Ray running; a session that is already open is used and left open.
 
-    A local Ray listens on loopback only and stops with the context. In a cluster without a core, as
+    A local Ray stops with the context. In a cluster without a core, as
     one whose groups start at zero, it waits for the first one.
 
     Args:
