@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 
 from msrrec import storage
 from msrrec.config import DataConfig, InferenceConfig, RecommendConfig, RetrievalConfig, ServeConfig
@@ -85,22 +85,26 @@ class Load:
     answers: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
 
-    async def ask(self, client: httpx.AsyncClient, user_id: str) -> None:
+    async def ask(self, client: aiohttp.ClientSession, user_id: str) -> None:
         """Ask for a user's offers."""
         bought = set(self.bought.get(user_id, ()))
         began = time.perf_counter()
-        answer = (await client.post("/v1/recommend", json={"user_id": user_id, "top_k": 5})).json()
+        body = {"user_id": user_id, "top_k": 5}
+        async with client.post("/v1/recommend", json=body, raise_for_status=True) as response:
+            answer = await response.json()
         self.seconds.append(time.perf_counter() - began)
         found = [row["id"] for row in answer["ranking"]]
-        kind = "night" if answer["model"] == "night" else "renewed"
+        kind = "night" if answer["model"]["version"] == "night" else "renewed"
         self.answers[kind if answer["source"] == "stored" else "live"] += 1
         self.wrong += bool(bought & set(found))
         self.offered[user_id] = found
 
-    async def buy(self, client: httpx.AsyncClient, user_id: str, item_id: str) -> None:
+    async def buy(self, client: aiohttp.ClientSession, user_id: str, item_id: str) -> None:
         """Tell a purchase."""
         body = {"items": [{"id": item_id}]}
-        (await client.post(f"/v1/users/{user_id}/purchases", json=body)).raise_for_status()
+        where = f"/v1/users/{user_id}/purchases"
+        async with client.post(where, json=body, raise_for_status=True):
+            pass
         self.bought.setdefault(user_id, set()).add(item_id)
 
 
@@ -164,7 +168,7 @@ async def drive(url: str, users: list[str], items: list[str], args: argparse.Nam
     steps = int(args.rate * args.seconds)
     every = max(1, round(args.rate / args.purchases)) if args.purchases else steps + 1
     shoppers = users[: max(20, len(users) // 100)]  # so that who bought something is asked again
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with aiohttp.ClientSession(url) as client:
         for user_id in users[:50]:
             await load.ask(client, user_id)  # warm
         load.seconds, load.answers = [], Counter()
