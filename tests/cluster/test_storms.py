@@ -179,13 +179,12 @@ def test_recommending_for_everybody_goes_on_after_its_driver_and_all_workers(
         return len(site.names("offers.journal/0"))
 
     succeed(begin("quiet-offers", "quiet.log", 0.0))
-    job = begin("offers", "seeds.log", 0.2)
+    job = begin("offers", "seeds.log", 0.5)
     wait_in(job, lambda: num_batches() >= 2)
     end_driver(site, "tests.support.paced_job")
     assert job.wait()[0] != 0
-    job, begun = begin("offers", "seeds.log", 0.2), num_batches()
-    wait_in(job, lambda: num_batches() > begun)
-    assert site.nodes.working("RecommendStage")
+    job = begin("offers", "seeds.log", 0.5)
+    wait_in(job, lambda: site.nodes.working("RecommendStage.generate"))
     site.nodes.kill_workers()
     site.nodes.add_workers(2)
     succeed(job)
