@@ -28,6 +28,8 @@ from msrrec.metrics.statistics import (
 from msrrec.schema import Example
 
 CUTOFFS = (1, 3, 5, 10)
+NOT_FOUND = 1 << 62
+"""The rank of a target that is no candidate, as retrieval did not find it: beyond any list."""
 """Values of k for HR@k and NDCG@k."""
 
 Scores = Sequence[float] | None
@@ -192,7 +194,7 @@ class RankTally:
         if self._popularity:
             self._popularity.add(examples, is_hit)
         for example, found in zip(examples, scores or (), strict=scores is not None):
-            last = len(example.candidates) + (example.target_slot < 0)
+            last = len(example.candidates) if example.target_slot >= 0 else NOT_FOUND
             ranks = target_ranks(example, found) if found else range(last, last + 1)
             self._first_ranks.append(ranks.start)
             self._last_ranks.append(ranks.stop - 1)
@@ -377,7 +379,8 @@ def target_rank(example: Example, scores: Sequence[float]) -> int:
 def target_ranks(example: Example, scores: Sequence[float]) -> range:
     """The possible 1-based ranks of the target over all orders of ties.
 
-    A score that is NaN ranks before the target. A target that is no candidate ranks after all.
+    A score that is NaN ranks before the target. A target that is no candidate has the rank
+    ``NOT_FOUND``.
 
     Raises:
         ValueError: If there is not one score a candidate, or the target's is not a number.
@@ -387,7 +390,7 @@ def target_ranks(example: Example, scores: Sequence[float]) -> range:
             f"{example.example_id}: {len(scores)} scores for {len(example.candidates)} candidates"
         )
     if example.target_slot < 0:
-        return range(len(scores) + 1, len(scores) + 2)
+        return range(NOT_FOUND, NOT_FOUND + 1)
     own = scores[example.target_slot]
     if math.isnan(own):
         raise ValueError(f"{example.example_id}: the target's score is not a number")
@@ -406,8 +409,8 @@ def ndcg_at_k(ranks: Sequence[int], k: int) -> list[float]:
 
 
 def reciprocal_ranks(ranks: Sequence[int]) -> list[float]:
-    """1 / rank of each; their mean is the MRR."""
-    return [1 / rank for rank in ranks]
+    """1 / rank of each, and 0 where the target was not found; their mean is the MRR."""
+    return [0.0 if rank == NOT_FOUND else 1 / rank for rank in ranks]
 
 
 def _mean(values: Sequence[float]) -> Share:

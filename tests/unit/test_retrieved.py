@@ -11,7 +11,7 @@ from msrrec.evaluation.evaluate import evaluate_baseline
 from msrrec.evaluation.examples import evaluated_examples
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.metrics.coverage import CoverageTally
-from msrrec.metrics.ranking import rank_metrics, target_ranks
+from msrrec.metrics.ranking import NOT_FOUND, rank_metrics, target_ranks
 from msrrec.retrieval.build import build_index
 from msrrec.retrieval.folder import load_index, save_index
 from msrrec.schema import Example, Item
@@ -35,15 +35,16 @@ def cycle(tmp_path: Path) -> tuple[Dataset, str]:
     return dataset, str(tmp_path / "index")
 
 
-def test_a_target_that_was_not_found_ranks_after_all_and_is_no_slot() -> None:
+def test_a_target_that_was_not_found_has_no_rank_and_is_no_slot() -> None:
     found, missed = example("c", "x", "c"), example("d", "x", "c")
     assert (found.target_slot, missed.target_slot) == (1, -1)
-    assert target_ranks(missed, [2.0, 1.0]) == range(3, 4)
+    assert target_ranks(missed, [2.0, 1.0])[0] == NOT_FOUND
     metrics = rank_metrics([found, missed], ["c", "x"], scores=[[1.0, 2.0], [2.0, 1.0]])
     assert (metrics.num_hits, metrics.num_users) == (1, 2)
     assert metrics.slots.num_users == (0, 1)
     assert metrics.ranking is not None
-    assert metrics.ranking.mrr.value == pytest.approx((1 + 1 / 3) / 2)
+    assert metrics.ranking.mrr.value == 0.5
+    assert metrics.ranking.hr[1].value == 0.5
     # An invalid choice may fall back on a random candidate, which hits only where there is a target
     assert rank_metrics([found, missed], [None, None]).hit_ratio_fallback.value == 0.25
 
