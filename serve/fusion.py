@@ -31,12 +31,15 @@ from serve.limits import overloaded
 from serve.metrics import merge
 from serve.readiness import Readiness, readiness
 from serve.shop import ShopArgs, open_shop
+from serve.stored import ChangedUser
 from serve.version import ServedModel
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
 _FIGURES_S = 3.0
 """Seconds within which other replicas must tell their metrics."""
+_SHARED_S = 2.0
+"""Seconds that a purchase waits until other replicas know of it."""
 
 
 class Fusion:
@@ -82,6 +85,8 @@ class Fusion:
         )
         self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0
+        if limits.fusion_replicas > 1:
+            self._api.share = self._share
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve to get the ASGI application."""
@@ -104,6 +109,22 @@ class Fusion:
             logger.warning("metrics of other replicas can't be had (%s)", first_line(error))
             return merge(dict([own]))
         return merge(dict([own, *(one for one in found if isinstance(one, tuple))]))
+
+    async def take_user(self, sender: str, user_id: str, changed: ChangedUser) -> None:
+        """Keep what another replica learned of a user; called on all replicas."""
+        if sender != serve.get_replica_context().replica_id.unique_id:
+            self._api.shop.take(user_id, changed)
+
+    async def _share(self, user_id: str, changed: ChangedUser) -> None:
+        """Tell all replicas of a user's purchases and offers; one that is lost knows no users."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        own = context.replica_id.unique_id
+        try:
+            told = handle.broadcast("take_user", own, user_id, changed)
+            await told.results_async(timeout_s=_SHARED_S, return_exceptions=True)
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            logger.warning("other replicas do not know of a purchase (%s)", first_line(error))
 
     async def _tell_readiness(self) -> Readiness:
         name = serve.get_replica_context().app_name

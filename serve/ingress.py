@@ -53,6 +53,7 @@ from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.readiness import Readiness
 from serve.sharing import Flight, SharedAnswers, identify, identify_body
 from serve.shop import Shop
+from serve.stored import ChangedUser
 from serve.text_work import work_on_text
 from serve.version import ServedModel
 
@@ -108,6 +109,7 @@ class Api:
         self.metrics = Metrics(self.admission, settings.model, self.shared)
         fan_out.on_retry = self._count_retry
         fan_out.on_phase = self._time_phase
+        self.share: Callable[[str, ChangedUser], Awaitable[None]] = _keep
 
     async def recommend(self, body: RecommendRequest) -> Response:
         """Answer at once or as a stream, within the deadline.
@@ -214,6 +216,7 @@ class Api:
     async def add_purchases(self, user_id: str, body: PurchasesBody) -> Response:
         """Keep what a user bought, and reason anew in the background."""
         history = self.shop.add_purchases(user_id, body)
+        await self._tell(user_id)
         task = asyncio.ensure_future(self._renew(user_id, history))
         self._renewing.add(task)
         task.add_done_callback(self._renewing.discard)
@@ -234,6 +237,12 @@ class Api:
         one = Taken(asked, body, time.monotonic(), math.inf, math.inf)
         answer = self._finish(one, answered, "live")
         self.shop.keep(user_id, history, answer)
+        await self._tell(user_id)
+
+    async def _tell(self, user_id: str) -> None:
+        """Let other replicas know what a user bought and is offered since."""
+        if (changed := self.shop.changed(user_id)) is not None:
+            await self.share(user_id, changed)
 
     async def _events(self, one: "Taken", flight: Flight, begins: bool) -> AsyncIterator[str]:
         """Server-sent events: deltas where this request began the work, then a result or error."""
@@ -301,6 +310,10 @@ class Api:
 
     def _count_retry(self, side: Side) -> None:
         self.metrics.retries.labels(side).inc()
+
+
+async def _keep(user_id: str, changed: ChangedUser) -> None:
+    """What a service of one replica does."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from serve.http_models import (
     RecommendResponse,
     invalid,
 )
-from serve.stored import StoredOffers
+from serve.stored import ChangedUser, StoredOffers
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,15 @@ class Shop:
         bought = [self._read(one, f"items[{n}]") for n, one in enumerate(body.items)]
         names = [one.title if isinstance(one, Item) else one for one in bought]
         return self._stored.add_purchases(user_id, names)
+
+    def changed(self, user_id: str) -> ChangedUser | None:
+        """What is known of a user since the recommendations were made."""
+        return self._stored.changed(user_id) if self._stored else None
+
+    def take(self, user_id: str, changed: ChangedUser) -> None:
+        """Keep what another replica learned of a user."""
+        if self._stored is not None:
+            self._stored.take(user_id, changed)
 
     def is_outdated(self, user_id: str, history: tuple[str, ...]) -> bool:
         """Whether a user bought something else since."""

@@ -81,12 +81,20 @@ class StoredOffers:
     def add_purchases(self, user_id: str, bought: Sequence[str]) -> tuple[str, ...]:
         """Keep what a user bought, and return the history with it."""
         history = (*(self.history(user_id) or ()), *bought)[-MAX_HISTORY:]
+        self.take(user_id, ChangedUser(history, frozenset(bought)))
+        return history
+
+    def changed(self, user_id: str) -> ChangedUser | None:
+        """What is known of a user since the recommendations were made; None without purchases."""
+        return self._changed.get(user_id)
+
+    def take(self, user_id: str, changed: ChangedUser) -> None:
+        """Keep what was learned of a user, beside what had been bought before."""
         before = self._changed.pop(user_id, None)
-        known = before.bought if before else frozenset()
-        self._changed[user_id] = ChangedUser(history, known | frozenset(bought))
+        bought = changed.bought | (before.bought if before else frozenset())
+        self._changed[user_id] = replace(changed, bought=bought)
         while len(self._changed) > MAX_CHANGED_USERS:
             self._changed.popitem(last=False)
-        return history
 
     def replace(self, user_id: str, history: tuple[str, ...], offers: Sequence[Offer]) -> None:
         """Keep new offers, unless the user bought something else meanwhile."""

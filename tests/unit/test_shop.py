@@ -13,8 +13,9 @@ from msrrec.data.dataset import Dataset
 from msrrec.recommendations.rows import Offer
 from msrrec.retrieval.folder import load_index, save_index
 from serve.catalogue import LiveCatalogue
+from serve.http_models import RecommendRequest
 from serve.shop import Shop, ShopArgs, check_shop, open_shop
-from serve.stored import StoredOffers
+from serve.stored import ChangedUser, StoredOffers
 from tests.support.offers import make_offer as offer
 from tests.support.offers import write_offers
 from tests.support.retrieval import SHOP, build_shop_index, write_shop_dataset
@@ -208,6 +209,35 @@ def test_a_purchase_leaves_the_offers_at_once_and_is_reasoned_about(
     assert after.json()["model"] == {"name": "tiny", "version": "v1"}
     prompt = "".join(map(chr, world.user.requests[0].prompt_ids))
     assert "Two-person tent" in prompt.split("Candidates")[0]
+
+
+def test_another_replica_knows_of_a_purchase_and_of_what_is_offered_since(
+    index: str, recommendations: str
+) -> None:
+    one, other = (shop_world(index, recommendations) for _ in range(2))
+    known: list[list[str]] = []
+
+    async def share(user_id: str, changed: ChangedUser) -> None:
+        other.api.shop.take(user_id, changed)
+        body = RecommendRequest.model_validate({"user_id": user_id})
+        known.append(ids(other.api.shop.find_offers(body)))
+
+    one.api.share = share
+    calls(one, ("POST", "/v1/users/ann/purchases", {"items": [{"id": "stove"}]}))
+    purchase, renewed = known
+    assert purchase == ["mug", "lamp"]
+    assert renewed[0] != "stove"
+    assert renewed != purchase
+    (answer,) = calls(one, ("POST", ASK, {"user_id": "ann", "top_k": 3}))
+    assert ranked(answer) == renewed[:3]
+
+
+def test_what_another_replica_tells_forgets_no_purchase(recommendations: str) -> None:
+    stored = StoredOffers(recommendations)
+    stored.add_purchases("ann", ["mug"])
+    stored.take("ann", ChangedUser(("tent", "stove"), frozenset({"stove"})))
+    assert ids(stored.find("ann")) == ["lamp"]
+    assert stored.history("ann") == ("tent", "stove")
 
 
 def test_while_the_engines_fail_a_purchase_only_leaves_the_offers(
