@@ -3,21 +3,20 @@
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client.core import Metric
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from msrrec import __version__
 from msrrec.config import ServeConfig
@@ -30,7 +29,8 @@ from msrrec.reasoning.prompts import Side
 from serve.access import AccessLog
 from serve.admission import AdmissionControl
 from serve.api_page import describe_security, render_api_page
-from serve.fan_out import Delta, FanOut, FanOutResult, Phase
+from serve.events import EventStream, answer_whole, render_delta, render_event
+from serve.fan_out import FanOut, FanOutResult, Phase
 from serve.http_models import (
     MAX_TOP_K,
     Candidates,
@@ -66,7 +66,6 @@ _PAGE_HEADERS = {
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _RECOMMEND = "/v1/recommend"
 _MAX_RENEWALS = 2
 """Users whose recommendations are made anew at once, beside the requests."""
@@ -125,7 +124,7 @@ class Api:
             latency_s = time.monotonic() - began
             model = self.settings.model
             answer = from_offers(offers, model=model, top_k=body.top_k, latency_s=latency_s)
-            return _answer_whole(answer, stream=body.stream)
+            return answer_whole(answer, stream=body.stream)
         digest = identify_body(body)
         if not self.shared.expects(digest):  # refused at once, before any work on its text
             self.admission.check(body.mode, deadline)
@@ -134,7 +133,7 @@ class Api:
         one = Taken(asked, body, began, deadline, seconds)
         key = identify(asked.query, body.mode, ranked=self._ranks(body))
         if (found := self.shared.find(key)) is not None:
-            return _answer_whole(self._finish(one, found, "cached"), stream=body.stream)
+            return answer_whole(self._finish(one, found, "cached"), stream=body.stream)
         self.shared.expect(digest)
         return await self._wait(one, key)
 
@@ -252,15 +251,15 @@ class Api:
                 if first:
                     self.metrics.first_token_seconds.observe(time.monotonic() - one.began)
                     first = False
-                yield _sse_delta(delta)
+                yield render_delta(delta)
             async with self._within(None if begins else one.deadline, one.seconds):
                 found = await flight.result()
             result = self._finish(one, found, "live" if begins else "joined")
-            yield _sse("result", result.model_dump())
+            yield render_event("result", result.model_dump())
         except HttpError as error:
             self.metrics.stream_errors.labels(str(error.status)).inc()
             self.metrics.refusals.labels(error.kind).inc()
-            yield _sse("error", error.body())
+            yield render_event("error", error.body())
 
     @contextlib.asynccontextmanager
     async def _within(self, deadline: float | None, seconds: float) -> AsyncIterator[None]:
@@ -341,31 +340,6 @@ class Taken:
     began: float
     deadline: float
     seconds: float
-
-
-def _answer_whole(answer: RecommendResponse, *, stream: bool) -> Response:
-    """An answer that is there already; as a stream it is the result alone."""
-    found = answer.model_dump()
-    if not stream:
-        return JSONResponse(found)
-    media = "text/event-stream"
-    return Response(_sse("result", found), headers=_STREAM_HEADERS, media_type=media)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events; ``leave`` is called once the client has received all or is gone."""
-
-    def __init__(self, events: AsyncIterator[str], leave: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
-        self._events, self._leave = events, leave
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, and leave even if the generator never started."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._leave()
-            await self._events.aclose()  # type: ignore[attr-defined]
 
 
 def build_http(
@@ -544,11 +518,3 @@ def _from_validation(error: RequestValidationError) -> HttpError:
     name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     name = name[:100]  # keys come from the client and may be long
     return invalid(name, f"{name}: {first['msg']}")
-
-
-def _sse_delta(delta: Delta) -> str:
-    return _sse("delta", {"side": delta.side, "offset": delta.offset, "text": delta.text})
-
-
-def _sse(event: str, data: Mapping[str, object]) -> str:
-    return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
