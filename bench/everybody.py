@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.scale_stages import build_ranking, make_index
+from bench.scale_stages import build_stand_in, make_index
 from msrrec.cluster import ray_session
 from msrrec.config import RunConfig, load_config
 from msrrec.data.dataset import Dataset
@@ -43,7 +43,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, list[float]]:
     """Users per second of each, round by round."""
     dataset, config = Dataset.load(str(folder / "dataset")), build_config(folder, args)
     model = args.model or "embedded"
-    build = Recommender.from_source if args.model else build_ranking
+    build = Recommender.from_source if args.model else build_stand_in
 
     def recommend(out: str) -> None:
         recommend_everybody(dataset, str(folder / "index"), model, out, config, build=build)

@@ -49,13 +49,17 @@ NUM_CALLS = 64
 
 
 class Answers(Recommender):
-    """Answers without a model: a chain of sixty words and the candidate that a hash picks."""
+    """Answers without a model: a chain of sixty words and the candidate that a hash picks.
+
+    Where candidates are to be scored, a hash decides their likelihoods too.
+    """
 
     def generate_each(
         self, queries: Sequence[Query], sides: Sequence[Side]
     ) -> list[dict[Side, SideOutput | DataError]]:
         """An output per side, which the query's key decides."""
-        return [{side: _make_output(query, side) for side in sides} for query in queries]
+        make = _make_ranked if self.config.candidate_logprobs else _make_output
+        return [{side: make(query, side) for side in sides} for query in queries]
 
 
 def _make_output(query: Query, side: Side) -> SideOutput:
@@ -67,25 +71,10 @@ def _make_output(query: Query, side: Side) -> SideOutput:
     return SideOutput(side, text, reasoning, index, 1 + rng.random(), 80)
 
 
-class Likelihoods(Answers):
-    """The same with a likelihood of every candidate."""
-
-    def generate_each(
-        self, queries: Sequence[Query], sides: Sequence[Side]
-    ) -> list[dict[Side, SideOutput | DataError]]:
-        """An output per side, which the query's key decides."""
-        return [{side: _make_ranked(query, side) for side in sides} for query in queries]
-
-
 def _make_ranked(query: Query, side: Side) -> SideOutput:
     rng = random.Random(f"{query.key} {side} ranked")
     logprobs = tuple(math.log(rng.random()) for _ in query.candidates)
     return replace(_make_output(query, side), candidate_logprobs=logprobs)
-
-
-def build_ranking(source: ModelSource, config: InferenceConfig) -> Recommender:
-    """The same as ``build_stand_in`` where candidates are ranked."""
-    return Likelihoods(None, max_model_len=4096, form=PromptConfig(), config=config)
 
 
 def build_stand_in(source: ModelSource, config: InferenceConfig) -> Recommender:
@@ -176,7 +165,7 @@ def run_recommend(folder: Path) -> None:
     dataset, out = Dataset.load(str(folder / "dataset")), str(folder / "out")
     with ray_session(num_cpus=2):
         recommend_everybody(
-            dataset, str(folder / "index"), "embedded", out, config, build=build_ranking
+            dataset, str(folder / "index"), "embedded", out, config, build=build_stand_in
         )
 
 

@@ -1,23 +1,21 @@
 """Gives each request an id, and logs it once it was answered; neither titles nor names of users."""
 
 import logging
-import re
 import time
 import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msrrec.log import REQUEST_ID
+from serve.proxy import SAFE_ID
 
 logger = logging.getLogger(f"msrrec.{__name__}")
-
-_ID = re.compile(rb"[A-Za-z0-9._:-]{1,80}")
 
 
 def read_request_id(scope: Scope) -> str:
     """The id that the proxy or the client gave a request; a new one if it could harm a log."""
     given: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
-    return given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode() if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class AccessLog:

@@ -25,7 +25,8 @@ _CONTROLS = frozenset(
 )
 """Headers by which a client would switch off the time limit, hold an engine after it is gone, or
 choose the replica."""
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+"""Request ids that can do no harm in a log or a header."""
 _REPEATABLE = "/v1/recommend"
 _MAX_TRIES = 3
 _KINDS = {404: "not_found", 408: "request_timeout", 429: "too_many_requests", 503: "overloaded"}
@@ -42,7 +43,7 @@ def safe_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, by
         (name, value)
         for name, value in headers
         if name.decode("latin-1").lower().replace("-", "_") not in _CONTROLS
-        and (name.lower() != b"x-request-id" or _REQUEST_ID.fullmatch(value))
+        and (name.lower() != b"x-request-id" or SAFE_ID.fullmatch(value))
     ]
 
 

@@ -57,11 +57,11 @@ def ask(world: World, request_id: str) -> None:
 
 def test_a_request_is_logged_with_its_id_and_without_its_titles(stderr: io.StringIO) -> None:
     world = World(log_format="json")
-    ask(world, "shop-17:3")
+    ask(world, "shop-17.3")
     world.call("POST", "/v1/users/mary/purchases", json={"items": ["Rope"]})
     world.call("GET", "/nothing/mary")
     one, other, unknown = lines(stderr)
-    assert (one["request_id"], one["route"], one["status"]) == ("shop-17:3", ASK, 200)
+    assert (one["request_id"], one["route"], one["status"]) == ("shop-17.3", ASK, 200)
     assert one["ms"] >= 0
     assert (other["status"], unknown["route"], unknown["status"]) == (404, None, 404)
     for private in ("Rope", "Camera", "mary"):
