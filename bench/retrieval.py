@@ -141,6 +141,16 @@ def show_table(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def show_ranking(places: Mapping[str, IntArray]) -> str:
+    """HR@k and NDCG@10 of each retriever and the union over the whole catalogue, in Markdown."""
+    lines = ["| retriever | HR@1 | HR@5 | HR@10 | NDCG@10 |", "|---|---|---|---|---|"]
+    for name, found in places.items():
+        gains = np.where(found < CUTOFFS[0], 1 / np.log2(found + 2.0), 0.0)
+        values = [*(np.mean(found < k) for k in (1, 5, CUTOFFS[0])), np.mean(gains)]
+        lines.append(f"| {name} | {' | '.join(f'{value:.4f}' for value in values)} |")
+    return "\n".join(lines)
+
+
 def _share(places: IntArray) -> str:
     if not len(places):
         return "none"
@@ -168,7 +178,8 @@ def measure(folder: Path, work: Path, limit: int, overrides: Sequence[str]) -> N
         f"{len(index.catalogue):,} items; index built in {seconds:.0f} s; weights: {weights}\n"
     )
     places = place_targets(index, users)
-    print(show_table(places, parts, time_queries(index, users)), flush=True)
+    print(show_table(places, parts, time_queries(index, users)))
+    print(f"\n{show_ranking(places)}", flush=True)
 
 
 def measure_changes(work: Path, name: str) -> None:
