@@ -99,11 +99,16 @@ class Asked:
         self.examples, self.queries, self.choices = users.examples, users.queries, users.choices
 
     def sampled(self) -> Answers:
-        """The sampled readings: after each side's reasoning, or else the direct one."""
+        """The sampled readings: each side's and Eq. 3's after reasoning, or else the direct one."""
         reasons = self.spec.arm in REASONS
         sides: Sequence[Side] = self.sides if reasons else ("direct",)
-        outputs = {side: self.generate(side)[1] for side in sides}
-        indices = {side: [o.index for o in found] for side, found in outputs.items()}
+        outputs: dict[str, Sequence[SideOutput]] = {s: self.generate(s)[1] for s in sides}
+        indices: dict[str, list[int | None]] = {
+            side: [output.index for output in found] for side, found in outputs.items()
+        }
+        if {"user", "item"} <= set(outputs):
+            pairs = zip(outputs["user"], outputs["item"], strict=True)
+            indices["fused"] = [fuse(*pair, by_equation_3).index for pair in pairs]
         return Answers(self.rows(indices), self.records(outputs, {}), self.counts(outputs))
 
     def answers(self) -> Answers:

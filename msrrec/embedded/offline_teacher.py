@@ -22,7 +22,7 @@ import random
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -189,12 +189,16 @@ class OfflineTeacher:
             labels = tuple(map(_label, candidates))
             liked = [label for label in most_frequent(map(_label, history)) if label != _OTHER]
         else:
-            labels = tuple(found.word or _OTHER for found in evidence)
-            liked = sorted(set(labels) - {_OTHER}, key=lambda word: (-weights[word], word))
+            words = [found.word for found in evidence]
+            labels = tuple(map(_spell, words, prompt.candidates))
+            spelled = dict(zip(reversed(words), reversed(labels), strict=True))
+            liked = [spelled[w] for w in sorted(spelled.keys() - {None}, key=_heaviest(weights))]
         brand = _favourite_brand(history)
         reasons = tuple(
             _reason(
-                label if label in liked else None, brand if _brand(item) == brand else None, found
+                label if _is_among(label, liked) else None,
+                brand if _brand(item) == brand else None,
+                found,
             )
             for item, label, found in zip(candidates, labels, evidence, strict=True)
         )
@@ -298,8 +302,26 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
 
 
 def _matches(label: str, labels: Sequence[str]) -> str:
-    numbers = [f"({n})" for n, other in enumerate(labels, 1) if other == label != _OTHER]
+    if label == _OTHER:
+        return "none"
+    numbers = [f"({n})" for n, other in enumerate(labels, 1) if _is_among(other, [label])]
     return ", ".join(numbers) or "none"
+
+
+def _heaviest(weights: Mapping[str, float]) -> Callable[[str | None], tuple[float, str]]:
+    """What sorts words by weight, the heaviest first."""
+    return lambda word: (-weights[word or ""], word or "")
+
+
+def _spell(word: str | None, title: str) -> str:
+    """A word as a title writes it, which is what a student can copy."""
+    found = re.search(rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])", title, re.I) if word else None
+    return found[0] if found else word or _OTHER
+
+
+def _is_among(label: str, labels: Sequence[str]) -> bool:
+    """Whether labels hold one, however it is spelled."""
+    return label.casefold() in map(str.casefold, labels)
 
 
 def _reason(label: str | None, brand: str | None, found: Evidence) -> str:

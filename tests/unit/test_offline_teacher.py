@@ -130,11 +130,11 @@ def test_without_categories_the_strongest_shared_word_stands_in() -> None:
     )
     assert isinstance(chain, Chain)
     assert chain.steps == (
-        "The user mostly buys leash, then acme.",
-        "(1) acme; (2) leash; (3) other.",
-        "From leash: (2). From acme: (1).",
+        "The user mostly buys Leash, then Acme.",
+        "(1) Acme; (2) Leash; (3) other.",
+        "From Leash: (2). From Acme: (1).",
         "(2) fits best.",
-        "(2) Acme Leash. It matches leash.",
+        "(2) Acme Leash. It matches Leash.",
     )
 
 
