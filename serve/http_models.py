@@ -131,6 +131,8 @@ NamedItem = Annotated[
                 {
                     "type": "object",
                     "properties": {"id": {"type": "string"}, "title": {"type": "string"}},
+                    "additionalProperties": False,
+                    "minProperties": 1,
                 },
             ],
             "description": "A title; or an object with an id of the catalogue, a title or both.",
