@@ -29,6 +29,7 @@ from msrrec.reasoning.prompts import Side
 from serve.access import AccessLog
 from serve.admission import AdmissionControl
 from serve.api_page import describe_security, render_api_page
+from serve.batch import BatchRequest, BatchResponse, answer_batch, check_batch
 from serve.events import EventStream, answer_whole, render_delta, render_event
 from serve.fan_out import FanOut, FanOutResult, Phase
 from serve.http_models import (
@@ -66,7 +67,7 @@ _PAGE_HEADERS = {
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-_RECOMMEND = "/v1/recommend"
+_RECOMMEND, _BATCH = "/v1/recommend", "/v1/recommend:batch"
 _MAX_RENEWALS = 2
 """Users whose recommendations are made anew at once, beside the requests."""
 
@@ -364,11 +365,11 @@ def build_http(
     )
 
     def count(scope: Scope, status: int) -> None:
-        if scope["path"] == _RECOMMEND:
+        if scope["path"] == _RECOMMEND or (scope["path"] == _BATCH and status != 200):
             api.metrics.requests.labels(str(status)).inc()
 
     def refuse(scope: Scope, error: HttpError) -> None:
-        if scope["path"] == _RECOMMEND:
+        if scope["path"] in (_RECOMMEND, _BATCH):
             api.metrics.refusals.labels(error.kind).inc()
 
     keys = KeyRing(api.settings.keys, api.settings.limits)
@@ -382,14 +383,14 @@ def build_http(
     )
     app.add_middleware(AccessLog, is_logging=api.settings.limits.log_format == "json")
     _add_error_handlers(app, count, refuse)
-    _add_recommend(app, api)
+    _add_recommend(app, api, keys)
     _add_operations(app, api, tell_readiness)
     _add_metrics(app, api, collect)
     describe_security(app, keys.is_needed)
     return app
 
 
-def _add_recommend(app: FastAPI, api: Api) -> None:
+def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
     statuses: tuple[int, ...] = (401, 404, 408, 413, 422, 429, 500, 503, 504)
     errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
 
@@ -413,7 +414,18 @@ def _add_recommend(app: FastAPI, api: Api) -> None:
         """Tell what a user bought: not offered again, and reasoned about in the background."""
         return await api.add_purchases(user_id, body)
 
+    async def recommend_batch(body: BatchRequest, request: Request) -> Response:
+        """Answer several requests, each as if it had come alone.
+
+        The status is 200 where each has an answer or an error of its own; what has not the form of
+        a request is refused as a whole.
+        """
+        check_batch(body, api.settings.limits.max_batch_size)
+        keys.add(request.scope, len(body.requests) - 1)  # the batch itself was counted as one
+        return await answer_batch(body, api.recommend, api.metrics)
+
     app.post(_RECOMMEND, response_model=RecommendResponse, responses=errors)(recommend)
+    app.post(_BATCH, response_model=BatchResponse, responses=errors)(recommend_batch)
     app.put("/v1/items/{item_id:path}", responses=errors)(put_item)
     app.delete("/v1/items/{item_id:path}", responses=errors)(delete_item)
     app.post("/v1/users/{user_id:path}/purchases", status_code=202, responses=errors)(add_purchases)

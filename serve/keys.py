@@ -147,15 +147,18 @@ class KeyRing:
             if path.startswith(_PROTECTED) and not self._keys.is_open:
                 _refuse_from_outside(scope)
             return
-        header = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, token = header.partition(b" ")
-        given = hashlib.sha256(token.strip()).digest()
+        scheme, given = _read_header(scope)
         matches = [hmac.compare_digest(given, digest) for digest in allowed]  # all are looked at
         if scheme.lower() != b"bearer" or not any(matches):
             message = "a valid bearer token is needed: Authorization: Bearer …"
             raise HttpError(401, "unauthorized", message)
         if scope["method"] == "POST":
             self._quotas.count(given)
+
+    def add(self, scope: Scope, number: int) -> None:
+        """Count further requests that came in one that was checked."""
+        if self._allowed(str(scope["path"])):
+            self._quotas.add(_read_header(scope)[1], number)
 
     def is_needed(self, path: str) -> bool:
         """Whether a path needs a bearer token."""
@@ -181,6 +184,13 @@ class KeyRing:
                 except ConfigError as error:
                     logger.warning("%s; the keys of before stay valid", error)
         return self._from_file
+
+
+def _read_header(scope: Scope) -> tuple[bytes, bytes]:
+    """The scheme of a request's authorization, and the digest of its token."""
+    header = dict(scope["headers"]).get(b"authorization", b"")
+    scheme, _, token = header.partition(b" ")
+    return scheme, hashlib.sha256(token.strip()).digest()
 
 
 def _changed(path: str | None) -> tuple[int, int, int] | None:

@@ -27,7 +27,7 @@ _CONTROLS = frozenset(
 choose the replica."""
 SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 """Request ids that can do no harm in a log or a header."""
-_REPEATABLE = "/v1/recommend"
+_REPEATABLE = ("/v1/recommend", "/v1/recommend:batch")
 _MAX_TRIES = 3
 _KINDS = {404: "not_found", 408: "request_timeout", 429: "too_many_requests", 503: "overloaded"}
 
@@ -68,7 +68,7 @@ class ProxyGuard:
             return taken[-1]
 
         answer = PassedResponse(send)
-        for _ in range(_MAX_TRIES if scope["path"] == _REPEATABLE else 1):
+        for _ in range(_MAX_TRIES if scope["path"] in _REPEATABLE else 1):
             asked = {**scope, "headers": safe_headers(scope["headers"])}
             await self.app(asked, replay(list(taken), take), answer.pass_on)
             if answer.began or any(one["type"] == "http.disconnect" for one in taken):

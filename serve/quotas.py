@@ -59,6 +59,12 @@ class Quotas:
             use.left -= 1
         use.today += 1
 
+    def add(self, key: bytes, number: int) -> None:
+        """Count further requests that came in one that was counted; later ones wait for them."""
+        use = self._uses[key]
+        use.left -= number
+        use.today += number
+
 
 def _too_many(what: str, seconds: float) -> HttpError:
     return HttpError(

@@ -71,6 +71,8 @@ class ServeConfig(Config):
     """Seconds until a request body must be whole; a slower client gets 408."""
     max_candidates: int = Field(default=100, ge=2)
     """Maximum number of candidates per request; requests with more get 422."""
+    max_batch_size: int = Field(default=100, ge=1)
+    """Maximum number of requests in a batch; batches with more get 422."""
 
     @model_validator(mode="after")
     def _check(self) -> "ServeConfig":
