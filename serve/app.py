@@ -90,7 +90,8 @@ def build_app(args: AppArgs) -> Application:
         ConfigError: If the API key is set but empty.
     """
     source = locate_model(args.model_dir, args.model, args.prompt)
-    return assemble(args, source, partial(load_vllm, source, args.answering))
+    load = partial(load_vllm, source, args.answering, reports=args.serve.engine_metrics)
+    return assemble(args, source, load)
 
 
 def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]) -> Application:

@@ -31,11 +31,13 @@ class AsyncEngine(Protocol):
         ...
 
 
-def load_vllm(source: ModelSource, config: InferenceConfig) -> AsyncEngine:
-    """The vLLM engine of a deployment."""
+def load_vllm(
+    source: ModelSource, config: InferenceConfig, *, reports: bool = False
+) -> AsyncEngine:
+    """The vLLM engine of a deployment; ``reports`` sends its metrics to Ray's."""
     from msrrec.engines.vllm import AsyncVllmEngine  # seconds to import
 
-    return AsyncVllmEngine(source, config)
+    return AsyncVllmEngine(source, config, reports=reports)
 
 
 class EngineReplica:

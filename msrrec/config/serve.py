@@ -65,6 +65,8 @@ class ServeConfig(Config):
     log_format: Literal["text", "json"] = "text"
     """Lines of the service's log. With json each is an object, and every request and every output
     of an engine gets one, with the request's id."""
+    engine_metrics: bool = True
+    """Send vLLM's own metrics to Ray's, which each node exports for Prometheus."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Maximum size of a request body in bytes; larger requests get 413."""
     body_timeout_s: float = Field(default=10.0, gt=0)

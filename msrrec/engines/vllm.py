@@ -104,8 +104,16 @@ class VllmEngine:
 class AsyncVllmEngine:
     """vLLM for single requests; the engine runs in a separate process."""
 
-    def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
-        """Load the weights; raises the same errors as ``VllmEngine``."""
+    def __init__(
+        self, source: ModelSource, config: InferenceConfig, *, reports: bool = False
+    ) -> None:
+        """Load the weights; raises the same errors as ``VllmEngine``.
+
+        Args:
+            source: The weights.
+            config: The section ``inference`` of the settings.
+            reports: Whether vLLM's own metrics go to Ray's, which must run.
+        """
         on_gpu = _import_vllm()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -116,7 +124,13 @@ class AsyncVllmEngine:
         self.max_model_len = int(options["max_model_len"])
         self._lora = _lora_request(source)
         with _starting(source):
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+            if reports:
+                from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+                loggers, options["disable_log_stats"] = [RayPrometheusStatLogger], False
+            else:
+                loggers = None
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=loggers)
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces of the output as they are sampled, then the whole output.

@@ -1,5 +1,6 @@
 """The service as ``msrrec serve`` runs it, on the real engine and the embedded backbone."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.support.object_store import ObjectStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_local")]
 
+ROOT = Path(__file__).parents[2]
 BODY = {
     "domain": "Electronics",
     "history": ["Trail Camera 12MP", "Rechargeable AA Batteries"],
@@ -67,6 +70,17 @@ def service(
             yield Service(process, found[1])
         finally:
             process.kill()
+
+
+def read_ray_metrics(pid: int) -> str:
+    """What the processes below one export for Prometheus."""
+    texts = []
+    for child in psutil.Process(pid).children(recursive=True):
+        for one in child.net_connections():
+            if one.status == "LISTEN" and "agent" in " ".join(child.cmdline()).lower():
+                with contextlib.suppress(httpx.HTTPError):
+                    texts.append(httpx.get(f"http://127.0.0.1:{one.laddr.port}/metrics").text)
+    return "\n".join(texts)
 
 
 def test_vllm_answers_and_streams_the_same_and_agrees_with_itself(service: Service) -> None:
@@ -113,6 +127,17 @@ def test_vllm_ranks_fast_as_it_answers_directly(service: Service) -> None:
     by_item = {row["item"]: row["score"] for row in direct["ranking"]}
     if not direct["sides"]["direct"]["reasoning"]:  # a free model may reason where none is asked
         assert by_item == pytest.approx({r["item"]: r["score"] for r in fast["ranking"]}, abs=0.01)
+
+
+def test_the_engines_figures_of_the_dashboard_are_exported(service: Service) -> None:
+    board = (ROOT / "cluster" / "monitoring" / "msrrec.json").read_text()
+    named = set(re.findall(r"\bray_vllm_\w+", board))
+    assert len(named) >= 5
+    end, found = time.monotonic() + 60, ""
+    while not all(name in found for name in named):
+        assert time.monotonic() < end, named - set(re.findall(r"ray_vllm_\w+", found))
+        time.sleep(0.5)  # Ray exports what its processes report every few seconds
+        found = read_ray_metrics(service.process.pid)
 
 
 def test_the_command_answers_over_http_until_it_is_interrupted(service: Service) -> None:

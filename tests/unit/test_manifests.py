@@ -446,7 +446,7 @@ def test_the_dashboard_is_one_that_grafanas_sidecar_loads() -> None:
     config = find("overlays/gpu", "ConfigMap")
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
     board = yaml.safe_load(config["data"]["msrrec.json"])
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 14
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) == 16
     assert all(target["expr"] for panel in board["panels"] for target in panel["targets"])
 
 
