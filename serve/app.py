@@ -42,6 +42,7 @@ from serve.limits import RETRY_AFTER_S
 from serve.own_ray import guard_proxies
 from serve.scaling import count_places, replica_options, shutdown_seconds
 from serve.shop import ShopArgs, check_shop
+from serve.tracing import tracing_config
 from serve.version import ServedModel, identify_service, name_model
 
 logger = logging.getLogger("msrrec.serve")
@@ -198,7 +199,10 @@ def running(
     guard_proxies()
     with ray_session(*config.ray.session):
         try:
-            serve.start(http_options={"host": host, "port": port})
+            serve.start(
+                http_options={"host": host, "port": port},
+                tracing_config=tracing_config(config.serve),
+            )
             _deploy(build_app(args))
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
             yield f"http://{shown}:{port}"

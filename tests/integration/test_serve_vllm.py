@@ -1,6 +1,7 @@
 """The service as ``msrrec serve`` runs it, on the real engine and the embedded backbone."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -8,15 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import numpy as np
 import psutil
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from safetensors.numpy import save_file
 
 from msrrec import storage
@@ -44,19 +49,28 @@ class Service:
 
 
 @pytest.fixture(scope="module")
+def collector() -> Iterator[tuple[str, list[Span]]]:
+    """Where the service sends its traces."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
 def service(
     embedded_source: ModelSource,
     object_store: ObjectStore,
+    collector: tuple[str, list[Span]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
     """The command, as a person starts it, with a model in a bucket; the last test ends it."""
     model = object_store.uri(object_store.make_bucket(), "model")
     storage.copy_folder(embedded_source.path, model)
-    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    cache = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    env = os.environ | cache | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector[0]}
     command = [
         *(sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", "0"),
         *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
-        "serve.cache_ttl_s=0",
+        *("serve.cache_ttl_s=0", "serve.trace_share=1"),
     ]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -70,6 +84,29 @@ def service(
             yield Service(process, found[1])
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[tuple[str, list[Span]]]:
+    """A collector of traces on loopback: its address, and the spans that arrived."""
+    spans: list[Span] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", spans
+        server.shutdown()
 
 
 def read_ray_metrics(pid: int) -> str:
@@ -138,6 +175,19 @@ def test_the_engines_figures_of_the_dashboard_are_exported(service: Service) -> 
         assert time.monotonic() < end, named - set(re.findall(r"ray_vllm_\w+", found))
         time.sleep(0.5)  # Ray exports what its processes report every few seconds
         found = read_ray_metrics(service.process.pid)
+
+
+def test_a_clients_trace_goes_on_through_the_service(
+    service: Service, collector: tuple[str, list[Span]]
+) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    httpx.post(f"{service.url}/v1/recommend", json=BODY, headers=headers, timeout=300)
+    end, names = time.monotonic() + 60, set[str]()
+    while not {"proxy", "Fusion", "Engine"} <= names:
+        assert time.monotonic() < end, names
+        time.sleep(0.5)  # spans are sent every few seconds
+        names = {one.name for one in collector[1] if one.trace_id.hex() == trace}
 
 
 def test_the_command_answers_over_http_until_it_is_interrupted(service: Service) -> None:
