@@ -13,8 +13,8 @@ works. ``run`` has three parts, the later ones as far as time allows:
                 rate, epochs, and whether the next title is also taught without a list. HitRatio@1
                 on validation users of the first dataset picks order, epochs and the last for all
                 arms, and the rate for each of the two; other arms that write something between the
-                markers take the chain's, the rest that of ``none``
-    untuned     the model as it is
+                markers take the chain's, the rest that of ``none``; a single setting is not tried
+    untuned     the model as it is, unless --no-untuned
     main        every arm and seed on test users, dataset by dataset; then ``none`` and ``chain`` in
                 the other order
 
@@ -153,7 +153,10 @@ def run(args: argparse.Namespace) -> None:
     store = Store(Path(args.out))
     trials = trial_specs(args)
     with Pool(place, args.workers, store, deadline) as pool:
-        pool.add([*trials, *untuned_specs(args)])
+        if len(args.trials) > 1:  # a single setting needs no choice
+            pool.add(trials)
+        if args.untuned:
+            pool.add(untuned_specs(args))
         pool.wait(trials)
         chosen = choose(store, trials)
         print({arm: spec.name for arm, spec in chosen.items()}, flush=True)
@@ -223,6 +226,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--datasets", type=words, default=["toys", "electronics-1m"])
     parser.add_argument("--no-facts", type=words, default=[], help="datasets without categories")
     parser.add_argument("--arms", type=words, default=list(ARMS))
+    parser.add_argument("--untuned", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     parser.add_argument("--users", type=int, default=0, help="test users; 0: all")
     parser.add_argument("--rank", type=int, default=8)
