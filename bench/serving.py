@@ -175,7 +175,8 @@ def _line(
 def _overload(found: dict[str, Any]) -> str:
     peak = found["peak"]["requests_per_s"]
     lines = [
-        f"peak {peak:.2f} answers a second; a full line takes {found['full_line_s']:.1f} s",
+        f"peak {peak:.2f} answers a second; a request alone takes {found['service_s']:.2f} s, "
+        f"a full line {found['full_line_s']:.1f} s",
         "",
         "| deadline | load | goodput a second | of the peak (aim 0.90) | refused "
         "| refusals p50, p99, ms (aim 50) | late | wrong | failed |",

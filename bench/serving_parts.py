@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ STREAMED_EACH = 5
 """One of so many requests of the open loop is streamed."""
 NUM_CHECKED = 20
 OVERLOADS = (1.5, 3.0)
+MAX_RATE = 60
+"""Requests a second for which there are questions."""
 
 Row = dict[str, Any]
 
@@ -81,6 +83,9 @@ class Pool:
         self._made: dict[int, Question] = {}
         self.next = 0
 
+    def __len__(self) -> int:
+        return len(self._examples)
+
     def __getitem__(self, number: int) -> Question:
         if number not in self._made:
             example = self._examples[number]
@@ -103,7 +108,7 @@ class Pool:
 
 def measure_capacity(plan: Plan) -> dict[str, Any]:
     """Requests a second of both systems with many clients, in the order A B B A."""
-    per_round = math.ceil(plan.seconds * 60) + 400
+    per_round = math.ceil((plan.seconds + WARM_S) * MAX_RATE)
     pool = Pool(plan, 2 * per_round)
     rounds: dict[str, list[Row]] = {name: [] for name in SYSTEMS}
     items: dict[int, str | None] = {}
@@ -145,14 +150,15 @@ def measure_latency(plan: Plan, rate: float) -> dict[str, Any]:
 def measure_overload(plan: Plan) -> dict[str, Any]:
     """What the service answers in time of more than it can do."""
     limits = ServeConfig()
-    pool = Pool(plan, math.ceil(plan.seconds * 60 * 20))
+    pool = Pool(plan, 2000 + math.ceil(plan.seconds * MAX_RATE * 20))
     with plan.start("ours") as (system, tree):
-        row, _ = asyncio.run(_closed(plan, pool, system, tree, 0))
-        pool.next = row["requests"] + 400
+        alone = replace(plan, clients=1, seconds=WARM_S)
+        service_s = asyncio.run(_closed(alone, pool, system, tree, 0))[0]["p50_s"]
+        row, seen = asyncio.run(_closed(plan, pool, system, tree, 1000))
+        pool.next = 1000 + len(seen)
         peak = row["requests_per_s"]
-        service_s = plan.clients / peak
         full_line_s = limits.max_queued_requests / peak
-        deadlines = {"4 service times": 4 * service_s, "half a full line": full_line_s / 2}
+        deadlines = {"5 service times": 5 * service_s, "half a full line": full_line_s / 2}
         loads = []
         for label, deadline_s in deadlines.items():
             for factor in OVERLOADS:
@@ -226,6 +232,8 @@ async def _flood(plan: Plan, pool: Pool, system: System, rate: float, deadline_s
     end_s = begin_s + plan.seconds
     times, first = poisson_times(rate, end_s, 2), pool.next
     pool.next += len(times)
+    if pool.next > len(pool):
+        raise SystemExit(f"too fast for {len(pool)} questions; raise MAX_RATE")
 
     async def act(n: int, begin: float) -> Seen:
         return await system.ask(client, pool[first + n], times[n], begin, deadline_s=deadline_s)
