@@ -67,6 +67,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.7, help="of the lesser capacity")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--kv-cache-gib", type=float, default=0.25, help="of each engine")
+    parser.add_argument("--order", default="ours,peer,peer,ours", help="of the rounds")
     parser.add_argument("--logs", help="folder for the logs of both systems")
     return parser.parse_args(argv)
 
@@ -77,7 +78,10 @@ def make_plan(args: argparse.Namespace, logs: Path) -> Plan:
         max_new_tokens=args.max_new_tokens, kv_cache_gib=args.kv_cache_gib, constrained=True
     )
     seconds = QUICK_S if args.quick else args.seconds
-    return Plan(args.model, config, args.clients, seconds, args.share, logs)
+    order = tuple(args.order.split(","))
+    if set(order) != set(SYSTEMS):
+        raise SystemExit(f"--order: found {args.order}; expected ours and peer, once or more")
+    return Plan(args.model, config, args.clients, seconds, args.share, order, logs)
 
 
 def measure(part: str, plan: Plan, found: dict[str, Any], rate: float | None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ class Plan:
         clients: Number of clients of the closed loop.
         seconds: Length of one measurement.
         share: Load of the open loop, as a share of the lesser capacity.
+        order: Names of the systems, one a round.
         logs: Folder of the systems' logs.
     """
 
@@ -57,7 +59,13 @@ class Plan:
     clients: int
     seconds: float
     share: float
+    order: tuple[str, ...]
     logs: Path
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds of the system that has most."""
+        return max(self.order.count(name) for name in SYSTEMS)
 
     def settings(self) -> list[str]:
         """The settings of ``msrrec serve``."""
@@ -107,13 +115,13 @@ class Pool:
 
 
 def measure_capacity(plan: Plan) -> dict[str, Any]:
-    """Requests a second of both systems with many clients, in the order A B B A."""
+    """Requests a second of both systems with many clients, system after system."""
     per_round = math.ceil((plan.seconds + WARM_S) * MAX_RATE)
-    pool = Pool(plan, 2 * per_round)
+    pool = Pool(plan, plan.num_rounds * per_round)
     rounds: dict[str, list[Row]] = {name: [] for name in SYSTEMS}
     items: dict[int, str | None] = {}
     agreement: Row = {}
-    for name, numbers in _turns():
+    for name, numbers in turns(plan.order):
         with plan.start(name) as (system, tree):
             for number in numbers:
                 first = number * per_round
@@ -129,13 +137,13 @@ def measure_capacity(plan: Plan) -> dict[str, Any]:
 
 
 def measure_latency(plan: Plan, rate: float) -> dict[str, Any]:
-    """Seconds of both systems' answers when requests come at random times, in the order A B B A."""
-    times = [poisson_times(rate, plan.seconds, seed) for seed in (0, 1)]
+    """Seconds of both systems' answers when requests come at random times."""
+    times = [poisson_times(rate, plan.seconds, seed) for seed in range(plan.num_rounds)]
     count = max(map(len, times)) + 200
-    pool = Pool(plan, 2 * count)
+    pool = Pool(plan, plan.num_rounds * count)
     rounds: dict[str, list[Row]] = {name: [] for name in SYSTEMS}
     every: dict[str, list[Seen]] = {name: [] for name in SYSTEMS}
-    for name, numbers in _turns():
+    for name, numbers in turns(plan.order):
         with plan.start(name) as (system, tree):
             for number in numbers:
                 pool.make(range(number * count, (number + 1) * count))
@@ -174,9 +182,16 @@ def measure_overload(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _turns() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Which system is started, and the rounds that it has then: A B B A."""
-    yield from (("ours", (0,)), ("peer", (0, 1)), ("ours", (1,)))
+def turns(order: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Which system is started, and its rounds until it is stopped, for the order of all rounds."""
+    found: list[tuple[str, list[int]]] = []
+    rounds: Counter[str] = Counter()
+    for name in order:
+        if not found or found[-1][0] != name:
+            found.append((name, []))
+        found[-1][1].append(rounds[name])
+        rounds[name] += 1
+    return found
 
 
 async def _closed(

@@ -7,7 +7,7 @@ import pytest
 
 from bench.load import Seen, closed_loop, goodput, open_loop, poisson_times, quantile
 from bench.serving_answers import flatten, unflatten
-from bench.serving_parts import describe_flood, describe_latency
+from bench.serving_parts import describe_flood, describe_latency, turns
 from bench.serving_systems import to_flags
 from msrrec.reasoning.encoding import AnswerChoice
 from tests.support.clock import run_at_once
@@ -96,6 +96,11 @@ def test_streams_are_measured_by_their_first_word() -> None:
     found = describe_latency(seen)
     assert (found["p50_s"], found["p99_s"], found["first_p50_s"]) == (1, 2, 0.25)
     assert (found["requests"], found["failed"]) == (4, 1)
+
+
+def test_a_system_runs_on_for_rounds_in_a_row() -> None:
+    order = ("ours", "peer", "peer", "ours")
+    assert turns(order) == [("ours", [0]), ("peer", [0, 1]), ("ours", [1])]
 
 
 def test_bound_answers_survive_flat_lists() -> None:
