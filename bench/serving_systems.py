@@ -106,7 +106,7 @@ class Service:
         except aiohttp.ClientError:
             status = 0
         done = time.perf_counter() - begin
-        wrong = status == 200 and not _is_answer(answer, question.query)
+        wrong = status == 200 and not is_answer(answer, question.query)
         return Seen(due, done, status, first, wrong, answer.get("item"))
 
 
@@ -223,12 +223,12 @@ def _has_text(line: bytes) -> bool:
     return line.startswith(b"data: {") and bool(json.loads(line[6:])["choices"][0]["text"])
 
 
-def _is_answer(answer: Mapping[str, Any], query: Query) -> bool:
-    """Whether an answer names what its own request offered, at its place."""
-    index = answer.get("index")
+def is_answer(answer: Mapping[str, Any], query: Query) -> bool:
+    """Whether an answer names what its own request offered, at its place; or none, as it may."""
+    index, item = answer.get("index"), answer.get("item")
     if index is None:
-        return answer.get("item") is None and "sides" in answer
-    return bool(query.candidates[index] == answer["item"])
+        return item is None and "sides" in answer
+    return index < len(query.candidates) and query.candidates[index] == item
 
 
 async def _read_events(

@@ -2,15 +2,19 @@
 
 import asyncio
 import math
+import time
 
+import aiohttp
 import pytest
 
 from bench.load import Seen, closed_loop, goodput, open_loop, poisson_times, quantile
 from bench.serving_answers import flatten, unflatten
 from bench.serving_parts import describe_flood, describe_latency, turns
-from bench.serving_systems import to_flags
-from msrrec.reasoning.encoding import AnswerChoice
+from bench.serving_systems import Question, Service, is_answer, to_flags
+from msrrec.engines.loopback import serve_on_loopback
+from msrrec.reasoning.encoding import AnswerChoice, Query
 from tests.support.clock import run_at_once
+from tests.support.service import World
 
 
 def test_arrivals_are_seeded_and_come_at_their_rate() -> None:
@@ -116,3 +120,30 @@ def test_the_peer_gets_the_options_of_the_services_engines() -> None:
     assert "--max-model-len 64" in text
     assert "--enforce-eager --no-enable-chunked-prefill" in text
     assert "revision" not in text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_reads_the_services_own_answers(stream: bool) -> None:
+    world = World()
+    query = Query("request", "Electronics", ("Camera",), ("Lens", "Rope", "Kettle"))
+    question = Question(query, world.api.fan_out.recommender)
+
+    async def ask(url: str) -> Seen:
+        async with aiohttp.ClientSession() as client:
+            system = Service(url)
+            return await system.ask(client, question, 0.0, time.perf_counter(), stream=stream)
+
+    with serve_on_loopback(world.app) as url:
+        seen = asyncio.run(ask(url))
+    assert (seen.status, seen.item, seen.is_wrong) == (200, "Rope", False)
+    assert (seen.first is not None) == stream
+    assert seen.done >= (seen.first or 0) > 0 or not stream
+
+
+def test_an_answer_to_another_request_is_wrong() -> None:
+    query = Query("request", "Electronics", ("Camera",), ("Lens", "Rope"))
+    assert is_answer({"index": 1, "item": "Rope", "sides": {}}, query)
+    assert is_answer({"index": None, "item": None, "sides": {}}, query)
+    assert not is_answer({"index": 1, "item": "Kettle", "sides": {}}, query)
+    assert not is_answer({"index": 7, "item": "Rope", "sides": {}}, query)
+    assert not is_answer({}, query)
