@@ -29,7 +29,9 @@ from msrrec.titles import normalize_title
 
 SYSTEMS = ("ours", "peer")
 NUM_CANDIDATES = 6
-WARM_S = 4.0
+WARM_S = 5.0
+"""Seconds until a closed loop is steady."""
+IDLE_S = 2.0
 STREAMED_EACH = 5
 """One of so many requests of the open loop is streamed."""
 NUM_CHECKED = 20
@@ -197,7 +199,7 @@ def turns(order: Sequence[str]) -> list[tuple[str, list[int]]]:
 async def _closed(
     plan: Plan, pool: Pool, system: System, tree: Tree, first: int
 ) -> tuple[Row, dict[int, Seen]]:
-    """A closed loop after a warm-up; what was seen by number after ``first``."""
+    """A closed loop, whose first seconds do not count; what was seen by number after ``first``."""
     numbers, seen = iter(range(first, 10**9)), {}
 
     async def act(_: int, begin: float) -> Seen:
@@ -206,13 +208,13 @@ async def _closed(
         return found
 
     async with _client() as client:
-        await closed_loop(plan.clients, WARM_S, act)
+        await closed_loop(plan.clients, 0.5, act)  # a first wave
         idle = Costs(tree)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(IDLE_S)
         idle_row = idle.row(0)
         costs = Costs(tree)
-        found = await closed_loop(plan.clients, plan.seconds, act)
-    rate = goodput(found, 0.0, plan.seconds)
+        found = await closed_loop(plan.clients, WARM_S + plan.seconds, act)
+    rate = goodput(found, WARM_S, WARM_S + plan.seconds)
     row = {"requests": len(seen), "requests_per_s": rate, **count_bad(found)}
     row |= {"p50_s": quantile([one.seconds for one in found], 0.5)}
     row |= {"idle_cores": idle_row["cores"], "pss_mib": tree.pss_mib(), "niceness": tree.niceness()}
