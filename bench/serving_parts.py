@@ -1,7 +1,9 @@
 """The parts of ``bench.serving``: what both can do, how long they take, what too much does."""
 
 import asyncio
+import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -130,7 +132,7 @@ def measure_capacity(plan: Plan) -> dict[str, Any]:
                 pool.make(range(first, first + per_round))
                 work = _closed(plan, pool, system, tree, first)
                 row, seen = asyncio.run(work)
-                rounds[name].append(row)
+                rounds[name].append(_tell(name, row))
                 if name == "ours":
                     items |= {first + n: one.item for n, one in seen.items()}
             if isinstance(system, PlainVllm) and not agreement:
@@ -151,7 +153,7 @@ def measure_latency(plan: Plan, rate: float) -> dict[str, Any]:
                 pool.make(range(number * count, (number + 1) * count))
                 work = _open(plan, pool, system, tree, times[number], number * count)
                 row, seen = asyncio.run(work)
-                rounds[name].append(row)
+                rounds[name].append(_tell(name, row))
                 every[name] += seen
     together = {name: describe_latency(seen) for name, seen in every.items()}
     return {"rate": rate, "rounds": rounds, "together": together}
@@ -175,13 +177,21 @@ def measure_overload(plan: Plan) -> dict[str, Any]:
                 work = _flood(plan, pool, system, factor * peak, deadline_s)
                 found = asyncio.run(work)
                 shown = {"deadline": label, "deadline_s": deadline_s, "load": factor}
-                loads.append({**shown, "of_peak": found["goodput_per_s"] / peak, **found})
+                of_peak = found["goodput_per_s"] / peak
+                loads.append(_tell("ours", {**shown, "of_peak": of_peak, **found}))
     return {
         "peak": row,
         "service_s": service_s,
         "full_line_s": full_line_s,
         "loads": loads,
     }
+
+
+def _tell(name: str, row: Row) -> Row:
+    """Show a finished measurement, as a run may be cut short."""
+    figures = {key: value for key, value in row.items() if not isinstance(value, dict)}
+    print(name, json.dumps(figures), file=sys.stderr, flush=True)
+    return row
 
 
 def turns(order: Sequence[str]) -> list[tuple[str, list[int]]]:

@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from bench.load import Seen, closed_loop, goodput, open_loop, poisson_times, quantile
+from bench.serving import table
 from bench.serving_answers import flatten, unflatten
-from bench.serving_parts import describe_flood, describe_latency, turns
+from bench.serving_parts import SYSTEMS, describe_flood, describe_latency, turns
 from bench.serving_systems import Question, Service, is_answer, to_flags
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.reasoning.encoding import AnswerChoice, Query
@@ -147,3 +148,27 @@ def test_an_answer_to_another_request_is_wrong() -> None:
     assert not is_answer({"index": 1, "item": "Kettle", "sides": {}}, query)
     assert not is_answer({"index": 7, "item": "Rope", "sides": {}}, query)
     assert not is_answer({}, query)
+
+
+def test_tables_say_whether_an_aim_is_met() -> None:
+    def rounds(**figures: tuple[float, float]) -> dict[str, list[dict[str, float]]]:
+        return {name: [{k: v[n] for k, v in figures.items()}] for n, name in enumerate(SYSTEMS)}
+
+    costs = {"cpu_ms": (150.0, 100.0), "pss_mib": (2.0, 1.0), "others_cores": (0.0, 0.0)}
+    shown = rounds(requests_per_s=(9.0, 10.0), idle_cores=(0.1, 0.01), **costs)
+    agreement = {"checked": 20, "same": 19}
+    text = table("capacity", {"rounds": shown, "agreement": agreement})
+    assert "| requests a second | 9 | 10 | 0.900 | at least 0.95: missed |" in text
+    assert "19 of 20" in text
+    seconds = {"p50_s": (0.5, 0.5), "p99_s": (2.2, 2.0)}
+    seconds |= {"first_p50_s": (0.1, 0.2), "first_p99_s": (0.1, 0.2)}
+    together = {name: rows[0] for name, rows in rounds(**seconds).items()}
+    text = table("latency", {"rate": 7.0, "rounds": rounds(**costs), "together": together})
+    assert "| p50, ms | 500 | 500 | 1.000 | at most 1.10: met |" in text
+    flood = describe_flood([Seen(1, 2, 200), Seen(1, 1.02, 503)], 0, 4, 2.0)
+    loads = [{"deadline": "short", "deadline_s": 2.0, "load": 3.0, "of_peak": 0.9, **flood}]
+    peak = {"requests_per_s": 8.0}
+    found = {"peak": peak, "service_s": 0.4, "full_line_s": 32.0, "loads": loads}
+    assert "| short, 2.00 s | 3 x | 0.25 | 0.900 | 1 of 2 | 20, 20 | 0 | 0 | 0 |" in table(
+        "overload", found
+    )
