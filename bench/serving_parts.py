@@ -174,7 +174,7 @@ def measure_overload(plan: Plan) -> dict[str, Any]:
         loads = []
         for label, deadline_s in deadlines.items():
             for factor in OVERLOADS:
-                work = _flood(plan, pool, system, factor * peak, deadline_s)
+                work = _flood(plan, pool, system, tree, factor * peak, deadline_s)
                 found = asyncio.run(work)
                 shown = {"deadline": label, "deadline_s": deadline_s, "load": factor}
                 of_peak = found["goodput_per_s"] / peak
@@ -253,7 +253,9 @@ async def _open(
     return {**describe_latency(seen), "pss_mib": tree.pss_mib(), **row}, seen
 
 
-async def _flood(plan: Plan, pool: Pool, system: System, rate: float, deadline_s: float) -> Row:
+async def _flood(
+    plan: Plan, pool: Pool, system: System, tree: Tree, rate: float, deadline_s: float
+) -> Row:
     """An open loop beyond capacity; the time until its line has its length is left out."""
     begin_s = min(deadline_s, plan.seconds)
     end_s = begin_s + plan.seconds
@@ -266,8 +268,9 @@ async def _flood(plan: Plan, pool: Pool, system: System, rate: float, deadline_s
         return await system.ask(client, pool[first + n], times[n], begin, deadline_s=deadline_s)
 
     async with _client() as client:
+        costs = Costs(tree)
         seen = await open_loop(times, act)
-    return describe_flood(seen, begin_s, end_s, deadline_s)
+    return {**describe_flood(seen, begin_s, end_s, deadline_s), **costs.row(len(seen))}
 
 
 def describe_latency(seen: Sequence[Seen]) -> Row:
