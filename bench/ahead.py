@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import random
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Any
 
 import aiohttp
 
+from bench.load import open_loop, quantile
 from msrrec import storage
 from msrrec.config import DataConfig, InferenceConfig, RecommendConfig, RetrievalConfig, ServeConfig
 from msrrec.data.dataset import Dataset
@@ -52,16 +52,19 @@ class SleepingEngine:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """The whole output in one piece."""
+        yield await self.generate(request)
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """The whole output."""
         if request.next_ids:
             scores = tuple(-1.0 - n for n in range(len(request.next_ids)))
-            yield Generation((0,), (-1.0,), "length", None, scores)
-            return
+            return Generation((0,), (-1.0,), "length", None, scores)
         await asyncio.sleep(self._chain_s)
         prompt = self._tokenizer.decode(list(request.prompt_ids))
         title = prompt.split("(1) ")[1].split("\n")[0]
         text = f"{REASONING}\n[reasoning_end]\n(1) {title}"
         ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
-        yield Generation(ids, (-0.5,) * len(ids), "stop")
+        return Generation(ids, (-0.5,) * len(ids), "stop")
 
     async def check_health(self) -> None:
         """Always healthy."""
@@ -164,37 +167,36 @@ def start(folder: Path, chain_s: float) -> str:
 
 async def drive(url: str, users: list[str], items: list[str], args: argparse.Namespace) -> Load:
     """Requests and purchases at their rates; all answers are waited for."""
-    load, rng, tasks = Load(), random.Random(0), []
+    load, rng = Load(), random.Random(0)
     steps = int(args.rate * args.seconds)
     every = max(1, round(args.rate / args.purchases)) if args.purchases else steps + 1
     shoppers = users[: max(20, len(users) // 100)]  # so that who bought something is asked again
     async with aiohttp.ClientSession(url) as client:
-        for user_id in users[:50]:
-            await load.ask(client, user_id)  # warm
-        load.seconds, load.answers = [], Counter()
-        begin = time.perf_counter()
-        for n in range(steps):
-            await asyncio.sleep(max(0.0, begin + n / args.rate - time.perf_counter()))
-            asked = rng.choice(shoppers if n % 2 else users)
-            tasks.append(asyncio.ensure_future(load.ask(client, asked)))
+
+        async def act(n: int, begin: float) -> None:
+            work = [load.ask(client, rng.choice(shoppers if n % 2 else users))]
             if n % every == every - 1:
                 buyer = rng.choice(shoppers)
                 own = load.offered.get(buyer) or items
                 item_id = rng.choice(own if rng.random() < ITEM_SHARE else items)
-                tasks.append(asyncio.ensure_future(load.buy(client, buyer, item_id)))
-        await asyncio.gather(*tasks)
+                work.append(load.buy(client, buyer, item_id))
+            await asyncio.gather(*work)
+
+        for user_id in users[:50]:
+            await load.ask(client, user_id)  # warm
+        load.seconds, load.answers = [], Counter()
+        await open_loop([n / args.rate for n in range(steps)], act)
     return load
 
 
 def describe(load: Load, args: argparse.Namespace) -> dict[str, Any]:
     """The figures."""
-    cuts = statistics.quantiles(load.seconds, n=100)
     total = load.answers.total()
     return {
         "requests_per_s": args.rate,
         "answers": total,
-        "p50_ms": round(1000 * cuts[49], 1),
-        "p99_ms": round(1000 * cuts[98], 1),
+        "p50_ms": round(1000 * quantile(load.seconds, 0.5), 1),
+        "p99_ms": round(1000 * quantile(load.seconds, 0.99), 1),
         "max_ms": round(1000 * max(load.seconds), 1),
         "purchases": sum(map(len, load.bought.values())),
         "users_who_bought": len(load.bought),

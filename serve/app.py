@@ -117,6 +117,7 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         max_queued_requests=_MAX_OPEN,
         backpressure_config={"status_code": 503, "retry_after_s": RETRY_AFTER_S},
         ray_actor_options={"num_cpus": 0},  # it mostly waits for engines
+        logging_config={"enable_access_log": False},  # the proxy logs each request
         health_check_period_s=5,
     )
     return deployment(serve.ingress()(Fusion)).bind(
@@ -131,7 +132,7 @@ def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: in
         max_ongoing_requests=count_places(limits, sides),
         ray_actor_options=_resources(args),
         health_check_period_s=2,
-        logging_config={"enable_access_log": False},  # the ingress logs each request
+        logging_config={"enable_access_log": False},
         graceful_shutdown_timeout_s=shutdown_seconds(limits),
         **replica_options(limits, sides),
     )

@@ -1,5 +1,6 @@
 """The engine deployment: one vLLM engine per replica; a replica with a dead engine is replaced."""
 
+import contextlib
 import logging
 import os
 import time
@@ -21,6 +22,10 @@ core."""
 
 class AsyncEngine(Protocol):
     """The engine of a deployment: ``AsyncVllmEngine``, or a stand-in in tests."""
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """The whole output."""
+        ...
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces with finish reason ``""``, then the whole output with its finish reason."""
@@ -61,10 +66,11 @@ class EngineReplica:
     async def generate(self, request: GenerationRequest, request_id: str = "") -> Generation:
         """The whole output of one request, in one message; log lines carry the id."""
         REQUEST_ID.set(request_id)
-        async for generation in self._guarded(request):
-            if generation.finish_reason:
-                return generation
-        raise EngineError("the engine ended a request without an output")
+        began = time.monotonic()
+        async with self._guarded():
+            output = await self._engine.generate(request)
+        self._log(request, output, began)
+        return output
 
     async def stream(
         self, request: GenerationRequest, request_id: str = ""
@@ -73,16 +79,18 @@ class EngineReplica:
         REQUEST_ID.set(request_id)
         ids: list[int] = []
         logprobs: list[float] = []
-        sent = 0.0
-        async for generation in self._guarded(request):
-            if generation.finish_reason:
-                yield generation
-                return
-            ids += generation.token_ids
-            logprobs += generation.token_logprobs
-            if time.monotonic() - sent >= _CHUNK_S:
-                yield Generation(tuple(ids), tuple(logprobs), "")
-                ids, logprobs, sent = [], [], time.monotonic()
+        began, sent = time.monotonic(), 0.0
+        async with self._guarded():
+            async for generation in self._engine.stream(request):
+                if generation.finish_reason:
+                    self._log(request, generation, began)
+                    yield generation
+                    return
+                ids += generation.token_ids
+                logprobs += generation.token_logprobs
+                if time.monotonic() - sent >= _CHUNK_S:
+                    yield Generation(tuple(ids), tuple(logprobs), "")
+                    ids, logprobs, sent = [], [], time.monotonic()
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds."""
@@ -91,16 +99,18 @@ class EngineReplica:
         except EngineError as error:
             _end_process(error)
 
-    async def _guarded(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        began = time.monotonic()
+    @contextlib.asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[None]:
+        """End this process if the engine dies within the block."""
         try:
-            async for generation in self._engine.stream(request):
-                if generation.finish_reason and self._logs_outputs:
-                    _log_output(request, generation, time.monotonic() - began)
-                yield generation
+            yield
         except EngineError:
             await self.check_health()  # does not return when the engine is dead
             raise
+
+    def _log(self, request: GenerationRequest, output: Generation, began: float) -> None:
+        if self._logs_outputs:
+            _log_output(request, output, time.monotonic() - began)
 
 
 def _log_output(request: GenerationRequest, output: Generation, seconds: float) -> None:

@@ -248,10 +248,9 @@ class FanOut:
         self.on_phase(mode, phase, time.monotonic() - began)
 
     async def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, SideRequest]:
-        def build() -> dict[Side, SideRequest]:
-            return {side: self.recommender.fit_request(query, side) for side in sides}
-
-        return await work_on_text(count_chars(query), build)
+        return await work_on_text(
+            count_chars(query), lambda: self.recommender.fit_requests(query, sides)
+        )
 
     def _client(self, side: Side) -> EngineClient:
         return self._clients[side if side == "item" else "user"]

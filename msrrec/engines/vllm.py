@@ -7,7 +7,7 @@ constructors, after ``ENVIRONMENT`` has set what the user left unset.
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence, Set
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -132,6 +132,18 @@ class AsyncVllmEngine:
                 loggers = None
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=loggers)
 
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """The whole output; cheaper than a stream, whose every token wakes this process's loop.
+
+        Cancelling this call cancels the request.
+
+        Raises:
+            EngineError: If vLLM refuses the request, or the engine is dead.
+        """
+        async for output in self._outputs(request, as_deltas=False):
+            last = output
+        return _generation(last.outputs[0], request.next_ids)
+
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces of the output as they are sampled, then the whole output.
 
@@ -142,31 +154,39 @@ class AsyncVllmEngine:
         Raises:
             EngineError: If vLLM refuses the request, or the engine is dead.
         """
-        from vllm.exceptions import VLLMError
-
         ids: list[int] = []
         logprobs: list[float] = []
         scores: tuple[float, ...] = ()
+        async with aclosing(self._outputs(request, as_deltas=True)) as outputs:
+            async for output in outputs:
+                piece = _generation(output.outputs[0], () if ids else request.next_ids)
+                scores = scores or piece.next_logprobs
+                ids += piece.token_ids
+                logprobs += piece.token_logprobs
+                if piece.token_ids:
+                    yield Generation(piece.token_ids, piece.token_logprobs, "")
+                if output.finished:
+                    yield replace(
+                        piece,
+                        token_ids=tuple(ids),
+                        token_logprobs=tuple(logprobs),
+                        next_logprobs=scores,
+                    )
+
+    async def _outputs(
+        self, request: GenerationRequest, *, as_deltas: bool
+    ) -> AsyncGenerator[Any, None]:
+        """VLLM's own outputs: those since the previous one, or a single one at the end."""
+        from vllm.exceptions import VLLMError
+
         prompt = {"prompt_token_ids": list(request.prompt_ids)}
-        params = _sampling_params(request, as_deltas=True)
+        params = _sampling_params(request, as_deltas)
+        request_id = f"{REQUEST_ID.get() or 'request'}-{uuid.uuid4().hex}"  # for vLLM's log
         try:
-            request_id = f"{REQUEST_ID.get() or 'request'}-{uuid.uuid4().hex}"  # for vLLM's log
-            outputs = self._llm.generate(prompt, params, request_id, lora_request=self._lora)
-            async with aclosing(outputs) as stream:
-                async for output in stream:
-                    piece = _generation(output.outputs[0], () if ids else request.next_ids)
-                    scores = scores or piece.next_logprobs
-                    ids += piece.token_ids
-                    logprobs += piece.token_logprobs
-                    if piece.token_ids:
-                        yield Generation(piece.token_ids, piece.token_logprobs, "")
-                    if output.finished:
-                        yield replace(
-                            piece,
-                            token_ids=tuple(ids),
-                            token_logprobs=tuple(logprobs),
-                            next_logprobs=scores,
-                        )
+            found = self._llm.generate(prompt, params, request_id, lora_request=self._lora)
+            async with aclosing(found) as outputs:
+                async for output in outputs:
+                    yield output
         except (VLLMError, ValueError) as error:
             raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error
 

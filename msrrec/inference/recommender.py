@@ -1,6 +1,6 @@
 """The recommender that evaluation, the command line and the service all use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from msrrec.inference.scoring import (
     candidate_logprobs,
     unconditional_perplexities,
 )
-from msrrec.reasoning.encoding import Query, check_query, encode_choice, fit_prompt
+from msrrec.reasoning.encoding import AnswerChoice, Query, check_query, encode_choice, fit_prompt
 from msrrec.reasoning.prompts import Side
 from msrrec.titles import show_titles
 
@@ -156,12 +156,17 @@ class Recommender:
         return self.fit_request(query, side).request
 
     def fit_request(self, query: Query, side: Side) -> SideRequest:
-        """The request for one side, with as many purchases as fit into its prompt.
+        """The request for one side, see ``fit_requests``."""
+        return self.fit_requests(query, (side,))[side]
 
-        Its seed depends on run seed, query and side.
+    def fit_requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, SideRequest]:
+        """The request for each side, with as many purchases as fit into its prompt.
+
+        A seed depends on run seed, query and side. The answers that may end an output are the same
+        for all sides, and tokenized once.
 
         Raises:
-            DataError: If the query is malformed or its prompt too long.
+            DataError: If the query is malformed or a prompt too long.
         """
         check_query(query)
         max_new = min(self.config.max_new_tokens, self.max_model_len // 2)
@@ -169,6 +174,11 @@ class Recommender:
         if self.config.constrained:
             choice = encode_choice(self.tokenizer, query.candidates, self.form)
             max_new = max(max_new, choice.num_tokens)
+        return {side: self._fit(query, side, max_new, choice) for side in sides}
+
+    def _fit(
+        self, query: Query, side: Side, max_new: int, choice: AnswerChoice | None
+    ) -> SideRequest:
         room = self.max_model_len - max_new
         ids, dropped = fit_prompt(self.tokenizer, side, query, self.form, room)
         request = GenerationRequest(

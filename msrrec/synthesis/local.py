@@ -162,8 +162,7 @@ class LocalClient:
 
     async def _generate(self, engine: "AsyncVllmEngine", request: GenerationRequest) -> Generation:
         try:
-            async for piece in engine.stream(request):
-                last = piece
+            return await engine.generate(request)
         except EngineError as error:
             try:
                 await engine.check_health()
@@ -171,7 +170,6 @@ class LocalClient:
                 self._bury(engine, death)
                 raise _EngineDied(str(death)) from error
             raise CallFailed(str(error)) from error  # only this prompt failed
-        return last
 
     def _bury(self, engine: "AsyncVllmEngine", death: EngineError) -> None:
         """Forget a dead engine, once for all calls that it held; the next call starts another."""

@@ -54,6 +54,9 @@ class FakeEngine:
         self.crash_mark.with_name(f"{os.getpid()}.pid").touch()
         self.is_dead = False
 
+    async def generate(self, request: GenerationRequest) -> Generation:
+        return [piece async for piece in self.stream(request)][-1]
+
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         if self.is_dead:
             raise EngineError("the engine died")

@@ -97,9 +97,12 @@ def test_what_goes_wrong_on_the_way_carries_the_id(stderr: io.StringIO) -> None:
 class OneToken:
     """An engine whose outputs are one token."""
 
+    async def generate(self, request: GenerationRequest) -> Generation:
+        return Generation((7,), (-1.0,), "stop")
+
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         yield Generation((7,), (-1.0,), "")
-        yield Generation((7,), (-1.0,), "stop")
+        yield await self.generate(request)
 
     async def check_health(self) -> None:
         """Always well."""

@@ -1,7 +1,7 @@
 """A teacher on local weights goes on when its engine dies, and gives up only the deadly prompt."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ class Engine:
         self.tokenizer, self.model_name, self.max_model_len = CharTokenizer(), "fake", 99
         self._death = asyncio.Event()
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+    async def generate(self, request: GenerationRequest) -> Generation:
         prompt = self.tokenizer.decode(request.prompt_ids)
         self.begun.append(prompt.strip())
         if DEADLY in prompt:
@@ -39,7 +39,7 @@ class Engine:
         if self._death.is_set():
             raise EngineError("fake: vLLM failed")
         ids = tuple(self.tokenizer.encode("yes"))
-        yield Generation(ids, (-0.5,) * len(ids), "stop")
+        return Generation(ids, (-0.5,) * len(ids), "stop")
 
     async def check_health(self) -> None:
         if self._death.is_set():

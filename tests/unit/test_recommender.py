@@ -170,6 +170,23 @@ def test_a_constrained_request_has_room_for_its_longest_answer() -> None:
     assert request.max_new_tokens == 16 + 13 + 1
 
 
+def test_the_answers_of_a_query_are_tokenized_once_for_all_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = recommender(FakeEngine(choose_by_side), InferenceConfig(constrained=True))
+    each = {side: made.fit_request(query("a"), side) for side in sides_of("fused")}
+    texts: list[str] = []
+    encode = made.tokenizer.encode
+
+    def count(text: str, **options: object) -> list[int]:
+        texts.append(text)
+        return list(encode(text, **options))
+
+    monkeypatch.setattr(made.tokenizer, "encode", count)
+    assert made.fit_requests(query("a"), sides_of("fused")) == each
+    assert sum(text == "[reasoning_end]\n" for text in texts) == 1
+
+
 def test_an_answer_to_the_letter_is_its_candidate_where_outputs_are_bound() -> None:
     # "(2) Lamp" could also be the second candidate by its number.
     titles = ("(2) Lamp", "Lamp")
