@@ -125,6 +125,8 @@ def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str
     from ray import cloudpickle, serve
 
     from serve import app
+    from serve.keys import Keys
+    from serve.rollout_cluster import Blueprint
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
     args = app.AppArgs(
@@ -146,7 +148,8 @@ def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSRREC_TEST_KEY", KEY)
         load = partial(FakeEngine, str(model_folder), str(crash_mark))
-        application = app.assemble(args, source, load)
+        blueprint = Blueprint(args, Keys.read(args.serve), app.build_next)
+        application = app.assemble(blueprint, source, load)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(application, name="fakes", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
@@ -251,7 +254,7 @@ def test_a_client_that_leaves_does_not_end_what_an_equal_request_waits_for(
 ) -> None:
     go_on = crash_mark.with_name("go on")
     go_on.unlink(missing_ok=True)
-    at_work = r'msrrec_ongoing_requests\{replica="\w+"\} 1'
+    at_work = r'msrrec_ongoing_requests\{replica="\w+",version="\w+"\} 1'
     body = {**BODY, "candidates": ["Lens", "held Rope shared", "Kettle"]}
 
     async def go() -> httpx.Response:
