@@ -113,7 +113,8 @@ class Rollouts:
             "next": version,
             "share": plan.share,
             "is_ready": False,
-            "give_up_at": self._clock() + plan.limit_s,
+            "began": self._clock(),
+            "limit_s": plan.limit_s,
             "number": number,
             "problem": None,
         }
@@ -198,7 +199,7 @@ class Rollouts:
             return routing
         elif found.condition == "failed":
             problem = f"{version.model}: did not start ({found.message})"
-        elif now >= routing.give_up_at:
+        elif now >= routing.began + routing.limit_s:
             problem = f"{version.model}: did not start in time{_because(found.message)}"
         if problem is None:
             return routing

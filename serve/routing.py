@@ -59,8 +59,10 @@ class Routing(_State):
     """Share of the requests that the next one gets once it is ready, from 0 to 1."""
     is_ready: bool = False
     """Whether the next one can answer."""
-    give_up_at: float = 0.0
-    """When a next version that did not get ready is removed, in seconds since 1970."""
+    began: float = 0.0
+    """When the next version was asked for, in seconds since 1970."""
+    limit_s: float = 0.0
+    """Seconds within which it must be ready; it is removed if it is not."""
     leaving: tuple[Version, ...] = ()
     """Versions that get no more requests, and are removed once theirs have ended."""
     number: int = 0
@@ -87,7 +89,7 @@ class Routing(_State):
         canary = self.canary
         if canary is None:
             return self.live
-        digest = hashlib.sha256(canary.app.encode() + b"\0" + key).digest()
+        digest = hashlib.sha256(f"{self.began} ".encode() + key).digest()
         return canary if int.from_bytes(digest[:8]) < self.share * 2**64 else self.live
 
 

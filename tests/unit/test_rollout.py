@@ -6,12 +6,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from msrrec.config import ServeConfig
-from msrrec.errors import ModelError
+from msrrec.config import ModelConfig, ServeConfig
+from msrrec.errors import ConfigError, ModelError
+from serve.app import check_room
+from serve.args import AppArgs
 from serve.http_models import HttpError
 from serve.keys import KeyRing, Keys
 from serve.metrics import Metrics
 from serve.rollout import SETTLE_S, Found, Plan, Refusal, Rollouts
+from serve.rollout_cluster import Blueprint, find_cause
 from serve.rollout_http import (
     RolloutRequest,
     RolloutState,
@@ -223,6 +226,65 @@ def test_the_first_version_takes_over_where_it_is_deployed_anew() -> None:
     del machines.apps["service-1"]
     assert not machines.pass_time(1)
     assert machines.state is None
+
+
+# What a version is built from
+
+
+BLUEPRINT = Blueprint(
+    AppArgs(
+        model_dir="hub/old",
+        index="index",
+        model=ModelConfig(revision="abc"),
+        serve=ServeConfig(share_engine=True),
+    ),
+    Keys(),
+    lambda _: None,  # type: ignore[arg-type]
+)
+
+
+def test_a_version_has_the_settings_of_the_live_one_but_for_those_that_are_given() -> None:
+    settings = ("inference.temperature=0.5", "serve.deadline_s=9")
+    request = RolloutRequest(model="hub/new", settings=settings, recommendations="offers")
+    args = BLUEPRINT.change(request).args
+    assert (args.model_dir, args.index, args.recommendations) == ("hub/new", "index", "offers")
+    assert (args.inference.temperature, args.serve.deadline_s) == (0.5, 9)
+    assert args.serve.share_engine
+    assert args.model.revision is None  # that of another model is none of this one
+    same = BLUEPRINT.change(RolloutRequest(model="hub/old"))
+    assert same.args == BLUEPRINT.args
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.alpha=1", "train.alpha=1: is no setting of a version; expected one of model, "),
+        ("inference.sed=1", "inference.sed"),
+        ("serve.min_replicas=3", r"min_replicas \(3\) must not exceed max_replicas \(1\)"),
+    ],
+)
+def test_settings_that_no_version_has_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BLUEPRINT.change(RolloutRequest(model="hub/new", settings=(setting,)))
+
+
+def test_a_machine_without_room_for_more_engines_says_so_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serve.app.is_local", lambda: True)
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 1.0})
+    with pytest.raises(ConfigError, match="2 more engines need 2 CPU beside those of the live"):
+        check_room(AppArgs(model_dir="m"))
+    check_room(BLUEPRINT.args)  # one engine for both sides
+    monkeypatch.setattr("serve.app.is_local", lambda: False)
+    check_room(AppArgs(model_dir="m"))  # a cluster may grow
+
+
+def test_the_cause_of_a_failure_is_the_line_that_names_our_error() -> None:
+    trace = "Traceback\n  File x\nValueError: no\nmsrrec.errors.ModelError: runs/new: torn\n"
+    assert find_cause(["failed to start", trace]) == "runs/new: torn"
+    assert find_cause(["", "it waits\nRuntimeError: no memory"]) == "RuntimeError: no memory"
+    assert find_cause([""]) == ""
 
 
 # Over HTTP

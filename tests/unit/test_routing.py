@@ -41,7 +41,7 @@ def test_a_key_stays_with_its_version_and_a_larger_share_keeps_all_of_a_smaller_
 
 
 def test_another_rollout_begins_with_other_keys() -> None:
-    other = BEGUN.model_copy(update={"next": NEW.model_copy(update={"app": "another"})})
+    other = BEGUN.model_copy(update={"began": 1.0})
     keys = [str(n).encode() for n in range(1000)]
     both = [routing.model_copy(update={"share": 0.5}) for routing in (BEGUN, other)]
     chosen = [{key for key in keys if routing.choose(key) != OLD} for routing in both]
