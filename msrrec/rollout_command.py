@@ -206,11 +206,12 @@ def _show(state: State) -> None:
     for role in ("live", "next"):
         if (one := state[role]) is None:
             continue
+        gets = "gets" if one["state"] == "ready" else "is to get"
         median = "-" if one["p50_s"] is None else f"{one['p50_s']:.2f} s"
         logger.info(
-            "%s: %s (version %s), %s, gets %.4g %% of the requests; %d so far, %d errors, p50 %s",
+            "%s: %s (version %s), %s, %s %.4g %% of the requests; %d so far, %d errors, p50 %s",
             *(role, one["model"], one["version"] or "not known yet", one["state"]),
-            *(100 * one["share"], one["requests"], one["errors"], median),
+            *(gets, 100 * one["share"], one["requests"], one["errors"], median),
         )
     if state["problem"]:
         logger.warning("the latest rollout ended by itself: %s", state["problem"])

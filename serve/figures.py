@@ -57,7 +57,7 @@ async def _ask_replicas(app: str) -> list[Figures]:
 async def find_routing() -> Routing | None:
     """The state of the rollout; None also where it can't be read now."""
     try:
-        return await asyncio.to_thread(read_routing)
-    except (RayError, ValueError) as error:
+        return await asyncio.wait_for(asyncio.to_thread(read_routing), _FIGURES_S)
+    except (RayError, TimeoutError, ValueError) as error:  # as while the head restarts
         logger.warning("the state of rollouts can't be read (%s)", first_line(error))
         return None

@@ -12,7 +12,8 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
@@ -123,23 +124,27 @@ class ProxyGuard:
         answer: "PassedResponse",
     ) -> None:
         """Pass a request on to the version that it belongs to, and to the live one after that."""
+
+        def live() -> str:
+            return (self.follower.latest or routing).live.prefix
+
+        def is_overtaken(prefix: str) -> bool:
+            return prefix != live()
+
         is_repeatable = _is_repeatable(scope)
-        version = routing.live
+        prefix = live()
         if is_repeatable and routing.canary is not None:
-            version = routing.choose(await _read_key(take))
-        prefix = version.prefix
+            prefix = routing.choose(await _read_key(take)).prefix
         for left in reversed(range(_MAX_TRIES)):
-            live = (self.follower.latest or routing).live.prefix
-            answer.expect(is_last=left == 0, may_refuse=is_repeatable and prefix != live)
+            answer.expect(partial(is_overtaken, prefix) if is_repeatable and left else _never)
             await self.app(_under(prefix, scope), replay(list(taken), take), answer.pass_on)
             is_answered = answer.began and not answer.is_refused
             if is_answered or _has_left(taken) or not (is_repeatable or answer.is_unknown):
                 return
             if answer.is_unknown:
                 await self.follower.look()
-            live = (self.follower.latest or routing).live.prefix
             # A state that names an application which is gone must not end the service.
-            prefix = "" if prefix == live and answer.is_unknown else live
+            prefix = "" if prefix == live() and answer.is_unknown else live()
 
     async def _tell(self, version: Version, scope: Scope, taken: list[Message]) -> None:
         """Tell the next version of a change that the live one has made."""
@@ -153,6 +158,10 @@ class ProxyGuard:
         await self.app(_under(version.prefix, scope), replay(body, _wait), note)
         if not 200 <= status < 300:
             logger.warning("%s did not take a change (status %d)", version.app, status)
+
+
+def _never() -> bool:
+    return False
 
 
 def _is_repeatable(scope: Scope) -> bool:
@@ -197,16 +206,16 @@ class PassedResponse:
         self._send = send
         self._is_whole = self._is_stream = False
         self._held: Message | None = None
-        self.expect(is_last=True, may_refuse=False)
+        self.expect(_never)
 
-    def expect(self, *, is_last: bool, may_refuse: bool) -> None:
+    def expect(self, may_refuse: Callable[[], bool]) -> None:
         """Begin anew, before a version is asked.
 
         Args:
-            is_last: Whether nobody will be asked after this one.
-            may_refuse: Whether failures are held back where another one will be asked.
+            may_refuse: Whether a failure is held back, as another version will be asked; it is
+                called when there is one, as what was live then may be so no more.
         """
-        self._may_refuse = may_refuse and not is_last
+        self._may_refuse = may_refuse
         self.began = self.is_refused = self.is_unknown = self.is_success = False
         self._held = None
 
@@ -226,7 +235,7 @@ class PassedResponse:
         self.began, self.is_success = True, 200 <= status < 300
         self._is_stream = kind.startswith(b"text/event-stream")
         self.is_unknown = status == 404 and is_plain
-        self.is_refused = self.is_unknown or (self._may_refuse and status in _FAILED)
+        self.is_refused = self.is_unknown or (status in _FAILED and self._may_refuse())
         if self.is_refused or (status >= 400 and is_plain):
             self._held = message
 

@@ -53,7 +53,8 @@ class VersionState(HttpModel):
     requests: int = 0
     """Requests for recommendations that it was asked."""
     errors: int = 0
-    """Those of them that ended with a status of 500 or more; the live version was then asked."""
+    """Those of them that ended with a status of 500 or more. Of those of the next version the live
+    one was then asked, except past the deadline."""
     p50_s: float | None = None
     """Median seconds from request to whole answer, by the buckets of the metrics."""
 

@@ -151,6 +151,26 @@ def test_what_is_the_requests_own_fault_or_too_late_is_not_asked_again(status: i
     assert len(proxy.asked) == 1
 
 
+def test_a_version_that_was_live_when_it_was_asked_may_go_before_it_answers() -> None:
+    follower = Follower(lambda: BEGUN)
+    proxy = Proxy({NEW.prefix: OK})
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == ASK:  # meanwhile the next version was promoted
+            follower.latest, proxy.answers[""] = PROMOTED, full(503)
+        await proxy(scope, receive, send)
+
+    async def go() -> httpx.Response:
+        await follower.current()
+        follower.latest = BEGUN.model_copy(update={"share": 0.0})
+        transport = httpx.ASGITransport(ProxyGuard(slow, follower))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post(ASK)
+
+    assert asyncio.run(go()).status_code == 200
+    assert proxy.paths == [ASK, NEW.prefix + ASK]
+
+
 def test_a_refusal_of_the_live_version_reaches_the_client() -> None:
     proxy = Proxy({"": full(503), NEW.prefix: full(500)})
     response = ask(proxy, [BEGUN])
