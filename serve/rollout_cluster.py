@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +34,8 @@ logger = logging.getLogger(f"msrrec.{__name__}")
 _ACTOR = {"name": "rollouts", "namespace": "msrrec"}
 _BUSY_S, _IDLE_S = 0.5, 5.0
 """Seconds between steps: while something is under way, and while a promoted version is live."""
+_LINGER_S = 20.0
+"""Seconds from the last command until the actor may end."""
 _COUNT_S = 3.0
 _CONDITIONS: Mapping[str, Condition] = {
     "RUNNING": "running",
@@ -141,6 +144,7 @@ class RolloutActor:
         self._rollouts = Rollouts(RayCluster())
         self._lock = threading.Lock()
         self._due = threading.Event()
+        self._ordered = time.monotonic()
         threading.Thread(target=self._go_on, daemon=True).start()
 
     def start(self, live: Version, blueprint: Blueprint, request: RolloutRequest) -> Refusal | None:
@@ -173,27 +177,30 @@ class RolloutActor:
     def _carry_out(self, command: Callable[[], Refusal | None]) -> Refusal | None:
         with self._lock:
             refusal = command()
+            self._ordered = time.monotonic()
         self._due.set()
         return refusal
 
     def _go_on(self) -> None:
         """Do what is due again and again, and end this actor once there is nothing left to do."""
-        is_active = True
+        is_active, wait_s = True, _BUSY_S
         while is_active:
-            routing = None
-            self._due.wait(_IDLE_S)  # also at the start, so that the first command comes before
+            self._due.wait(wait_s)
             self._due.clear()
+            wait_s = _IDLE_S
             try:
                 with self._lock:
-                    is_active = self._rollouts.step()
+                    # A command may have been asked for, or its answer may still be on its way.
+                    is_recent = time.monotonic() - self._ordered < _LINGER_S
+                    is_active = self._rollouts.step() or is_recent
                     routing = read_routing()
                     if not is_active:
                         ray.kill(ray.get_actor(**_ACTOR))
+                if routing is not None and (routing.next is not None or routing.leaving):
+                    wait_s = _BUSY_S
             except (RayError, RayServeException, ValueError) as error:
                 logger.warning("the rollout waits (%s)", first_line(error))
                 is_active = True
-            if routing is not None and (routing.next is not None or routing.leaving):
-                threading.Timer(_BUSY_S, self._due.set).start()
 
 
 def _deploy(live: Version, blueprint: Blueprint, app: str, prefix: str) -> None:

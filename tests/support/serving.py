@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tokenizers import Tokenizer
 
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
@@ -26,9 +27,7 @@ class FakeEngine:
     """Names the second candidate, three tokens at a time; dies where a title tells it to."""
 
     def __init__(self, folder: str, crash_mark: str) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
         self.crash_mark = Path(crash_mark)
         self.crash_mark.with_name(f"{os.getpid()}.pid").touch()
         self.is_dead = False
@@ -40,10 +39,10 @@ class FakeEngine:
             scores = tuple(-1.0 - n for n in range(len(request.next_ids)))
             yield Generation((0,), (-1.0,), "length", None, scores)
             return
-        prompt = self.tokenizer.decode(list(request.prompt_ids))
+        prompt = self.tokenizer.decode(list(request.prompt_ids), skip_special_tokens=False)
         title = prompt.split("(2) ")[1].split("\n")[0]
         text = f"Step 1. It is {title}.\n[reasoning_end]\n(2) {title}"
-        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
         logprob = -0.5 if "from the side of the user" in prompt else -1.0
         self.crash_mark.with_name(f"{os.getpid()}.busy").touch()
         for n in range(0, len(ids), 3):
