@@ -148,6 +148,8 @@ def start(folder: Path, chain_s: float) -> str:
 
     import bench.ahead
     from serve import app
+    from serve.keys import Keys
+    from serve.rollout_cluster import Blueprint
 
     cloudpickle.register_pickle_by_value(bench.ahead)
     args = app.AppArgs(
@@ -161,7 +163,9 @@ def start(folder: Path, chain_s: float) -> str:
     port = app.free_port("127.0.0.1", 0)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     load = partial(bench.ahead.SleepingEngine, chain_s)
-    serve.run(app.assemble(args, locate_model("embedded"), load), name="ahead", route_prefix="/")
+    blueprint = Blueprint(args, Keys.read(args.serve), app.build_next)
+    application = app.assemble(blueprint, locate_model("embedded"), load)
+    serve.run(application, name="ahead", route_prefix="/")
     return f"http://127.0.0.1:{port}"
 
 

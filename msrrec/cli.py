@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from msrrec import __version__, index_command, log, pipeline_command, recommend_command, stage
+from msrrec import (
+    __version__,
+    index_command,
+    log,
+    pipeline_command,
+    recommend_command,
+    rollout_command,
+    stage,
+)
 from msrrec.arguments import (
     ConfigFile,
     DatasetDir,
@@ -452,6 +460,7 @@ def demo(
 
 app.command(epilog=settings_help(*pipeline_command.SECTIONS))(pipeline_command.pipeline)
 app.command(epilog=settings_help("retrieval", "ray"))(index_command.index)
+app.command(epilog=rollout_command.HELP)(rollout_command.rollout)
 
 
 def _show_version(wanted: bool) -> None:

@@ -20,28 +20,23 @@ from ray import serve
 from ray.serve import Application
 
 from msrrec import storage
-from msrrec.cluster import ray_session
-from msrrec.config import (
-    Config,
-    InferenceConfig,
-    ModelConfig,
-    PromptConfig,
-    RecommendConfig,
-    RunConfig,
-    ServeConfig,
-)
+from msrrec.cluster import is_local, ray_session
+from msrrec.config import RunConfig
 from msrrec.engines.placement import takes_gpu
 from msrrec.errors import ConfigError, EngineError
 from msrrec.loading import probe_for_inference
 from msrrec.models import ModelSource, locate_model
 from msrrec.weights import check_source
+from serve.args import AppArgs
 from serve.engine import AsyncEngine, EngineReplica, load_vllm
+from serve.figures import INGRESS
 from serve.fusion import Fusion
 from serve.keys import Keys
 from serve.limits import RETRY_AFTER_S
 from serve.own_ray import guard_proxies
+from serve.rollout_cluster import Blueprint, end_rollouts, find_cause
 from serve.scaling import count_places, replica_options, shutdown_seconds
-from serve.shop import ShopArgs, check_shop
+from serve.shop import check_shop
 from serve.tracing import tracing_config
 from serve.version import ServedModel, identify_service, name_model
 
@@ -55,34 +50,6 @@ _MAX_OPEN = 10_000
 beyond the service's own, which refuses at once, as JSON, and still answers health and metrics."""
 
 
-class AppArgs(Config):
-    """Arguments of the application; the ``args`` of a Serve config file."""
-
-    model_dir: str
-    """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
-    index: str | None = None
-    """Folder made by ``msrrec index``: the catalogue of requests without candidates."""
-    recommendations: str | None = None
-    """Folder made by ``msrrec recommend``: what is answered to users who are named alone."""
-    gpus_per_engine: float | None = None
-    """GPUs per engine, also a share of one. Unset: those of ``inference.gpus_per_engine``."""
-    model: ModelConfig = ModelConfig()
-    """The revision of a base model on a hub."""
-    prompt: PromptConfig = PromptConfig()
-    """How a base model is prompted; a trained model has its own settings."""
-    recommend: RecommendConfig = RecommendConfig()
-    """How many candidates the catalogue proposes."""
-    inference: InferenceConfig = InferenceConfig()
-    """Sampling, lengths and options of vLLM."""
-    serve: ServeConfig = ServeConfig()
-    """Limits, replicas and the name of the API key's variable; host and port are set by Serve."""
-
-    @property
-    def answering(self) -> InferenceConfig:
-        """Settings of inference, with the service's own choice of what an answer may name."""
-        return self.inference.model_copy(update={"constrained": self.serve.constrained})
-
-
 def build_app(args: AppArgs) -> Application:
     """The application of a model.
 
@@ -90,27 +57,83 @@ def build_app(args: AppArgs) -> Application:
         ModelError: If ``model_dir`` holds no model.
         ConfigError: If the API key is set but empty.
     """
+    return build_version(Blueprint(args, Keys.read(args.serve), build_next))
+
+
+def build_version(blueprint: Blueprint) -> Application:
+    """The application of one version; errors as of ``build_app``."""
+    args = blueprint.args
     source = locate_model(args.model_dir, args.model, args.prompt)
     load = partial(load_vllm, source, args.answering, reports=args.serve.engine_metrics)
-    return assemble(args, source, load)
+    return assemble(blueprint, source, load)
 
 
-def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]) -> Application:
+def build_next(blueprint: Blueprint) -> Application:
+    """The application of a version that is to run beside another one.
+
+    Raises:
+        ModelError: If there is no such model, or it can't be served.
+        ConfigError: If this machine has no room for it.
+        DataError: If index or recommendations are missing.
+    """
+    args = blueprint.args
+    check_model(args)
+    check_room(args)
+    return build_version(blueprint)
+
+
+def check_model(args: AppArgs) -> ModelSource:
+    """Refuse what can't be served, before anything is started, which takes seconds.
+
+    Raises:
+        ModelError: If there is no such model, or it can't be served.
+        DataError: If index or recommendations are missing.
+    """
+    source = locate_model(args.model_dir, args.model, args.prompt)
+    check_source(source)
+    probe_for_inference(source, args.answering)
+    check_shop(args.index, args.recommendations)
+    return source
+
+
+def check_room(args: AppArgs) -> None:
+    """Refuse a version whose engines this machine has no room for; a cluster may grow.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if not is_local():
+        return
+    sides = 1 if args.serve.share_engine else 2
+    count, each, free = sides * args.serve.min_replicas, _resources(args), ray.available_resources()
+    for kind, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+        if free.get(kind, 0) < count * each[name]:
+            raise ConfigError(
+                f"{count} more engines need {count * each[name]:g} {kind} beside those of the live "
+                f"version, and {free.get(kind, 0):g} of this service's Ray are free; ask for fewer "
+                "(serve.share_engine=true), or start the service with a larger ray.num_cpus"
+            )
+
+
+def assemble(
+    blueprint: Blueprint, source: ModelSource, load: Callable[[], AsyncEngine]
+) -> Application:
     """The application with engines started by ``load``, each in its own process."""
+    args = blueprint.args
     limits = args.serve
     if limits.share_engine:
-        user = item = _engine("Engine", args, load, sides=2)
+        user = item = _engine("Engine", blueprint, load, sides=2)
     else:
-        user, item = (_engine(name, args, load, sides=1) for name in ("UserEngine", "ItemEngine"))
-    keys = Keys.read(limits)
-    shop = ShopArgs(args.index, args.recommendations, args.recommend)
+        user, item = (
+            _engine(name, blueprint, load, sides=1) for name in ("UserEngine", "ItemEngine")
+        )
     model = ServedModel(
         name_model(args.model_dir, limits.model_name),
         identify_service(source, args.answering, args.recommend),
     )
     logger.info("%s: version %s", model.name, model.version)
     deployment = serve.deployment(
-        name="Fusion",
+        name=INGRESS,
         num_replicas=limits.fusion_replicas,
         graceful_shutdown_timeout_s=shutdown_seconds(limits),
         max_ongoing_requests=_MAX_OPEN,
@@ -120,12 +143,14 @@ def assemble(args: AppArgs, source: ModelSource, load: Callable[[], AsyncEngine]
         logging_config={"enable_access_log": False},  # the proxy logs each request
         health_check_period_s=5,
     )
-    return deployment(serve.ingress()(Fusion)).bind(
-        source, model, args.answering, limits, keys, shop, user, item
-    )
+    fusion = deployment(serve.ingress()(Fusion)).options(**blueprint.options.get(INGRESS, {}))
+    return fusion.bind(source, model, blueprint, user, item)
 
 
-def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: int) -> Application:
+def _engine(
+    name: str, blueprint: Blueprint, load: Callable[[], AsyncEngine], sides: int
+) -> Application:
+    args = blueprint.args
     limits = args.serve
     deployment = serve.deployment(
         name=name,
@@ -136,7 +161,8 @@ def _engine(name: str, args: AppArgs, load: Callable[[], AsyncEngine], sides: in
         graceful_shutdown_timeout_s=shutdown_seconds(limits),
         **replica_options(limits, sides),
     )
-    return deployment(EngineReplica).bind(load, as_json=limits.log_format == "json")
+    engine = deployment(EngineReplica).options(**blueprint.options.get(name, {}))
+    return engine.bind(load, as_json=limits.log_format == "json")
 
 
 def _resources(args: AppArgs) -> dict[str, float]:
@@ -190,11 +216,8 @@ def running(
         inference=config.inference,
         serve=config.serve,
     )
-    source = locate_model(model_dir, config.model, config.prompt)
-    check_source(source)  # fail before Ray is started, which takes seconds
-    probe_for_inference(source, args.answering)
+    check_model(args)
     Keys.read(config.serve).check_host(config.serve.host)
-    check_shop(args.index, args.recommendations)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
     guard_proxies()
@@ -204,10 +227,12 @@ def running(
                 http_options={"host": host, "port": port},
                 tracing_config=tracing_config(config.serve),
             )
+            end_rollouts()  # those of a service that was killed
             _deploy(build_app(args))
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
             yield f"http://{shown}:{port}"
         finally:
+            end_rollouts()
             serve.delete(APP_NAME)
             if own_ray:
                 serve.shutdown()
@@ -240,18 +265,10 @@ def _deploy(application: Application) -> None:
     try:
         serve.run(application, name=APP_NAME, route_prefix="/")
     except RuntimeError as error:
-        deployments = serve.status().applications[APP_NAME].deployments.values()
-        messages = "\n".join([str(error), *(deployment.message for deployment in deployments)])
-        raise EngineError(f"the service did not start: {_cause(messages)}") from error
+        found = serve.status().applications[APP_NAME]
+        messages = [str(error), *(one.message for one in found.deployments.values())]
+        raise EngineError(f"the service did not start: {find_cause(messages)}") from error
     logger.info("ready after %.0f s", time.monotonic() - began)
-
-
-def _cause(messages: str) -> str:
-    """The line of the replicas' tracebacks that names the error."""
-    lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("msrrec.errors.")]
-    errors = [line for line in lines if "Error: " in line]
-    return ours[-1].partition(": ")[2] if ours else [lines[0], *errors][-1]
 
 
 def free_port(host: str, port: int) -> int:

@@ -18,26 +18,25 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from msrrec import loading
-from msrrec.config import InferenceConfig, ServeConfig
+from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import first_line
 from msrrec.inference.recommender import Recommender
 from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
 from serve.fan_out import EngineLost, FanOut
+from serve.figures import Figures, ask_versions, find_routing
 from serve.ingress import Api, Settings, build_http
-from serve.keys import Keys
 from serve.limits import overloaded
 from serve.metrics import merge
 from serve.readiness import Readiness, readiness
+from serve.rollout_cluster import Blueprint, RayDesk
 from serve.shop import ShopArgs, open_shop
 from serve.stored import ChangedUser
 from serve.version import ServedModel
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
-_FIGURES_S = 3.0
-"""Seconds within which other replicas must tell their metrics."""
 _SHARED_S = 2.0
 """Seconds that a purchase waits until other replicas know of it."""
 
@@ -52,13 +51,13 @@ class Fusion:
         self,
         source: ModelSource,
         model: ServedModel,
-        inference: InferenceConfig,
-        limits: ServeConfig,
-        keys: Keys,
-        shop: ShopArgs,
+        blueprint: Blueprint,
         user: DeploymentHandle,
         item: DeploymentHandle,
     ) -> None:
+        args = blueprint.args
+        inference, limits = args.answering, args.serve
+        shop = ShopArgs(args.index, args.recommendations, args.recommend)
         setup(as_json=limits.log_format == "json")
         tokenizer, max_model_len = load_tokenizer(source, inference)
         recommender = Recommender(
@@ -72,7 +71,7 @@ class Fusion:
             source.domain or "Shopping",
             max_model_len,
             limits,
-            keys,
+            blueprint.keys,
             shop.settings.confidence_temperature,
             source.examples,
         )
@@ -83,6 +82,7 @@ class Fusion:
             ),
             open_shop(shop, limits.max_candidates),
         )
+        self._desk = RayDesk(blueprint)
         self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0
         if limits.fusion_replicas > 1:
@@ -90,25 +90,25 @@ class Fusion:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve to get the ASGI application."""
-        return build_http(self._api, self._tell_readiness, self._collect)
+        return build_http(self._api, self._tell_readiness, self._collect, self._desk)
 
-    async def figures(self) -> tuple[str, list[Metric]]:
-        """This replica's id and metrics; called on all replicas when one is asked for them."""
-        replica = serve.get_replica_context().replica_id.unique_id
-        return replica, self._api.metrics.families()
+    async def figures(self) -> Figures:
+        """This replica's metrics; called on all replicas when one is asked for them."""
+        context = serve.get_replica_context()
+        version = self._api.settings.model.version
+        families = self._api.metrics.families()
+        return Figures(context.app_name, version, context.replica_id.unique_id, families)
+
+    async def count_open(self) -> int:
+        """Requests that are at work or wait here."""
+        return self._api.admission.ongoing + self._api.admission.queued
 
     async def _collect(self) -> list[Metric]:
-        """The metrics of all replicas that answer, its own in any case."""
-        context = serve.get_replica_context()
-        handle = serve.get_deployment_handle(context.deployment, context.app_name)
-        own = await self.figures()
-        try:
-            asked = handle.broadcast("figures")
-            found = await asked.results_async(timeout_s=_FIGURES_S, return_exceptions=True)
-        except (TimeoutError, DeploymentUnavailableError) as error:
-            logger.warning("metrics of other replicas can't be had (%s)", first_line(error))
-            return merge(dict([own]))
-        return merge(dict([own, *(one for one in found if isinstance(one, tuple))]))
+        """The metrics of all replicas of all versions that answer, its own in any case."""
+        own, routing = await self.figures(), await find_routing()
+        apps = [one.app for one in routing.answering] if routing else [own.app]
+        found = [own, *await ask_versions(apps)]
+        return merge({(one.version, one.replica): one.families for one in found})
 
     async def take_user(self, sender: str, user_id: str, changed: ChangedUser) -> None:
         """Keep what another replica learned of a user; called on all replicas."""

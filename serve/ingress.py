@@ -52,6 +52,8 @@ from serve.keys import KeyRing, Keys
 from serve.limits import Guard
 from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.readiness import Readiness
+from serve.rollout_http import Desk, add_rollout
+from serve.routing import AtRoot
 from serve.sharing import Flight, SharedAnswers, identify, identify_body
 from serve.shop import Shop
 from serve.stored import ChangedUser
@@ -347,6 +349,7 @@ def build_http(
     api: Api,
     tell_readiness: Callable[[], Awaitable[Readiness]],
     collect: Callable[[], Awaitable[list[Metric]]] | None = None,
+    desk: Desk | None = None,
 ) -> FastAPI:
     """The FastAPI application.
 
@@ -354,6 +357,7 @@ def build_http(
         api: Implementation of the routes.
         tell_readiness: Whether every side has an engine, or can't have one.
         collect: Gives the metrics of all replicas; None for those of this one.
+        desk: Where rollouts are ordered; None where none are possible.
     """
     app = FastAPI(
         title="MSR-Rec",
@@ -382,10 +386,13 @@ def build_http(
         refuse=refuse,
     )
     app.add_middleware(AccessLog, is_logging=api.settings.limits.log_format == "json")
+    app.add_middleware(AtRoot)
     _add_error_handlers(app, count, refuse)
     _add_recommend(app, api, keys)
     _add_operations(app, api, tell_readiness)
     _add_metrics(app, api, collect)
+    if desk is not None:
+        add_rollout(app, desk)
     describe_security(app, keys.is_needed)
     return app
 

@@ -21,6 +21,11 @@ logger = logging.getLogger(f"msrrec.{__name__}")
 
 _PROTECTED = ("/v1/", "/metrics")
 _ITEMS = "/v1/items/"
+_ROLLOUT = "/v1/rollout"
+_NEEDS_ADMIN = (
+    "this service has no admin key, and so its model can't be changed while it runs; its operator "
+    "sets MSRREC_ADMIN_KEY"
+)
 _LOOK_EVERY_S = 1.0
 """Seconds between looks at the file of keys."""
 
@@ -33,13 +38,13 @@ class Keys:
 
     Attributes:
         everything: Any of these opens every protected path.
-        items: Any of these opens changes of the catalogue, in place of the former.
+        admin: Any of these opens changes of the catalogue, in place of the former, and rollouts.
         file: File of further keys for everything, which is read again when it changes.
         is_open: Whether to listen beyond this machine without a key.
     """
 
     everything: tuple[bytes, ...] = field(default=(), repr=False)
-    items: tuple[bytes, ...] = field(default=(), repr=False)
+    admin: tuple[bytes, ...] = field(default=(), repr=False)
     file: str | None = None
     is_open: bool = False
 
@@ -139,12 +144,15 @@ class KeyRing:
         """Refuse a request without a valid key, or beyond the key's rate.
 
         Raises:
-            HttpError: 401, or 429 with Retry-After.
+            HttpError: 401, 403, or 429 with Retry-After.
         """
         path = str(scope["path"])
         allowed = self._allowed(path)
         if not allowed:
-            if path.startswith(_PROTECTED) and not self._keys.is_open:
+            is_rollout = path.startswith(_ROLLOUT)
+            if is_rollout and self._has_keys:
+                raise HttpError(403, "forbidden", _NEEDS_ADMIN)
+            if is_rollout or (path.startswith(_PROTECTED) and not self._keys.is_open):
                 _refuse_from_outside(scope)
             return
         scheme, given = _read_header(scope)
@@ -168,9 +176,13 @@ class KeyRing:
         """The digests of the tokens that open a path; empty if it needs none."""
         if not path.startswith(_PROTECTED):
             return ()
-        if path.startswith(_ITEMS) and self._keys.items:
-            return self._keys.items
+        if path.startswith(_ROLLOUT) or (path.startswith(_ITEMS) and self._keys.admin):
+            return self._keys.admin
         return (*self._keys.everything, *self._file_keys())
+
+    @property
+    def _has_keys(self) -> bool:
+        return bool(self._keys.everything or self._keys.file)
 
     def _file_keys(self) -> tuple[bytes, ...]:
         """The keys of the file as of a second ago; those of before if it can't be read."""

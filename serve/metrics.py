@@ -1,4 +1,4 @@
-"""Prometheus metrics of the ingress, served at /metrics: those of all its replicas together."""
+"""Prometheus metrics of the ingress, served at /metrics: all replicas and versions together."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -124,17 +124,20 @@ def render(families: Iterable[Metric]) -> bytes:
     return generate_latest(Collected(families))
 
 
-def merge(by_replica: Mapping[str, Iterable[Metric]]) -> list[Metric]:
-    """The metrics of several replicas, told apart by the label ``replica``.
+def merge(by_replica: Mapping[tuple[str, str], Iterable[Metric]]) -> list[Metric]:
+    """The metrics of several replicas, told apart by the labels ``version`` and ``replica``.
 
     So the counters of each only go up, as Prometheus' ``rate`` needs it; its ``sum`` adds them.
+
+    Args:
+        by_replica: The metrics by version of the model and id of the replica.
     """
     merged: dict[str, Metric] = {}
-    for replica, families in by_replica.items():
+    for (version, replica), families in by_replica.items():
+        told_apart = {"version": version, "replica": replica}
         for one in families:
             known = merged.setdefault(one.name, Metric(one.name, one.documentation, one.type))
             known.samples += [
-                sample._replace(labels={**sample.labels, "replica": replica})
-                for sample in one.samples
+                sample._replace(labels={**sample.labels, **told_apart}) for sample in one.samples
             ]
     return list(merged.values())

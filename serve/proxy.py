@@ -1,14 +1,19 @@
 """What stands before Ray's HTTP proxy in every node's proxy process.
 
 Ray's proxy obeys headers that clients should not decide, answers in plain text or not at all where
-a replica is lost, and reflects any request id. Each node loads this by the environment variable
+a replica is lost, and reflects any request id. While a version is rolled out, it gets its share of
+the requests here. Each node loads this by the environment variable
 ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy:middlewares``; a Ray that this project
 starts has it, and so has the image of the cluster.
 """
 
+import asyncio
+import contextlib
 import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
@@ -16,6 +21,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http_models import HttpError
 from serve.limits import RETRY_AFTER_S, overloaded, replay
+from serve.routing import (
+    MAX_KEY_BYTES,
+    Follower,
+    Routing,
+    Version,
+    is_hidden,
+    is_routed,
+    key_of,
+)
+
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 _CONTROLS = frozenset(
     (
@@ -28,7 +44,12 @@ choose the replica."""
 SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 """Request ids that can do no harm in a log or a header."""
 _REPEATABLE = ("/v1/recommend", "/v1/recommend:batch")
+_CHANGES = ("/v1/items/", "/v1/users/")
 _MAX_TRIES = 3
+_FAILED = (500, 502, 503)
+"""Statuses that mean that a version can't answer, while another one may."""
+_BODY_S = 10.0
+"""Seconds until a body that decides who answers must have come."""
 _KINDS = {404: "not_found", 408: "request_timeout", 429: "too_many_requests", 503: "overloaded"}
 
 
@@ -51,15 +72,21 @@ class ProxyGuard:
     """ASGI middleware: strips headers, asks again where a replica is lost, and errors are JSON.
 
     A recommendation is asked for again only if nothing of its answer was sent; answers are seeded,
-    so a second replica gives the same one.
+    so a second replica gives the same one. What the next version of a rollout fails to answer, the
+    live one is asked. Changes are told to both.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, follower: Follower | None = None) -> None:
         self.app = app
+        self.follower = follower or Follower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        answer, path = PassedResponse(send), scope["path"]
+        if is_hidden(path):
+            await answer.send_error(HttpError(404, "not_found", "no such path"))
             return
         taken: list[Message] = []
 
@@ -67,13 +94,102 @@ class ProxyGuard:
             taken.append(await receive())
             return taken[-1]
 
-        answer = PassedResponse(send)
-        for _ in range(_MAX_TRIES if scope["path"] in _REPEATABLE else 1):
-            asked = {**scope, "headers": safe_headers(scope["headers"])}
-            await self.app(asked, replay(list(taken), take), answer.pass_on)
-            if answer.began or any(one["type"] == "http.disconnect" for one in taken):
-                break
+        routing = await self.follower.current() if is_routed(path) else None
+        asked = {**scope, "headers": safe_headers(scope["headers"])}
+        if routing is None:
+            await self._ask(asked, taken, take, answer)
+        else:
+            await self._ask_version(routing, asked, taken, take, answer)
         await answer.finish()
+        latest = routing and self.follower.latest
+        canary = latest.canary if latest else None
+        if canary is not None and answer.is_success and path.startswith(_CHANGES):
+            await self._tell(canary, asked, taken)
+
+    async def _ask(
+        self, scope: Scope, taken: list[Message], take: Receive, answer: "PassedResponse"
+    ) -> None:
+        """Pass a request on, again if its replica is lost and it changes nothing."""
+        for _ in range(_MAX_TRIES if _is_repeatable(scope) else 1):
+            await self.app(dict(scope), replay(list(taken), take), answer.pass_on)
+            if answer.began or _has_left(taken):
+                return
+
+    async def _ask_version(
+        self,
+        routing: Routing,
+        scope: Scope,
+        taken: list[Message],
+        take: Receive,
+        answer: "PassedResponse",
+    ) -> None:
+        """Pass a request on to the version that it belongs to, and to the live one after that."""
+
+        def live() -> str:
+            return (self.follower.latest or routing).live.prefix
+
+        def is_overtaken(prefix: str) -> bool:
+            return prefix != live()
+
+        is_repeatable = _is_repeatable(scope)
+        prefix = live()
+        if is_repeatable and routing.canary is not None:
+            prefix = routing.choose(await _read_key(take)).prefix
+        for left in reversed(range(_MAX_TRIES)):
+            answer.expect(partial(is_overtaken, prefix) if is_repeatable and left else _never)
+            await self.app(_under(prefix, scope), replay(list(taken), take), answer.pass_on)
+            is_answered = answer.began and not answer.is_refused
+            if is_answered or _has_left(taken) or not (is_repeatable or answer.is_unknown):
+                return
+            if answer.is_unknown:
+                await self.follower.look()
+            # A state that names an application which is gone must not end the service.
+            prefix = "" if prefix == live() and answer.is_unknown else live()
+
+    async def _tell(self, version: Version, scope: Scope, taken: list[Message]) -> None:
+        """Tell the next version of a change that the live one has made."""
+        status = 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        body = [message for message in taken if message["type"] == "http.request"]
+        await self.app(_under(version.prefix, scope), replay(body, _wait), note)
+        if not 200 <= status < 300:
+            logger.warning("%s did not take a change (status %d)", version.app, status)
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_repeatable(scope: Scope) -> bool:
+    return scope["path"] in _REPEATABLE
+
+
+def _has_left(taken: list[Message]) -> bool:
+    return any(one["type"] == "http.disconnect" for one in taken)
+
+
+def _under(prefix: str, scope: Scope) -> Scope:
+    """A request, as it is asked of the version with a prefix."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    return {**scope, "path": prefix + scope["path"], "raw_path": prefix.encode() + raw}
+
+
+async def _read_key(take: Receive) -> bytes:
+    """What decides who answers a request, from its body; of a large one the beginning is enough."""
+    parts: list[bytes] = []
+    size, is_whole = 0, False
+    with contextlib.suppress(TimeoutError):  # the service itself refuses a slow body
+        async with asyncio.timeout(_BODY_S):
+            while not is_whole and size < MAX_KEY_BYTES:
+                message = await take()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                is_whole = not message.get("more_body", False)
+    return key_of(b"".join(parts)[:MAX_KEY_BYTES])
 
 
 class PassedResponse:
@@ -81,38 +197,61 @@ class PassedResponse:
 
     Attributes:
         began: Whether there is one.
+        is_refused: Whether it was held back, as another version is to be asked.
+        is_unknown: Whether Ray's proxy knows no such route, so that nobody was asked.
+        is_success: Whether its status is one of success.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.began = self._is_whole = self._is_stream = False
+        self._is_whole = self._is_stream = False
         self._held: Message | None = None
+        self.expect(_never)
+
+    def expect(self, may_refuse: Callable[[], bool]) -> None:
+        """Begin anew, before a version is asked.
+
+        Args:
+            may_refuse: Whether a failure is held back, as another version will be asked; it is
+                called when there is one, as what was live then may be so no more.
+        """
+        self._may_refuse = may_refuse
+        self.began = self.is_refused = self.is_unknown = self.is_success = False
+        self._held = None
 
     async def pass_on(self, message: Message) -> None:
         """Send a message of the answer, or hold it back if it is an error in plain text."""
         if message["type"] == "http.response.start":
-            self.began = True
-            kind = dict(message["headers"]).get(b"content-type", b"")
-            self._is_stream = kind.startswith(b"text/event-stream")
-            if message["status"] >= 400 and not kind.startswith(b"application/json"):
-                self._held = message
+            self._begin(message)
         elif message["type"] == "http.response.body":
             self._is_whole = not message.get("more_body", False)
         if self._held is None:
             await self._send(message)
 
+    def _begin(self, message: Message) -> None:
+        status = message["status"]
+        kind = dict(message["headers"]).get(b"content-type", b"")
+        is_plain = not kind.startswith(b"application/json")
+        self.began, self.is_success = True, 200 <= status < 300
+        self._is_stream = kind.startswith(b"text/event-stream")
+        self.is_unknown = status == 404 and is_plain
+        self.is_refused = self.is_unknown or (status in _FAILED and self._may_refuse())
+        if self.is_refused or (status >= 400 and is_plain):
+            self._held = message
+
     async def finish(self) -> None:
         """Send what is left: an error as JSON, or the end of a stream that was broken off."""
         if not self.began:
-            await self._send_error(overloaded("the replica was lost; try again shortly"))
+            await self.send_error(overloaded("the replica was lost; try again shortly"))
         elif self._held is not None:
-            await self._send_error(_to_error(self._held))
+            await self.send_error(_to_error(self._held))
         elif self._is_stream and not self._is_whole:
             body = overloaded("the replica was lost; ask again").body()
             event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
             await self._send({"type": "http.response.body", "body": event})
 
-    async def _send_error(self, error: HttpError) -> None:
+    async def send_error(self, error: HttpError) -> None:
+        """Send an error of the guard's own."""
         response = JSONResponse(error.body(), error.status, error.headers())
         await response({"type": "http"}, _nothing, self._send)
 
@@ -124,6 +263,12 @@ def _to_error(start: Message) -> HttpError:
     retry_after_s = RETRY_AFTER_S if status in (408, 429, 503) else None
     message = f"the service answered with status {status} before it read the request"
     return HttpError(status, kind, message, retry_after_s=retry_after_s)
+
+
+async def _wait() -> Message:
+    """What a client sends who stays until the answer is there."""
+    await asyncio.get_running_loop().create_future()
+    return await _nothing()
 
 
 async def _nothing() -> Message:

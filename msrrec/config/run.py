@@ -6,7 +6,7 @@ Later sources win: the defaults, then the YAML file, then ``section.key=value`` 
 import contextlib
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,18 @@ class RunConfig(Config):
     ray: RayConfig = RayConfig()
 
 
-def load_config(config: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Config] | None = None,
+) -> RunConfig:
     """The defaults, changed by a YAML file and then by ``section.key=value`` overrides.
 
     Args:
         config: A YAML file, or the name of a preset such as ``demo``.
         overrides: Settings such as ``data.k_core=5``; nested settings have more dots, such as
             ``train.lora.rank=16``.
+        base: Sections that take the place of the defaults, by name; without a file.
 
     Raises:
         ConfigError: If the file does not exist or is not a YAML mapping, or a setting is not
@@ -84,6 +89,8 @@ def load_config(config: str | Path | None = None, overrides: Sequence[str] = ())
     """
     path = find_config(config) if config is not None else None
     settings: dict[str, Any] = _read_yaml(path) if path is not None else {}
+    for name, section in (base or {}).items():
+        settings[name] = section.model_dump(mode="json")
     for override in overrides:
         _apply(settings, override)
     try:

@@ -27,7 +27,8 @@ class ServeConfig(Config):
     requests_per_day: int | None = Field(default=None, ge=1)
     """Quota of each API key for a day (UTC), counted from the start of a replica. Unset: none."""
     admin_key_env: str = "MSRREC_ADMIN_KEY"
-    """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former."""
+    """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former, and
+    for rollouts."""
     model_name: str | None = Field(default=None, min_length=1, max_length=200)
     """Name of the model in answers. Unset: the name of its folder, or of the model on a hub."""
     constrained: bool = True

@@ -7,11 +7,11 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,10 @@ import pytest
 
 from msrrec.config import InferenceConfig, RecommendConfig, ServeConfig
 from msrrec.embedded.backbone.tokenizer import train_tokenizer
-from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import EngineError
-from msrrec.models import TypicalCustomer, locate_model
+from msrrec.models import TypicalCustomer
 from msrrec.retrieval.folder import save_index
+from tests.support import serving
+from tests.support.cli import Commands
 from tests.support.offers import make_offer, write_offers
 from tests.support.retrieval import build_shop_index, write_shop_dataset
 
@@ -39,59 +39,8 @@ BODY: dict[str, Any] = {
     "history": ["Trail Camera"],
     "candidates": ["Lens", "Rope", "Kettle"],
 }
-KEY = "open sesame"
+KEY, ADMIN_KEY = "open sesame", "abracadabra"
 EXAMPLE: TypicalCustomer = {"history": ["Trail Camera"], "candidates": ["Lens", "Rope"]}
-
-
-class FakeEngine:
-    """Names the second candidate, three tokens at a time; dies where a title tells it to."""
-
-    def __init__(self, folder: str, crash_mark: str) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.crash_mark = Path(crash_mark)
-        self.crash_mark.with_name(f"{os.getpid()}.pid").touch()
-        self.is_dead = False
-
-    async def generate(self, request: GenerationRequest) -> Generation:
-        return [piece async for piece in self.stream(request)][-1]
-
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        if self.is_dead:
-            raise EngineError("the engine died")
-        if request.next_ids:
-            scores = tuple(-1.0 - n for n in range(len(request.next_ids)))
-            yield Generation((0,), (-1.0,), "length", None, scores)
-            return
-        prompt = self.tokenizer.decode(list(request.prompt_ids))
-        title = prompt.split("(2) ")[1].split("\n")[0]
-        text = f"Step 1. It is {title}.\n[reasoning_end]\n(2) {title}"
-        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        logprob = -0.5 if "from the side of the user" in prompt else -1.0
-        self.crash_mark.with_name(f"{os.getpid()}.busy").touch()
-        for n in range(0, len(ids), 3):
-            await asyncio.sleep(0.02 if "slow" in prompt else 0)
-            while n and "held" in prompt and not self.crash_mark.with_name("go on").exists():
-                await asyncio.sleep(0.01)
-            if "poison" in prompt and self._is_first_crash():
-                self.is_dead = True
-                raise EngineError("the engine died")
-            piece = ids[n : n + 3]
-            yield Generation(piece, (logprob,) * len(piece), "")
-        yield Generation(ids, (logprob,) * len(ids), "stop")
-
-    def _is_first_crash(self) -> bool:
-        """The mark is made once, whichever process comes first."""
-        try:
-            self.crash_mark.touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
-
-    async def check_health(self) -> None:
-        if self.is_dead:
-            raise EngineError("the engine died")
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +72,13 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str]:
     """The application on fake engines, behind the key ``KEY``."""
-    import sys
-
     from ray import cloudpickle, serve
 
     from serve import app
+    from serve.keys import Keys
+    from serve.rollout_cluster import Blueprint, end_rollouts
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
+    cloudpickle.register_pickle_by_value(serving)  # workers can't import tests
     args = app.AppArgs(
         model_dir=str(model_folder),
         index=str(shop_folder / "index"),
@@ -137,6 +86,7 @@ def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str
         recommend=RecommendConfig(num_candidates=4),
         serve=ServeConfig(
             api_key_env="MSRREC_TEST_KEY",
+            admin_key_env="MSRREC_TEST_ADMIN_KEY",
             deadline_s=600,
             max_ongoing_requests=8,
             max_queued_requests=70,
@@ -144,21 +94,30 @@ def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str
         ),
         inference=InferenceConfig(max_new_tokens=64),
     )
-    source = replace(locate_model(args.model_dir), examples=(EXAMPLE,))
     port = app.free_port("127.0.0.1", 0)
+    build = partial(serving.build, str(crash_mark), EXAMPLE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSRREC_TEST_KEY", KEY)
-        load = partial(FakeEngine, str(model_folder), str(crash_mark))
-        application = app.assemble(args, source, load)
+        patch.setenv("MSRREC_TEST_ADMIN_KEY", ADMIN_KEY)
+        application = build(Blueprint(args, Keys.read(args.serve), build))
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(application, name="fakes", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
+    end_rollouts()
+    assert set(serve.status().applications) <= {"fakes"}
     serve.shutdown()
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=900) as client:
+        yield client
+
+
+@pytest.fixture
+def admin(url: str) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     with httpx.Client(base_url=url, headers=headers, timeout=900) as client:
         yield client
 
@@ -197,15 +156,17 @@ def test_both_sides_answer_and_the_lower_perplexity_is_chosen(client: httpx.Clie
     assert answer["reasoning"] == "Step 1. It is Rope."
 
 
-def test_an_item_is_recommended_within_a_second_of_being_put(client: httpx.Client) -> None:
+def test_an_item_is_recommended_within_a_second_of_being_put(
+    client: httpx.Client, admin: httpx.Client
+) -> None:
     ask = {"history": [{"id": "stove"}], "top_k": 4}
-    assert client.put("/v1/items/gas", json={"title": "Camping stove gas"}).status_code == 200
+    assert admin.put("/v1/items/gas", json={"title": "Camping stove gas"}).status_code == 200
     put = time.monotonic()
     answer = client.post(ASK, json=ask).json()
     assert time.monotonic() - put < 1
     assert "gas" in [row["id"] for row in answer["ranking"]]
     assert (answer["source"], answer["retrieved"], len(answer["ranking"])) == ("live", 4, 4)
-    assert client.delete("/v1/items/gas").status_code == 200
+    assert admin.delete("/v1/items/gas").status_code == 200
     answer = client.post(ASK, json=ask).json()
     assert "gas" not in [row["id"] for row in answer["ranking"]]
 
@@ -254,7 +215,7 @@ def test_a_client_that_leaves_does_not_end_what_an_equal_request_waits_for(
 ) -> None:
     go_on = crash_mark.with_name("go on")
     go_on.unlink(missing_ok=True)
-    at_work = r'msrrec_ongoing_requests\{replica="\w+"\} 1'
+    at_work = r'msrrec_ongoing_requests\{replica="\w+",version="\w+"\} 1'
     body = {**BODY, "candidates": ["Lens", "held Rope shared", "Kettle"]}
 
     async def go() -> httpx.Response:
@@ -453,3 +414,39 @@ def test_the_page_searches_the_catalogue_and_gives_the_request_as_a_command(
     assert dict(events_of(iter(told.stdout.splitlines())))["result"]["item"] == page.inner_text(
         "#item"
     )
+
+
+def test_versions_come_and_go_under_load_and_no_request_is_lost(
+    url: str,
+    admin: httpx.Client,
+    model_folder: Path,
+    msrrec: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def order(*options: str) -> dict[str, Any]:
+        return msrrec("rollout", "--url", url, *options).summary
+
+    def start(name: str, share: str) -> None:
+        folder = shutil.copytree(model_folder, model_folder.with_name(name))
+        order("--model", str(folder), "--share", share, "serve.share_engine=true")
+
+    monkeypatch.setenv("MSRREC_ADMIN_KEY", ADMIN_KEY)
+    with serving.Load(url, KEY) as load:
+        first = load.gather(1).popitem()[0]
+        start("second", "0.5")
+        found = load.gather(50)
+        assert set(found) == {first, "second"}
+        assert abs(found["second"] - found.total() / 2) < 4 * math.sqrt(found.total() / 4)
+        shown = order()
+        assert shown["next"]["requests"] >= found["second"]
+        assert shown["next"]["errors"] == 0
+        assert 0 < shown["next"]["p50_s"] < 60
+        order("--promote")
+        assert set(load.gather(8)) == {"second"}
+        start("third", "1")
+        assert set(load.gather(8)) == {"third"}
+        state = admin.delete("/v1/rollout").json()
+        assert set(load.gather(8)) == {"second"}
+    assert {status for _, status, _ in load.answers} == {200}
+    assert {name for _, _, name in load.answers} == {first, "second", "third"}
+    assert (state["live"]["model"].rpartition("/")[2], state["next"]) == ("second", None)

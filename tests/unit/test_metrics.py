@@ -88,9 +88,10 @@ def families(requests: int, seconds: float) -> list[Metric]:
 
 
 def test_figures_of_replicas_keep_apart_so_that_their_sum_is_right() -> None:
-    text = render(merge({"r1": families(2, 0.5), "r2": families(5, 1.5)})).decode()
-    assert 'asked_total{replica="r1",status="200"} 2.0' in text
-    assert 'asked_total{replica="r2",status="200"} 5.0' in text
-    assert 'took_bucket{le="1.0",replica="r1"} 1.0' in text
-    assert 'took_bucket{le="1.0",replica="r2"} 0.0' in text
+    found = {("v1", "r1"): families(2, 0.5), ("v2", "r2"): families(5, 1.5)}
+    text = render(merge(found)).decode()
+    assert 'asked_total{replica="r1",status="200",version="v1"} 2.0' in text
+    assert 'asked_total{replica="r2",status="200",version="v2"} 5.0' in text
+    assert 'took_bucket{le="1.0",replica="r1",version="v1"} 1.0' in text
+    assert 'took_bucket{le="1.0",replica="r2",version="v2"} 0.0' in text
     assert text.count("# TYPE asked_total counter") == text.count("# TYPE took histogram") == 1

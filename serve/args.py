@@ -1,0 +1,38 @@
+"""Arguments of the application of one version: its model, and the settings that it is served by."""
+
+from msrrec.config import (
+    Config,
+    InferenceConfig,
+    ModelConfig,
+    PromptConfig,
+    RecommendConfig,
+    ServeConfig,
+)
+
+
+class AppArgs(Config):
+    """Arguments of the application; the ``args`` of a Serve config file."""
+
+    model_dir: str
+    """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
+    index: str | None = None
+    """Folder made by ``msrrec index``: the catalogue of requests without candidates."""
+    recommendations: str | None = None
+    """Folder made by ``msrrec recommend``: what is answered to users who are named alone."""
+    gpus_per_engine: float | None = None
+    """GPUs per engine, also a share of one. Unset: those of ``inference.gpus_per_engine``."""
+    model: ModelConfig = ModelConfig()
+    """The revision of a base model on a hub."""
+    prompt: PromptConfig = PromptConfig()
+    """How a base model is prompted; a trained model has its own settings."""
+    recommend: RecommendConfig = RecommendConfig()
+    """How many candidates the catalogue proposes."""
+    inference: InferenceConfig = InferenceConfig()
+    """Sampling, lengths and options of vLLM."""
+    serve: ServeConfig = ServeConfig()
+    """Limits, replicas and the name of the API key's variable; host and port are set by Serve."""
+
+    @property
+    def answering(self) -> InferenceConfig:
+        """Settings of inference, with the service's own choice of what an answer may name."""
+        return self.inference.model_copy(update={"constrained": self.serve.constrained})
