@@ -165,7 +165,7 @@ class RecommendRequest(HttpModel):
     by the mode fast alone."""
     stream: bool = False
     """Answer with server-sent events."""
-    seed: int | None = Field(default=None, ge=0, le=2**31 - 1, strict=True)
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Seed of the sampling; the same request with the same seed gets the same answer."""
     deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000)
     """Milliseconds in which the client needs the answer; at most the service's serve.deadline_s,
@@ -176,6 +176,7 @@ class RecommendRequest(HttpModel):
         return most if self.deadline_ms is None else min(most, self.deadline_ms / 1000)
 
     model_config = ConfigDict(
+        strict=True,  # the type that the document names, and not what could be read as one
         json_schema_extra={
             "examples": [
                 {
@@ -186,7 +187,7 @@ class RecommendRequest(HttpModel):
                     "stream": False,
                 }
             ]
-        }
+        },
     )
 
 

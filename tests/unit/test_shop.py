@@ -295,11 +295,11 @@ def test_changes_of_the_catalogue_may_need_a_key_of_their_own(
     monkeypatch.setenv("MSRREC_API_KEY", "all")
     monkeypatch.setenv("MSRREC_ADMIN_KEY", "boss")
     keys = Keys.read(ServeConfig())
-    assert keys.items
-    assert keys.items != keys.everything
+    assert keys.admin
+    assert keys.admin != keys.everything
     monkeypatch.delenv("MSRREC_ADMIN_KEY")
     keys = Keys.read(ServeConfig())
-    assert (keys.items, len(keys.everything)) == ((), 1)
+    assert (keys.admin, len(keys.everything)) == ((), 1)
 
 
 def test_folders_that_hold_something_else_are_refused_before_engines_start(tmp_path: Path) -> None:
