@@ -1,271 +1,193 @@
-"""Who answers a request while another version is rolled out."""
+import math
+from collections.abc import Mapping, Sequence
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-import httpx
 import pytest
-from ray.exceptions import RaySystemError
-from starlette.types import Receive, Scope, Send
 
-from serve.proxy import ProxyGuard
-from serve.routing import Follower, Routing, Version, key_of
-from tests.support.service import ASK, World, error_of
+from msrrec.config import InferenceConfig
+from msrrec.data.dataset import Dataset
+from msrrec.errors import ConfigError, DataError
+from msrrec.evaluation.routing import choose_threshold, measure_route
+from msrrec.inference.batch import QueryEncoder, RecommendStage, TitleTable
+from msrrec.inference.fusion import SideOutput
+from msrrec.inference.recommender import Recommender
+from msrrec.inference.routing import confidence, route, thinks
+from msrrec.models import ModelSource
+from msrrec.reasoning.encoding import Query
+from msrrec.reasoning.prompts import Side
+from msrrec.schema import Example, Item
+from tests.support.engine import SOURCE, FakeEngine, listed_candidates, recommender
 
-
-def version(app: str, prefix: str = "") -> Version:
-    return Version(app=app, prefix=prefix, model=app, drain_s=70)
-
-
-OLD, NEW = version("old"), version("new", "/.msrrec/1")
-BEGUN = Routing(base=OLD, live=OLD, next=NEW, share=1.0, is_ready=True, number=1)
-
-
-def share_of(routing: Routing, share: float, keys: range = range(20_000)) -> set[int]:
-    """The keys that the next version gets."""
-    changed = routing.model_copy(update={"share": share})
-    return {n for n in keys if changed.choose(str(n).encode()) == NEW}
+ITEMS = ("Red Lamp", "Blue Shoe", "Oak Table")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_the_next_version_gets_its_share_of_the_keys(share: float) -> None:
-    # the standard deviation of 20,000 draws is at most 0.0035
-    assert len(share_of(BEGUN, share)) / 20_000 == pytest.approx(share, abs=0.012)
+def direct(index: int | None, probability: float, num_tokens: int = 2) -> SideOutput:
+    """A direct answer; its perplexity is the inverse of the mean probability of a token."""
+    perplexity = probability ** (-1 / num_tokens)
+    return SideOutput("direct", "", "", index, None, num_tokens, perplexity_output=perplexity)
 
 
-def test_a_key_stays_with_its_version_and_a_larger_share_keeps_all_of_a_smaller_one() -> None:
-    assert share_of(BEGUN, 0.1) == share_of(BEGUN, 0.1)
-    assert share_of(BEGUN, 0.1) < share_of(BEGUN, 0.5)
+def chain(side: Side, index: int | None, num_tokens: int = 50) -> SideOutput:
+    return SideOutput(side, "", "", index, 2.0, num_tokens)
 
 
-def test_another_rollout_begins_with_other_keys() -> None:
-    other = BEGUN.model_copy(update={"began": 1.0})
-    keys = [str(n).encode() for n in range(1000)]
-    both = [routing.model_copy(update={"share": 0.5}) for routing in (BEGUN, other)]
-    chosen = [{key for key in keys if routing.choose(key) != OLD} for routing in both]
-    assert 150 < len(chosen[0] & chosen[1]) < 350  # 250 by chance
+def outputs(answer: SideOutput, fused: int | None) -> Mapping[Side, SideOutput]:
+    return {"direct": answer, "user": chain("user", fused), "item": chain("item", fused)}
 
 
-def test_a_version_that_is_not_ready_gets_nothing() -> None:
-    assert BEGUN.model_copy(update={"is_ready": False}).choose(b"a") == OLD
+def examples(count: int) -> list[Example]:
+    """Users whose target is the first candidate."""
+    return [Example(f"u{n}", f"u{n}", ("h",), ITEMS[0], ITEMS) for n in range(count)]
+
+
+def test_confidence_is_the_probability_of_all_tokens_of_the_answer() -> None:
+    # Two tokens of probability .5 and .8, whose perplexity is 1 / sqrt(.4).
+    answer = SideOutput("direct", "", "", 1, None, 2, perplexity_output=1 / math.sqrt(0.5 * 0.8))
+    assert confidence(answer) == pytest.approx(0.4)
+    assert confidence(direct(None, 0.9)) == 0.0
+    assert confidence(SideOutput("direct", "", "", 1, None, 2)) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("body", "key"),
+    ("index", "probability", "threshold", "expected"),
     [
-        (b'{"user_id": "ann", "top_k": 2}', b"ann"),
-        (b'{"user_id": 7}', b'{"user_id": 7}'),
-        (b'{"history": ["a"]}', b'{"history": ["a"]}'),
-        (b'"user_id" {', b'"user_id" {'),
-        (b'["user_id"]', b'["user_id"]'),
-        (b'{"user_id":' + b"[" * 100_000, b'{"user_id":' + b"[" * 100_000),
-        (rb'{"user_id": "\ud800"}', b"\xed\xa0\x80"),
+        (0, 0.5, 0.6, True),
+        (0, 0.7, 0.6, False),
+        (0, 0.5, 0.0, False),  # nobody thinks
+        (None, 0.5, 0.0, False),
+        (None, 0.9, 0.1, True),  # an answer that names nothing is never sure
+        (0, 1.0, 1.0, True),  # everybody thinks
     ],
 )
-def test_a_user_who_is_named_decides_and_else_the_whole_body(body: bytes, key: bytes) -> None:
-    assert key_of(body) == key
+def test_a_user_thinks_below_the_threshold(
+    index: int | None, probability: float, threshold: float, expected: bool
+) -> None:
+    assert thinks(direct(index, probability), threshold) is expected
 
 
-Answer = tuple[int, str, bytes]
-OK: Answer = (200, "application/json", b"{}")
+def test_a_route_takes_the_direct_answer_or_the_fusion_of_both_chains() -> None:
+    both = outputs(direct(2, 0.5), 1)
+    sure, unsure = route(both, 0.4), route(both, 0.6)
+    assert (sure.index, sure.side, [side.side for side in sure.sides]) == (2, "direct", ["direct"])
+    assert (unsure.index, unsure.side) == (1, "user")
+    assert [side.side for side in unsure.sides] == ["direct", "user", "item"]
+    # Where the generation has routed already, what is there decides.
+    assert route(both).index == 1
+    assert route({"direct": both["direct"]}).index == 2
 
 
-class Proxy:
-    """Ray's proxy over versions that answer as a test says; None is a replica that is lost.
-
-    Attributes:
-        asked: Path and body of every request that reached it.
-    """
-
-    def __init__(self, answers: dict[str, Answer | None]) -> None:
-        self.answers = answers
-        self.asked: list[tuple[str, bytes]] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        assert scope["raw_path"] == path.encode()
-        self.asked.append((path, (await receive()).get("body", b"")))
-        prefix = NEW.prefix if path.startswith(NEW.prefix) else ""
-        unknown = (404, "text/plain", b"Path not found")
-        answer = self.answers.get(prefix, unknown)
-        if answer is None:
-            return
-        status, kind, content = answer
-        headers = [(b"content-type", kind.encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-
-    @property
-    def paths(self) -> list[str]:
-        return [path for path, _ in self.asked]
-
-
-def ask(
-    proxy: Callable[[Scope, Receive, Send], Awaitable[None]],
-    states: list[Routing | None],
-    path: str = ASK,
-    method: str = "POST",
-    content: bytes = b"{}",
-) -> httpx.Response:
-    """Ask through a guard that finds these states, one after another; the last one stays."""
-    waiting = iter(states)
-    follower = Follower(lambda: next(waiting, states[-1]))
-
-    async def go() -> httpx.Response:
-        transport = httpx.ASGITransport(ProxyGuard(proxy, follower))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path, content=content)
-
-    return asyncio.run(go())
-
-
-def test_the_next_version_is_asked_under_its_prefix_with_the_whole_body() -> None:
-    proxy = Proxy({"": OK, NEW.prefix: OK})
-    assert ask(proxy, [BEGUN], content=b"titles").status_code == 200
-    assert proxy.asked == [(NEW.prefix + ASK, b"titles")]
-
-
-def full(status: int) -> Answer:
-    return status, "application/json", json.dumps({"error": {"type": "full"}}).encode()
+def test_the_threshold_with_the_most_hits_is_chosen() -> None:
+    # Direct answers above .5 are right and their chains wrong, below it is the other way round.
+    some = [
+        outputs(direct(0, 0.9), 1),
+        outputs(direct(1, 0.2), 0),
+        outputs(direct(0, 0.6), 1),
+        outputs(direct(1, 0.4), 0),
+    ]
+    threshold = choose_threshold(examples(4), some)
+    assert threshold == pytest.approx(0.6)
+    assert measure_route(examples(4), some, threshold).routed.hit_ratio.value == 1.0
 
 
 @pytest.mark.parametrize(
-    "failure",
-    [None, full(503), full(500), (503, "text/plain", b"no replica"), (404, "text/plain", b"")],
+    ("pairs", "expected"),
+    [
+        # Thinking helps nobody: never think.
+        ([(0, 1), (0, 0), (1, 1)], 0.0),
+        # It helps everyone: always think.
+        ([(1, 0), (1, 0), (1, 0)], 1.0),
+        # It helps the least sure and nobody else: the fewest tokens for the same hits.
+        ([(1, 0), (0, 0), (1, 1)], 0.6),
+    ],
 )
-def test_what_the_next_version_does_not_answer_the_live_one_is_asked(
-    failure: Answer | None,
+def test_among_equals_the_fewest_tokens_are_taken(
+    pairs: Sequence[tuple[int, int]], expected: float
 ) -> None:
-    proxy = Proxy({"": OK, NEW.prefix: failure})
-    response = ask(proxy, [BEGUN], content=b"titles")
-    assert (response.status_code, response.json()) == (200, {})
-    assert proxy.asked == [(NEW.prefix + ASK, b"titles"), (ASK, b"titles")]
+    some = [
+        outputs(direct(answer, probability), fused)
+        for probability, (answer, fused) in zip((0.3, 0.6, 0.9), pairs, strict=True)
+    ]
+    assert choose_threshold(examples(3), some) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("status", [401, 422, 429, 504])
-def test_what_is_the_requests_own_fault_or_too_late_is_not_asked_again(status: int) -> None:
-    proxy = Proxy({"": OK, NEW.prefix: full(status)})
-    assert ask(proxy, [BEGUN]).status_code == status
-    assert len(proxy.asked) == 1
+def test_users_of_equal_confidence_go_the_same_way() -> None:
+    # One of the two equals gains and one loses; no threshold parts them.
+    some = [outputs(direct(1, 0.5), 0), outputs(direct(0, 0.5), 1)]
+    assert choose_threshold(examples(2), some) == 0.0
 
 
-def test_a_version_that_was_live_when_it_was_asked_may_go_before_it_answers() -> None:
-    follower = Follower(lambda: BEGUN)
-    proxy = Proxy({NEW.prefix: OK})
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == ASK:  # meanwhile the next version was promoted
-            follower.latest, proxy.answers[""] = PROMOTED, full(503)
-        await proxy(scope, receive, send)
-
-    async def go() -> httpx.Response:
-        await follower.current()
-        follower.latest = BEGUN.model_copy(update={"share": 0.0})
-        transport = httpx.ASGITransport(ProxyGuard(slow, follower))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post(ASK)
-
-    assert asyncio.run(go()).status_code == 200
-    assert proxy.paths == [ASK, NEW.prefix + ASK]
-
-
-def test_a_refusal_of_the_live_version_reaches_the_client() -> None:
-    proxy = Proxy({"": full(503), NEW.prefix: full(500)})
-    response = ask(proxy, [BEGUN])
-    assert (response.status_code, response.json()["error"]["type"]) == (503, "full")
-    assert proxy.paths == [NEW.prefix + ASK, ASK]
-
-
-def test_a_lost_replica_of_the_live_version_is_asked_again() -> None:
-    proxy = Proxy({"": None})
-    response = ask(proxy, [Routing(base=OLD, live=OLD)])
-    assert (response.status_code, len(proxy.asked)) == (503, 3)
-    assert error_of(response)["type"] == "overloaded"
-
-
-PROMOTED = Routing(base=OLD, live=NEW, number=1)
-
-
-@pytest.mark.parametrize("path", [ASK, "/", "/metrics", "/v1/items/a", "/healthz"])
-def test_all_paths_of_the_service_go_to_the_version_that_is_live(path: str) -> None:
-    proxy = Proxy({NEW.prefix: OK})
-    assert ask(proxy, [PROMOTED], path).status_code == 200
-    assert proxy.paths == [NEW.prefix + path]
-
-
-def test_a_proxy_that_missed_a_change_looks_again_and_changes_nothing_twice() -> None:
-    proxy = Proxy({NEW.prefix: OK})  # the old version is gone
-    assert ask(proxy, [BEGUN, PROMOTED], "/v1/items/a", "PUT").status_code == 200
-    assert proxy.paths == ["/v1/items/a", NEW.prefix + "/v1/items/a"]
-
-
-def test_a_state_that_names_what_is_gone_does_not_end_the_service() -> None:
-    proxy = Proxy({"": OK})
-    assert ask(proxy, [PROMOTED]).status_code == 200
-    assert proxy.paths == [NEW.prefix + ASK, ASK]
-
-
-def test_other_applications_keep_their_paths() -> None:
-    proxy = Proxy({"": OK})
-    assert ask(proxy, [PROMOTED], "/other/v1/recommend").status_code == 200
-    assert proxy.paths == ["/other/v1/recommend"]
-
-
-@pytest.mark.parametrize("state", [None, BEGUN, PROMOTED])
-@pytest.mark.parametrize("path", ["/.msrrec", NEW.prefix + ASK, "/%2Emsrrec/1/metrics"])
-def test_clients_reach_no_version_by_its_prefix(state: Routing | None, path: str) -> None:
-    proxy = Proxy({"": OK, NEW.prefix: OK})
-    response = ask(proxy, [state], path)
-    assert (response.status_code, error_of(response)["type"]) == (404, "not_found")
-    assert proxy.asked == []
-
-
-@pytest.mark.parametrize("path", ["/v1/items/a", "/v1/users/ann/purchases"])
-def test_a_change_is_told_to_both_versions_and_the_live_one_answers(path: str) -> None:
-    proxy = Proxy({"": OK, NEW.prefix: full(500)})
-    assert ask(proxy, [BEGUN], path, content=b"what").status_code == 200
-    assert proxy.asked == [(path, b"what"), (NEW.prefix + path, b"what")]
-
-
-def test_a_change_that_the_live_version_refuses_is_not_told_to_the_next_one() -> None:
-    proxy = Proxy({"": full(422), NEW.prefix: OK})
-    assert ask(proxy, [BEGUN], "/v1/items/a").status_code == 422
-    assert len(proxy.asked) == 1
-
-
-def test_a_state_that_can_not_be_read_stays_as_it_was() -> None:
-    answers: list[Any] = [BEGUN, RaySystemError("the head restarts")]
-
-    def read() -> Routing | None:
-        found = answers.pop(0)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    async def go() -> Routing | None:
-        follower = Follower(read)
-        await follower.current()
-        await follower.look()
-        return follower.latest
-
-    assert asyncio.run(go()) == BEGUN
-    assert answers == []
-
-
-def test_a_version_under_a_prefix_sees_the_paths_that_clients_asked_for() -> None:
-    world = World(key="k")
-    statuses = []
-    for path in ("/v1/models", ASK, "/healthz", "/v1/nothing"):
-        transport = httpx.ASGITransport(world.app, root_path=NEW.prefix)
-
-        async def go(transport: Any = transport, path: str = path) -> httpx.Response:
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.get(NEW.prefix + path)
-
-        statuses.append(asyncio.run(go()).status_code)
-    assert statuses == [401, 401, 200, 401]  # its keys protect the same paths
-    assert world.call("GET", "/metrics", headers={"Authorization": "Bearer k"}).text.count(
-        'msrrec_requests_total{status="401"} 1.0'
+def test_a_route_is_measured_beside_its_ends() -> None:
+    some = [outputs(direct(0, 0.9), 1), outputs(direct(1, 0.2), 0), outputs(direct(0, 0.3), 1)]
+    found = measure_route(examples(3), some, 0.25)
+    assert found.thinking.value == pytest.approx(1 / 3)
+    assert found.routed.hit_ratio.value == 1.0
+    assert found.routed.tokens_per_user == pytest.approx(2 + 100 / 3)
+    assert (found.never.hit_ratio.value, found.never.tokens_per_user) == (pytest.approx(2 / 3), 2)
+    assert found.always is not None
+    assert (found.always.hit_ratio.value, found.always.tokens_per_user) == (
+        pytest.approx(1 / 3),
+        100,
     )
+    assert (found.against_never.first_only, found.against_never.second_only) == (1, 0)
+    assert found.against_always is not None
+    assert (found.against_always.first_only, found.against_always.second_only) == (2, 0)
+
+
+def test_without_the_chains_of_sure_users_always_thinking_is_unknown() -> None:
+    some = [{"direct": direct(0, 0.9)}, outputs(direct(1, 0.2), 0)]
+    found = measure_route(examples(2), some, 0.25)
+    assert (found.always, found.against_always) == (None, None)
+    assert (found.routed.hit_ratio.value, found.thinking.value) == (1.0, 0.5)
+
+
+def answer_by_purchase(prompt: str, seed: int) -> str:
+    """A direct answer for whoever bought a pan names an item; chains name the last candidate."""
+    titles = listed_candidates(prompt)
+    is_direct = "side of the" not in prompt
+    if is_direct and "Steel Pan" not in prompt:
+        return "I would have to think"
+    return f"[reasoning_end]\n({1 if is_direct else len(titles)}) {titles[0 if is_direct else -1]}"
+
+
+def build_router(source: ModelSource, config: InferenceConfig) -> Recommender:
+    return recommender(FakeEngine(answer_by_purchase), config)
+
+
+def test_chains_are_generated_for_unsure_users_alone() -> None:
+    engine = FakeEngine(answer_by_purchase)
+    asked = [Query("a", "Home", ("Steel Pan",), ITEMS), Query("b", "Home", ("Fork",), ITEMS)]
+    found = recommender(engine).generate_routed(asked, 1e-30)
+    assert [list(result) for result in found] == [["direct"], ["direct", "user", "item"]]
+    assert len(engine.prompts) == 4
+    refused = recommender(engine).generate_routed([Query("c", "Home", (" ",), ITEMS)], 0.5)
+    assert isinstance(refused[0]["direct"], DataError)
+
+
+def test_one_user_is_routed_by_the_threshold_of_the_settings() -> None:
+    config = InferenceConfig(max_new_tokens=64, route_threshold=1e-30)
+    router = recommender(FakeEngine(answer_by_purchase), config)
+    sure = router.recommend(["Steel Pan"], ITEMS, mode="routed")
+    unsure = router.recommend(["Fork"], ITEMS, mode="routed")
+    assert (sure.index, sure.side, unsure.index, unsure.side) == (0, "direct", 2, "user")
+    with pytest.raises(
+        ConfigError, match=r"routed: has no threshold; .*evaluate\.split=validation"
+    ):
+        recommender(FakeEngine(answer_by_purchase)).recommend(["Fork"], ITEMS, mode="routed")
+
+
+def test_batch_inference_writes_rows_only_for_what_was_generated() -> None:
+    items = {name: Item(name, name) for name in (*ITEMS, "Steel Pan", "Fork")}
+    both = [
+        Example(f"u{n}", f"u{n}", (title,), ITEMS[0], ITEMS)
+        for n, title in enumerate(("Steel Pan", "Fork"))
+    ]
+    dataset = Dataset("/data", {"domain": "Home"}, items)
+    sides: tuple[Side, ...] = ("direct", "user", "item")
+    titles = TitleTable.collect(dataset)
+    stage = RecommendStage(SOURCE, InferenceConfig(), sides, titles, build_router, 1e-30)
+    rows = stage.generate(QueryEncoder(dataset).encode(both)).to_pylist()
+    assert [(row["example_id"], row["side"]) for row in rows] == [
+        ("u0", "direct"),
+        ("u1", "direct"),
+        ("u1", "user"),
+        ("u1", "item"),
+    ]
