@@ -1,0 +1,111 @@
+"""A certificate of the online service under load and faults: ``make test-service``.
+
+    python -m tests.service                          all of it
+    python -m tests.service --only engine,proxy      some rows
+
+Real Ray Serve on nodes with addresses of their own, real HTTP through Ray's proxies, and open-loop
+load while things are lost. Writes ``certificate.json``, ``certificate.md`` and ``index.html``;
+exits with 1 where a claim is broken. Needs root, for the nodes' namespaces.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.service.clients import Balancer, Expected
+from tests.service.faults import FAULTS, Engines, Fault
+from tests.service.load import Load, count, make_bodies, now
+from tests.service.report import Row, write
+from tests.service.site import KEY, Site, open_site
+
+CALM_S, SETTLE_S = 6.0, 4.0
+"""Seconds of load before a fault, and after all is there again."""
+LIMITS = {
+    "share_engine": True,
+    "min_replicas": 2,
+    "max_replicas": 2,
+    "fusion_replicas": 2,
+    "cache_ttl_s": 0,
+}
+APPS: dict[Engines, tuple[str, dict[str, Any]]] = {
+    "vLLM": ("serve.app:build_app", {"inference": {"max_new_tokens": 48, "kv_cache_gib": 0.25}}),
+    "stand-in": ("tests.service.stand_in:build_app", {"seconds": 1.5}),
+}
+RATES: dict[Engines, float] = {"vLLM": 1.0, "stand-in": 6.0}
+"""Requests that come in a second."""
+NUM_BODIES: dict[Engines, int] = {"vLLM": 36, "stand-in": 72}
+
+
+@contextlib.asynccontextmanager
+async def serving(site: Site, engines: Engines) -> AsyncIterator[Load]:
+    """The service with some engines, and load that has not begun."""
+    path, arguments = APPS[engines]
+    limits = {**LIMITS, "api_keys_file": str(site.keys_file)}
+    site.deploy(path, {"model_dir": "embedded", "serve": limits, **arguments})
+    tell(f"{engines}: ready with {await site.wait(240)}")
+    balancer = Balancer(lambda: site.urls, KEY)
+    load = Load(balancer, Expected(), make_bodies(NUM_BODIES[engines]), RATES[engines])
+    watching = asyncio.create_task(balancer.watch())
+    try:
+        await load.learn()
+        yield load
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await balancer.http.aclose()
+
+
+async def suffer(site: Site, load: Load, fault: Fault) -> Row:
+    """One fault under load."""
+    tell(f"{fault.name}: {fault.title}")
+    async with load.coming():
+        await asyncio.sleep(CALM_S)
+        began = now()
+        try:
+            notes, is_whole = await fault.act(site, load), True
+        except Exception as error:  # the row says it, and the others go on
+            notes, is_whole = f"{type(error).__name__}: {error}", False
+        await asyncio.sleep(SETTLE_S)
+    row = Row(fault.name, fault.title, fault.engines, count(load.seen, began), notes, is_whole)
+    tell(f"{fault.name}: {row.tally} {row.notes}")
+    return row
+
+
+async def run(faults: Sequence[Fault]) -> list[Row]:
+    """All rows, on as few services as there are kinds of engines."""
+    rows = []
+    for engines in dict.fromkeys(fault.engines for fault in faults):
+        with open_site({}) as site:
+            async with serving(site, engines) as load:
+                for fault in faults:
+                    if fault.engines == engines:
+                        rows.append(await suffer(site, load, fault))
+    return rows
+
+
+def tell(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="rows to make, separated by commas")
+    parser.add_argument("--out", type=Path, default=Path("runs/certificate"))
+    options = parser.parse_args()
+    wanted = [name for name in options.only.split(",") if name]
+    known = {fault.name for fault in FAULTS}
+    if unknown := set(wanted) - known:
+        parser.error(f"--only: found {', '.join(unknown)}; expected some of {', '.join(known)}")
+    rows = asyncio.run(run([one for one in FAULTS if not wanted or one.name in wanted]))
+    print(write(options.out, rows))
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The service under test: Ray's nodes with addresses of their own, and Serve on them.
+
+Nothing here is connected to Ray: the service is deployed and asked for its state over the REST API
+of Serve, and what is to be lost is found among the processes of each node.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.network import Network
+from tests.support.nodes import BIN, Nodes
+from tests.support.pages import ROOT
+
+PORT = 8000
+KEY = "first key"
+NUM_CPUS = "--num-cpus=5"
+"""Of each worker, so that one holds the whole service when the other is lost."""
+APP = "msrrec"
+
+ENGINE = "ServeReplica:msrrec:Engine"
+FUSION = "ServeReplica:msrrec:Fusion"
+PROXY = "ProxyActor"
+CORE = "EngineCore"
+"""Words in the titles of processes: replicas, proxies, and the process of vLLM's engine."""
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """What Serve says of the service.
+
+    Attributes:
+        running: Ids of the running replicas by deployment.
+        starting: Number of others, by deployment.
+        proxies: Ids of the healthy proxies' actors.
+        is_healthy: Whether every deployment has what it should have.
+    """
+
+    running: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    starting: Mapping[str, int] = field(default_factory=dict)
+    proxies: frozenset[str] = frozenset()
+    is_healthy: bool = False
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> "Replicas":
+        """From the answer of Serve's REST API."""
+        app = told["applications"].get(APP, {"status": "", "deployments": {}})
+        running, starting = {}, {}
+        for name, one in app["deployments"].items():
+            states = {r["replica_id"]: r["state"] for r in one["replicas"]}
+            running[name] = frozenset(key for key, state in states.items() if state == "RUNNING")
+            starting[name] = len(states) - len(running[name])
+        proxies = told["proxies"].values()
+        healthy = frozenset(p["actor_id"] for p in proxies if p["status"] == "HEALTHY")
+        steady = all(one["status"] == "HEALTHY" for one in app["deployments"].values())
+        whole = app["status"] == "RUNNING" and steady and not any(starting.values())
+        return cls(running, starting, healthy, whole and len(healthy) == len(proxies))
+
+
+@dataclass
+class Site:
+    """The nodes, and the service on them.
+
+    Attributes:
+        nodes: A head without processors, and two workers.
+        folder: For the file of keys and others that all nodes see.
+        configuration: What was deployed last.
+    """
+
+    nodes: Nodes
+    folder: Path
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def keys_file(self) -> Path:
+        return self.folder / "keys"
+
+    def url(self, node: str) -> str:
+        """Where the proxy of a node answers."""
+        return f"http://{self.nodes.address(node)}:{PORT}"
+
+    @property
+    def urls(self) -> list[str]:
+        """The proxies of the living workers."""
+        return [self.url(name) for name in self.nodes.workers]
+
+    def deploy(self, import_path: str, arguments: Mapping[str, Any]) -> None:
+        """Give Serve the application, or a new version of it; returns at once."""
+        self.configuration = {
+            "proxy_location": "EveryNode",
+            "http_options": {"host": "0.0.0.0", "port": PORT},
+            "applications": [
+                {
+                    "name": APP,
+                    "route_prefix": "/",
+                    "import_path": import_path,
+                    "args": arguments,
+                    "deployments": [
+                        {"name": "Fusion", "ray_actor_options": {"num_cpus": 1}},
+                    ],
+                }
+            ],
+        }
+        self._ask("PUT", self.configuration)
+
+    def look(self) -> Replicas:
+        """What Serve says now; nothing where the head does not answer."""
+        try:
+            return Replicas.read(self._ask("GET"))
+        except (httpx.HTTPError, KeyError, json.JSONDecodeError):
+            return Replicas()
+
+    async def wait(self, seconds: float = 200, *, before: Replicas | None = None) -> Replicas:
+        """Wait until the service has all replicas, and others than before.
+
+        Raises:
+            TimeoutError: If it has not in time.
+        """
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            found = await asyncio.to_thread(self.look)
+            if found.is_healthy and (before is None or _differs(found, before)):
+                return found
+            await asyncio.sleep(0.5)
+        raise TimeoutError(f"after {seconds:.0f} s: {found}")
+
+    def find(self, word: str) -> list[tuple[str, int]]:
+        """The processes of the workers whose title has a word, as pairs of node and id."""
+        return [
+            (name, pid)
+            for name in self.nodes.workers
+            for pid, title in self.nodes.processes(name).items()
+            if word in title
+        ]
+
+    def kill(self, word: str) -> str:
+        """Kill the first process whose title has a word; the name of its node."""
+        node, pid = self.find(word)[0]
+        self.end(pid)
+        return node
+
+    def end(self, pid: int) -> None:
+        """Kill a process."""
+        os.kill(pid, signal.SIGKILL)
+
+    def _ask(self, method: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        token = Path(self.nodes.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+        response = httpx.request(
+            method,
+            f"{self.nodes.url}/api/serve/applications/",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=20,
+        )
+        response.raise_for_status()
+        return response.json() if method == "GET" else {}
+
+
+def _differs(one: Replicas, other: Replicas) -> bool:
+    return (one.running, one.proxies) != (other.running, other.proxies)
+
+
+@contextlib.contextmanager
+def open_site(extra_env: Mapping[str, str]) -> Iterator[Site]:
+    """Nodes without a service for the length of a block."""
+    network = Network()
+    with tempfile.TemporaryDirectory(prefix="msrrec-service-") as temporary:
+        folder = Path(temporary)
+        (folder / "keys").write_text(KEY + "\n")
+        env = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
+            "RAY_worker_niceness": "0",
+            **extra_env,
+        }
+        nodes = Nodes.start(folder / "nodes", folder / "hidden", env, workers=0, network=network)
+        try:
+            for name in ("one", "two"):
+                nodes.add(name, NUM_CPUS)
+            nodes.wait(3)
+            yield Site(nodes, folder)
+        finally:
+            nodes.stop()
+            network.close()
