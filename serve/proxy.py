@@ -14,7 +14,8 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http_models import HttpError
+from serve.continued import SentEvents
+from serve.http_models import ErrorBody, HttpError
 from serve.limits import RETRY_AFTER_S, overloaded, replay
 
 _CONTROLS = frozenset(
@@ -50,8 +51,8 @@ def safe_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, by
 class ProxyGuard:
     """ASGI middleware: strips headers, asks again where a replica is lost, and errors are JSON.
 
-    A recommendation is asked for again only if nothing of its answer was sent; answers are seeded,
-    so a second replica gives the same one.
+    Answers are seeded, so a second replica gives the same one. What the client has of a stream is
+    not sent again; any other answer is asked for again only if nothing of it was sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -71,46 +72,78 @@ class ProxyGuard:
         for _ in range(_MAX_TRIES if scope["path"] == _REPEATABLE else 1):
             asked = {**scope, "headers": safe_headers(scope["headers"])}
             await self.app(asked, replay(list(taken), take), answer.pass_on)
-            if answer.began or any(one["type"] == "http.disconnect" for one in taken):
+            if not answer.is_lost or any(one["type"] == "http.disconnect" for one in taken):
                 break
+            answer.begin_anew()
         await answer.finish()
 
 
 class PassedResponse:
-    """An answer on its way to the client.
-
-    Attributes:
-        began: Whether there is one.
-    """
+    """An answer on its way to the client."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.began = self._is_whole = self._is_stream = False
+        self._began = False
+        self._events: SentEvents | None = None
         self._held: Message | None = None
+        self._held_body = b""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the replica was lost before the answer began, or before its stream ended."""
+        if self._events is not None:
+            return not self._events.is_ended and self._held is None
+        return not self._began
+
+    def begin_anew(self) -> None:
+        """Say that the messages that follow are those of another replica."""
+        self._held, self._held_body = None, b""
+        if self._events is not None:
+            self._events.begin_anew()
 
     async def pass_on(self, message: Message) -> None:
-        """Send a message of the answer, or hold it back if it is an error in plain text."""
+        """Send what the client needs of a message, or hold it back if it belongs to an error."""
         if message["type"] == "http.response.start":
-            self.began = True
-            kind = dict(message["headers"]).get(b"content-type", b"")
-            self._is_stream = kind.startswith(b"text/event-stream")
-            if message["status"] >= 400 and not kind.startswith(b"application/json"):
-                self._held = message
-        elif message["type"] == "http.response.body":
-            self._is_whole = not message.get("more_body", False)
-        if self._held is None:
+            await self._start(message)
+        elif self._held is not None:
+            self._held_body += message.get("body", b"")
+        elif self._events is None:
+            await self._send(message)
+        elif needed := self._events.take(message.get("body", b"")):
+            await self._send({"type": "http.response.body", "body": needed, "more_body": True})
+
+    async def _start(self, message: Message) -> None:
+        is_first, self._began = not self._began, True
+        kind = dict(message["headers"]).get(b"content-type", b"")
+        if message["status"] >= 400 and not (is_first and kind.startswith(b"application/json")):
+            self._held = message
+            return
+        if is_first and kind.startswith(b"text/event-stream"):
+            self._events = SentEvents()
+            headers = [one for one in message["headers"] if one[0].lower() != b"content-length"]
+            message = {**message, "headers": headers}
+        if is_first:
             await self._send(message)
 
     async def finish(self) -> None:
-        """Send what is left: an error as JSON, or the end of a stream that was broken off."""
-        if not self.began:
+        """Send what is left: an error as JSON, or the end of a stream."""
+        if self._events is not None:
+            body = b"" if self._events.is_ended else self._events.end_with(self._error_body())
+            await self._send({"type": "http.response.body", "body": body})
+        elif not self._began:
             await self._send_error(overloaded("the replica was lost; try again shortly"))
         elif self._held is not None:
             await self._send_error(_to_error(self._held))
-        elif self._is_stream and not self._is_whole:
-            body = overloaded("the replica was lost; ask again").body()
-            event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
-            await self._send({"type": "http.response.body", "body": event})
+
+    def _error_body(self) -> ErrorBody:
+        """Why a stream that was broken off did not go on."""
+        if self._held is None:
+            return overloaded("the replica was lost; ask again").body()
+        kind = dict(self._held["headers"]).get(b"content-type", b"")
+        if kind.startswith(b"application/json"):
+            body: ErrorBody = json.loads(self._held_body)
+            return body
+        return _to_error(self._held).body()
 
     async def _send_error(self, error: HttpError) -> None:
         response = JSONResponse(error.body(), error.status, error.headers())

@@ -11,14 +11,16 @@ exits with 1 where a claim is broken. Needs root, for the nodes' namespaces.
 import argparse
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.service.clients import Balancer, Expected
-from tests.service.faults import FAULTS, Engines, Fault
-from tests.service.load import Load, count, make_bodies, now
+from tests.service.faults import Engines, Fault, list_faults
+from tests.service.load import Load, count, draw_up, make_bodies, now
+from tests.service.misuse import stores_catalogue
 from tests.service.report import Row, write
 from tests.service.site import KEY, Site, open_site
 
@@ -45,7 +47,8 @@ async def serving(site: Site, engines: Engines) -> AsyncIterator[Load]:
     """The service with some engines, and load that has not begun."""
     path, arguments = APPS[engines]
     limits = {**LIMITS, "api_keys_file": str(site.keys_file)}
-    site.deploy(path, {"model_dir": "embedded", "serve": limits, **arguments})
+    shop = {"index": stores_catalogue(site)}
+    site.deploy(path, {"model_dir": "embedded", "serve": limits, **shop, **arguments})
     tell(f"{engines}: ready with {await site.wait(240)}")
     balancer = Balancer(lambda: site.urls, KEY)
     load = Load(balancer, Expected(), make_bodies(NUM_BODIES[engines]), RATES[engines])
@@ -62,7 +65,8 @@ async def serving(site: Site, engines: Engines) -> AsyncIterator[Load]:
 async def suffer(site: Site, load: Load, fault: Fault) -> Row:
     """One fault under load."""
     tell(f"{fault.name}: {fault.title}")
-    async with load.coming():
+    engines: dict[float, int] = {}
+    async with load.coming(), watching_engines(site, engines):
         await asyncio.sleep(CALM_S)
         began = now()
         try:
@@ -70,9 +74,30 @@ async def suffer(site: Site, load: Load, fault: Fault) -> Row:
         except Exception as error:  # the row says it, and the others go on
             notes, is_whole = f"{type(error).__name__}: {error}", False
         await asyncio.sleep(SETTLE_S)
-    row = Row(fault.name, fault.title, fault.engines, count(load.seen, began), notes, is_whole)
+    seconds = draw_up(load.seen, {math.floor(t - began): n for t, n in engines.items()}, began)
+    tally = count(load.seen, began)
+    row = Row(fault.name, fault.title, fault.engines, tally, notes, is_whole, seconds)
     tell(f"{fault.name}: {row.tally} {row.notes}")
     return row
+
+
+@contextlib.asynccontextmanager
+async def watching_engines(site: Site, found: dict[float, int]) -> AsyncIterator[None]:
+    """Write down about once a second how many engines run."""
+
+    async def watch() -> None:
+        while True:
+            running = (await asyncio.to_thread(site.look)).running
+            if "Engine" in running:
+                found[now()] = len(running["Engine"])
+            await asyncio.sleep(0.8)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def run(faults: Sequence[Fault]) -> list[Row]:
@@ -96,13 +121,15 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="rows to make, separated by commas")
+    parser.add_argument("--minutes", type=float, default=10, help="length of the mixed load")
     parser.add_argument("--out", type=Path, default=Path("runs/certificate"))
     options = parser.parse_args()
     wanted = [name for name in options.only.split(",") if name]
-    known = {fault.name for fault in FAULTS}
-    if unknown := set(wanted) - known:
+    faults = list_faults(options.minutes)
+    known = [fault.name for fault in faults]
+    if unknown := set(wanted) - set(known):
         parser.error(f"--only: found {', '.join(unknown)}; expected some of {', '.join(known)}")
-    rows = asyncio.run(run([one for one in FAULTS if not wanted or one.name in wanted]))
+    rows = asyncio.run(run([one for one in faults if not wanted or one.name in wanted]))
     print(write(options.out, rows))
     return 0 if all(row.holds for row in rows) else 1
 

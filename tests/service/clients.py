@@ -177,7 +177,7 @@ def _check_texts(texts: Mapping[str, str], seen: Seen) -> None:
     assert seen.answer is not None
     for side, text in texts.items():
         reasoning = seen.answer["sides"][side]["reasoning"] or ""
-        if not text.startswith(reasoning):
+        if not text.lstrip().startswith(reasoning):  # results have no space at their ends
             seen.is_wrong, seen.why = True, f"{side}: {text!r} is not {reasoning!r}"
 
 

@@ -1,11 +1,13 @@
 """What is done to the service under load: one table, one small function a fault."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from tests.service.load import Load
+from tests.service.misuse import change_catalogue, rotate_keys, slow_clients
+from tests.service.scaling import scale
 from tests.service.site import CORE, ENGINE, FUSION, NUM_CPUS, PROXY, Replicas, Site
 
 Notes = str
@@ -68,6 +70,30 @@ async def lose_node(site: Site, load: Load) -> Notes:
     return await _replaced(site, before)
 
 
+def mix(minutes: float, acts: Mapping[str, Act]) -> Act:
+    """Some faults in turn, one a minute; the next waits until all is as it was."""
+
+    async def act(site: Site, load: Load) -> Notes:
+        clock = asyncio.get_running_loop().time
+        began, done = clock(), []
+        while clock() - began < 60 * minutes:
+            name = list(acts)[len(done) % len(acts)]
+            await acts[name](site, load)
+            done.append(name)
+            await asyncio.sleep(max(0.0, began + 60 * len(done) - clock()))
+        return f"{len(done)} faults in {minutes:g} minutes: {', '.join(done)}"
+
+    return act
+
+
+def list_faults(minutes: float) -> tuple[Fault, ...]:
+    """All rows, in the order in which they are made; the mixed load takes so many minutes."""
+    mixed = {fault.name: fault.act for fault in FAULTS if fault.name in MIXED}
+    title = f"{minutes:g} minutes of load with a fault a minute"
+    return (*FAULTS, Fault("mixed", title, "vLLM", mix(minutes, mixed)))
+
+
+MIXED = ("engine", "engine-replica", "fusion", "proxy", "node")
 FAULTS = (
     Fault("engine", "the process of vLLM's engine is killed", "vLLM", _kill(CORE)),
     Fault("engine-replica", "a replica with an engine is killed", "vLLM", _kill(ENGINE)),
@@ -75,5 +101,9 @@ FAULTS = (
     Fault("fusion", "a Fusion replica is killed", "stand-in", _kill(FUSION)),
     Fault("proxy", "Ray's HTTP proxy of a node is killed", "stand-in", _kill(PROXY)),
     Fault("node", "a worker node is lost", "stand-in", lose_node),
+    Fault("slow-clients", "slow clients and half-open bodies", "stand-in", slow_clients),
+    Fault("keys", "wrong and missing keys; the key is rotated", "stand-in", rotate_keys),
+    Fault("catalogue", "items of the catalogue come and go", "stand-in", change_catalogue),
+    Fault("scaling", "sixfold load for a while: engines come and go", "stand-in", scale),
 )
-"""In the order in which they are done."""
+"""The faults that stand alone; a change of the model's version under load belongs here too."""

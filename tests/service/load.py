@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import random
+import statistics
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +127,48 @@ class Tally:
     def holds(self) -> bool:
         """Whether nobody lost anything."""
         return self.sent > 0 and self.failed == self.wrong == self.repeated == self.cut == 0
+
+
+@dataclass(frozen=True)
+class Second:
+    """One second of a row.
+
+    Attributes:
+        at_s: Its beginning, in seconds from the fault.
+        came: Requests that came in it.
+        lost: Those of them that failed, and the wrong and repeated ones.
+        refused: Those of them that were refused.
+        median_s: The median of the seconds until those of them that were answered were; or None.
+        slowest_s: The longest of them, or None.
+        engines: Engines that ran in it; None where nobody could say.
+    """
+
+    at_s: int
+    came: int
+    lost: int
+    refused: int
+    median_s: float | None
+    slowest_s: float | None
+    engines: int | None
+
+
+def draw_up(seen: Sequence[Seen], engines: Mapping[int, int], fault: float) -> tuple[Second, ...]:
+    """What was seen second by second; ``engines`` by second from the fault."""
+    by_second: dict[int, list[Seen]] = {}
+    for one in seen:
+        by_second.setdefault(math.floor(one.came - fault), []).append(one)
+    return tuple(
+        _second(at, by_second.get(at, []), engines.get(at))
+        for at in range(min(by_second, default=0), max(by_second, default=-1) + 1)
+    )
+
+
+def _second(at: int, came: Sequence[Seen], engines: int | None) -> Second:
+    took = [one.seconds for one in came if one.kind == "answered"]
+    lost = sum(one.kind == "failed" or one.is_wrong or one.is_repeated for one in came)
+    refused = sum(one.kind == "refused" for one in came)
+    median = statistics.median(took) if took else None
+    return Second(at, len(came), lost, refused, median, max(took, default=None), engines)
 
 
 def count(seen: Sequence[Seen], fault: float) -> Tally:

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.service.load import Tally
+from jinja2 import Environment, FileSystemLoader
+
+from msrrec.page import svg_points
+from tests.service.load import Second, Tally
+from tests.support.pages import ROOT
 
 _COLUMNS = {
     "sent": "sent",
@@ -29,6 +33,7 @@ class Row:
     Attributes:
         notes: What the fault itself measured.
         is_whole: Whether what the fault expects came true.
+        seconds: The load second by second, for the plot.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Row:
     tally: Tally
     notes: str
     is_whole: bool
+    seconds: tuple[Second, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -51,6 +57,7 @@ def write(folder: Path, rows: Sequence[Row]) -> str:
     (folder / "certificate.json").write_text(json.dumps(told, indent=2) + "\n")
     table = render_table(rows)
     (folder / "certificate.md").write_text(table)
+    (folder / "index.html").write_bytes(render_page(rows))
     return table
 
 
@@ -66,6 +73,60 @@ def render_table(rows: Sequence[Row]) -> str:
         notes = "; ".join(filter(None, [row.notes, row.tally.why[:160]])).replace("|", "/")
         lines.append(" | ".join([f"| {row.title}", row.engines, *figures, claim, f"{notes} |"]))
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One row over time: points of polylines in an area of 600 by 200.
+
+    Attributes:
+        row: What is plotted.
+        lines: Points by what they show.
+        tops: The value at the upper end, likewise.
+        fault_x: Where the fault is.
+        first_s: Seconds at the left end, from the fault.
+        last_s: At the right end.
+    """
+
+    row: Row
+    lines: dict[str, str]
+    tops: dict[str, float]
+    fault_x: float
+    first_s: int
+    last_s: int
+
+
+def draw(row: Row) -> Plot:
+    """The load, the engines and the latency of a row."""
+    first, last = row.seconds[0].at_s, row.seconds[-1].at_s
+    curves = {
+        "requests that came in a second": [(one.at_s, one.came) for one in row.seconds],
+        "engines": [(s.at_s, s.engines) for s in row.seconds if s.engines is not None],
+        "median seconds until the answer": [
+            (one.at_s, one.median_s) for one in row.seconds if one.median_s is not None
+        ],
+    }
+    tops = {name: max([1.0, *(y for _, y in points)]) for name, points in curves.items()}
+
+    def place(at_s: float) -> float:
+        return 600 * (at_s - first) / max(1, last - first)
+
+    lines = {
+        name: svg_points([(place(x), 200 - 200 * y / tops[name]) for x, y in points])
+        for name, points in curves.items()
+    }
+    return Plot(row, lines, tops, place(0), first, last)
+
+
+def render_page(rows: Sequence[Row]) -> bytes:
+    """The page, which loads nothing from elsewhere."""
+    folders = (Path(__file__).parent, ROOT / "msrrec")
+    environment = Environment(
+        loader=FileSystemLoader(folders), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    plots = [draw(row) for row in rows if row.seconds]
+    template = environment.get_template("certificate.html")
+    return template.render(rows=rows, columns=_COLUMNS, show=_show, plots=plots).encode()
 
 
 def _show(value: float) -> str:

@@ -113,6 +113,12 @@ class Site:
         }
         self._ask("PUT", self.configuration)
 
+    def change(self, limits: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+        """Deploy the same with other settings of the section ``serve``, and others beside it."""
+        (app,) = self.configuration["applications"]
+        serve = {**app["args"]["serve"], **limits}
+        self.deploy(app["import_path"], {**app["args"], **others, "serve": serve})
+
     def look(self) -> Replicas:
         """What Serve says now; nothing where the head does not answer."""
         try:
