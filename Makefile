@@ -72,7 +72,7 @@ test-cluster: install
 
 # ONLY=engine,proxy: some of its rows.
 test-service: install
-	$(BIN)/python -m tests.service $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tests.service.certificate $(if $(ONLY),--only $(ONLY))
 
 # The page of the service is tested in a real Chromium; without one that test is skipped.
 browser:

@@ -58,7 +58,7 @@ class Balancer:
 
     def __init__(self, urls: Callable[[], Sequence[str]], key: str) -> None:
         self.urls, self.key = urls, key
-        self.out: set[str] = set()
+        self.well: set[str] = set()
         self._failed: dict[str, int] = {}
         self._asked: dict[str, set[asyncio.Task[Any]]] = {}
         self._turn = 0
@@ -69,17 +69,14 @@ class Balancer:
         """The next proxy: one that lives and was not tried, where there is such a one."""
         self._turn += 1
         urls = list(self.urls())
-        living = [url for url in urls if url not in self.out] or urls
+        living = [url for url in urls if url in self.well] or urls
         fresh = [url for url in living if url not in tried] or living
         return fresh[self._turn % len(fresh)]
 
     async def watch(self) -> None:
         """Look at all proxies for ever; end the requests of one that is found dead."""
         while True:
-            await asyncio.gather(*map(self._look, self.urls()))
-            for url in set(self._asked) - set(self.urls()):
-                self._drop(url)
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.gather(*map(self._look, self.urls()), asyncio.sleep(_LOOK_S))
 
     async def _look(self, url: str) -> None:
         try:
@@ -89,14 +86,11 @@ class Balancer:
             is_well = False
         self._failed[url] = 0 if is_well else self._failed.get(url, 0) + 1
         if is_well:
-            self.out.discard(url)
+            self.well.add(url)
         elif self._failed[url] >= _MAX_FAILED_LOOKS:
-            self.out.add(url)
-            self._drop(url)
-
-    def _drop(self, url: str) -> None:
-        for task in self._asked.pop(url, set()):
-            task.cancel()
+            self.well.discard(url)
+            for task in self._asked.pop(url, set()):
+                task.cancel()
 
     @contextlib.asynccontextmanager
     async def _through(self, url: str) -> AsyncIterator[None]:
@@ -107,7 +101,7 @@ class Balancer:
         try:
             yield
         except asyncio.CancelledError:
-            if url not in self.out and url in self.urls():
+            if url in self.well:
                 raise
             task.uncancel()
             raise httpx.ReadError("the proxy is out") from None

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tests.service.head import lose_head, restart_head
 from tests.service.load import Load
 from tests.service.misuse import change_catalogue, rotate_keys, slow_clients
 from tests.service.scaling import scale
@@ -24,12 +25,14 @@ class Fault:
         title: What is done.
         engines: What generates text meanwhile.
         act: Does it, and returns once the service has what it should have; says what it measured.
+        has_redis: Whether Ray keeps its state in a Redis, which outlives a head.
     """
 
     name: str
     title: str
     engines: Engines
     act: Act
+    has_redis: bool = False
 
 
 async def _replaced(site: Site, before: Replicas) -> Notes:
@@ -60,14 +63,23 @@ async def kill_two_engines(site: Site, load: Load) -> Notes:
     return await _replaced(site, before)
 
 
-async def lose_node(site: Site, load: Load) -> Notes:
-    """All processes of a worker end at once; a new machine takes its place."""
-    before = await site.wait()
-    name = site.nodes.workers[0]
-    site.nodes.kill(name)
-    await asyncio.sleep(3)
-    site.nodes.add(name, NUM_CPUS)
-    return await _replaced(site, before)
+def _lose_node(*, cuts: bool) -> Act:
+    """A fault that ends all processes of a worker at once; a new machine takes its place.
+
+    With its network cut nobody is told that connections are over, as where a machine's power goes.
+    """
+
+    async def act(site: Site, load: Load) -> Notes:
+        before = await site.wait()
+        name = site.nodes.workers[0]
+        if cuts and site.nodes.network:
+            site.nodes.network.cut(name)
+        site.nodes.kill(name)
+        await asyncio.sleep(3)
+        site.nodes.add(f"worker{len(site.nodes.temps)}", NUM_CPUS)
+        return await _replaced(site, before)
+
+    return act
 
 
 def mix(minutes: float, acts: Mapping[str, Act]) -> Act:
@@ -90,7 +102,14 @@ def list_faults(minutes: float) -> tuple[Fault, ...]:
     """All rows, in the order in which they are made; the mixed load takes so many minutes."""
     mixed = {fault.name: fault.act for fault in FAULTS if fault.name in MIXED}
     title = f"{minutes:g} minutes of load with a fault a minute"
-    return (*FAULTS, Fault("mixed", title, "vLLM", mix(minutes, mixed)))
+    return (
+        *FAULTS,
+        Fault("mixed", title, "vLLM", mix(minutes, mixed)),
+        Fault("head", "the head is lost, without a Redis", "stand-in", lose_head),
+        Fault(
+            "head-redis", "the head is lost; Redis has its state", "stand-in", restart_head, True
+        ),
+    )
 
 
 MIXED = ("engine", "engine-replica", "fusion", "proxy", "node")
@@ -100,7 +119,8 @@ FAULTS = (
     Fault("two-engines", "both engines are killed, two seconds apart", "vLLM", kill_two_engines),
     Fault("fusion", "a Fusion replica is killed", "stand-in", _kill(FUSION)),
     Fault("proxy", "Ray's HTTP proxy of a node is killed", "stand-in", _kill(PROXY)),
-    Fault("node", "a worker node is lost", "stand-in", lose_node),
+    Fault("node", "all processes of a worker node end", "stand-in", _lose_node(cuts=False)),
+    Fault("power", "a worker node falls silent", "stand-in", _lose_node(cuts=True)),
     Fault("slow-clients", "slow clients and half-open bodies", "stand-in", slow_clients),
     Fault("keys", "wrong and missing keys; the key is rotated", "stand-in", rotate_keys),
     Fault("catalogue", "items of the catalogue come and go", "stand-in", change_catalogue),

@@ -1,9 +1,10 @@
 """The certificate as JSON, as a table in Markdown, and as a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
@@ -33,6 +34,7 @@ class Row:
     Attributes:
         notes: What the fault itself measured.
         is_whole: Whether what the fault expects came true.
+        made: When.
         seconds: The load second by second, for the plot.
     """
 
@@ -42,6 +44,7 @@ class Row:
     tally: Tally
     notes: str
     is_whole: bool
+    made: str
     seconds: tuple[Second, ...] = ()
 
     @property
@@ -49,12 +52,29 @@ class Row:
         """Whether the claim holds: nobody lost anything, and all is as it was."""
         return self.is_whole and self.tally.holds
 
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> "Row":
+        """From what ``write`` wrote of it."""
+        fields = {key: value for key, value in told.items() if key != "holds"}
+        seconds = tuple(Second(**one) for one in fields.pop("seconds"))
+        return cls(**{**fields, "tally": Tally(**fields["tally"]), "seconds": seconds})
 
-def write(folder: Path, rows: Sequence[Row]) -> str:
-    """Write the certificate; returns its table."""
+
+def write(folder: Path, made: Sequence[Row], names: Sequence[str]) -> str:
+    """Write the certificate with new rows in place of old ones of theirs; returns its table.
+
+    Args:
+        folder: Where it is, and may be already.
+        made: The new rows.
+        names: The names of all rows there can be, in order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "certificate.json"
+    old = map(Row.read, json.loads(file.read_text()) if file.exists() else ())
+    by_name = {row.name: row for row in (*old, *made)}
+    rows = [by_name[name] for name in names if name in by_name]
     told = [{**asdict(row), "holds": row.holds} for row in rows]
-    (folder / "certificate.json").write_text(json.dumps(told, indent=2) + "\n")
+    file.write_text(json.dumps(told) + "\n")
     table = render_table(rows)
     (folder / "certificate.md").write_text(table)
     (folder / "index.html").write_bytes(render_page(rows))
@@ -64,14 +84,15 @@ def write(folder: Path, rows: Sequence[Row]) -> str:
 def render_table(rows: Sequence[Row]) -> str:
     """One row a fault."""
     lines = [
-        " | ".join(["| fault", "engines", *_COLUMNS.values(), "claim", "notes |"]),
-        "|---" * (len(_COLUMNS) + 4) + "|",
+        " | ".join(["| fault", "engines", *_COLUMNS.values(), "claim", "made", "notes |"]),
+        "|---" * (len(_COLUMNS) + 5) + "|",
     ]
     for row in rows:
         figures = [_show(getattr(row.tally, name)) for name in _COLUMNS]
         claim = "holds" if row.holds else "broken"
         notes = "; ".join(filter(None, [row.notes, row.tally.why[:160]])).replace("|", "/")
-        lines.append(" | ".join([f"| {row.title}", row.engines, *figures, claim, f"{notes} |"]))
+        cells = [f"| {row.title}", row.engines, *figures, claim, row.made, f"{notes} |"]
+        lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,11 +20,12 @@ from typing import Any
 
 import httpx
 
-from tests.support.network import Network
+from tests.support.network import GATEWAY, Network
 from tests.support.nodes import BIN, Nodes
 from tests.support.pages import ROOT
 
 PORT = 8000
+_REDIS_PORT = 26379
 KEY = "first key"
 NUM_CPUS = "--num-cpus=5"
 """Of each worker, so that one holds the whole service when the other is lost."""
@@ -93,6 +96,12 @@ class Site:
     def urls(self) -> list[str]:
         """The proxies of the living workers."""
         return [self.url(name) for name in self.nodes.workers]
+
+    @property
+    def all_urls(self) -> list[str]:
+        """The proxies of all workers that there ever were, as a load balancer knows them."""
+        assert self.nodes.network is not None
+        return [self.url(name) for name in self.nodes.network.addresses if name != "head"]
 
     def deploy(self, import_path: str, arguments: Mapping[str, Any]) -> None:
         """Give Serve the application, or a new version of it; returns at once."""
@@ -176,11 +185,36 @@ def _differs(one: Replicas, other: Replicas) -> bool:
     return (one.running, one.proxies) != (other.running, other.proxies)
 
 
+def can_redis() -> bool:
+    """Whether there is a program that can keep Ray's state."""
+    return shutil.which("redis-server") is not None
+
+
 @contextlib.contextmanager
-def open_site(extra_env: Mapping[str, str]) -> Iterator[Site]:
+def _running_redis(folder: Path) -> Iterator[dict[str, str]]:
+    """What Ray's nodes need in their environment to keep their state in a Redis of our own."""
+    command = [
+        *("redis-server", "--bind", GATEWAY, "--port", str(_REDIS_PORT), "--save", ""),
+        *("--protected-mode", "no", "--dir", str(folder)),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield {
+                "RAY_REDIS_ADDRESS": f"{GATEWAY}:{_REDIS_PORT}",
+                "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # as KubeRay has it
+            }
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def open_site(*, has_redis: bool) -> Iterator[Site]:
     """Nodes without a service for the length of a block."""
     network = Network()
-    with tempfile.TemporaryDirectory(prefix="msrrec-service-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="msrrec-service-") as temporary,
+        _running_redis(Path(temporary)) if has_redis else contextlib.nullcontext({}) as redis,
+    ):
         folder = Path(temporary)
         (folder / "keys").write_text(KEY + "\n")
         env = {
@@ -188,7 +222,7 @@ def open_site(extra_env: Mapping[str, str]) -> Iterator[Site]:
             "PYTHONPATH": str(ROOT),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
             "RAY_worker_niceness": "0",
-            **extra_env,
+            **redis,
         }
         nodes = Nodes.start(folder / "nodes", folder / "hidden", env, workers=0, network=network)
         try:

@@ -10,7 +10,8 @@ import subprocess
 from dataclasses import dataclass, field
 
 SUBNET = "10.88.0"
-_OWN = 254
+GATEWAY = f"{SUBNET}.254"
+"""The address of this machine."""
 
 
 def can_network() -> bool:
@@ -35,7 +36,7 @@ class Network:
 
     def __post_init__(self) -> None:
         _ip("link", "add", self._mark, "type", "bridge")
-        _ip("addr", "add", f"{SUBNET}.{_OWN}/24", "dev", self._mark)
+        _ip("addr", "add", f"{GATEWAY}/24", "dev", self._mark)
         _ip("link", "set", self._mark, "up")
 
     def enter(self, name: str) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from tests.service.clients import Balancer, Expected, Seen
 from tests.service.load import count, draw_up, make_bodies
-from tests.service.report import Row, render_page, render_table
+from tests.service.report import Row, render_page, render_table, write
 
 BODY = {"history": ["Camera"], "candidates": ["Lens", "Rope"], "mode": "user", "seed": 1}
 SIDE = {"item": "Rope", "reasoning": "It is", "num_tokens": 3}
@@ -139,7 +140,9 @@ def test_the_figures_of_a_row_and_its_seconds() -> None:
 
 def test_a_broken_claim_is_on_every_page() -> None:
     tally = count([Seen(BODY, 1.0, "answered", 1.0)], fault=2.0)
-    row = Row("x", "a <proxy> is killed", "stand-in", tally, "", True, draw_up([], {}, 0.0))
+    row = Row(
+        "x", "a <proxy> is killed", "stand-in", tally, "", True, "today", draw_up([], {}, 0.0)
+    )
     assert row.holds
     assert "| holds |" in render_table([row])
     for broken in (replace(row, is_whole=False), replace(row, tally=replace(tally, wrong=1))):
@@ -148,6 +151,19 @@ def test_a_broken_claim_is_on_every_page() -> None:
         page = render_page([broken]).decode()
         assert ">broken</span>" in page
         assert "a &lt;proxy&gt; is killed" in page
+
+
+def test_rows_that_are_made_again_take_the_place_of_old_ones(tmp_path: Path) -> None:
+    tally = count([Seen(BODY, 1.0, "answered", 1.0)], fault=2.0)
+    seconds = draw_up([Seen(BODY, 1.0, "answered", 1.0)], {}, 2.0)
+    old = [Row(name, name, "vLLM", tally, "", True, "then", seconds) for name in "abc"]
+    write(tmp_path, old, "abc")
+    table = write(tmp_path, [replace(old[1], made="now", is_whole=False)], "cba")
+    found = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
+    assert [cells[0] for cells in found] == ["| c", "| b", "| a"]
+    assert [("now" in line, "broken" in line) for line in table.splitlines()[2:]] == [
+        *((False, False), (True, True), (False, False)),
+    ]
 
 
 def test_requests_differ_and_half_of_each_mode_are_streams() -> None:
