@@ -60,8 +60,8 @@ class Row:
         return cls(**{**fields, "tally": Tally(**fields["tally"]), "seconds": seconds})
 
 
-def write(folder: Path, made: Sequence[Row], names: Sequence[str]) -> str:
-    """Write the certificate with new rows in place of old ones of theirs; returns its table.
+def write(folder: Path, made: Sequence[Row], names: Sequence[str]) -> None:
+    """Write the certificate with new rows in place of old ones of theirs.
 
     Args:
         folder: Where it is, and may be already.
@@ -75,10 +75,8 @@ def write(folder: Path, made: Sequence[Row], names: Sequence[str]) -> str:
     rows = [by_name[name] for name in names if name in by_name]
     told = [{**asdict(row), "holds": row.holds} for row in rows]
     file.write_text(json.dumps(told) + "\n")
-    table = render_table(rows)
-    (folder / "certificate.md").write_text(table)
+    (folder / "certificate.md").write_text(render_table(rows))
     (folder / "index.html").write_bytes(render_page(rows))
-    return table
 
 
 def render_table(rows: Sequence[Row]) -> str:
