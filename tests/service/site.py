@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from tests.support.network import GATEWAY, Network
 from tests.support.nodes import BIN, Nodes
@@ -190,6 +191,14 @@ def can_redis() -> bool:
     return shutil.which("redis-server") is not None
 
 
+def head_environment() -> dict[str, str]:
+    """What the service's manifest sets for the head of a cluster, where it has to do with Ray."""
+    manifest = yaml.safe_load((ROOT / "cluster/base/service/rayservice.yaml").read_text())
+    head = manifest["spec"]["rayClusterConfig"]["headGroupSpec"]
+    (container,) = head["template"]["spec"]["containers"]
+    return {one["name"]: one["value"] for one in container["env"] if one["name"].startswith("RAY_")}
+
+
 @contextlib.contextmanager
 def _running_redis(folder: Path) -> Iterator[dict[str, str]]:
     """What Ray's nodes need in their environment to keep their state in a Redis of our own."""
@@ -222,6 +231,7 @@ def open_site(*, has_redis: bool) -> Iterator[Site]:
             "PYTHONPATH": str(ROOT),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
             "RAY_worker_niceness": "0",
+            **head_environment(),
             **redis,
         }
         nodes = Nodes.start(folder / "nodes", folder / "hidden", env, workers=0, network=network)

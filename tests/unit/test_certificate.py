@@ -13,6 +13,7 @@ import pytest
 from tests.service.clients import Balancer, Expected, Seen
 from tests.service.load import count, draw_up, make_bodies
 from tests.service.report import Row, render_page, render_table, write
+from tests.service.site import Replicas, head_environment
 
 BODY = {"history": ["Camera"], "candidates": ["Lens", "Rope"], "mode": "user", "seed": 1}
 SIDE = {"item": "Rope", "reasoning": "It is", "num_tokens": 3}
@@ -165,6 +166,30 @@ def test_rows_that_are_made_again_take_the_place_of_old_ones(tmp_path: Path) -> 
     assert [("now" in line, "broken" in line) for line in table.splitlines()[2:]] == [
         *((False, False), (True, True), (False, False)),
     ]
+
+
+def test_a_service_is_whole_once_all_replicas_and_proxies_are_there() -> None:
+    def replica(name: str, state: str = "RUNNING") -> dict[str, str]:
+        return {"replica_id": name, "state": state}
+
+    def tell(
+        *replicas: dict[str, str], status: str = "HEALTHY", proxy: str = "HEALTHY"
+    ) -> Replicas:
+        engine = {"status": status, "replicas": list(replicas)}
+        app = {"status": "RUNNING", "deployments": {"Engine": engine}}
+        proxies = {"node": {"status": proxy, "actor_id": "p"}}
+        return Replicas.read({"applications": {"msrrec": app}, "proxies": proxies})
+
+    assert "RAY_health_check_timeout_ms" in head_environment()  # as the manifest has it
+    whole = tell(replica("a"), replica("b"))
+    assert (whole.is_healthy, whole.running) == (True, {"Engine": {"a", "b"}})
+    for other in (
+        tell(replica("a"), replica("b", "STARTING")),
+        tell(replica("a"), status="UPDATING"),
+        tell(replica("a"), proxy="STARTING"),
+        Replicas.read({"applications": {}, "proxies": {}}),
+    ):
+        assert not other.is_healthy
 
 
 def test_requests_differ_and_half_of_each_mode_are_streams() -> None:
