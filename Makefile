@@ -70,9 +70,9 @@ test: install browser
 test-cluster: install
 	$(BIN)/pytest tests/cluster
 
-# ONLY=engine,proxy: some of its rows.
+# ONLY=engine,proxy: some of its rows; MINUTES=3: the length of the mixed load.
 test-service: install
-	$(BIN)/python -m tests.service.certificate $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tests.service.certificate $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # The page of the service is tested in a real Chromium; without one that test is skipped.
 browser:

@@ -25,7 +25,7 @@ async def scale(site: Site, load: Load) -> str:
     """The load rises sixfold for a while; the service's settings change first, under load too."""
     before_rate = load.per_second
     load.per_second = CALM_RATE
-    site.change(SETTINGS, ENGINE)
+    site.change(SETTINGS, ENGINE, engines_per_node=2)
     await _wait_for(site, LOW)
     load.per_second = BUSY_RATE
     began = time.monotonic()

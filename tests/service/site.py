@@ -104,30 +104,39 @@ class Site:
         assert self.nodes.network is not None
         return [self.url(name) for name in self.nodes.network.addresses if name != "head"]
 
-    def deploy(self, import_path: str, arguments: Mapping[str, Any]) -> None:
-        """Give Serve the application, or a new version of it; returns at once."""
+    def deploy(
+        self, import_path: str, arguments: Mapping[str, Any], *, engines_per_node: int = 1
+    ) -> None:
+        """Give Serve the application, or a new version of it; returns at once.
+
+        Replicas of a kind stay on nodes of their own, also when one of two nodes is lost.
+        """
+        app = {
+            "name": APP,
+            "route_prefix": "/",
+            "import_path": import_path,
+            "args": arguments,
+            "deployments": [
+                {
+                    "name": "Fusion",
+                    "max_replicas_per_node": 1,
+                    "ray_actor_options": {"num_cpus": 1},
+                },
+                {"name": "Engine", "max_replicas_per_node": engines_per_node},
+            ],
+        }
         self.configuration = {
             "proxy_location": "EveryNode",
             "http_options": {"host": "0.0.0.0", "port": PORT},
-            "applications": [
-                {
-                    "name": APP,
-                    "route_prefix": "/",
-                    "import_path": import_path,
-                    "args": arguments,
-                    "deployments": [
-                        {"name": "Fusion", "ray_actor_options": {"num_cpus": 1}},
-                    ],
-                }
-            ],
+            "applications": [app],
         }
         self._ask("PUT", self.configuration)
 
-    def change(self, limits: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+    def change(self, limits: Mapping[str, Any], others: Mapping[str, Any], **where: int) -> None:
         """Deploy the same with other settings of the section ``serve``, and others beside it."""
         (app,) = self.configuration["applications"]
         serve = {**app["args"]["serve"], **limits}
-        self.deploy(app["import_path"], {**app["args"], **others, "serve": serve})
+        self.deploy(app["import_path"], {**app["args"], **others, "serve": serve}, **where)
 
     def look(self) -> Replicas:
         """What Serve says now; nothing where the head does not answer."""
