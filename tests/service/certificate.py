@@ -40,7 +40,7 @@ APPS: dict[Engines, tuple[str, dict[str, Any]]] = {
 }
 RATES: dict[Engines, float] = {"vLLM": 1.0, "stand-in": 6.0}
 """Requests that come in a second."""
-NUM_BODIES: dict[Engines, int] = {"vLLM": 24, "stand-in": 72}
+NUM_BODIES: dict[Engines, int] = {"vLLM": 24, "stand-in": 48}
 
 
 @contextlib.asynccontextmanager

@@ -9,13 +9,13 @@ from tests.service.site import Site
 
 LOW, HIGH = 1, 3
 CALM_RATE, BUSY_RATE = 1.5, 9.0
-BUSY_S, PATIENCE_S = 45.0, 90.0
+BUSY_S, PATIENCE_S = 35.0, 90.0
 SETTINGS = {
     "min_replicas": LOW,
     "max_replicas": HIGH,
     "target_ongoing_requests": 3,
     "upscale_delay_s": 3,
-    "downscale_delay_s": 10,
+    "downscale_delay_s": 5,
 }
 ENGINE = {"seconds": 0.5, "places": 3}
 """One of them does half of the busy load."""

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.support.network import GATEWAY, Network
+from tests.support.network import Network
 from tests.support.nodes import BIN, Nodes
 from tests.support.pages import ROOT
 
@@ -209,16 +209,16 @@ def head_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _running_redis(folder: Path) -> Iterator[dict[str, str]]:
+def _running_redis(folder: Path, host: str) -> Iterator[dict[str, str]]:
     """What Ray's nodes need in their environment to keep their state in a Redis of our own."""
     command = [
-        *("redis-server", "--bind", GATEWAY, "--port", str(_REDIS_PORT), "--save", ""),
+        *("redis-server", "--bind", host, "--port", str(_REDIS_PORT), "--save", ""),
         *("--protected-mode", "no", "--dir", str(folder)),
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield {
-                "RAY_REDIS_ADDRESS": f"{GATEWAY}:{_REDIS_PORT}",
+                "RAY_REDIS_ADDRESS": f"{host}:{_REDIS_PORT}",
                 "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # as KubeRay has it
             }
         finally:
@@ -228,12 +228,13 @@ def _running_redis(folder: Path) -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def open_site(*, has_redis: bool) -> Iterator[Site]:
     """Nodes without a service for the length of a block."""
-    network = Network()
     with (
+        contextlib.closing(Network()) as network,
         tempfile.TemporaryDirectory(prefix="msrrec-service-") as temporary,
-        _running_redis(Path(temporary)) if has_redis else contextlib.nullcontext({}) as redis,
+        contextlib.ExitStack() as stack,
     ):
         folder = Path(temporary)
+        redis = _running_redis(folder, network.gateway)
         (folder / "keys").write_text(KEY + "\n")
         env = {
             "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -241,7 +242,7 @@ def open_site(*, has_redis: bool) -> Iterator[Site]:
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
             "RAY_worker_niceness": "0",
             **head_environment(),
-            **redis,
+            **(stack.enter_context(redis) if has_redis else {}),
         }
         nodes = Nodes.start(folder / "nodes", folder / "hidden", env, workers=0, network=network)
         try:
@@ -251,4 +252,3 @@ def open_site(*, has_redis: bool) -> Iterator[Site]:
             yield Site(nodes, folder)
         finally:
             nodes.stop()
-            network.close()

@@ -9,10 +9,6 @@ import os
 import subprocess
 from dataclasses import dataclass, field
 
-SUBNET = "10.88.0"
-GATEWAY = f"{SUBNET}.254"
-"""The address of this machine."""
-
 
 def can_network() -> bool:
     """Whether this user may make networks here."""
@@ -34,9 +30,18 @@ class Network:
     addresses: dict[str, str] = field(default_factory=dict)
     _mark: str = field(default_factory=lambda: f"m{os.getpid()}")
 
+    @property
+    def gateway(self) -> str:
+        """The address of this machine."""
+        return self._at(254)
+
+    def _at(self, number: int) -> str:
+        """An address of a range that differs by process, as one that was killed leaves its own."""
+        return f"10.{64 + os.getpid() // 256 % 64}.{os.getpid() % 256}.{number}"
+
     def __post_init__(self) -> None:
         _ip("link", "add", self._mark, "type", "bridge")
-        _ip("addr", "add", f"{GATEWAY}/24", "dev", self._mark)
+        _ip("addr", "add", f"{self.gateway}/24", "dev", self._mark)
         _ip("link", "set", self._mark, "up")
 
     def enter(self, name: str) -> list[str]:
@@ -49,6 +54,8 @@ class Network:
         _ip("link", "set", outer, "master", self._mark, "up")
         for command in (
             ("link", "set", "lo", "up"),
+            # A node that comes back under its address is found at once by those who knew it.
+            ("link", "set", inner, "address", f"02:00:00:00:00:{number:02x}"),
             ("addr", "add", f"{self.addresses[name]}/24", "dev", inner),
             ("link", "set", inner, "up"),
         ):
@@ -68,7 +75,7 @@ class Network:
 
     def _number(self, name: str) -> int:
         if name not in self.addresses:
-            self.addresses[name] = f"{SUBNET}.{len(self.addresses) + 1}"
+            self.addresses[name] = self._at(len(self.addresses) + 1)
         return int(self.addresses[name].rpartition(".")[2])
 
     def _names(self, number: int) -> tuple[str, str, str]:
