@@ -56,14 +56,20 @@ class Seen:
 class Balancer:
     """The living proxies."""
 
-    def __init__(self, urls: Callable[[], Sequence[str]], key: str) -> None:
+    def __init__(
+        self,
+        urls: Callable[[], Sequence[str]],
+        key: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.urls, self.key = urls, key
         self.well: set[str] = set()
         self._failed: dict[str, int] = {}
         self._asked: dict[str, set[asyncio.Task[Any]]] = {}
         self._turn = 0
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
-        self.http = httpx.AsyncClient(timeout=httpx.Timeout(PATIENCE_S, connect=2), limits=limits)
+        timeout = httpx.Timeout(PATIENCE_S, connect=2)
+        self.http = httpx.AsyncClient(timeout=timeout, limits=limits, transport=transport)
 
     def pick(self, tried: Sequence[str]) -> str:
         """The next proxy: one that lives and was not tried, where there is such a one."""

@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from tests.service.clients import Balancer, Expected, Seen
-from tests.service.load import count, draw_up, make_bodies
+from tests.service.faults import Act, mix
+from tests.service.load import Load, count, draw_up, make_bodies
 from tests.service.report import Row, render_page, render_table, write
-from tests.service.site import Replicas, head_environment
+from tests.service.site import Replicas, Site, head_environment
+from tests.support.clock import run_at_once
 
 BODY = {"history": ["Camera"], "candidates": ["Lens", "Rope"], "mode": "user", "seed": 1}
 SIDE = {"item": "Rope", "reasoning": "It is", "num_tokens": 3}
@@ -27,8 +29,7 @@ def ask(respond: Respond, *urls: str, **changes: Any) -> Seen:
     """What a client sees of a service, behind a balancer of some proxies."""
 
     async def go() -> Seen:
-        balancer = Balancer(lambda: urls or ("http://one",), "key")
-        balancer.http = httpx.AsyncClient(transport=httpx.MockTransport(respond))
+        balancer = Balancer(lambda: urls or ("http://one",), "key", httpx.MockTransport(respond))
         return await balancer.ask({**BODY, **changes})
 
     return asyncio.run(go())
@@ -190,6 +191,30 @@ def test_a_service_is_whole_once_all_replicas_and_proxies_are_there() -> None:
         Replicas.read({"applications": {}, "proxies": {}}),
     ):
         assert not other.is_healthy
+
+
+def test_mixed_load_has_a_fault_a_minute_and_waits_for_what_takes_longer() -> None:
+    done: list[tuple[str, float]] = []
+
+    def take(name: str, seconds: float) -> Act:
+        async def act(site: Site, load: Load) -> str:
+            done.append((name, asyncio.get_running_loop().time() - began[0]))
+            await asyncio.sleep(seconds)
+            return ""
+
+        return act
+
+    began: list[float] = []
+
+    async def go() -> str:
+        began.append(asyncio.get_running_loop().time())
+        acts = {"a": take("a", 10), "b": take("b", 90)}
+        return await mix(4, acts)(None, None)  # type: ignore[arg-type]
+
+    assert run_at_once(go()) == "4 faults in 4 minutes: a, b, a, b"
+    assert [(name, round(at_s)) for name, at_s in done] == [
+        *(("a", 0), ("b", 60), ("a", 150), ("b", 180)),
+    ]
 
 
 def test_requests_differ_and_half_of_each_mode_are_streams() -> None:
