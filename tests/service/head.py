@@ -27,7 +27,8 @@ async def lose_head(site: Site, load: Load) -> str:
     while time.monotonic() - began < ALONE_S + _END_S:
         if not any(await asyncio.gather(*(_answers(load, url) for url in site.urls))):
             after = time.monotonic() - began
-            return f"one engine of two went on alone; all workers had ended {after:.0f} s later"
+            ended = f"all workers had ended {after:.0f} s after the head"
+            return f"one engine of two went on alone; {ended}"
         await asyncio.sleep(1)
     return f"one engine of two went on alone; the workers lived for {ALONE_S + _END_S:.0f} s"
 
