@@ -3,6 +3,7 @@
 # make reproduce TABLE=tables/….md   a committed table once more, compared row by row
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
 # make test-cluster   the runbook's stages on nodes that share no files and are lost; needs root
+# make test-service   a certificate of the service under load and faults, into runs/certificate; needs root
 # make real   the packages of SmolLM2 and all-MiniLM-L6-v2, for --config smollm2
 # make docs   the documentation as a site, into site/
 # Each target sets up .venv by itself. GPU=1 installs the CUDA builds instead of the CPU ones.
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install real browser demo table reproduce test test-cluster unit docs check format backbone clean
+.PHONY: install real browser demo table reproduce test test-cluster test-service unit docs check format backbone clean
 
 install: $(STAMP)
 
@@ -68,6 +69,10 @@ test: install browser
 
 test-cluster: install
 	$(BIN)/pytest tests/cluster
+
+# ONLY=engine,proxy: some of its rows; MINUTES=3: the length of the mixed load.
+test-service: install
+	$(BIN)/python -m tests.service.certificate $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # The page of the service is tested in a real Chromium; without one that test is skipped.
 browser:

@@ -46,7 +46,7 @@ class LiveCatalogue:
         Raises:
             DataError: If there are fewer than two.
         """
-        self.follow()
+        await self.follow()
         return await asyncio.to_thread(propose, self.index, purchases, self.settings.num_candidates)
 
     async def put(self, item: Item) -> None:
@@ -55,6 +55,7 @@ class LiveCatalogue:
         Raises:
             DataError: If it has no id or no visible title.
         """
+        await self.follow()
         await asyncio.to_thread(self.index.add, [item])  # refuses a bad one before it is kept
         await asyncio.to_thread(self._log.put, item)
         await self._catch_up()
@@ -65,6 +66,7 @@ class LiveCatalogue:
         Raises:
             DataError: If the catalogue does not offer it.
         """
+        await self.follow()
         await asyncio.to_thread(self.index.remove, [item_id])
         await asyncio.to_thread(self._log.delete, item_id)
         await self._catch_up()
@@ -75,18 +77,23 @@ class LiveCatalogue:
             if changes:
                 self.index = await asyncio.to_thread(apply, self.index, changes)
 
-    def follow(self) -> None:
-        """Begin to look for other replicas' changes, if that has not begun."""
+    async def follow(self) -> None:
+        """Know of other replicas' changes from now on; the first call waits for those until now."""
         if self._poll is None or self._poll.done():
+            await self._try_to_catch_up()
+        if self._poll is None or self._poll.done():  # others may have waited too
             self._poll = asyncio.ensure_future(self._follow())
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
-            try:
-                await self._catch_up()
-            except (MsrRecError, OSError) as error:
-                logger.warning("catalogue: changes can't be read (%s)", error)
+            await self._try_to_catch_up()
+
+    async def _try_to_catch_up(self) -> None:
+        try:
+            await self._catch_up()
+        except (MsrRecError, OSError) as error:
+            logger.warning("catalogue: changes can't be read (%s)", error)
 
     def title(self, item_id: str) -> str:
         """The title of an item.

@@ -217,6 +217,7 @@ class Api:
 
     async def add_purchases(self, user_id: str, body: PurchasesBody) -> Response:
         """Keep what a user bought, and reason anew in the background."""
+        await self.shop.follow()
         history = self.shop.add_purchases(user_id, body)
         await self._tell(user_id)
         task = asyncio.ensure_future(self._renew(user_id, history))

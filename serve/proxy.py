@@ -19,7 +19,8 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http_models import HttpError
+from serve.continued import SentEvents
+from serve.http_models import ErrorBody, HttpError
 from serve.limits import RETRY_AFTER_S, overloaded, replay
 from serve.routing import (
     MAX_KEY_BYTES,
@@ -71,9 +72,9 @@ def safe_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, by
 class ProxyGuard:
     """ASGI middleware: strips headers, asks again where a replica is lost, and errors are JSON.
 
-    A recommendation is asked for again only if nothing of its answer was sent; answers are seeded,
-    so a second replica gives the same one. What the next version of a rollout fails to answer, the
-    live one is asked. Changes are told to both.
+    Answers are seeded, so a second replica gives the same one. What the client has of a stream is
+    not sent again; any other answer is asked for again only if nothing of it was sent. What the
+    next version of a rollout fails to answer, the live one is asked. Changes are told to both.
     """
 
     def __init__(self, app: ASGIApp, follower: Follower | None = None) -> None:
@@ -84,7 +85,8 @@ class ProxyGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer, path = PassedResponse(send), scope["path"]
+        path = scope["path"]
+        answer = PassedResponse(send, is_repeatable=_is_repeatable(scope))
         if is_hidden(path):
             await answer.send_error(HttpError(404, "not_found", "no such path"))
             return
@@ -111,8 +113,9 @@ class ProxyGuard:
     ) -> None:
         """Pass a request on, again if its replica is lost and it changes nothing."""
         for _ in range(_MAX_TRIES if _is_repeatable(scope) else 1):
+            answer.expect(_never)
             await self.app(dict(scope), replay(list(taken), take), answer.pass_on)
-            if answer.began or _has_left(taken):
+            if not answer.is_lost or _has_left(taken):
                 return
 
     async def _ask_version(
@@ -138,9 +141,11 @@ class ProxyGuard:
         for left in reversed(range(_MAX_TRIES)):
             answer.expect(partial(is_overtaken, prefix) if is_repeatable and left else _never)
             await self.app(_under(prefix, scope), replay(list(taken), take), answer.pass_on)
-            is_answered = answer.began and not answer.is_refused
+            is_answered = not (answer.is_lost or answer.is_refused)
             if is_answered or _has_left(taken) or not (is_repeatable or answer.is_unknown):
                 return
+            if answer.is_sent:
+                continue  # only the same version goes on with its stream
             if answer.is_unknown:
                 await self.follower.look()
             # A state that names an application which is gone must not end the service.
@@ -196,59 +201,87 @@ class PassedResponse:
     """An answer on its way to the client.
 
     Attributes:
-        began: Whether there is one.
         is_refused: Whether it was held back, as another version is to be asked.
         is_unknown: Whether Ray's proxy knows no such route, so that nobody was asked.
         is_success: Whether its status is one of success.
+        is_sent: Whether the client has the beginning of it.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._is_whole = self._is_stream = False
-        self._held: Message | None = None
+    def __init__(self, send: Send, *, is_repeatable: bool) -> None:
+        self._send, self._is_repeatable = send, is_repeatable
+        self.is_sent = False
+        self._events: SentEvents | None = None
         self.expect(_never)
 
     def expect(self, may_refuse: Callable[[], bool]) -> None:
-        """Begin anew, before a version is asked.
+        """Begin anew, before a replica is asked.
 
         Args:
             may_refuse: Whether a failure is held back, as another version will be asked; it is
                 called when there is one, as what was live then may be so no more.
         """
         self._may_refuse = may_refuse
-        self.began = self.is_refused = self.is_unknown = self.is_success = False
-        self._held = None
+        self._began = self.is_refused = self.is_unknown = self.is_success = False
+        self._held: Message | None = None
+        self._held_body = b""
+        if self._events is not None:
+            self._events.begin_anew()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the replica was lost before the answer began, or before its stream ended."""
+        if self._events is not None:
+            return not self._events.is_ended and self._held is None
+        return not self._began
 
     async def pass_on(self, message: Message) -> None:
-        """Send a message of the answer, or hold it back if it is an error in plain text."""
+        """Send what the client needs of a message, or hold it back if it belongs to an error."""
         if message["type"] == "http.response.start":
-            self._begin(message)
-        elif message["type"] == "http.response.body":
-            self._is_whole = not message.get("more_body", False)
-        if self._held is None:
+            await self._begin(message)
+        elif self._held is not None:
+            self._held_body += message.get("body", b"")
+        elif self._events is None:
             await self._send(message)
+        elif needed := self._events.take(message.get("body", b"")):
+            await self._send({"type": "http.response.body", "body": needed, "more_body": True})
 
-    def _begin(self, message: Message) -> None:
+    async def _begin(self, message: Message) -> None:
         status = message["status"]
         kind = dict(message["headers"]).get(b"content-type", b"")
         is_plain = not kind.startswith(b"application/json")
-        self.began, self.is_success = True, 200 <= status < 300
-        self._is_stream = kind.startswith(b"text/event-stream")
-        self.is_unknown = status == 404 and is_plain
-        self.is_refused = self.is_unknown or (status in _FAILED and self._may_refuse())
-        if self.is_refused or (status >= 400 and is_plain):
+        self._began, self.is_success = True, 200 <= status < 300
+        if not self.is_sent:
+            self.is_unknown = status == 404 and is_plain
+            self.is_refused = self.is_unknown or (status in _FAILED and self._may_refuse())
+        if self.is_refused or (status >= 400 and (is_plain or self.is_sent)):
             self._held = message
+        elif not self.is_sent:
+            self.is_sent = True
+            if self._is_repeatable and kind.startswith(b"text/event-stream"):
+                self._events = SentEvents()
+                headers = [one for one in message["headers"] if one[0].lower() != b"content-length"]
+                message = {**message, "headers": headers}
+            await self._send(message)
 
     async def finish(self) -> None:
-        """Send what is left: an error as JSON, or the end of a stream that was broken off."""
-        if not self.began:
+        """Send what is left: an error as JSON, or the end of a stream."""
+        if self._events is not None:
+            body = b"" if self._events.is_ended else self._events.end_with(self._error_body())
+            await self._send({"type": "http.response.body", "body": body})
+        elif not self._began:
             await self.send_error(overloaded("the replica was lost; try again shortly"))
         elif self._held is not None:
             await self.send_error(_to_error(self._held))
-        elif self._is_stream and not self._is_whole:
-            body = overloaded("the replica was lost; ask again").body()
-            event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
-            await self._send({"type": "http.response.body", "body": event})
+
+    def _error_body(self) -> ErrorBody:
+        """Why a stream that was broken off did not go on."""
+        if self._held is None:
+            return overloaded("the replica was lost; ask again").body()
+        kind = dict(self._held["headers"]).get(b"content-type", b"")
+        if kind.startswith(b"application/json"):
+            body: ErrorBody = json.loads(self._held_body)
+            return body
+        return _to_error(self._held).body()
 
     async def send_error(self, error: HttpError) -> None:
         """Send an error of the guard's own."""

@@ -82,12 +82,18 @@ class Shop:
             raise _unknown_user(body.user_id)
         return offers
 
+    async def follow(self) -> None:
+        """Know of the changes that other replicas made to the catalogue, from now on."""
+        if self._catalogue is not None:
+            await self._catalogue.follow()
+
     async def read(self, body: RecommendRequest) -> tuple[list[str], Candidates]:
         """The titles of a request's history, and its candidates.
 
         Raises:
             HttpError: 422 that names the field, or 404 for an unknown user.
         """
+        await self.follow()
         purchases = self._read_history(body)
         history = [self._title(purchase) for purchase in purchases]
         if body.candidates is not None:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.network import Network
+
 _PATIENCE = {
     # A node is lost after five looks at it fail; one that is only slow has 10 s for each.
     "RAY_health_check_period_ms": "500",
@@ -44,16 +46,25 @@ class Nodes:
         folder: Folder for tokens and logs of the nodes.
         hidden: Folder whose contents each node has for itself.
         env: Environment of all nodes, and of those who submit jobs.
+        network: Where each node has an address of its own; None for that of this machine.
     """
 
     folder: Path
     hidden: Path
     env: dict[str, str]
+    network: Network | None = None
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     temps: list[Path] = field(default_factory=list)
 
     @classmethod
-    def start(cls, folder: Path, hidden: Path, env: dict[str, str], workers: int = 2) -> "Nodes":
+    def start(
+        cls,
+        folder: Path,
+        hidden: Path,
+        env: dict[str, str],
+        workers: int = 2,
+        network: Network | None = None,
+    ) -> "Nodes":
         """Start the head and some workers."""
         folder.mkdir(parents=True, exist_ok=True)
         hidden.mkdir(parents=True, exist_ok=True)
@@ -61,7 +72,7 @@ class Nodes:
         token.write_text(secrets.token_hex(32))
         private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-        nodes = cls(folder, hidden, inherited | env | private | _PATIENCE)
+        nodes = cls(folder, hidden, inherited | _PATIENCE | env | private, network)
         nodes.start_head()
         nodes.add_workers(workers)
         return nodes
@@ -69,7 +80,11 @@ class Nodes:
     @property
     def url(self) -> str:
         """Address for submitted jobs."""
-        return f"http://127.0.0.1:{PORTS['dashboard']}"
+        return f"http://{self.address('head')}:{PORTS['dashboard']}"
+
+    def address(self, name: str) -> str:
+        """The address of a node."""
+        return self.network.addresses[name] if self.network else "127.0.0.1"
 
     def start_head(self) -> None:
         """Start the head; its agent takes drivers, which need no processor of Ray's."""
@@ -77,7 +92,8 @@ class Nodes:
             "head",
             [
                 *("--head", "--num-cpus=0", f"--port={PORTS['gcs']}"),
-                *("--dashboard-host=127.0.0.1", f"--dashboard-port={PORTS['dashboard']}"),
+                *("--dashboard-host=0.0.0.0" if self.network else "--dashboard-host=127.0.0.1",),
+                f"--dashboard-port={PORTS['dashboard']}",
                 f"--dashboard-agent-listen-port={PORTS['agent']}",
                 f"--ray-client-server-port={PORTS['client']}",
             ],
@@ -85,7 +101,8 @@ class Nodes:
 
     def add(self, name: str, *options: str) -> None:
         """Start a worker."""
-        self._start(name, [f"--address=127.0.0.1:{PORTS['gcs']}", *(options or ("--num-cpus=2",))])
+        address = f"--address={self.address('head')}:{PORTS['gcs']}"
+        self._start(name, [address, *(options or ("--num-cpus=2",))])
 
     def add_workers(self, number: int) -> None:
         """Start workers under names of their own."""
@@ -122,7 +139,10 @@ class Nodes:
         ]
         hide = f"mount -t tmpfs none {shlex.quote(str(self.hidden))} && hostname {name}"
         isolate = ["unshare", "--fork", "--pid", "--uts", "--kill-child", "--mount", "--mount-proc"]
-        command = [*isolate, "sh", "-c", f"{hide} && exec {shlex.join(start)}"]
+        enter = self.network.enter(name) if self.network else []
+        if self.network:
+            start.append(f"--node-ip-address={self.address(name)}")
+        command = [*enter, *isolate, "sh", "-c", f"{hide} && exec {shlex.join(start)}"]
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
         self.running[name] = process

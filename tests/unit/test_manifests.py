@@ -103,6 +103,9 @@ def test_every_serve_config_is_one_that_serve_and_the_application_accept(name: s
     assert (module, callable(getattr(app, builder))) == ("serve.app", True)
     app.AppArgs.model_validate(application.args)
     assert {deployment.name for deployment in application.deployments} <= {"Fusion"}
+    if application.args.get("serve", {}).get("fusion_replicas", 1) > 1:
+        (fusion,) = application.deployments
+        assert fusion.max_replicas_per_node == 1  # the loss of a node is that of one of them
 
 
 def test_the_launcher_is_valid_for_ray() -> None:

@@ -1,6 +1,7 @@
 """What stands before Ray's HTTP proxy: headers, lost replicas and errors in plain text."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from serve.limits import overloaded
 from serve.proxy import ProxyGuard, safe_headers
-from tests.support.service import ASK, error_of
+from tests.support.service import ASK, assembled, error_of, events_of
 
 Work = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -84,10 +86,72 @@ def test_rays_errors_in_plain_text_become_the_documented_json() -> None:
     assert int(response.headers["retry-after"]) >= 1
 
 
-def test_a_stream_that_is_broken_off_ends_in_one_error() -> None:
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start(200, b"text/event-stream; charset=utf-8"))
-        await send(body(b"event: delta\ndata: {}\n\n", more=True))
+def delta(offset: int, text: str, side: str = "user") -> bytes:
+    data = json.dumps({"side": side, "offset": offset, "text": text})
+    return f"event: delta\ndata: {data}\n\n".encode()
 
-    events = ask(broken).text.strip().split("\n\n")
-    assert [event.split("\n")[0] for event in events] == ["event: delta", "event: error"]
+
+RESULT = b'event: result\ndata: {"item": "Rope"}\n\n'
+
+
+def stream(*parts: bytes) -> list[Message]:
+    """What a replica sends until it is lost."""
+    begin = start(200, b"text/event-stream; charset=utf-8")
+    return [begin, *(body(part, more=True) for part in parts)]
+
+
+def ask_replicas(*replicas: list[Message]) -> list[tuple[str, dict[str, Any]]]:
+    """The events that a client gets of replicas that are asked one after the other."""
+    waiting = iter(replicas)
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for message in next(waiting, []):
+            await send(message)
+
+    found = events_of(ask(work))
+    assert next(waiting, None) is None  # all were asked
+    return found
+
+
+def test_a_stream_whose_replicas_are_all_lost_ends_in_one_error() -> None:
+    events = ask_replicas(stream(delta(0, "It")), [], [])
+    assert [name for name, _ in events] == ["delta", "error"]
+    assert events[-1][1]["error"]["type"] == "overloaded"
+
+
+def test_another_replica_goes_on_with_a_stream_where_the_first_was_lost() -> None:
+    events = ask_replicas(
+        stream(delta(0, "It is"), delta(0, "Wh", "item"), delta(5, " a ro")[:-9]),
+        stream(delta(0, "It"), delta(2, " is a"), delta(0, "Why", "item")),
+        stream(delta(0, "It is a"), delta(7, " rope"), delta(0, "Why", "item"), RESULT),
+    )
+    assert [assembled(events, side) for side in ("user", "item")] == ["It is a rope", "Why"]
+    sent = [(one["side"], one["offset"], one["text"]) for name, one in events if name == "delta"]
+    assert sent == [
+        *(("user", 0, "It is"), ("item", 0, "Wh"), ("user", 5, " a"), ("item", 2, "y")),
+        ("user", 7, " rope"),
+    ]
+    assert events[-1] == ("result", {"item": "Rope"})
+
+
+def test_an_answer_that_was_made_meanwhile_is_the_streams_result() -> None:
+    events = ask_replicas(stream(delta(0, "It")), [*stream(RESULT), body(b"")])
+    assert [name for name, _ in events] == ["delta", "result"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "shown"),
+    [
+        (b"application/json", overloaded("full").body(), "full"),
+        (b"text/plain", "backpressure", "status 503"),
+    ],
+)
+def test_a_replica_that_refuses_to_go_on_ends_the_stream_with_its_error(
+    kind: bytes, content: object, shown: str
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    refusal = [start(503, kind), body(text.encode())]
+    events = ask_replicas(stream(delta(0, "It")), refusal)
+    assert [name for name, _ in events] == ["delta", "error"]
+    assert shown in events[-1][1]["error"]["message"]

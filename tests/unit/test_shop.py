@@ -162,7 +162,7 @@ def test_changes_outlive_a_restart_and_reach_other_replicas(index: str) -> None:
     async def go() -> tuple[LiveCatalogue, LiveCatalogue]:
         settings = RecommendConfig(num_candidates=3)
         one, other = LiveCatalogue(index, settings), LiveCatalogue(index, settings)
-        other.follow()
+        await other.follow()
         from msrrec.schema import Item
 
         await one.put(Item("gas", "Camping gas"))
@@ -178,6 +178,20 @@ def test_changes_outlive_a_restart_and_reach_other_replicas(index: str) -> None:
     assert one.index.version == other.index.version == restarted.index.version
     assert "gas" in restarted.index.catalogue.codes
     assert load_index(index).version != restarted.index.version  # the index itself is unchanged
+
+
+def test_a_replica_that_was_never_asked_knows_of_earlier_changes_at_its_first_request(
+    index: str,
+) -> None:
+    asked, idle, other = (shop_world(index) for _ in range(3))
+    assert calls(asked, ("PUT", "/v1/items/first", {"title": "Gas"}))[0].status_code == 200
+    answers = calls(
+        idle,
+        ("POST", ASK, {"history": [{"id": "first"}], "top_k": 3}),
+        ("DELETE", "/v1/items/first", None),
+    )
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert calls(other, ("DELETE", "/v1/items/first", None))[0].status_code == 404
 
 
 def test_a_known_user_is_answered_from_what_was_made_before(recommendations: str) -> None:
