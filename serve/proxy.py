@@ -31,6 +31,7 @@ from serve.routing import (
     is_routed,
     key_of,
 )
+from serve.tracing import client_trace
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
@@ -98,10 +99,11 @@ class ProxyGuard:
 
         routing = await self.follower.current() if is_routed(path) else None
         asked = {**scope, "headers": safe_headers(scope["headers"])}
-        if routing is None:
-            await self._ask(asked, taken, take, answer)
-        else:
-            await self._ask_version(routing, asked, taken, take, answer)
+        with client_trace(asked["headers"]):
+            if routing is None:
+                await self._ask(asked, taken, take, answer)
+            else:
+                await self._ask_version(routing, asked, taken, take, answer)
         await answer.finish()
         latest = routing and self.follower.latest
         canary = latest.canary if latest else None
