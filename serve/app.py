@@ -33,11 +33,10 @@ from serve.figures import INGRESS
 from serve.fusion import Fusion
 from serve.keys import Keys
 from serve.limits import RETRY_AFTER_S
-from serve.own_ray import guard_proxies
+from serve.own_ray import guard_proxies, trace_requests
 from serve.rollout_cluster import Blueprint, end_rollouts, find_cause
 from serve.scaling import count_places, replica_options, shutdown_seconds
 from serve.shop import check_shop
-from serve.tracing import tracing_config
 from serve.version import ServedModel, identify_service, name_model
 
 logger = logging.getLogger("msrrec.serve")
@@ -221,12 +220,10 @@ def running(
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
     guard_proxies()
+    trace_requests(config.serve.trace_share)
     with ray_session(*config.ray.session):
         try:
-            serve.start(
-                http_options={"host": host, "port": port},
-                tracing_config=tracing_config(config.serve),
-            )
+            serve.start(http_options={"host": host, "port": port})
             end_rollouts()  # those of a service that was killed
             _deploy(build_app(args))
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host

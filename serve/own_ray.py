@@ -5,11 +5,22 @@ import secrets
 import sys
 
 _GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_TRACING = "RAY_SERVE_TRACING"
 
 
 def guard_proxies() -> None:
     """Have the proxies of a Ray that this process will start load ``serve.proxy.middlewares``."""
     os.environ.setdefault(_GUARD, "serve.proxy:middlewares")
+
+
+def trace_requests(share: float) -> None:
+    """Have a Ray that this process will start trace a share of the requests, 0 to 1.
+
+    Serve's own argument for it reaches replicas, but no proxies.
+    """
+    if share > 0:
+        os.environ.setdefault(f"{_TRACING}_EXPORTER_IMPORT_PATH", "serve.tracing:export_spans")
+        os.environ.setdefault(f"{_TRACING}_SAMPLING_RATIO", str(share))
 
 
 def ask_for_token(address: str | None) -> None:

@@ -8,9 +8,6 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from ray.serve.schema import TracingConfig
-
-from msrrec.config import ServeConfig
 
 _HEADERS = (b"traceparent", b"tracestate")
 
@@ -22,15 +19,6 @@ def export_spans() -> list[SpanProcessor]:
     machine; ``OTEL_SERVICE_NAME`` names the service.
     """
     return [BatchSpanProcessor(OTLPSpanExporter())]
-
-
-def tracing_config(settings: ServeConfig) -> TracingConfig:
-    """How Ray Serve traces requests; a client's ``traceparent`` decides before the share does."""
-    return TracingConfig(
-        enabled=settings.trace_share > 0,
-        exporter_import_path=f"{__name__}:{export_spans.__name__}",
-        sampling_ratio=settings.trace_share,
-    )
 
 
 @contextlib.contextmanager

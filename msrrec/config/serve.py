@@ -68,7 +68,8 @@ class ServeConfig(Config):
     of an engine gets one, with the request's id."""
     trace_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the requests whose way through the service is sent to an OpenTelemetry collector;
-    0 traces nothing. OTEL_EXPORTER_OTLP_ENDPOINT names the collector."""
+    0 traces nothing. OTEL_EXPORTER_OTLP_ENDPOINT names the collector. A cluster that runs already
+    needs Ray Serve's own variables instead."""
     engine_metrics: bool = True
     """Send vLLM's own metrics to Ray's, which each node exports for Prometheus."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
