@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry.context import attach, get_current
+
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.recommender import RequestMode
 from msrrec.log import REQUEST_ID
@@ -57,7 +59,7 @@ class Flight:
         """Begin the computation, apart from the request that asks for it first.
 
         It gets a context of its own: Ray cancels all that was begun in the context of a request
-        whose client has left.
+        whose client has left. What it logs and its spans belong to the request that began it.
         """
         self.num_waiting = 1
         self._deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
@@ -65,6 +67,7 @@ class Flight:
         self._is_admitted = False
         context = contextvars.Context()
         context.run(REQUEST_ID.set, REQUEST_ID.get())
+        context.run(attach, get_current())
         self.task = asyncio.get_running_loop().create_task(work(self), context=context)
         self.task.add_done_callback(self._end)
 
