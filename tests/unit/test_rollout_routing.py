@@ -144,6 +144,14 @@ def test_what_the_next_version_does_not_answer_the_live_one_is_asked(
     assert proxy.asked == [(NEW.prefix + ASK, b"titles"), (ASK, b"titles")]
 
 
+def test_only_the_version_that_began_a_stream_goes_on_with_it() -> None:
+    begun = b'event: delta\ndata: {"side": "user", "offset": 0, "text": "It"}\n\n'
+    proxy = Proxy({"": OK, NEW.prefix: (200, "text/event-stream", begun)})
+    response = ask(proxy, [BEGUN])
+    assert proxy.paths == [NEW.prefix + ASK] * 3
+    assert response.text.startswith(begun.decode() + "event: error")
+
+
 @pytest.mark.parametrize("status", [401, 422, 429, 504])
 def test_what_is_the_requests_own_fault_or_too_late_is_not_asked_again(status: int) -> None:
     proxy = Proxy({"": OK, NEW.prefix: full(status)})
