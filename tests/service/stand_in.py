@@ -14,6 +14,8 @@ from msrrec import loading
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.models import ModelSource, locate_model
 from serve.app import AppArgs, assemble
+from serve.keys import Keys
+from serve.rollout_cluster import Blueprint
 from tests.support.engine import FakeEngine, answer_by_seed
 
 _PIECE = 4
@@ -31,8 +33,15 @@ class StandInArgs(AppArgs):
 
 def build_app(args: StandInArgs) -> Application:
     """The application of a model whose tokenizer alone is used."""
+    return build_version(Blueprint(args, Keys.read(args.serve), build_version))
+
+
+def build_version(blueprint: Blueprint) -> Application:
+    """The application of one version."""
+    args = blueprint.args
+    assert isinstance(args, StandInArgs)
     source = locate_model(args.model_dir, args.model, args.prompt)
-    return assemble(args, source, partial(StandInEngine, source, args.seconds, args.places))
+    return assemble(blueprint, source, partial(StandInEngine, source, args.seconds, args.places))
 
 
 class StandInEngine:
@@ -42,6 +51,10 @@ class StandInEngine:
         self._inner = FakeEngine(answer_by_seed)
         self._inner.tokenizer = loading.load_tokenizer(source)
         self._seconds, self._places = seconds, asyncio.Semaphore(places)
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """The whole output."""
+        return [piece async for piece in self.stream(request)][-1]
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces of the output, then all of it."""
