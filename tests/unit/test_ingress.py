@@ -138,6 +138,8 @@ def test_the_same_request_gets_the_same_seeds_and_another_seed_others(world: Wor
         (b'{"history": ["a"], "candidates": ["b", "c"], "mode": "x"}', "mode"),
         (b'{"history": ["a"], "candidates": ["b", "c"], "n": 1}', "n"),
         (b'{"history": ["a"], "candidates": ["b", "c"], "seed": 1e999}', "seed"),
+        (b'{"history": ["a"], "candidates": ["b", "c"], "stream": 0}', "stream"),
+        (b'{"history": ["a"], "candidates": ["b", "c"], "top_k": "2"}', "top_k"),
     ],
 )
 def test_what_is_not_a_request_is_refused_with_the_field_named(

@@ -61,7 +61,9 @@ def test_a_recommendation_whose_replica_is_lost_is_asked_for_again_with_its_body
     assert bodies == [b"title"] * 2
 
 
-@pytest.mark.parametrize(("path", "tries"), [(ASK, 3), ("/v1/users/a/purchases", 1)])
+@pytest.mark.parametrize(
+    ("path", "tries"), [(ASK, 3), (f"{ASK}:batch", 3), ("/v1/users/a/purchases", 1)]
+)
 def test_a_replica_lost_for_good_is_a_503_and_changes_are_sent_once(path: str, tries: int) -> None:
     calls = []
 
