@@ -182,14 +182,14 @@ def _overload(found: dict[str, Any]) -> str:
         f"peak {peak:.2f} answers a second; a request alone takes {found['service_s']:.2f} s, "
         f"a full line {found['full_line_s']:.1f} s",
         "",
-        "| deadline | load | goodput a second | of the peak (aim 0.90) | refused "
+        "| deadline | load | goodput a second | peak in time | of it (aim 0.90) | refused "
         "| refusals p50, p99, ms (aim 50) | late | wrong | failed | others beside, cores |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["loads"]:
         lines.append(
             f"| {row['deadline']}, {row['deadline_s']:.2f} s | {row['load']:g} x "
-            f"| {row['goodput_per_s']:.2f} | {row['of_peak']:.3f} "
+            f"| {row['goodput_per_s']:.2f} | {row['peak_in_time']:.2f} | {row['of_peak']:.3f} "
             f"| {row['refused']} of {row['requests']} "
             f"| {row['refused_p50_ms']:.0f}, {row['refused_p99_ms']:.0f} "
             f"| {row['late']} | {row['wrong']} | {row['failed']} | {row['others_cores']:.2f} |"

@@ -38,6 +38,8 @@ STREAMED_EACH = 5
 """One of so many requests of the open loop is streamed."""
 NUM_CHECKED = 20
 OVERLOADS = (1.5, 3.0)
+FEWER = (1 / 4, 1 / 2, 3 / 4)
+"""Shares of the clients of the closed loop that are tried too: fewer at once are answered sooner."""
 MAX_RATE = 60
 """Requests a second for which there are questions."""
 
@@ -160,7 +162,11 @@ def measure_latency(plan: Plan, rate: float) -> dict[str, Any]:
 
 
 def measure_overload(plan: Plan) -> dict[str, Any]:
-    """What the service answers in time of more than it can do."""
+    """What the service answers in time of more than it can do.
+
+    The peak for a deadline is the most that any number of clients who ask again and again get in
+    time: with a short one a full batch would be too slow.
+    """
     limits = ServeConfig()
     pool = Pool(plan, 2000 + math.ceil(plan.seconds * MAX_RATE * 20))
     with plan.start("ours") as (system, tree):
@@ -168,17 +174,26 @@ def measure_overload(plan: Plan) -> dict[str, Any]:
         service_s = asyncio.run(_closed(alone, pool, system, tree, 0))[0]["p50_s"]
         row, seen = asyncio.run(_closed(plan, pool, system, tree, 1000))
         pool.next = 1000 + len(seen)
+        closed = [list(seen.values())]
+        for share in FEWER:
+            fewer = replace(plan, clients=round(share * plan.clients))
+            closed.append(
+                list(asyncio.run(_closed(fewer, pool, system, tree, pool.next))[1].values())
+            )
+            pool.next += len(closed[-1])
         peak = row["requests_per_s"]
         full_line_s = limits.max_queued_requests / peak
         deadlines = {"5 service times": 5 * service_s, "half a full line": full_line_s / 2}
         loads = []
         for label, deadline_s in deadlines.items():
+            ends = WARM_S, WARM_S + plan.seconds
+            in_time = max(goodput(found, *ends, deadline_s) for found in closed)
             for factor in OVERLOADS:
                 work = _flood(plan, pool, system, tree, factor * peak, deadline_s)
                 found = asyncio.run(work)
                 shown = {"deadline": label, "deadline_s": deadline_s, "load": factor}
-                of_peak = found["goodput_per_s"] / peak
-                loads.append(_tell("ours", {**shown, "of_peak": of_peak, **found}))
+                shown |= {"peak_in_time": in_time, "of_peak": found["goodput_per_s"] / in_time}
+                loads.append(_tell("ours", {**shown, **found}))
     return {
         "peak": row,
         "service_s": service_s,

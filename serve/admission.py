@@ -18,8 +18,10 @@ from serve.limits import overloaded
 from serve.pace import Pace
 
 _DECREASE = 0.9
-_TIGHT = 0.5
-"""A request at work for more than this share of its time is a reason to take fewer at once."""
+_TIGHT = 0.85
+"""A request at work for more than this share of its time, from when it came, is a reason to take
+fewer at once. What it waited does not count as work: a full batch does more in a second, so taking
+fewer because the line is long would make the line longer."""
 _UNHINDERED = 2.0
 """But only if it took this many times an unhindered request's time."""
 _SPARE = 1.1
@@ -81,10 +83,11 @@ class AdmissionControl:
         A request that can no longer be answered in time leaves the line at once.
         """
         self.check(mode, deadline)
+        came = _now()
         if self.ongoing < self.limit and not self._line:
-            return self._give(mode, deadline)
+            return self._give(mode, came, deadline)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(mode, deadline, loop.create_future())
+        waiting = _Waiting(mode, came, deadline, loop.create_future())
         self._line.append(waiting)
         self._watch(waiting)
         try:
@@ -103,7 +106,7 @@ class AdmissionControl:
         while self._line and self.ongoing < self.limit:
             waiting = self._line.popleft()
             if not waiting.place.done() and not self._refuse_if_late(waiting):
-                place = self._give(waiting.mode, waiting.deadline)
+                place = self._give(waiting.mode, waiting.came, waiting.deadline)
                 waiting.place.set_result(place)
 
     def measure(self, place: "Place", *, late: bool) -> None:
@@ -114,7 +117,7 @@ class AdmissionControl:
         num_answered = self._num_answered - place.answered_before
         unhindered = self.pace.unhindered(place.mode)
         self.pace.add(place.mode, seconds, num_answered, now, late=late)
-        if seconds > max(_TIGHT * (place.deadline - place.began), _UNHINDERED * unhindered):
+        if seconds > max(_TIGHT * (place.deadline - place.came), _UNHINDERED * unhindered):
             if now - self._decreased > seconds:  # those at work saw the limit of before
                 self._limit = max(1.0, self._limit * _DECREASE)
                 self._decreased = now
@@ -126,15 +129,15 @@ class AdmissionControl:
         at_work = min(self.ongoing + 1, self.limit)
         is_full = self.ongoing >= self.limit
         waits = self.pace.drain(self.queued + 1, self.limit) if is_full else 0.0
-        return waits + _SPARE * self.pace.predict(mode, at_work)
+        return _SPARE * (waits + self.pace.predict(mode, at_work))
 
     def _needed(self, waiting: "_Waiting") -> float:
         """Seconds that a waiting request will take once it has a place."""
         return self.pace.predict(waiting.mode, self.limit)
 
-    def _give(self, mode: str, deadline: float) -> "Place":
+    def _give(self, mode: str, came: float, deadline: float) -> "Place":
         self.ongoing += 1
-        return Place(self, mode, _now(), deadline, self._num_answered)
+        return Place(self, mode, came, deadline, self._num_answered)
 
     def _watch(self, waiting: "_Waiting") -> None:
         """Refuse a waiting request at the time when it could no longer be answered."""
@@ -179,6 +182,7 @@ class _Waiting:
     """A request in the line."""
 
     mode: str
+    came: float
     deadline: float
     place: "asyncio.Future[Place]"
 
@@ -188,7 +192,8 @@ class Place:
 
     Attributes:
         mode: Of the request.
-        began: When it got the place, in seconds of the loop's clock.
+        came: When it asked for a place, in seconds of the loop's clock.
+        began: When it got the place, likewise.
         deadline: By which it must be answered, likewise.
         answered_before: Number of requests that had been answered when it got the place.
     """
@@ -197,12 +202,12 @@ class Place:
         self,
         admission: AdmissionControl,
         mode: str,
-        began: float,
+        came: float,
         deadline: float,
         answered_before: int,
     ) -> None:
         self._admission = admission
-        self.mode, self.began, self.deadline = mode, began, deadline
+        self.mode, self.came, self.began, self.deadline = mode, came, _now(), deadline
         self.answered_before = answered_before
         self._is_measured = self._is_free = False
 

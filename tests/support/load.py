@@ -44,6 +44,47 @@ class Line:
             await asyncio.sleep(self.seconds)
 
 
+class Batch:
+    """Work that is done in steps for all who are there, each slower the more there are.
+
+    So does an engine that generates a token for every request in a step: a full batch does more in
+    a second, and each of its requests takes longer.
+    """
+
+    fixed_s, each_s, steps = 0.0425, 0.0023, (12, 28)
+    """Seconds of a step, and more for each who is there; least and most steps that one needs."""
+
+    def __init__(self) -> None:
+        self._left: dict[asyncio.Future[None], int] = {}
+        self._chance = random.Random(1)
+        self._running: asyncio.Task[None] | None = None
+
+    @classmethod
+    def peak(cls, places: int) -> float:
+        """How many end in a second when all places are taken."""
+        return places / (sum(cls.steps) / 2 * (cls.fixed_s + cls.each_s * places))
+
+    async def __call__(self) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._left[done] = self._chance.randint(*self.steps)
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        try:
+            await done
+        finally:
+            self._left.pop(done, None)
+
+    async def _run(self) -> None:
+        while self._left:
+            await asyncio.sleep(self.fixed_s + self.each_s * len(self._left))
+            for one in list(self._left):
+                self._left[one] -= 1
+                if self._left[one] <= 0 and not one.done():
+                    one.set_result(None)
+                    del self._left[one]
+        self._running = None
+
+
 async def ask(world: World, **changes: Any) -> Answered:
     """Ask once, over ASGI."""
     loop, sent = asyncio.get_running_loop(), []

@@ -1,13 +1,14 @@
 """Requests are taken if they can be answered in time, beyond the service's capacity too."""
 
 import asyncio
+import random
 import statistics
 
 import pytest
 
 from serve.pace import Pace, weighted_quantile
 from tests.support.clock import run_at_once
-from tests.support.load import Answered, Line, ask, load
+from tests.support.load import Answered, Batch, Line, ask, load
 from tests.support.service import World
 
 
@@ -45,6 +46,26 @@ def test_beyond_capacity_as_many_are_answered_in_time_as_at_the_peak(
     late = [one for one in answers if one.status == 504]
     assert len(late) <= 0.1 * len(answers)
     assert all("retry-after" in one.headers for one in late)
+
+
+def test_a_batch_stays_full_while_a_line_waits() -> None:
+    """Where more at once do more in a second, taking fewer as the line grows would be wrong."""
+
+    async def go() -> list[Answered]:
+        world, chance, asked = World(deadline_s=60), random.Random(0), []
+        world.user.before, loop = Batch(), asyncio.get_running_loop()
+        while loop.time() < 40:
+            asked.append(asyncio.create_task(ask(world, mode="user", deadline_ms=8700)))
+            await asyncio.sleep(chance.expovariate(30))
+        return await asyncio.gather(*asked)
+
+    answers = run_at_once(go())
+    peak = Batch.peak(64)
+    done = [one.came + one.seconds for one in answers if one.status == 200]
+    assert sum(15 <= one < 40 for one in done) / 25 >= 0.95 * peak
+    refused = [one for one in answers if one.status == 503]
+    waited = [one for one in refused if one.seconds > 0.05]
+    assert len(waited) < 0.05 * len(refused)
 
 
 def test_a_service_that_was_stuck_takes_requests_again_soon_after() -> None:
