@@ -39,7 +39,7 @@ STREAMED_EACH = 5
 NUM_CHECKED = 20
 OVERLOADS = (1.5, 3.0)
 FEWER = (1 / 4, 1 / 2, 3 / 4)
-"""Shares of the clients of the closed loop that are tried too: fewer at once are answered sooner."""
+"""Shares of the closed loop's clients that are tried too: fewer at once are answered sooner."""
 MAX_RATE = 60
 """Requests a second for which there are questions."""
 

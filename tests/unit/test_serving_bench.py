@@ -167,6 +167,7 @@ def test_tables_say_whether_an_aim_is_met() -> None:
     assert "| p50, ms | 500 | 500 | 1.000 | at most 1.10: met |" in text
     flood = describe_flood([Seen(1, 2, 200), Seen(1, 1.02, 503)], 0, 4, 2.0)
     flood |= {"deadline": "short", "deadline_s": 2.0, "load": 3.0, "of_peak": 0.9}
+    flood |= {"peak_in_time": 9.0}
     peak = {"requests_per_s": 8.0}
     found = {
         "peak": peak,
@@ -174,6 +175,7 @@ def test_tables_say_whether_an_aim_is_met() -> None:
         "full_line_s": 32.0,
         "loads": [{**flood, "others_cores": 0.1}],
     }
-    assert "| short, 2.00 s | 3 x | 0.25 | 0.900 | 1 of 2 | 20, 20 | 0 | 0 | 0 | 0.10 |" in table(
-        "overload", found
+    assert (
+        "| short, 2.00 s | 3 x | 0.25 | 9.00 | 0.900 | 1 of 2 | 20, 20 | 0 | 0 | 0 | 0.10 |"
+        in table("overload", found)
     )
