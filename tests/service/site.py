@@ -126,12 +126,13 @@ class Site:
                 {"name": "Engine", "max_replicas_per_node": engines_per_node},
             ],
         }
-        self.configuration = {
-            "proxy_location": "EveryNode",
-            "http_options": {"host": "0.0.0.0", "port": PORT},
-            "applications": [app],
-        }
-        self._ask("PUT", self.configuration)
+        place = {"proxy_location": "EveryNode", "http_options": {"host": "0.0.0.0", "port": PORT}}
+        self.configure({**place, "applications": [app]})
+
+    def configure(self, configuration: dict[str, Any]) -> None:
+        """Give Serve a whole configuration; returns at once."""
+        self.configuration = configuration
+        self._ask("PUT", configuration)
 
     def change(self, limits: Mapping[str, Any], others: Mapping[str, Any], **where: int) -> None:
         """Deploy the same with other settings of the section ``serve``, and others beside it."""

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.service import scaling
 from tests.service.clients import Balancer, Expected, Seen
 from tests.service.faults import Act, mix
 from tests.service.load import Load, count, draw_up, make_bodies
@@ -241,3 +242,33 @@ def test_answers_are_counted_by_version_and_equal_requests_must_get_one() -> Non
     assert count_names(seen) == {"old": 1, "new": 2}
     with pytest.raises(BrokenError, match=r"old and new answered .*'seed': 1"):
         count_names([*seen, answered(1, "new")])
+
+
+def test_the_row_of_scaling_leaves_the_service_as_it_found_it() -> None:
+    class Tides:
+        """As many engines as the load needs, or two with the settings of before."""
+
+        def __init__(self) -> None:
+            self.before = {"applications": [{"args": {"serve": {"min_replicas": 2}}}]}
+            self.configuration: Any = self.before
+
+        def change(self, *_: Any, **__: Any) -> None:
+            self.configuration = "changed"
+
+        def configure(self, configuration: Any) -> None:
+            self.configuration = configuration
+
+        def look(self) -> Replicas:
+            needed = 3 if load.per_second > scaling.CALM_RATE else 1
+            number = needed if self.configuration == "changed" else 2
+            return Replicas({"Engine": frozenset(map(str, range(number)))})
+
+        async def wait(self) -> Replicas:
+            return self.look()
+
+    site = Tides()
+    balancer = Balancer(lambda: ["http://one"], "key", httpx.MockTransport(httpx.Response))
+    load = Load(balancer, Expected(), [BODY], scaling.CALM_RATE)
+    notes = run_at_once(scaling.scale(site, load))  # type: ignore[arg-type]
+    assert notes == "from 1 to 3 engines in 0 s, and back in 0 s"
+    assert (site.configuration, load.per_second) == (site.before, scaling.CALM_RATE)
