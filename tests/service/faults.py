@@ -10,6 +10,7 @@ from tests.service.load import Load
 from tests.service.misuse import change_catalogue, rotate_keys, slow_clients
 from tests.service.scaling import scale
 from tests.service.site import CORE, ENGINE, FUSION, NUM_CPUS, PROXY, Replicas, Site
+from tests.service.upgrade import upgrade
 
 Notes = str
 Act = Callable[[Site, Load], Awaitable[Notes]]
@@ -105,6 +106,8 @@ def list_faults(minutes: float) -> tuple[Fault, ...]:
     return (
         *FAULTS,
         Fault("mixed", title, "vLLM", mix(minutes, mixed)),
+        # Last of its kind, as the application that the others look at is gone afterwards.
+        Fault("upgrade", "versions are rolled out, taken back and promoted", "vLLM", upgrade),
         Fault("head", "the head is lost, without a Redis", "stand-in", lose_head),
         Fault(
             "head-redis", "the head is lost; Redis has its state", "stand-in", restart_head, True
@@ -126,4 +129,4 @@ FAULTS = (
     Fault("catalogue", "items of the catalogue come and go", "stand-in", change_catalogue),
     Fault("scaling", "sixfold load for a while: engines come and go", "stand-in", scale),
 )
-"""The faults that stand alone; a change of the model's version under load belongs here too."""
+"""The faults that stand alone."""

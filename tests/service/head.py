@@ -18,6 +18,8 @@ _ABSENT_S = 15.0
 
 async def lose_head(site: Site, load: Load) -> str:
     """Without a store of Ray's state nothing comes back; an engine is lost too, for good."""
+    engines = (await site.wait()).running["Engine"]
+    expect(len(engines) == 2, f"{len(engines)} engines before the fault; expected two")
     site.nodes.kill("head")
     began = time.monotonic()
     await asyncio.sleep(ALONE_S / 2)

@@ -65,7 +65,11 @@ class Load:
         finally:
             going.cancel()
             await asyncio.gather(going, return_exceptions=True)
-            await asyncio.gather(*self._under_way)
+            await self.settled()
+
+    async def settled(self) -> None:
+        """Return once all requests that have come so far were answered."""
+        await asyncio.gather(*self._under_way)
 
     async def _go(self) -> None:
         number = 0

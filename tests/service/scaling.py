@@ -23,7 +23,7 @@ ENGINE = {"seconds": 0.5, "places": 3}
 
 async def scale(site: Site, load: Load) -> str:
     """The load rises sixfold for a while; the service's settings change first, under load too."""
-    before_rate = load.per_second
+    before_rate, before = load.per_second, site.configuration
     load.per_second = CALM_RATE
     site.change(SETTINGS, ENGINE, engines_per_node=2)
     await _wait_for(site, LOW)
@@ -37,6 +37,10 @@ async def scale(site: Site, load: Load) -> str:
     await _wait_for(site, LOW)
     down_s = time.monotonic() - began
     load.per_second = before_rate
+    site.configure(before)  # the rows that follow lose an engine, and need the other one
+    (app,) = before["applications"]
+    await _wait_for(site, app["args"]["serve"]["min_replicas"])
+    await site.wait()
     return f"from {LOW} to {HIGH} engines in {up_s:.0f} s, and back in {down_s:.0f} s"
 
 

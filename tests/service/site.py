@@ -28,6 +28,7 @@ from tests.support.pages import ROOT
 PORT = 8000
 _REDIS_PORT = 26379
 KEY = "first key"
+ADMIN_KEY = "key of an operator"
 NUM_CPUS = "--num-cpus=5"
 """Of each worker, so that one holds the whole service when the other is lost."""
 APP = "msrrec"
@@ -125,12 +126,13 @@ class Site:
                 {"name": "Engine", "max_replicas_per_node": engines_per_node},
             ],
         }
-        self.configuration = {
-            "proxy_location": "EveryNode",
-            "http_options": {"host": "0.0.0.0", "port": PORT},
-            "applications": [app],
-        }
-        self._ask("PUT", self.configuration)
+        place = {"proxy_location": "EveryNode", "http_options": {"host": "0.0.0.0", "port": PORT}}
+        self.configure({**place, "applications": [app]})
+
+    def configure(self, configuration: dict[str, Any]) -> None:
+        """Give Serve a whole configuration; returns at once."""
+        self.configuration = configuration
+        self._ask("PUT", configuration)
 
     def change(self, limits: Mapping[str, Any], others: Mapping[str, Any], **where: int) -> None:
         """Deploy the same with other settings of the section ``serve``, and others beside it."""
@@ -200,12 +202,16 @@ def can_redis() -> bool:
     return shutil.which("redis-server") is not None
 
 
-def head_environment() -> dict[str, str]:
-    """What the service's manifest sets for the head of a cluster, where it has to do with Ray."""
+def environments() -> list[dict[str, str]]:
+    """What the service's manifest sets of Ray's settings, for the head and for the workers."""
     manifest = yaml.safe_load((ROOT / "cluster/base/service/rayservice.yaml").read_text())
-    head = manifest["spec"]["rayClusterConfig"]["headGroupSpec"]
-    (container,) = head["template"]["spec"]["containers"]
-    return {one["name"]: one["value"] for one in container["env"] if one["name"].startswith("RAY_")}
+    cluster = manifest["spec"]["rayClusterConfig"]
+    found = []
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        set_here = {one["name"]: one["value"] for one in container["env"]}
+        found.append({name: text for name, text in set_here.items() if name.startswith("RAY_")})
+    return found
 
 
 @contextlib.contextmanager
@@ -241,7 +247,8 @@ def open_site(*, has_redis: bool) -> Iterator[Site]:
             "PYTHONPATH": str(ROOT),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
             "RAY_worker_niceness": "0",
-            **head_environment(),
+            "MSRREC_ADMIN_KEY": ADMIN_KEY,
+            **environments()[0],
             **(stack.enter_context(redis) if has_redis else {}),
         }
         nodes = Nodes.start(folder / "nodes", folder / "hidden", env, workers=0, network=network)

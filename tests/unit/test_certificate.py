@@ -10,11 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.service import scaling
 from tests.service.clients import Balancer, Expected, Seen
 from tests.service.faults import Act, mix
 from tests.service.load import Load, count, draw_up, make_bodies
+from tests.service.misuse import BrokenError
 from tests.service.report import Row, render_page, render_table, write
-from tests.service.site import Replicas, Site, head_environment
+from tests.service.site import Replicas, Site, environments
+from tests.service.upgrade import count_names
 from tests.support.clock import run_at_once
 
 BODY = {"history": ["Camera"], "candidates": ["Lens", "Rope"], "mode": "user", "seed": 1}
@@ -169,6 +172,13 @@ def test_rows_that_are_made_again_take_the_place_of_old_ones(tmp_path: Path) -> 
     ]
 
 
+def test_every_node_of_the_manifest_gives_a_silent_one_up_after_seconds() -> None:
+    head, *workers = environments()  # which the nodes of the certificate have too
+    assert workers == [head] * len(workers) != []
+    assert int(head["RAY_grpc_client_keepalive_timeout_ms"]) <= 3000
+    assert int(head["RAY_health_check_timeout_ms"]) <= 3000
+
+
 def test_a_service_is_whole_once_all_replicas_and_proxies_are_there() -> None:
     def replica(name: str, state: str = "RUNNING") -> dict[str, str]:
         return {"replica_id": name, "state": state}
@@ -181,7 +191,6 @@ def test_a_service_is_whole_once_all_replicas_and_proxies_are_there() -> None:
         proxies = {"node": {"status": proxy, "actor_id": "p"}}
         return Replicas.read({"applications": {"msrrec": app}, "proxies": proxies})
 
-    assert "RAY_health_check_timeout_ms" in head_environment()  # as the manifest has it
     whole = tell(replica("a"), replica("b"))
     assert (whole.is_healthy, whole.running) == (True, {"Engine": {"a", "b"}})
     for other in (
@@ -223,3 +232,43 @@ def test_requests_differ_and_half_of_each_mode_are_streams() -> None:
     for mode in {body["mode"] for body in bodies}:
         streams = [body["stream"] for body in bodies if body["mode"] == mode]
         assert streams.count(True) == streams.count(False)
+
+
+def test_answers_are_counted_by_version_and_equal_requests_must_get_one() -> None:
+    def answered(seed: int, name: str) -> Seen:
+        return Seen({**BODY, "seed": seed}, 0.0, "answered", answer={"model": {"name": name}})
+
+    seen = [answered(1, "old"), answered(2, "new"), answered(2, "new"), Seen(BODY, 0.0, "refused")]
+    assert count_names(seen) == {"old": 1, "new": 2}
+    with pytest.raises(BrokenError, match=r"old and new answered .*'seed': 1"):
+        count_names([*seen, answered(1, "new")])
+
+
+def test_the_row_of_scaling_leaves_the_service_as_it_found_it() -> None:
+    class Tides:
+        """As many engines as the load needs, or two with the settings of before."""
+
+        def __init__(self) -> None:
+            self.before = {"applications": [{"args": {"serve": {"min_replicas": 2}}}]}
+            self.configuration: Any = self.before
+
+        def change(self, *_: Any, **__: Any) -> None:
+            self.configuration = "changed"
+
+        def configure(self, configuration: Any) -> None:
+            self.configuration = configuration
+
+        def look(self) -> Replicas:
+            needed = 3 if load.per_second > scaling.CALM_RATE else 1
+            number = needed if self.configuration == "changed" else 2
+            return Replicas({"Engine": frozenset(map(str, range(number)))})
+
+        async def wait(self) -> Replicas:
+            return self.look()
+
+    site = Tides()
+    balancer = Balancer(lambda: ["http://one"], "key", httpx.MockTransport(httpx.Response))
+    load = Load(balancer, Expected(), [BODY], scaling.CALM_RATE)
+    notes = run_at_once(scaling.scale(site, load))  # type: ignore[arg-type]
+    assert notes == "from 1 to 3 engines in 0 s, and back in 0 s"
+    assert (site.configuration, load.per_second) == (site.before, scaling.CALM_RATE)
