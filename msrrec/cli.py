@@ -452,6 +452,9 @@ def demo(
     """
     preset = config or "demo"
     run = resolve("demo", preset, overrides, dry_run, (*_DEMO, "judge"), out=out)
+    from msrrec.own_packages import import_own
+
+    import_own("serve.own_ray").ask_for_token(run.ray.address)
     from msrrec.pipeline.demo import run_demo
 
     files = {"interactions": interactions, "items": items}
