@@ -1,5 +1,7 @@
 """Arguments of the application of one version: its model, and the settings that it is served by."""
 
+from pydantic import Field
+
 from msrrec.config import (
     Config,
     InferenceConfig,
@@ -15,6 +17,8 @@ class AppArgs(Config):
 
     model_dir: str
     """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Folders of further models on the same base, by the domain of requests that they answer."""
     index: str | None = None
     """Folder made by ``msrrec index``: the catalogue of requests without candidates."""
     recommendations: str | None = None

@@ -85,6 +85,7 @@ class Blueprint:
         settings = load_config(None, request.settings, base=sections)
         changed = AppArgs(
             model_dir=request.model,
+            adapters=args.adapters if request.adapters is None else request.adapters,
             index=request.index or args.index,
             recommendations=request.recommendations or args.recommendations,
             gpus_per_engine=args.gpus_per_engine,

@@ -234,6 +234,7 @@ def test_the_first_version_takes_over_where_it_is_deployed_anew() -> None:
 BLUEPRINT = Blueprint(
     AppArgs(
         model_dir="hub/old",
+        adapters={"Toys": "runs/toys"},
         index="index",
         model=ModelConfig(revision="abc"),
         serve=ServeConfig(share_engine=True),
@@ -253,6 +254,10 @@ def test_a_version_has_the_settings_of_the_live_one_but_for_those_that_are_given
     assert args.model.revision is None  # that of another model is none of this one
     same = BLUEPRINT.change(RolloutRequest(model="hub/old"))
     assert same.args == BLUEPRINT.args
+    assert args.adapters == {"Toys": "runs/toys"}
+    others = RolloutRequest(model="hub/new", adapters={"Books": "runs/books"})
+    assert BLUEPRINT.change(others).args.adapters == {"Books": "runs/books"}
+    assert BLUEPRINT.change(RolloutRequest(model="hub/new", adapters={})).args.adapters == {}
 
 
 @pytest.mark.parametrize(
@@ -392,7 +397,7 @@ def test_figures_tell_requests_errors_and_the_median() -> None:
     world = World()
     metrics: Metrics = world.api.metrics
     for seconds in (0.3, 0.6, 0.7, 0.8):  # buckets end at 0.25, 0.5, 1
-        metrics.seconds.labels("fused", "live").observe(seconds)
+        metrics.seconds.labels("fused", "live", "v1").observe(seconds)
     for status, count in (("200", 5), ("422", 2), ("503", 1)):
         metrics.requests.labels(status).inc(count)
     found = describe_figures([*metrics.families(), *metrics.families()])  # of two replicas
