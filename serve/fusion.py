@@ -60,7 +60,7 @@ class Fusion:
     ) -> None:
         args = blueprint.args
         inference, limits = args.answering, args.serve
-        shop = ShopArgs(args.index, args.recommendations, args.recommend)
+        shop = ShopArgs(args.index, args.recommendations, args.recommend, args.told_purchases)
         setup(as_json=limits.log_format == "json")
         clients = {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
         fan_out = make_fan_out(source, inference, clients)
@@ -108,12 +108,12 @@ class Fusion:
         return merge({(one.version, one.replica): one.families for one in found})
 
     async def take_user(self, sender: str, user_id: str, changed: ChangedUser) -> None:
-        """Keep what another replica learned of a user; called on all replicas."""
+        """Learn what another replica knows of a user; called on all replicas."""
         if sender != serve.get_replica_context().replica_id.unique_id:
-            self._api.shop.take(user_id, changed)
+            await self._api.shop.take(user_id, changed)
 
     async def _share(self, user_id: str, changed: ChangedUser) -> None:
-        """Tell all replicas of a user's purchases and offers; one that is lost knows no users."""
+        """Tell all replicas of a user's purchases and offers."""
         context = serve.get_replica_context()
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
         own = context.replica_id.unique_id

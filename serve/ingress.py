@@ -52,7 +52,7 @@ from serve.limits import Guard
 from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.readiness import Readiness
 from serve.rollout_http import Desk, add_rollout
-from serve.routing import AtRoot
+from serve.routing import KEPT, AtRoot
 from serve.sharing import Flight, SharedAnswers, identify, identify_body
 from serve.shop import Shop
 from serve.stored import ChangedUser
@@ -247,10 +247,19 @@ class Api:
         """Whether recommendations are being made anew."""
         return bool(self._renewing)
 
-    async def add_purchases(self, user_id: str, body: PurchasesBody) -> Response:
-        """Keep what a user bought, and reason anew in the background."""
+    async def add_purchases(
+        self, user_id: str, body: PurchasesBody, *, is_kept: bool = False
+    ) -> Response:
+        """Keep what a user bought, and reason anew in the background.
+
+        ``is_kept`` says that the live version of a rollout has kept it, where this one reads it.
+        """
         await self.shop.follow()
-        history = self.shop.add_purchases(user_id, body)
+        if is_kept:
+            await self.shop.catch_up()
+        else:
+            await self.shop.add_purchases(user_id, body)
+        history = self.shop.history(user_id)
         await self._tell(user_id)
         task = asyncio.ensure_future(self._renew(user_id, history))
         self._renewing.add(task)
@@ -454,9 +463,10 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
         """Offer an item of the catalogue no more."""
         return await api.delete_item(item_id)
 
-    async def add_purchases(user_id: str, body: PurchasesBody) -> Response:
+    async def add_purchases(user_id: str, body: PurchasesBody, request: Request) -> Response:
         """Tell what a user bought: not offered again, and reasoned about in the background."""
-        return await api.add_purchases(user_id, body)
+        is_kept = KEPT.decode() in request.headers  # clients' headers of this name are dropped
+        return await api.add_purchases(user_id, body, is_kept=is_kept)
 
     async def recommend_batch(body: BatchRequest, request: Request) -> Response:
         """Answer several requests, each as if it had come alone.

@@ -88,6 +88,7 @@ class Blueprint:
             adapters=args.adapters if request.adapters is None else request.adapters,
             index=request.index or args.index,
             recommendations=request.recommendations or args.recommendations,
+            purchases=args.told_purchases,
             gpus_per_engine=args.gpus_per_engine,
             **{name: getattr(settings, name) for name in names},
         )

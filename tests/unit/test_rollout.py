@@ -1,6 +1,7 @@
 """Rollouts: commands, what follows from them in time, the routes and the command line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -254,10 +255,22 @@ def test_a_version_has_the_settings_of_the_live_one_but_for_those_that_are_given
     assert args.model.revision is None  # that of another model is none of this one
     same = BLUEPRINT.change(RolloutRequest(model="hub/old"))
     assert same.args == BLUEPRINT.args
+    assert args.purchases is None  # the live one holds no recommendations
     assert args.adapters == {"Toys": "runs/toys"}
     others = RolloutRequest(model="hub/new", adapters={"Books": "runs/books"})
     assert BLUEPRINT.change(others).args.adapters == {"Books": "runs/books"}
     assert BLUEPRINT.change(RolloutRequest(model="hub/new", adapters={})).args.adapters == {}
+
+
+def test_all_versions_keep_purchases_in_the_folder_of_the_first() -> None:
+    first = AppArgs(model_dir="m", recommendations="s3://b/offers?region=eu")
+    second = replace(BLUEPRINT, args=first).change(
+        RolloutRequest(model="m2", recommendations="offers2")
+    )
+    third = second.change(RolloutRequest(model="m3"))
+    kept = {one.told_purchases for one in (first, second.args, third.args)}
+    assert kept == {"s3://b/offers.purchases?region=eu"}
+    assert third.args.recommendations == "offers2"
 
 
 @pytest.mark.parametrize(
