@@ -89,18 +89,20 @@ class PurchaseLog:
             DataError, OSError: If the storage refuses.
         """
         entries = self._entries()
-        grown = [one.name for one in entries if one.size > self._read.get(one.name, 0)]
+        changed = [one.name for one in entries if one.size != self._read.get(one.name, 0)]
         with ThreadPoolExecutor(_READERS) as readers:
-            lines = [line for of_one in readers.map(self._read_file, grown) for line in of_one]
+            lines = [line for of_one in readers.map(self._read_file, changed) for line in of_one]
         present = {one.name for one in entries}
         self._read = {name: n for name, n in self._read.items() if name in present}
         return sorted(map(_parse, lines), key=lambda one: one.time_ns)
 
     def _read_file(self, name: str) -> list[bytes]:
         """The whole lines of a file that were not read before."""
+        content = storage.read_bytes(storage.join(self.folder, name))
         begin = self._read.get(name, 0)
-        content = storage.read_bytes(storage.join(self.folder, name))[begin:]
-        content = content[: content.rfind(b"\n") + 1]
+        if begin > len(content):  # it was deleted, and its writer went on
+            begin = 0
+        content = content[begin : content.rfind(b"\n") + 1]
         self._read[name] = begin + len(content)
         return content.splitlines()
 

@@ -114,6 +114,8 @@ def test_a_line_is_read_once_it_is_whole(folder: Path) -> None:
     assert log.read_new() == [purchase(1)]
     file.write_bytes(line + json.dumps(json.loads(line) | {"time_ns": 9}).encode() + b"\n")
     assert [one.time_ns for one in log.read_new()] == [9]
+    file.write_bytes(line)  # deleted for its age, and begun anew by its writer
+    assert log.read_new() == [purchase(1)]
 
 
 @pytest.mark.parametrize("limit", [{"max_files": 3}, {"max_bytes": 200}])
