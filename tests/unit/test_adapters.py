@@ -17,6 +17,7 @@ from serve.adapters import check_adapters, locate_adapters, name_adapters
 from serve.metrics import merge, render
 from serve.shop import Shop
 from serve.stored import StoredOffers
+from tests.support.cli import Commands
 from tests.support.models import source_of, write_shards, write_trained
 from tests.support.offers import make_offer, write_offers
 from tests.support.service import World, events_of, together
@@ -188,6 +189,19 @@ def test_what_can_t_be_served_is_refused_in_one_sentence(tmp_path: Path, base: M
         name_adapters(["=a"])
     with pytest.raises(ModelError, match="nowhere: no such folder"):
         name_adapters(["runs/nowhere"])
+
+
+def test_the_command_serves_what_its_options_name(
+    monkeypatch: pytest.MonkeyPatch, msrrec: Commands
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("serve.app.run", lambda *_, **options: given.append(options["adapters"]))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # so that the command leaves it
+    assert msrrec("serve", "--model", "m", "--adapter", "Toys=/toys").code == 0
+    assert msrrec("serve", "--model", "m").code == 0
+    assert given == [{"Toys": "/toys"}, {}]
+    ended = msrrec("serve", "--model", "m", "--adapter", "a=/b", "--adapter", "A=/c")
+    assert (ended.code, ended.sentence[:11]) == (2, "adapter 'A'")
 
 
 # The engine

@@ -442,6 +442,17 @@ def test_the_command_starts_a_version_and_waits_until_it_is_ready(
     assert "gets 10 % of the requests; 0 so far, 1 errors, p50 -" in ended.err
 
 
+def test_a_version_is_started_with_adapters_by_domain(
+    world: World, orders: Orders, msrrec: Commands
+) -> None:
+    adapters = ("--adapter", "Toys=s3://b/toys", "--adapter", "Books=/runs/books")
+    assert msrrec("rollout", "--model", "hub/new", *adapters).code == 0
+    (taken,) = orders.taken
+    assert taken["adapters"] == {"Toys": "s3://b/toys", "Books": "/runs/books"}
+    ended = msrrec("rollout", *adapters)
+    assert (ended.code, ended.sentence.partition(":")[0]) == (2, "--model")
+
+
 @pytest.mark.parametrize(
     ("options", "order"),
     [(["--share", "0.5"], [0.5]), (["--promote"], ["promote"]), (["--back"], ["back"]), ([], [])],
