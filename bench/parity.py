@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,15 @@ def transformers_logprobs(path: str, adapter: str | None, pairs: Sequence[Pair])
     return found
 
 
-def engine_logprobs(engine: Any, pairs: Sequence[Pair]) -> Logprobs:
+def engine_logprobs(engine: Any, pairs: Sequence[Pair], adapter: str | None = None) -> Logprobs:
     """Log-probabilities from an engine whose only allowed answer is each example's output."""
     from msrrec.inference.scoring import dictate
 
     requests = []
     for ids, segments in pairs:
         prompt, output = np.split(ids, [np.flatnonzero(segments)[0]])
-        requests.append(dictate(tuple(prompt.tolist()), tuple(output[:-1].tolist())))
+        asked = dictate(tuple(prompt.tolist()), tuple(output[:-1].tolist()))
+        requests.append(replace(asked, adapter=adapter))
     return [[*g.token_logprobs, g.end_logprob] for g in engine.generate(requests)]
 
 

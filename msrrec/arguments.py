@@ -48,6 +48,15 @@ ModelDir = Annotated[
         "name of a baseline, such as `popularity`.",
     ),
 ]
+AdapterDirs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="[DOMAIN=]DIR",
+        help="Folder made by `msrrec train` on the same base: answers requests of this domain, by "
+        "default that of its training; repeat it for several.",
+    ),
+]
 Variants = Annotated[
     list[str] | None,
     typer.Option("--variant", help=f"{', '.join(MODES)}; repeat it for several."),

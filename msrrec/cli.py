@@ -20,6 +20,7 @@ from msrrec import (
     stage,
 )
 from msrrec.arguments import (
+    AdapterDirs,
     ConfigFile,
     DatasetDir,
     DryRun,
@@ -401,6 +402,7 @@ _SERVE = ("serve", "inference", "recommend", "model", "prompt", "ray")
 @app.command(epilog=settings_help(*_SERVE))
 def serve(
     model: ModelDir,
+    adapter: AdapterDirs = None,
     index: Annotated[
         str | None,
         typer.Option(help="Folder made by `msrrec index`: the catalogue, where none are given."),
@@ -426,7 +428,8 @@ def serve(
     shop = {"index": index and expand(index)}
     shop["recommendations"] = recommendations and expand(recommendations)
     import_own("serve.own_ray").ask_for_token(run.ray.address)
-    import_own("serve.app").run(model, run, **shop)
+    adapters = import_own("serve.adapters").name_adapters([*map(expand, adapter or ())])
+    import_own("serve.app").run(model, run, **shop, adapters=adapters)
 
 
 _DEMO = (
@@ -452,6 +455,9 @@ def demo(
     """
     preset = config or "demo"
     run = resolve("demo", preset, overrides, dry_run, (*_DEMO, "judge"), out=out)
+    from msrrec.own_packages import import_own
+
+    import_own("serve.own_ray").ask_for_token(run.ray.address)
     from msrrec.pipeline.demo import run_demo
 
     files = {"interactions": interactions, "items": items}

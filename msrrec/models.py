@@ -158,7 +158,11 @@ def local_folder(name: str) -> Path | None:
 
 
 def locate_model(
-    model_dir: str, model: ModelConfig | None = None, form: PromptConfig | None = None
+    model_dir: str,
+    model: ModelConfig | None = None,
+    form: PromptConfig | None = None,
+    *,
+    merged: bool = True,
 ) -> ModelSource:
     """The weights of a trained model's folder, or else of a base model.
 
@@ -166,6 +170,7 @@ def locate_model(
         model_dir: Folder, local or a URI, or hub name.
         model: The section ``model`` of the settings, for a base model.
         form: The section ``prompt``, for a base model; a trained one has its own.
+        merged: Whether to take merged weights where there are any, or base and adapter apart.
 
     Raises:
         ModelError: If the folder holds neither.
@@ -175,16 +180,14 @@ def locate_model(
     if settings is None:
         named = (model or ModelConfig()).model_copy(update={"name_or_path": model_dir})
         return locate_base(named, form)
-    name, merged, adapter = (
-        storage.base_name(folder),
-        *(storage.join(folder, part) for part in ("merged", "adapter")),
-    )
+    name = storage.base_name(folder)
+    whole, adapter = (storage.join(folder, part) for part in ("merged", "adapter"))
     own, domain = read_form(settings, folder), settings["domain"]
     day, examples = settings.get("template_date", TEMPLATE_DATE), settings.get("examples", ())
-    if storage.is_file(storage.join(merged, "config.json")):
+    if merged and storage.is_file(storage.join(whole, "config.json")):
         return ModelSource(
             name,
-            merged,
+            whole,
             None,
             own,
             domain,
@@ -201,9 +204,8 @@ def locate_model(
             hub_token=base.hub_token,
             examples=tuple(examples),
         )
-    raise ModelError(
-        f"{folder}: holds neither merged/ nor adapter/; expected a finished training run"
-    )
+    lacks = "neither merged/ nor adapter/" if merged else "no adapter/"
+    raise ModelError(f"{folder}: holds {lacks}; expected a finished training run")
 
 
 def read_arm(settings: Mapping[str, Any]) -> Arm:

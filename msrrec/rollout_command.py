@@ -4,16 +4,17 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msrrec import storage
-from msrrec.arguments import Overrides, expand
+from msrrec.arguments import AdapterDirs, Overrides, expand
 from msrrec.command import emit
 from msrrec.errors import ConfigError, EngineError
+from msrrec.own_packages import import_own
 
 if TYPE_CHECKING:
     from httpx2 import Client
@@ -32,7 +33,8 @@ HELP = "\n\n".join(
         "[cyan]msrrec rollout --back[/cyan]  sends all to the old one at once; the new one goes",
         "Clients notice nothing: equal requests, and all of one user_id, stay with one version, "
         "and the live one answers what the next one fails to. Settings are of the sections "
-        "inference, serve, recommend, prompt and model; those not given are the live version's. "
+        "inference, serve, recommend, prompt and model; those not given, and adapters where none "
+        "are, are the live version's. "
         "The work is done within the service: after a command that was interrupted any other one "
         "may follow.",
     )
@@ -76,6 +78,7 @@ def rollout(
             help="Folder made by `msrrec recommend --out`. Unset: that of the live version."
         ),
     ] = None,
+    adapter: AdapterDirs = None,
     url: Annotated[
         str, typer.Option(help=f"Address of the service; its admin key is read from {_KEY}.")
     ] = "http://127.0.0.1:8000",
@@ -83,16 +86,15 @@ def rollout(
 ) -> None:
     """Change the model of a running service without losing a request; or show its versions."""
     shop = {"index": index, "recommendations": recommendations}
-    _check(model, share, promote, back, [*shop.values(), *(overrides or ())])
+    _check(model, share, promote, back, [*shop.values(), *(adapter or ()), *(overrides or ())])
     import httpx2
 
     key = os.environ.get(_KEY, "").strip()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx2.Client(base_url=url, headers=headers, timeout=_PATIENCE_S) as client:
         if model is not None:
-            given = {name: _as_seen(path) for name, path in shop.items() if path is not None}
             body = {"model": _as_seen(model), "share": share or 0.0, "settings": overrides or []}
-            _ask(client, "POST", "", {**body, **given})
+            _ask(client, "POST", "", {**body, **_beside(shop, adapter or ())})
             state = _wait_until_ready(client)
         elif promote:
             _ask(client, "POST", "/promote")
@@ -123,8 +125,16 @@ def _check(
         raise ConfigError(f"{both}: are steps of their own; give one of them")
     if model is None and any(others):
         raise ConfigError(
-            "--model: missing; settings, --index and --recommendations are of a model"
+            "--model: missing; settings, --adapter, --index and --recommendations are of a model"
         )
+
+
+def _beside(shop: Mapping[str, str | None], adapters: Sequence[str]) -> dict[str, object]:
+    """What is given of a version beside its model, by the names of ``RolloutRequest``."""
+    given: dict[str, object] = {n: _as_seen(path) for n, path in shop.items() if path is not None}
+    if adapters:
+        given["adapters"] = import_own("serve.adapters").name_adapters(adapters)
+    return given
 
 
 def _as_seen(path: str) -> str:

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import ray
@@ -27,6 +27,7 @@ from msrrec.errors import ConfigError, EngineError
 from msrrec.loading import probe_for_inference
 from msrrec.models import ModelSource, locate_model
 from msrrec.weights import check_source
+from serve.adapters import Adapter, check_adapters, locate_adapters
 from serve.args import AppArgs
 from serve.engine import AsyncEngine, EngineReplica, load_vllm
 from serve.figures import INGRESS
@@ -62,9 +63,20 @@ def build_app(args: AppArgs) -> Application:
 def build_version(blueprint: Blueprint) -> Application:
     """The application of one version; errors as of ``build_app``."""
     args = blueprint.args
-    source = locate_model(args.model_dir, args.model, args.prompt)
-    load = partial(load_vllm, source, args.answering, reports=args.serve.engine_metrics)
-    return assemble(blueprint, source, load)
+    source = locate(args)
+    adapters = locate_adapters(args.adapters, source)
+    folders = {domain: one.adapter or "" for domain, one in adapters.items()}
+    load = partial(load_vllm, source, args.answering, folders, reports=args.serve.engine_metrics)
+    return assemble(blueprint, source, load, adapters)
+
+
+def locate(args: AppArgs) -> ModelSource:
+    """The weights that engines load: merged ones, unless adapters are to share their base.
+
+    Raises:
+        ModelError: If there is no such model.
+    """
+    return locate_model(args.model_dir, args.model, args.prompt, merged=not args.adapters)
 
 
 def build_next(blueprint: Blueprint) -> Application:
@@ -85,11 +97,14 @@ def check_model(args: AppArgs) -> ModelSource:
     """Refuse what can't be served, before anything is started, which takes seconds.
 
     Raises:
-        ModelError: If there is no such model, or it can't be served.
+        ModelError: If there is no such model or adapter, or it can't be served.
+        ConfigError: If two adapters are of one domain.
         DataError: If index or recommendations are missing.
     """
-    source = locate_model(args.model_dir, args.model, args.prompt)
+    source = locate(args)
+    adapters = locate_adapters(args.adapters, source)
     check_source(source)
+    check_adapters(adapters)
     probe_for_inference(source, args.answering)
     check_shop(args.index, args.recommendations)
     return source
@@ -115,9 +130,19 @@ def check_room(args: AppArgs) -> None:
 
 
 def assemble(
-    blueprint: Blueprint, source: ModelSource, load: Callable[[], AsyncEngine]
+    blueprint: Blueprint,
+    source: ModelSource,
+    load: Callable[[], AsyncEngine],
+    adapters: Mapping[str, ModelSource] | None = None,
 ) -> Application:
-    """The application with engines started by ``load``, each in its own process."""
+    """The application with engines started by ``load``, each in its own process.
+
+    Args:
+        blueprint: What the version is built from.
+        source: The model.
+        load: Starts an engine.
+        adapters: Further adapters that the engines have, by domain.
+    """
     args = blueprint.args
     limits = args.serve
     if limits.share_engine:
@@ -126,11 +151,11 @@ def assemble(
         user, item = (
             _engine(name, blueprint, load, sides=1) for name in ("UserEngine", "ItemEngine")
         )
-    model = ServedModel(
-        name_model(args.model_dir, limits.model_name),
-        identify_service(source, args.answering, args.recommend),
-    )
-    logger.info("%s: version %s", model.name, model.version)
+    model = _name(args, source, name_model(args.model_dir, limits.model_name))
+    beside = [
+        Adapter(domain, one, _name(args, one, name_model(args.adapters[domain])))
+        for domain, one in (adapters or {}).items()
+    ]
     deployment = serve.deployment(
         name=INGRESS,
         num_replicas=limits.fusion_replicas,
@@ -143,7 +168,13 @@ def assemble(
         health_check_period_s=5,
     )
     fusion = deployment(serve.ingress()(Fusion)).options(**blueprint.options.get(INGRESS, {}))
-    return fusion.bind(source, model, blueprint, user, item)
+    return fusion.bind(source, model, blueprint, user, item, beside)
+
+
+def _name(args: AppArgs, source: ModelSource, name: str) -> ServedModel:
+    model = ServedModel(name, identify_service(source, args.answering, args.recommend))
+    logger.info("%s: version %s", model.name, model.version)
+    return model
 
 
 def _engine(
@@ -178,7 +209,7 @@ def _resources(args: AppArgs) -> dict[str, float]:
 def _takes_gpu(args: AppArgs) -> bool:
     if not ray.is_initialized():
         return False
-    source = locate_model(args.model_dir, args.model, args.prompt)
+    source = locate(args)
     return takes_gpu(source, "gpus_per_engine=1")
 
 
@@ -189,6 +220,7 @@ def running(
     *,
     index: str | None = None,
     recommendations: str | None = None,
+    adapters: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Run the service within the block; yields its URL once it is ready.
 
@@ -197,9 +229,10 @@ def running(
         config: Settings; the sections model, prompt, inference, recommend, serve and ray are used.
         index: Folder of the catalogue's index, or None.
         recommendations: Folder of recommendations made ahead of time, or None.
+        adapters: Folders of further models on the same base, by domain.
 
     Raises:
-        ModelError: If ``model_dir`` holds no model.
+        ModelError: If ``model_dir`` or an adapter's folder holds no model that can be served.
         ConfigError: If the port is taken, the API key is set but empty, or there is none and other
             machines would be answered.
         DataError: If index or recommendations are missing.
@@ -207,6 +240,7 @@ def running(
     """
     args = AppArgs(
         model_dir=model_dir,
+        adapters=dict(adapters or {}),
         index=index and storage.absolute(index),
         recommendations=recommendations and storage.absolute(recommendations),
         recommend=config.recommend,
@@ -242,13 +276,15 @@ def run(
     *,
     index: str | None = None,
     recommendations: str | None = None,
+    adapters: Mapping[str, str] | None = None,
 ) -> None:
     """Run the service until it is interrupted; arguments and errors as of ``running``.
 
     ``on_ready`` is called with the URL once the service is ready.
     """
     stop = threading.Event()
-    with running(model_dir, config, index=index, recommendations=recommendations) as url:
+    shop = {"index": index, "recommendations": recommendations}
+    with running(model_dir, config, **shop, adapters=adapters) as url:
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: stop.set())
         logger.info("serving %s at %s; interrupt to stop", model_dir, url)

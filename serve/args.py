@@ -1,5 +1,8 @@
 """Arguments of the application of one version: its model, and the settings that it is served by."""
 
+from pydantic import Field
+
+from msrrec import storage
 from msrrec.config import (
     Config,
     InferenceConfig,
@@ -15,10 +18,15 @@ class AppArgs(Config):
 
     model_dir: str
     """Folder made by ``msrrec train``, a hub name, any model's folder, or ``embedded``."""
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Folders of further models on the same base, by the domain of requests that they answer."""
     index: str | None = None
     """Folder made by ``msrrec index``: the catalogue of requests without candidates."""
     recommendations: str | None = None
     """Folder made by ``msrrec recommend``: what is answered to users who are named alone."""
+    purchases: str | None = None
+    """Folder that keeps what users bought since, which all versions read. Unset: beside the
+    recommendations."""
     gpus_per_engine: float | None = None
     """GPUs per engine, also a share of one. Unset: those of ``inference.gpus_per_engine``."""
     model: ModelConfig = ModelConfig()
@@ -31,6 +39,13 @@ class AppArgs(Config):
     """Sampling, lengths and options of vLLM."""
     serve: ServeConfig = ServeConfig()
     """Limits, replicas and the name of the API key's variable; host and port are set by Serve."""
+
+    @property
+    def told_purchases(self) -> str | None:
+        """The folder of purchases; None for a service without recommendations."""
+        if self.purchases or self.recommendations is None:
+            return self.purchases
+        return storage.beside(self.recommendations, ".purchases")
 
     @property
     def answering(self) -> InferenceConfig:

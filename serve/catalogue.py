@@ -1,19 +1,17 @@
 """The catalogue of a running service: an index that items are added to and removed from."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from msrrec.config import RecommendConfig
-from msrrec.errors import DataError, MsrRecError
+from msrrec.errors import DataError
 from msrrec.recommendations.catalogue import propose
 from msrrec.retrieval.folder import load_index
 from msrrec.retrieval.histories import Purchase
 from msrrec.retrieval.index import Index
 from msrrec.schema import Item
 from serve.changes import ChangeLog, apply
-
-logger = logging.getLogger(f"msrrec.{__name__}")
+from serve.polling import Poll
 
 _POLL_S = 0.5
 """Seconds between looks for changes that other replicas made."""
@@ -37,7 +35,7 @@ class LiveCatalogue:
         self.settings = settings
         self._log = ChangeLog(path, self.index.version)
         self._lock = asyncio.Lock()
-        self._poll: asyncio.Task[None] | None = None
+        self._poll = Poll(self._catch_up, _POLL_S, "catalogue")
         self.index = apply(self.index, self._log.read_new())
 
     async def propose(self, purchases: Sequence[Purchase]) -> tuple[Item, ...]:
@@ -79,21 +77,7 @@ class LiveCatalogue:
 
     async def follow(self) -> None:
         """Know of other replicas' changes from now on; the first call waits for those until now."""
-        if self._poll is None or self._poll.done():
-            await self._try_to_catch_up()
-        if self._poll is None or self._poll.done():  # others may have waited too
-            self._poll = asyncio.ensure_future(self._follow())
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(_POLL_S)
-            await self._try_to_catch_up()
-
-    async def _try_to_catch_up(self) -> None:
-        try:
-            await self._catch_up()
-        except (MsrRecError, OSError) as error:
-            logger.warning("catalogue: changes can't be read (%s)", error)
+        await self._poll.follow()
 
     def title(self, item_id: str) -> str:
         """The title of an item.

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.engines.lora import Adapters
 from msrrec.errors import EngineError
 from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
@@ -37,12 +38,16 @@ class AsyncEngine(Protocol):
 
 
 def load_vllm(
-    source: ModelSource, config: InferenceConfig, *, reports: bool = False
+    source: ModelSource,
+    config: InferenceConfig,
+    adapters: Adapters | None = None,
+    *,
+    reports: bool = False,
 ) -> AsyncEngine:
     """The vLLM engine of a deployment; ``reports`` sends its metrics to Ray's."""
     from msrrec.engines.vllm import AsyncVllmEngine  # seconds to import
 
-    return AsyncVllmEngine(source, config, reports=reports)
+    return AsyncVllmEngine(source, config, adapters, reports=reports)
 
 
 class EngineReplica:

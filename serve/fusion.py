@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -21,10 +22,11 @@ from msrrec import loading
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import first_line
-from msrrec.inference.recommender import Recommender
+from msrrec.inference.recommender import DEFAULT_DOMAIN, Recommender
 from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
-from serve.fan_out import EngineLost, FanOut
+from serve.adapters import Adapter, AdapterClient, Answering
+from serve.fan_out import EngineClient, EngineLost, FanOut
 from serve.figures import Figures, ask_versions, find_routing
 from serve.ingress import Api, Settings, build_http
 from serve.limits import overloaded
@@ -54,22 +56,18 @@ class Fusion:
         blueprint: Blueprint,
         user: DeploymentHandle,
         item: DeploymentHandle,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         args = blueprint.args
         inference, limits = args.answering, args.serve
-        shop = ShopArgs(args.index, args.recommendations, args.recommend)
+        shop = ShopArgs(args.index, args.recommendations, args.recommend, args.told_purchases)
         setup(as_json=limits.log_format == "json")
-        tokenizer, max_model_len = load_tokenizer(source, inference)
-        recommender = Recommender(
-            tokenizer,
-            max_model_len=max_model_len,
-            form=source.form,
-            config=inference,
-        )
+        clients = {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
+        fan_out = make_fan_out(source, inference, clients)
         settings = Settings(
             model,
-            source.domain or "Shopping",
-            max_model_len,
+            source.domain or DEFAULT_DOMAIN,
+            fan_out.recommender.max_model_len,
             limits,
             blueprint.keys,
             shop.settings.confidence_temperature,
@@ -77,10 +75,9 @@ class Fusion:
         )
         self._api = Api(
             settings,
-            FanOut(
-                recommender, {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
-            ),
+            fan_out,
             open_shop(shop, limits.max_candidates),
+            [make_answering(one, inference, clients) for one in adapters],
         )
         self._desk = RayDesk(blueprint)
         self._engines = {user.deployment_name, item.deployment_name}
@@ -111,12 +108,12 @@ class Fusion:
         return merge({(one.version, one.replica): one.families for one in found})
 
     async def take_user(self, sender: str, user_id: str, changed: ChangedUser) -> None:
-        """Keep what another replica learned of a user; called on all replicas."""
+        """Learn what another replica knows of a user; called on all replicas."""
         if sender != serve.get_replica_context().replica_id.unique_id:
-            self._api.shop.take(user_id, changed)
+            await self._api.shop.take(user_id, changed)
 
     async def _share(self, user_id: str, changed: ChangedUser) -> None:
-        """Tell all replicas of a user's purchases and offers; one that is lost knows no users."""
+        """Tell all replicas of a user's purchases and offers."""
         context = serve.get_replica_context()
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
         own = context.replica_id.unique_id
@@ -176,6 +173,38 @@ def _translated() -> Iterator[None]:
         raise EngineLost("the engine's process ended") from error
 
 
+def make_answering(
+    adapter: Adapter, inference: InferenceConfig, clients: Mapping[str, EngineClient]
+) -> Answering:
+    """What answers for the domain of an adapter.
+
+    It gives no confidences, as their temperature was learned for the default model.
+    """
+    asking = {side: AdapterClient(client, adapter.domain) for side, client in clients.items()}
+    return Answering(
+        adapter.model,
+        adapter.source.domain or DEFAULT_DOMAIN,
+        make_fan_out(adapter.source, inference, asking),
+        examples=adapter.source.examples,
+        asked_as=adapter.domain,
+    )
+
+
+def make_fan_out(
+    source: ModelSource, inference: InferenceConfig, clients: Mapping[str, EngineClient]
+) -> FanOut:
+    """What asks engines for the outputs of a model, prompted as it was trained.
+
+    Raises:
+        ModelError: If tokenizer or config can't be loaded.
+    """
+    tokenizer, max_model_len = load_tokenizer(source, inference)
+    recommender = Recommender(
+        tokenizer, max_model_len=max_model_len, form=source.form, config=inference
+    )
+    return FanOut(recommender, clients)
+
+
 def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, int]:
     """A model's tokenizer, and the maximum tokens of prompt and output of its engine.
 
@@ -186,5 +215,6 @@ def load_tokenizer(source: ModelSource, config: InferenceConfig) -> tuple[Any, i
 
     tokenizer = loading.load_tokenizer(source)
     model_config = loading.load_config(source).get_text_config()
-    options = engine_options(source, config, model_config, on_gpu=True)
+    bare = replace(source, adapter=None)  # which may be a URI, and decides no length
+    options = engine_options(bare, config, model_config, on_gpu=True)
     return tokenizer, int(options["max_model_len"])

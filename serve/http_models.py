@@ -148,7 +148,8 @@ class RecommendRequest(HttpModel):
     """A request for a recommendation."""
 
     domain: Text | None = Field(default=None, max_length=200)
-    """What the prompt calls the shop. Unset: the shop that the model was trained on."""
+    """What the prompt calls the shop; where it has an adapter, that one answers. Unset: the shop
+    that the model was trained on."""
     history: list[NamedItem] | None = Field(default=None, min_length=1, max_length=MAX_HISTORY)
     """The user's purchases, oldest first: titles, or objects with ids of the catalogue. If not all
     fit, the oldest are left out."""

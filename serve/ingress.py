@@ -6,16 +6,14 @@ import functools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client.core import Metric
-from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from msrrec import __version__
@@ -27,9 +25,11 @@ from msrrec.models import TypicalCustomer
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.access import AccessLog
+from serve.adapters import Answering, fold
 from serve.admission import AdmissionControl
 from serve.api_page import describe_security, render_api_page
 from serve.batch import BatchRequest, BatchResponse, answer_batch, check_batch
+from serve.error_bodies import add_error_handlers
 from serve.events import EventStream, answer_whole, render_delta, render_event
 from serve.fan_out import FanOut, FanOutResult, Phase
 from serve.http_models import (
@@ -44,7 +44,6 @@ from serve.http_models import (
     Source,
     from_data_error,
     from_offers,
-    invalid,
     to_query,
     to_response,
 )
@@ -53,7 +52,7 @@ from serve.limits import Guard
 from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.readiness import Readiness
 from serve.rollout_http import Desk, add_rollout
-from serve.routing import AtRoot
+from serve.routing import KEPT, AtRoot
 from serve.sharing import Flight, SharedAnswers, identify, identify_body
 from serve.shop import Shop
 from serve.stored import ChangedUser
@@ -76,7 +75,7 @@ _MAX_RENEWALS = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """Facts about the model and the limits of the API.
+    """Facts about the default model and the limits of the API.
 
     Attributes:
         model: Name and version of the model in responses.
@@ -99,18 +98,38 @@ class Settings:
 class Api:
     """Implements the routes: limits, deadline and metrics around a ``FanOut``."""
 
-    def __init__(self, settings: Settings, fan_out: FanOut, shop: Shop | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        fan_out: FanOut,
+        shop: Shop | None = None,
+        adapters: Sequence[Answering] = (),
+    ) -> None:
+        """Begin to answer.
+
+        Args:
+            settings: Of the service and its default model.
+            fan_out: Asks the engines for the default model.
+            shop: What is known of the shop.
+            adapters: What answers for the domains that they name.
+        """
         limits = settings.limits
         self.settings, self.fan_out = settings, fan_out
+        given = (settings.temperature, settings.examples)
+        self._default = Answering(settings.model, settings.domain, fan_out, *given)
+        self._by_domain = {fold(one.asked_as or ""): one for one in adapters}
+        self.models = (self._default, *adapters)
         self.shop = shop or Shop(limits.max_candidates)
         self._renewing: set[asyncio.Task[None]] = set()
         self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
         size, mib = limits.cache_size, limits.cache_mib
         self.shared = SharedAnswers(size, mib << 20, limits.cache_ttl_s)
-        self.metrics = Metrics(self.admission, settings.model, self.shared)
-        fan_out.on_retry = self._count_retry
-        fan_out.on_phase = self._time_phase
+        named = [(one.asked_as or "", one.model) for one in self.models]
+        self.metrics = Metrics(self.admission, named, self.shared)
+        for one in self.models:
+            one.fan_out.on_retry = self._count_retry
+            one.fan_out.on_phase = self._time_phase
         self.share: Callable[[str, ChangedUser], Awaitable[None]] = _keep
 
     async def recommend(self, body: RecommendRequest) -> Response:
@@ -122,19 +141,22 @@ class Api:
         began = time.monotonic()
         seconds = body.seconds(self.settings.limits.deadline_s)
         deadline = asyncio.get_running_loop().time() + seconds
-        if offers := self.shop.find_offers(body):
-            self.metrics.answers.labels("stored").inc()
-            latency_s = time.monotonic() - began
+        answering = self._find(body)
+        # What was made ahead of time is not of an adapter.
+        if answering is self._default and (offers := self.shop.find_offers(body)):
             model = self.settings.model
+            self.metrics.answers.labels("stored", model.version).inc()
+            latency_s = time.monotonic() - began
             answer = from_offers(offers, model=model, top_k=body.top_k, latency_s=latency_s)
             return answer_whole(answer, stream=body.stream)
         digest = identify_body(body)
         if not self.shared.expects(digest):  # refused at once, before any work on its text
             self.admission.check(body.mode, deadline)
         async with self._within(deadline, seconds):
-            asked = await self._understand(body)
+            asked = await self._understand(body, answering)
         one = Taken(asked, body, began, deadline, seconds)
-        key = identify(asked.query, body.mode, ranked=self._ranks(body))
+        version = answering.model.version
+        key = identify(asked.query, body.mode, ranked=one.is_ranked, version=version)
         if (found := self.shared.find(key)) is not None:
             return answer_whole(self._finish(one, found, "cached"), stream=body.stream)
         self.shared.expect(digest)
@@ -175,7 +197,8 @@ class Api:
 
     async def _compute(self, one: "Taken", flight: Flight) -> FanOutResult:
         """A new answer, within the deadline of the request that needs it first."""
-        query, mode, ranked = one.asked.query, one.body.mode, self._ranks(one.body)
+        query, mode, ranked = one.asked.query, one.body.mode, one.is_ranked
+        fan_out = one.asked.answering.fan_out
         began = time.monotonic()
         async with self._within(one.deadline, one.seconds):
             place = await self.admission.enter(mode, one.deadline)
@@ -184,21 +207,30 @@ class Api:
             flight.admit()
             async with self._within(one.deadline, one.seconds):
                 if not one.body.stream:
-                    return await self.fan_out.generate(query, mode, ranked=ranked)
-                async for event in self.fan_out.stream(query, mode, ranked=ranked):
+                    return await fan_out.generate(query, mode, ranked=ranked)
+                async for event in fan_out.stream(query, mode, ranked=ranked):
                     if isinstance(event, FanOutResult):
                         return event
                     flight.send(event)
                 raise EngineError("a stream ended without a result")
 
-    async def _understand(self, body: RecommendRequest) -> "Asked":
-        """The query of a request, whose candidates may come from the catalogue."""
+    def _find(self, body: RecommendRequest) -> Answering:
+        """The model that answers: the adapter of the request's domain, else the default one."""
+        return self._by_domain.get(fold(body.domain or ""), self._default)
+
+    async def _understand(self, body: RecommendRequest, answering: Answering) -> "Asked":
+        """The query of a request, whose candidates may come from the catalogue.
+
+        An adapter's prompts call the shop what they did in its training.
+        """
         history, candidates = await self.shop.read(body)
+        if answering is not self._default:
+            body = body.model_copy(update={"domain": None})
         num_chars = sum(map(len, (*history, *candidates.titles)))
         query = await work_on_text(
-            num_chars, lambda: to_query(body, history, candidates, domain=self.settings.domain)
+            num_chars, lambda: to_query(body, history, candidates, domain=answering.domain)
         )
-        return Asked(query, candidates)
+        return Asked(query, candidates, answering)
 
     async def put_item(self, item_id: str, body: ItemBody) -> Response:
         """Offer an item of the catalogue, or give it another text."""
@@ -215,10 +247,19 @@ class Api:
         """Whether recommendations are being made anew."""
         return bool(self._renewing)
 
-    async def add_purchases(self, user_id: str, body: PurchasesBody) -> Response:
-        """Keep what a user bought, and reason anew in the background."""
+    async def add_purchases(
+        self, user_id: str, body: PurchasesBody, *, is_kept: bool = False
+    ) -> Response:
+        """Keep what a user bought, and reason anew in the background.
+
+        ``is_kept`` says that the live version of a rollout has kept it, where this one reads it.
+        """
         await self.shop.follow()
-        history = self.shop.add_purchases(user_id, body)
+        if is_kept:
+            await self.shop.catch_up()
+        else:
+            await self.shop.add_purchases(user_id, body)
+        history = self.shop.history(user_id)
         await self._tell(user_id)
         task = asyncio.ensure_future(self._renew(user_id, history))
         self._renewing.add(task)
@@ -232,7 +273,7 @@ class Api:
             if self.shop.is_outdated(user_id, history):
                 return
             try:
-                asked = await self._understand(body)
+                asked = await self._understand(body, self._default)
                 answered = await self.fan_out.generate(asked.query, body.mode, ranked=True)
             except (HttpError, DataError, EngineError) as error:
                 logger.warning("user %.40r: not recommended anew (%s)", user_id, error)
@@ -289,24 +330,22 @@ class Api:
 
     def _finish(self, one: "Taken", answer: FanOutResult, source: Source) -> RecommendResponse:
         latency_s = time.monotonic() - one.began
-        self.metrics.seconds.labels(one.body.mode, source).observe(latency_s)
-        self.metrics.count_answer(answer, source)
+        answering = one.asked.answering
+        version = answering.model.version
+        self.metrics.seconds.labels(one.body.mode, source, version).observe(latency_s)
+        self.metrics.count_answer(answer, source, version)
         return to_response(
             one.asked.candidates,
             answer.outputs,
             answer.decision,
-            model=self.settings.model,
+            model=answering.model,
             top_k=one.body.top_k,
             source=source,
-            sureness=confidence(answer.decision, self.settings.temperature),
+            sureness=confidence(answer.decision, answering.temperature),
             prompt_tokens=answer.prompt_tokens,
             history_used=answer.history_used,
             latency_s=latency_s,
         )
-
-    def _ranks(self, body: RecommendRequest) -> bool:
-        """Whether the likelihood of every candidate is needed."""
-        return body.top_k > 1 or self.settings.temperature is not None
 
     def _time_phase(self, mode: RequestMode, phase: Phase, seconds: float) -> None:
         self.metrics.phase_seconds.labels(mode, phase).observe(seconds)
@@ -321,10 +360,11 @@ async def _keep(user_id: str, changed: ChangedUser) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """A query, and what its candidates are beside their titles."""
+    """A query, what its candidates are beside their titles, and which model answers it."""
 
     query: Query
     candidates: Candidates
+    answering: Answering
 
 
 @dataclass(frozen=True)
@@ -344,6 +384,11 @@ class Taken:
     began: float
     deadline: float
     seconds: float
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the likelihood of every candidate is needed."""
+        return self.body.top_k > 1 or self.asked.answering.temperature is not None
 
 
 def build_http(
@@ -388,7 +433,7 @@ def build_http(
     )
     app.add_middleware(AccessLog, is_logging=api.settings.limits.log_format == "json")
     app.add_middleware(AtRoot)
-    _add_error_handlers(app, count, refuse)
+    add_error_handlers(app, count, refuse)
     _add_recommend(app, api, keys)
     _add_operations(app, api, tell_readiness)
     _add_metrics(app, api, collect)
@@ -418,9 +463,10 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
         """Offer an item of the catalogue no more."""
         return await api.delete_item(item_id)
 
-    async def add_purchases(user_id: str, body: PurchasesBody) -> Response:
+    async def add_purchases(user_id: str, body: PurchasesBody, request: Request) -> Response:
         """Tell what a user bought: not offered again, and reasoned about in the background."""
-        return await api.add_purchases(user_id, body)
+        is_kept = KEPT.decode() in request.headers  # clients' headers of this name are dropped
+        return await api.add_purchases(user_id, body, is_kept=is_kept)
 
     async def recommend_batch(body: BatchRequest, request: Request) -> Response:
         """Answer several requests, each as if it had come alone.
@@ -444,7 +490,6 @@ def _add_operations(
 ) -> None:
     page = _PAGE.read_text(encoding="utf-8")
     described = functools.cache(lambda: render_api_page(app.openapi()))
-    settings = api.settings
 
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
@@ -462,24 +507,28 @@ def _add_operations(
         return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
     async def models() -> dict[str, object]:
-        """The model that answers."""
-        entry = {
-            "id": settings.model.name,
-            "version": settings.model.version,
-            "index": api.shop.index_version,
-            "object": "model",
-            "owned_by": "msrrec",
-            "domain": settings.domain,
-            "max_model_len": settings.max_model_len,
-            "examples": list(settings.examples),
-        }
-        return {"object": "list", "data": [entry]}
+        """The models that answer: the default one, then the adapters, each with its domain."""
+        return {"object": "list", "data": [_describe(api, one) for one in api.models]}
 
     app.get("/", include_in_schema=False)(index)
     app.get("/docs", include_in_schema=False)(docs)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
     app.get("/v1/models")(models)
+
+
+def _describe(api: Api, one: Answering) -> dict[str, object]:
+    """A model's entry; its domain is what requests for it may name."""
+    return {
+        "id": one.model.name,
+        "version": one.model.version,
+        "index": api.shop.index_version,
+        "object": "model",
+        "owned_by": "msrrec",
+        "domain": one.asked_as or one.domain,
+        "max_model_len": api.settings.max_model_len,
+        "examples": list(one.examples),
+    }
 
 
 def _add_metrics(
@@ -491,50 +540,3 @@ def _add_metrics(
         return Response(render(families), media_type=CONTENT_TYPE)
 
     app.get("/metrics", response_class=Response)(metrics)
-
-
-def _add_error_handlers(
-    app: FastAPI,
-    count: Callable[[Scope, int], None],
-    refuse: Callable[[Scope, HttpError], None],
-) -> None:
-    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HttpError)
-        refuse(request.scope, error)
-        return JSONResponse(error.body(), error.status, error.headers())
-
-    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return await on_http_error(request, _from_validation(error))
-
-    async def on_refused(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        if error.status_code == 400:  # FastAPI's status for a body that it can't decode
-            return await on_http_error(request, invalid("body", "body: not readable as JSON"))
-        kind = str(error.detail).lower().replace(" ", "_")
-        message = f"{request.method} {request.url.path}: {error.detail}"
-        return await on_http_error(request, HttpError(error.status_code, kind, message))
-
-    async def on_crash(request: Request, error: Exception) -> JSONResponse:
-        count(request.scope, 500)  # this response bypasses the counting middleware
-        failure = HttpError(500, "internal_error", "the service failed on this request")
-        return await on_http_error(request, failure)
-
-    app.add_exception_handler(HttpError, on_http_error)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(HTTPException, on_refused)
-    app.add_exception_handler(Exception, on_crash)
-
-
-def _from_validation(error: RequestValidationError) -> HttpError:
-    """422 that names the first invalid field, such as ``candidates[3]``."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "")
-        return invalid("body", f"body: not JSON at character {first['loc'][-1]} ({reason})")
-    parts = first["loc"][1:]
-    if not parts:
-        return invalid("body", "body: expected a JSON object and Content-Type: application/json")
-    name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    name = name[:100]  # keys come from the client and may be long
-    return invalid(name, f"{name}: {first['msg']}")

@@ -22,17 +22,29 @@ class Metrics:
     """Counters since the replica started."""
 
     def __init__(
-        self, admission: AdmissionControl, model: ServedModel, shared: SharedAnswers
+        self,
+        admission: AdmissionControl,
+        models: Iterable[tuple[str, ServedModel]],
+        shared: SharedAnswers,
     ) -> None:
+        """Begin at zero.
+
+        Args:
+            admission: Tells the requests at work.
+            models: What answers, each with the domain that it is asked by; that of the default
+                model is empty.
+            shared: Tells the answers that are kept.
+        """
         self._registry = registry = CollectorRegistry()
-        _add_gauges(registry, admission, model, shared)
+        _add_gauges(registry, admission, shared)
+        _name_models(registry, models)
         counter = partial(Counter, registry=registry)
         seconds = partial(Histogram, registry=registry, buckets=_SECONDS)
         self.requests = counter("msrrec_requests", "Requests for recommendations", ["status"])
         self.seconds = seconds(
             "msrrec_request_seconds",
             "Seconds from request to whole answer, waiting included",
-            ["mode", "source"],
+            ["mode", "source", "version"],
         )
         self.phase_seconds = seconds(
             "msrrec_phase_seconds",
@@ -45,20 +57,22 @@ class Metrics:
         self.perplexity = Histogram(
             "msrrec_perplexity",
             "Perplexity of the reasoning",
-            ["side"],
+            ["side", "version"],
             registry=registry,
             buckets=_PERPLEXITIES,
         )
-        self.outputs = counter("msrrec_outputs", "Outputs of computed answers", ["side"])
-        self.invalid = counter("msrrec_invalid_outputs", "Outputs naming no candidate", ["side"])
-        self.tokens = counter("msrrec_tokens", "Tokens of computed answers", ["kind"])
+        self.outputs = counter("msrrec_outputs", "Outputs of computed answers", ["side", "version"])
+        self.invalid = counter(
+            "msrrec_invalid_outputs", "Outputs naming no candidate", ["side", "version"]
+        )
+        self.tokens = counter("msrrec_tokens", "Tokens of computed answers", ["kind", "version"])
         self.agreement = counter(
-            "msrrec_agreement", "Computed answers by how the sides agree", ["agreement"]
+            "msrrec_agreement", "Computed answers by how the sides agree", ["agreement", "version"]
         )
         self.answers = counter(
             "msrrec_answers",
             "Answers: live, joined to an equal request's, cached, stored",
-            ["source"],
+            ["source", "version"],
         )
         self.refusals = counter(
             "msrrec_refusals", "Requests without an answer, by the type of their error", ["reason"]
@@ -68,35 +82,45 @@ class Metrics:
             "msrrec_stream_errors", "Streams that ended in an error", ["status"]
         )
 
-    def count_answer(self, answer: FanOutResult, source: Source) -> None:
-        """Count an answered request; its tokens and agreement count once, when it is computed."""
-        self.answers.labels(source).inc()
+    def count_answer(self, answer: FanOutResult, source: Source, version: str) -> None:
+        """Count an answered request; its tokens and agreement count once, when it is computed.
+
+        Args:
+            answer: What was answered.
+            source: Where it came from.
+            version: Of the model that computed it.
+        """
+        self.answers.labels(source, version).inc()
         if source != "live":
             return
-        self.agreement.labels(answer.decision.agreement).inc()
-        self.tokens.labels("prompt").inc(answer.prompt_tokens)
+        self.agreement.labels(answer.decision.agreement, version).inc()
+        self.tokens.labels("prompt", version).inc(answer.prompt_tokens)
         for side, output in answer.outputs.items():
-            self.outputs.labels(side).inc()
+            self.outputs.labels(side, version).inc()
             if output.perplexity is not None:
-                self.perplexity.labels(side).observe(output.perplexity)
-            self.tokens.labels("completion").inc(output.num_tokens)
+                self.perplexity.labels(side, version).observe(output.perplexity)
+            self.tokens.labels("completion", version).inc(output.num_tokens)
             if not output.is_valid:
-                self.invalid.labels(side).inc()
+                self.invalid.labels(side, version).inc()
 
     def families(self) -> list[Metric]:
         """All metrics as of now."""
         return list(self._registry.collect())
 
 
+def _name_models(registry: CollectorRegistry, models: Iterable[tuple[str, ServedModel]]) -> None:
+    labels = ["name", "version", "domain"]
+    served = Gauge("msrrec_model", "1 for what answers", labels, registry=registry)
+    for domain, model in models:
+        served.labels(model.name, model.version, domain).set(1)
+
+
 def _add_gauges(
     registry: CollectorRegistry,
     admission: AdmissionControl,
-    model: ServedModel,
     shared: SharedAnswers,
 ) -> None:
     """Metrics that are read when they are asked for."""
-    served = Gauge("msrrec_model", "1 for what answers", ["name", "version"], registry=registry)
-    served.labels(model.name, model.version).set(1)
     gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
         ("msrrec_ongoing_requests", "Requests in progress", lambda: admission.ongoing),
         ("msrrec_queued_requests", "Requests waiting", lambda: admission.queued),
@@ -128,9 +152,10 @@ def merge(by_replica: Mapping[tuple[str, str], Iterable[Metric]]) -> list[Metric
     """The metrics of several replicas, told apart by the labels ``version`` and ``replica``.
 
     So the counters of each only go up, as Prometheus' ``rate`` needs it; its ``sum`` adds them.
+    What has a version already keeps it, as that of an adapter.
 
     Args:
-        by_replica: The metrics by version of the model and id of the replica.
+        by_replica: The metrics by version of the default model and id of the replica.
     """
     merged: dict[str, Metric] = {}
     for (version, replica), families in by_replica.items():
@@ -138,6 +163,6 @@ def merge(by_replica: Mapping[tuple[str, str], Iterable[Metric]]) -> list[Metric
         for one in families:
             known = merged.setdefault(one.name, Metric(one.name, one.documentation, one.type))
             known.samples += [
-                sample._replace(labels={**sample.labels, **told_apart}) for sample in one.samples
+                sample._replace(labels={**told_apart, **sample.labels}) for sample in one.samples
             ]
     return list(merged.values())

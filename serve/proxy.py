@@ -23,6 +23,7 @@ from serve.continued import SentEvents
 from serve.http_models import ErrorBody, HttpError
 from serve.limits import RETRY_AFTER_S, overloaded, replay
 from serve.routing import (
+    KEPT,
     MAX_KEY_BYTES,
     Follower,
     Routing,
@@ -39,6 +40,7 @@ _CONTROLS = frozenset(
     (
         *("x_request_timeout_seconds", "x_request_disconnect_disabled"),
         *("serve_multiplexed_model_id", "x_session_id"),
+        KEPT.decode().replace("-", "_"),
     )
 )
 """Headers by which a client would switch off the time limit, hold an engine after it is gone, or
@@ -162,7 +164,8 @@ class ProxyGuard:
             status = message.get("status", status)
 
         body = [message for message in taken if message["type"] == "http.request"]
-        await self.app(_under(version.prefix, scope), replay(body, _wait), note)
+        kept = {**scope, "headers": [*scope["headers"], (KEPT, b"1")]}
+        await self.app(_under(version.prefix, kept), replay(body, _wait), note)
         if not 200 <= status < 300:
             logger.warning("%s did not take a change (status %d)", version.app, status)
 

@@ -85,8 +85,10 @@ class Blueprint:
         settings = load_config(None, request.settings, base=sections)
         changed = AppArgs(
             model_dir=request.model,
+            adapters=args.adapters if request.adapters is None else request.adapters,
             index=request.index or args.index,
             recommendations=request.recommendations or args.recommendations,
+            purchases=args.told_purchases,
             gpus_per_engine=args.gpus_per_engine,
             **{name: getattr(settings, name) for name in names},
         )

@@ -20,6 +20,9 @@ class RolloutRequest(HttpModel):
     """Folder made by `msrrec train`, a hub name or any model's folder, as the cluster sees it."""
     share: float = Field(default=0.0, ge=0, le=1)
     """Share of the requests that it gets once it is ready."""
+    adapters: dict[str, str] | None = Field(default=None, max_length=100)
+    """Folders of models on the same base, by the domain of the requests that they answer. Unset:
+    those of the live version."""
     index: str | None = None
     """Folder made by `msrrec index`. Unset: the one of the live version."""
     recommendations: str | None = None
@@ -145,7 +148,7 @@ def describe_figures(families: Iterable[Metric]) -> dict[str, Any]:
         if one.name == "msrrec_request_seconds_bucket":
             limit = float(one.labels["le"])
             buckets[limit] = buckets.get(limit, 0.0) + one.value
-        elif one.name == "msrrec_model":
+        elif one.name == "msrrec_model" and not one.labels["domain"]:
             found.update(name=one.labels["name"], version=one.labels["version"])
     return {**found, "p50_s": median(buckets)}
 

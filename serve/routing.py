@@ -23,6 +23,8 @@ LOOK_EVERY_S = 0.5
 _PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"))
 MAX_KEY_BYTES = 262_144
 """Bytes of a request, at most, that decide who answers it."""
+KEPT = b"x-msrrec-kept"
+"""Header by which the guard tells the next version that the live one has kept a change."""
 _FIRST_S = 5.0
 _KEY, _NAMESPACE = b"routing", b"msrrec"
 

@@ -32,8 +32,8 @@ Work = Callable[["Flight"], Coroutine[Any, Any, FanOutResult]]
 """Computes an answer; tells its flight when it was admitted, and each delta that it sees."""
 
 
-def identify(query: Query, mode: RequestMode, *, ranked: bool) -> bytes:
-    """The key of an answer: equal for requests that one version of a service answers alike.
+def identify(query: Query, mode: RequestMode, *, ranked: bool, version: str) -> bytes:
+    """The key of an answer: equal for requests that one version of a model answers alike.
 
     Titles stand for ids, and the candidates that a catalogue proposed for the catalogue's version.
 
@@ -41,8 +41,9 @@ def identify(query: Query, mode: RequestMode, *, ranked: bool) -> bytes:
         query: With the seed in its key.
         mode: As requested.
         ranked: Whether all candidates are scored.
+        version: Of the model that answers, as a service may have several.
     """
-    parts = [query.key, query.domain, query.history, query.candidates, mode, ranked]
+    parts = [version, query.key, query.domain, query.history, query.candidates, mode, ranked]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 

@@ -1,5 +1,6 @@
 """What a service knows of its shop: the catalogue, and recommendations made ahead of time."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,11 @@ from serve.http_models import (
     RecommendResponse,
     invalid,
 )
+from serve.limits import RETRY_AFTER_S
+from serve.purchases import ToldPurchases
 from serve.stored import ChangedUser, StoredOffers
+
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class ShopArgs:
     index: str | None = None
     recommendations: str | None = None
     settings: RecommendConfig = field(default_factory=RecommendConfig)
+    purchases: str | None = None
 
 
 def check_shop(index: str | None, recommendations: str | None) -> None:
@@ -49,7 +55,8 @@ def open_shop(args: ShopArgs, max_candidates: int) -> "Shop":
     """The shop of a service."""
     catalogue = LiveCatalogue(args.index, args.settings) if args.index else None
     stored = StoredOffers(args.recommendations) if args.recommendations else None
-    return Shop(max_candidates, catalogue, stored)
+    told = ToldPurchases(stored, args.purchases) if stored and args.purchases else None
+    return Shop(max_candidates, catalogue, stored, told)
 
 
 class Shop:
@@ -60,9 +67,18 @@ class Shop:
         max_candidates: int,
         catalogue: LiveCatalogue | None = None,
         stored: StoredOffers | None = None,
+        told: ToldPurchases | None = None,
     ) -> None:
+        """Know what is given.
+
+        Args:
+            max_candidates: Maximum number of candidates of a request.
+            catalogue: What requests without candidates search.
+            stored: What users are answered who are named alone.
+            told: Keeps their purchases; None keeps them in memory alone.
+        """
         self._max_candidates = max_candidates
-        self._catalogue, self._stored = catalogue, stored
+        self._catalogue, self._stored, self._told = catalogue, stored, told
 
     @property
     def index_version(self) -> str | None:
@@ -83,9 +99,16 @@ class Shop:
         return offers
 
     async def follow(self) -> None:
-        """Know of the changes that other replicas made to the catalogue, from now on."""
+        """Know of what other replicas were told of items and purchases, from now on."""
         if self._catalogue is not None:
             await self._catalogue.follow()
+        if self._told is not None:
+            await self._told.follow()
+
+    async def catch_up(self) -> None:
+        """Know of all purchases that other replicas were told of until now."""
+        if self._told is not None:
+            await self._told.catch_up()
 
     async def read(self, body: RecommendRequest) -> tuple[list[str], Candidates]:
         """The titles of a request's history, and its candidates.
@@ -158,28 +181,53 @@ class Shop:
     def _history(self, user_id: str) -> tuple[str, ...] | None:
         return self._stored.history(user_id) if self._stored else None
 
-    def add_purchases(self, user_id: str, body: PurchasesBody) -> tuple[str, ...]:
-        """Keep what a user bought, and return the user's history.
+    async def add_purchases(self, user_id: str, body: PurchasesBody) -> None:
+        """Keep what a user bought.
+
+        Raises:
+            HttpError: 404 if the service holds no recommendations, 503 if its storage refuses.
+        """
+        stored = self._require_stored()
+        bought = [self._read(one, f"items[{n}]") for n, one in enumerate(body.items)]
+        names = [one.title if isinstance(one, Item) else one for one in bought]
+        if self._told is None:
+            stored.add_purchases(user_id, names)
+            return
+        try:
+            await self._told.add(user_id, names)
+        except (DataError, OSError) as error:
+            logger.error("a purchase can't be kept: %s", error)
+            raise HttpError(
+                503,
+                "not_kept",
+                "the purchase could not be kept; tell it again",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+
+    def history(self, user_id: str) -> tuple[str, ...]:
+        """The latest purchases of a user, oldest first.
 
         Raises:
             HttpError: 404 if the service holds no recommendations.
         """
+        return self._require_stored().history(user_id) or ()
+
+    def _require_stored(self) -> StoredOffers:
         if self._stored is None:
             raise HttpError(
                 404, "not_found", "this service holds no recommendations made ahead of time"
             )
-        bought = [self._read(one, f"items[{n}]") for n, one in enumerate(body.items)]
-        names = [one.title if isinstance(one, Item) else one for one in bought]
-        return self._stored.add_purchases(user_id, names)
+        return self._stored
 
     def changed(self, user_id: str) -> ChangedUser | None:
         """What is known of a user since the recommendations were made."""
         return self._stored.changed(user_id) if self._stored else None
 
-    def take(self, user_id: str, changed: ChangedUser) -> None:
-        """Keep what another replica learned of a user."""
-        if self._stored is not None:
-            self._stored.take(user_id, changed)
+    async def take(self, user_id: str, changed: ChangedUser) -> None:
+        """Know of a user's purchases, and keep what another replica recommended since."""
+        await self.catch_up()
+        if self._stored is not None and changed.offers is not None:
+            self._stored.replace(user_id, changed.history, changed.offers)
 
     def is_outdated(self, user_id: str, history: tuple[str, ...]) -> bool:
         """Whether a user bought something else since."""

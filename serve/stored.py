@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from msrrec import schema
+from msrrec import schema, storage
+from msrrec.fingerprint import hash_bytes
 from msrrec.recommendations.rows import Offer, read_offers, read_recommendations
 from serve.http_models import MAX_HISTORY
 
@@ -36,7 +37,11 @@ class ChangedUser:
 
 
 class StoredOffers:
-    """A folder of recommendations in memory, some hundred bytes an offer."""
+    """A folder of recommendations in memory, some hundred bytes an offer.
+
+    Attributes:
+        identity: Differs between two runs that made recommendations.
+    """
 
     def __init__(self, folder: str) -> None:
         """Read a folder that ``msrrec recommend`` wrote.
@@ -47,6 +52,7 @@ class StoredOffers:
         table = pa.concat_tables(
             map(_compress, read_recommendations(folder)), promote_options="none"
         )
+        self.identity = hash_bytes(storage.read_bytes(storage.join(folder, storage.RECORD)))
         self._table = table.unify_dictionaries()
         users = self._table[schema.USER_ID].combine_chunks()
         codes = users.indices.to_numpy()
@@ -75,26 +81,26 @@ class StoredOffers:
         """The latest purchases of a user, oldest first; None for an unknown user."""
         if changed := self._changed.get(user_id):
             return changed.history
+        return self.made_for(user_id) if user_id in self._rows else None
+
+    def made_for(self, user_id: str) -> tuple[str, ...]:
+        """The purchases that a user's recommendations were made from; none for an unknown user."""
         offers = self._read(user_id)
-        return offers[0].history or () if offers else None
+        return offers[0].history or () if offers else ()
 
     def add_purchases(self, user_id: str, bought: Sequence[str]) -> tuple[str, ...]:
         """Keep what a user bought, and return the history with it."""
         history = (*(self.history(user_id) or ()), *bought)[-MAX_HISTORY:]
-        self.take(user_id, ChangedUser(history, frozenset(bought)))
+        before = self._changed.pop(user_id, None)
+        all_bought = frozenset(bought) | (before.bought if before else frozenset())
+        self._changed[user_id] = ChangedUser(history, all_bought)
+        while len(self._changed) > MAX_CHANGED_USERS:
+            self._changed.popitem(last=False)
         return history
 
     def changed(self, user_id: str) -> ChangedUser | None:
         """What is known of a user since the recommendations were made; None without purchases."""
         return self._changed.get(user_id)
-
-    def take(self, user_id: str, changed: ChangedUser) -> None:
-        """Keep what was learned of a user, beside what had been bought before."""
-        before = self._changed.pop(user_id, None)
-        bought = changed.bought | (before.bought if before else frozenset())
-        self._changed[user_id] = replace(changed, bought=bought)
-        while len(self._changed) > MAX_CHANGED_USERS:
-            self._changed.popitem(last=False)
 
     def replace(self, user_id: str, history: tuple[str, ...], offers: Sequence[Offer]) -> None:
         """Keep new offers, unless the user bought something else meanwhile."""

@@ -23,6 +23,7 @@ class GenerationRequest:
         choice: The answers one of which must end the output; None for no constraint.
         next_ids: Tokens whose log-probability as the first new token is wanted too, at most
             ``MAX_NEXT_IDS``.
+        adapter: The name of one of the engine's further adapters; None for the engine's own model.
     """
 
     prompt_ids: tuple[int, ...]
@@ -32,6 +33,7 @@ class GenerationRequest:
     top_p: float = 1.0
     choice: AnswerChoice | None = None
     next_ids: tuple[int, ...] = ()
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,17 @@ vLLM reads its settings from the environment when it is imported. So it is impor
 constructors, after ``ENVIRONMENT`` has set what the user left unset.
 """
 
-import json
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence, Set
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
-from msrrec.errors import ConfigError, EngineError, ModelError, first_line
+from msrrec.engines.lora import Adapters, Loras, adapter_rank, fetch_adapters
+from msrrec.errors import ConfigError, EngineError, first_line
 from msrrec.loading import check_end_token, load_config, load_tokenizer
 from msrrec.log import REQUEST_ID
 from msrrec.models import ModelSource, fetch_source
@@ -47,8 +46,6 @@ ANSWERS = "msrrec_answers"
 VllmOptions = dict[str, Any]
 """Options of vLLM under its own names, which users may add to."""
 
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-
 
 class VllmEngine:
     """vLLM for batches, in this process.
@@ -57,8 +54,15 @@ class VllmEngine:
         llm: vLLM's own object, for what this class leaves out, such as weights loaded anew.
     """
 
-    def __init__(self, source: ModelSource, config: InferenceConfig) -> None:
+    def __init__(
+        self, source: ModelSource, config: InferenceConfig, adapters: Adapters | None = None
+    ) -> None:
         """Load the weights.
+
+        Args:
+            source: The weights.
+            config: The section ``inference`` of the settings.
+            adapters: What requests may name in place of the model's own adapter.
 
         Raises:
             EngineError: If vLLM is missing or refuses to start.
@@ -69,10 +73,10 @@ class VllmEngine:
         from vllm import LLM
 
         self.model_name = source.name
-        source = fetch_source(source)
-        self.tokenizer, options = _prepare(source, config, on_gpu)
+        source, adapters = fetch_source(source), fetch_adapters(adapters)
+        self.tokenizer, options = _prepare(source, config, on_gpu, adapters)
         self.max_model_len = int(options["max_model_len"])
-        self._lora = _lora_request(source)
+        self._loras = Loras(source, adapters)
         with _starting(source):
             self.llm = LLM(**options)
 
@@ -90,7 +94,7 @@ class VllmEngine:
             outputs = self.llm.generate(
                 [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
                 [_sampling_params(request) for request in requests],
-                lora_request=self._lora,
+                lora_request=[self._loras.find(request) for request in requests],
                 use_tqdm=False,
             )
         except (RuntimeError, ValueError, VLLMError) as error:
@@ -105,13 +109,19 @@ class AsyncVllmEngine:
     """vLLM for single requests; the engine runs in a separate process."""
 
     def __init__(
-        self, source: ModelSource, config: InferenceConfig, *, reports: bool = False
+        self,
+        source: ModelSource,
+        config: InferenceConfig,
+        adapters: Adapters | None = None,
+        *,
+        reports: bool = False,
     ) -> None:
         """Load the weights; raises the same errors as ``VllmEngine``.
 
         Args:
             source: The weights.
             config: The section ``inference`` of the settings.
+            adapters: As of ``VllmEngine``.
             reports: Whether vLLM's own metrics go to Ray's, which must run.
         """
         on_gpu = _import_vllm()
@@ -119,10 +129,10 @@ class AsyncVllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self.model_name = source.name
-        source = fetch_source(source)
-        self.tokenizer, options = _prepare(source, config, on_gpu)
+        source, adapters = fetch_source(source), fetch_adapters(adapters)
+        self.tokenizer, options = _prepare(source, config, on_gpu, adapters)
         self.max_model_len = int(options["max_model_len"])
-        self._lora = _lora_request(source)
+        self._loras = Loras(source, adapters)
         with _starting(source):
             if reports:
                 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
@@ -182,8 +192,9 @@ class AsyncVllmEngine:
         prompt = {"prompt_token_ids": list(request.prompt_ids)}
         params = _sampling_params(request, as_deltas)
         request_id = f"{REQUEST_ID.get() or 'request'}-{uuid.uuid4().hex}"  # for vLLM's log
+        lora = self._loras.find(request)
         try:
-            found = self._llm.generate(prompt, params, request_id, lora_request=self._lora)
+            found = self._llm.generate(prompt, params, request_id, lora_request=lora)
             async with aclosing(found) as outputs:
                 async for output in outputs:
                     yield output
@@ -214,8 +225,11 @@ def engine_options(
     model_config: Any,
     on_gpu: bool,
     flags: Set[str] | None = None,
+    adapters: Adapters | None = None,
 ) -> VllmOptions:
     """Options of vLLM for a model; ``config.vllm_kwargs`` overrides them.
+
+    Every adapter has room on the device, so that requests for all of them share a batch.
 
     Args:
         source: The weights.
@@ -223,6 +237,7 @@ def engine_options(
         model_config: The transformers config of the weights.
         on_gpu: Whether vLLM runs on a GPU, where other options keep vLLM's defaults.
         flags: Names of the processor's instruction sets; None for this machine's.
+        adapters: Further adapters, in local folders.
 
     Raises:
         ConfigError: If ``max_model_len`` exceeds what the model allows.
@@ -244,9 +259,11 @@ def engine_options(
         "disable_log_stats": True,
         "dtype": "bfloat16" if on_gpu else fast_dtype(flags),
     }
-    if source.adapter is not None:
-        rank = _adapter_rank(source.adapter)
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    folders = [*([source.adapter] if source.adapter else []), *(adapters or {}).values()]
+    if folders:
+        rank = max(map(adapter_rank, folders))
+        options |= {"enable_lora": True, "max_loras": len(folders), "max_lora_rank": rank}
+        options["max_cpu_loras"] = len(folders)  # also where vllm_kwargs asks for fewer at once
     if not on_gpu:
         dtype = str(config.vllm_kwargs.get("dtype", options["dtype"]))
         warn_if_imitated(dtype, "inference.vllm_kwargs.dtype", flags)
@@ -284,27 +301,6 @@ def _kv_cache_bytes(model_config: Any, max_model_len: int, dtype: str) -> int:
     return min(CPU_MAX_NUM_SEQS * one, max(CPU_LONGEST_SEQS * one, GIB))
 
 
-def _adapter_rank(adapter: str) -> int:
-    """The smallest rank supported by vLLM that fits the adapter."""
-    path = Path(adapter) / "adapter_config.json"
-    try:
-        rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a readable PEFT adapter ({first_line(error)})") from error
-    fitting = [offered for offered in _LORA_RANKS if offered >= rank]
-    if not fitting:
-        raise ModelError(f"{path}: rank {rank}; expected at most {_LORA_RANKS[-1]}")
-    return fitting[0]
-
-
-def _lora_request(source: ModelSource) -> Any:
-    if source.adapter is None:
-        return None
-    from vllm.lora.request import LoRARequest
-
-    return LoRARequest(source.name, 1, source.adapter)
-
-
 def _import_vllm() -> bool:
     """Import vLLM with our environment; whether it runs on a GPU."""
     for name, value in ENVIRONMENT.items():
@@ -319,12 +315,15 @@ def _import_vllm() -> bool:
     return not current_platform.is_cpu()
 
 
-def _prepare(source: ModelSource, config: InferenceConfig, on_gpu: bool) -> tuple[Any, VllmOptions]:
+def _prepare(
+    source: ModelSource, config: InferenceConfig, on_gpu: bool, adapters: Adapters
+) -> tuple[Any, VllmOptions]:
     """The tokenizer of the weights, and vLLM's options for them."""
     model_config, tokenizer = load_config(source), load_tokenizer(source)
     if config.binds_outputs:
         check_end_token(tokenizer, source.path)
-    return tokenizer, engine_options(source, config, model_config.get_text_config(), on_gpu)
+    text_config = model_config.get_text_config()
+    return tokenizer, engine_options(source, config, text_config, on_gpu, adapters=adapters)
 
 
 @contextmanager

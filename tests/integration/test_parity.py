@@ -1,4 +1,7 @@
-"""Trainer, adapter, merged model and vLLM give the same log-probabilities to the same tokens."""
+"""Trainer, adapter, merged model and vLLM give the same log-probabilities to the same tokens.
+
+vLLM has the adapter merged, and beside its base.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.parity import distance, engine_logprobs, trainer_logprobs, transformers_logprobs
-from msrrec.config import PromptConfig
+from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.models import ModelSource, locate_model
 from tests.support.dataset import write_dataset
 from tests.support.training import make_config, write_paths
@@ -39,6 +42,7 @@ def test_what_is_exported_gives_the_trainers_log_probabilities(
 ) -> None:
     import numpy as np
 
+    from msrrec.engines.vllm import VllmEngine
     from msrrec.training.checkpoint import save_checkpoint
     from msrrec.training.examples import build_examples, load_paths
     from msrrec.training.export import begin_folder, export_model
@@ -80,3 +84,9 @@ def test_what_is_exported_gives_the_trainers_log_probabilities(
     untrained = engine_logprobs(vllm_engine, pairs)  # its own weights are back
     assert distance(untrained, transformers_logprobs(source.path, None, pairs))["largest"] < 1e-3
     assert distance(untrained, trained)["mean"] > 0.1
+
+    options = InferenceConfig(constrained=True, vllm_kwargs={"dtype": "float32"})
+    beside = VllmEngine(source, options, {"Toys": adapter})
+    for name, expected in (("Toys", trained), (None, untrained), ("Toys", trained)):
+        ours = engine_logprobs(beside, pairs, name)  # the prompts are in its cache
+        assert distance(ours, expected)["largest"] < 1e-3, name

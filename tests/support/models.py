@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from msrrec.models import ModelSource
+from msrrec.models import ModelSource, write_settings
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4976698672\n"
 """What stands in the place of a large file after `git clone` without the extension."""
@@ -71,6 +71,17 @@ def rewrite_weights(folder: str, change: Callable[[dict[str, Any]], dict[str, An
 
     path = f"{folder}/model.safetensors"
     save_file(change(dict(load_file(path))), path, {"format": "pt"})
+
+
+def write_trained(folder: Path, base: str, domain: str, *, rank: int = 8) -> str:
+    """A trained model's folder as far as its files' names go; the folder."""
+    settings = {"base_model": base, "revision": None, "domain": domain}
+    write_settings(str(folder), settings)  # type: ignore[arg-type]
+    adapter = folder / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    write_safetensors(adapter / "adapter_model.safetensors", (domain,))
+    return str(folder)
 
 
 def source_of(folder: str) -> ModelSource:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from msrrec.config import InferenceConfig, PromptConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.inference.recommender import Recommender
+from serve.adapters import AdapterClient, Answering
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.keys import Keys, read_variable
@@ -92,8 +93,10 @@ class World:
         key: str | None = None,
         shop: Shop | None = None,
         temperature: float | None = None,
+        adapters: Mapping[str, str] | None = None,
         **limits: Any,
     ) -> None:
+        """Start it; ``adapters`` are by domain, with what their prompts call the shop."""
         self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
         recommender = Recommender(
             Characters(), max_model_len=8000, form=PromptConfig(), config=InferenceConfig()
@@ -105,8 +108,18 @@ class World:
                 digests = read_variable("A_KEY")
         given = ServeConfig(**{"cache_ttl_s": 0, **limits}), Keys(digests), temperature
         settings = Settings(ServedModel("tiny", "v1"), "Shopping", 8000, *given)
-        fan_out = FanOut(recommender, {"user": self.user, "item": self.item})
-        self.api = Api(settings, fan_out, shop)
+        self._clients = {"user": self.user, "item": self.item}
+        fan_out = FanOut(recommender, self._clients)
+        beside = [
+            Answering(
+                ServedModel(f"{name} model", f"v of {name}"),
+                called,
+                FanOut(recommender, {s: AdapterClient(c, name) for s, c in self._clients.items()}),
+                asked_as=name,
+            )
+            for name, called in (adapters or {}).items()
+        ]
+        self.api = Api(settings, fan_out, shop, beside)
         self.readiness: Readiness = "ready"
         self.app: FastAPI = build_http(self.api, self._tell_readiness)
 
@@ -126,6 +139,24 @@ class World:
 
     def ask(self, **changes: Any) -> httpx.Response:
         return self.call("POST", ASK, json={**BODY, **changes})
+
+
+def together(world: World, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
+    """Equal requests that come while the first is at work, which is held until all have come."""
+
+    async def go() -> list[httpx.Response]:
+        arrived = asyncio.Event()
+        world.user.before = arrived.wait  # type: ignore[assignment]
+        async with world.client() as client:
+            tasks = []
+            for body in bodies:
+                tasks.append(asyncio.create_task(client.post(ASK, json={**BODY, **body})))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            arrived.set()
+            return list(await asyncio.gather(*tasks))
+
+    return asyncio.run(asyncio.wait_for(go(), 30))
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

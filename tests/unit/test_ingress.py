@@ -359,9 +359,12 @@ def test_the_figures_count_requests_by_status_tokens_and_agreement(world: World)
     text = world.call("GET", "/metrics").text
     assert 'msrrec_requests_total{status="200"} 1.0' in text
     assert 'msrrec_requests_total{status="422"} 1.0' in text
-    assert f'msrrec_tokens_total{{kind="completion"}} {usage["completion_tokens"]}.0' in text
-    assert 'msrrec_agreement_total{agreement="agree"} 1.0' in text
-    assert 'msrrec_request_seconds_count{mode="fused",source="live"} 1.0' in text
+    assert (
+        f'msrrec_tokens_total{{kind="completion",version="v1"}} {usage["completion_tokens"]}.0'
+        in text
+    )
+    assert 'msrrec_agreement_total{agreement="agree",version="v1"} 1.0' in text
+    assert 'msrrec_request_seconds_count{mode="fused",source="live",version="v1"} 1.0' in text
 
 
 def test_the_models_route_names_the_model(world: World) -> None:
@@ -369,7 +372,7 @@ def test_the_models_route_names_the_model(world: World) -> None:
     assert [(entry["id"], entry["max_model_len"]) for entry in listed] == [("tiny", 8000)]
     assert (listed[0]["version"], listed[0]["index"]) == ("v1", None)
     metrics = world.call("GET", "/metrics").text
-    assert 'msrrec_model{name="tiny",version="v1"} 1.0' in metrics
+    assert 'msrrec_model{domain="",name="tiny",version="v1"} 1.0' in metrics
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_inserts_no_markup(world: World) -> None:

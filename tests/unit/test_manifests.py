@@ -427,7 +427,7 @@ def served_figures() -> set[str]:
     from serve.sharing import SharedAnswers
     from serve.version import ServedModel
 
-    metrics = Metrics(AdmissionControl(1, 1), ServedModel("m", "v"), SharedAnswers(1, 1, 0))
+    metrics = Metrics(AdmissionControl(1, 1), [("", ServedModel("m", "v"))], SharedAnswers(1, 1, 0))
     text = render(metrics.families()).decode()
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     return {

@@ -1,6 +1,7 @@
 """Rollouts: commands, what follows from them in time, the routes and the command line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -234,6 +235,7 @@ def test_the_first_version_takes_over_where_it_is_deployed_anew() -> None:
 BLUEPRINT = Blueprint(
     AppArgs(
         model_dir="hub/old",
+        adapters={"Toys": "runs/toys"},
         index="index",
         model=ModelConfig(revision="abc"),
         serve=ServeConfig(share_engine=True),
@@ -253,6 +255,22 @@ def test_a_version_has_the_settings_of_the_live_one_but_for_those_that_are_given
     assert args.model.revision is None  # that of another model is none of this one
     same = BLUEPRINT.change(RolloutRequest(model="hub/old"))
     assert same.args == BLUEPRINT.args
+    assert args.purchases is None  # the live one holds no recommendations
+    assert args.adapters == {"Toys": "runs/toys"}
+    others = RolloutRequest(model="hub/new", adapters={"Books": "runs/books"})
+    assert BLUEPRINT.change(others).args.adapters == {"Books": "runs/books"}
+    assert BLUEPRINT.change(RolloutRequest(model="hub/new", adapters={})).args.adapters == {}
+
+
+def test_all_versions_keep_purchases_in_the_folder_of_the_first() -> None:
+    first = AppArgs(model_dir="m", recommendations="s3://b/offers?region=eu")
+    second = replace(BLUEPRINT, args=first).change(
+        RolloutRequest(model="m2", recommendations="offers2")
+    )
+    third = second.change(RolloutRequest(model="m3"))
+    kept = {one.told_purchases for one in (first, second.args, third.args)}
+    assert kept == {"s3://b/offers.purchases?region=eu"}
+    assert third.args.recommendations == "offers2"
 
 
 @pytest.mark.parametrize(
@@ -392,7 +410,7 @@ def test_figures_tell_requests_errors_and_the_median() -> None:
     world = World()
     metrics: Metrics = world.api.metrics
     for seconds in (0.3, 0.6, 0.7, 0.8):  # buckets end at 0.25, 0.5, 1
-        metrics.seconds.labels("fused", "live").observe(seconds)
+        metrics.seconds.labels("fused", "live", "v1").observe(seconds)
     for status, count in (("200", 5), ("422", 2), ("503", 1)):
         metrics.requests.labels(status).inc(count)
     found = describe_figures([*metrics.families(), *metrics.families()])  # of two replicas
@@ -422,6 +440,17 @@ def test_the_command_starts_a_version_and_waits_until_it_is_ready(
     assert (ended.code, ended.summary["next"]["state"]) == (0, "ready")
     assert "live: runs/old" in ended.err
     assert "gets 10 % of the requests; 0 so far, 1 errors, p50 -" in ended.err
+
+
+def test_a_version_is_started_with_adapters_by_domain(
+    world: World, orders: Orders, msrrec: Commands
+) -> None:
+    adapters = ("--adapter", "Toys=s3://b/toys", "--adapter", "Books=/runs/books")
+    assert msrrec("rollout", "--model", "hub/new", *adapters).code == 0
+    (taken,) = orders.taken
+    assert taken["adapters"] == {"Toys": "s3://b/toys", "Books": "/runs/books"}
+    ended = msrrec("rollout", *adapters)
+    assert (ended.code, ended.sentence.partition(":")[0]) == (2, "--model")
 
 
 @pytest.mark.parametrize(

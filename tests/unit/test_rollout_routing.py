@@ -10,8 +10,8 @@ import pytest
 from ray.exceptions import RaySystemError
 from starlette.types import Receive, Scope, Send
 
-from serve.proxy import ProxyGuard
-from serve.routing import Follower, Routing, Version, key_of
+from serve.proxy import ProxyGuard, safe_headers
+from serve.routing import KEPT, Follower, Routing, Version, key_of
 from tests.support.service import ASK, World, error_of
 
 
@@ -77,16 +77,19 @@ class Proxy:
 
     Attributes:
         asked: Path and body of every request that reached it.
+        kept: Those of their paths whose change was said to be kept already.
     """
 
     def __init__(self, answers: dict[str, Answer | None]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, bytes]] = []
+        self.kept: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         assert scope["raw_path"] == path.encode()
         self.asked.append((path, (await receive()).get("body", b"")))
+        self.kept += [path for name, _ in scope["headers"] if name == KEPT]
         prefix = NEW.prefix if path.startswith(NEW.prefix) else ""
         unknown = (404, "text/plain", b"Path not found")
         answer = self.answers.get(prefix, unknown)
@@ -235,6 +238,11 @@ def test_a_change_is_told_to_both_versions_and_the_live_one_answers(path: str) -
     proxy = Proxy({"": OK, NEW.prefix: full(500)})
     assert ask(proxy, [BEGUN], path, content=b"what").status_code == 200
     assert proxy.asked == [(path, b"what"), (NEW.prefix + path, b"what")]
+    assert proxy.kept == [NEW.prefix + path]
+
+
+def test_clients_can_not_say_that_a_change_is_kept() -> None:
+    assert safe_headers([(b"X-MSRREC-kept", b"1"), (b"x_msrrec_kept", b"1")]) == []
 
 
 def test_a_change_that_the_live_version_refuses_is_not_told_to_the_next_one() -> None:

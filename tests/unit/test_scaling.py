@@ -66,3 +66,15 @@ def test_a_ray_of_our_own_asks_for_a_token_unless_told_otherwise(
 def test_the_token_is_asked_for_before_ray_is_imported() -> None:
     code = "import sys, serve.own_ray, msrrec.cli; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_demo_asks_for_a_token_before_its_first_stage() -> None:
+    code = (
+        "import os, sys, msrrec.cli, msrrec.pipeline.demo as demo\n"
+        "told = lambda *_: print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))\n"
+        "demo.run_demo = lambda *_: told() or {'ray': 'ray' in sys.modules}\n"
+        "msrrec.cli.main('demo')"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert ended.stdout.splitlines() == ["token 64", '{"ray": false}'], ended.stderr

@@ -14,7 +14,7 @@ from serve.fan_out import FanOutResult
 from serve.http_models import RecommendRequest
 from serve.limits import overloaded
 from serve.sharing import Flight, SharedAnswers, identify
-from tests.support.service import ASK, BODY, World, assembled, events_of
+from tests.support.service import ASK, BODY, World, assembled, events_of, together
 
 
 def result(text: str = "") -> FanOutResult:
@@ -43,24 +43,6 @@ def sharing_world(**limits: Any) -> World:
     return World(cache_ttl_s=60, **limits)
 
 
-def together(world: World, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
-    """Equal requests that come while the first is at work, which is held until all have come."""
-
-    async def go() -> list[httpx.Response]:
-        arrived = asyncio.Event()
-        world.user.before = arrived.wait  # type: ignore[assignment]
-        async with world.client() as client:
-            tasks = []
-            for body in bodies:
-                tasks.append(asyncio.create_task(client.post(ASK, json={**BODY, **body})))
-                for _ in range(20):
-                    await asyncio.sleep(0)
-            arrived.set()
-            return list(await asyncio.gather(*tasks))
-
-    return asyncio.run(asyncio.wait_for(go(), 30))
-
-
 def num_asked(world: World) -> tuple[int, int]:
     return len(world.user.requests), len(world.item.requests)
 
@@ -76,8 +58,8 @@ def test_equal_requests_in_flight_are_computed_once() -> None:
     assert num_asked(world) == (1, 1)
     assert without_times(answers[0]) == without_times(answers[1]) == without_times(answers[2])
     metrics = world.call("GET", "/metrics").text
-    assert 'msrrec_answers_total{source="joined"} 2.0' in metrics
-    assert 'msrrec_agreement_total{agreement="agree"} 1.0' in metrics
+    assert 'msrrec_answers_total{source="joined",version="v1"} 2.0' in metrics
+    assert 'msrrec_agreement_total{agreement="agree",version="v1"} 1.0' in metrics
 
 
 @pytest.mark.parametrize(
@@ -105,7 +87,8 @@ def test_a_later_equal_request_is_answered_from_the_cache_with_its_own_ids_and_t
     assert (first["source"], again["source"]) == ("live", "cached")
     assert (again["item"], again["id"], len(again["ranking"])) == ("Rope", "i1", 3)
     assert num_asked(world) == (2, 2)  # once for the answer and once for the ranking
-    assert 'msrrec_answers_total{source="cached"} 1.0' in world.call("GET", "/metrics").text
+    metrics = world.call("GET", "/metrics").text
+    assert 'msrrec_answers_total{source="cached",version="v1"} 1.0' in metrics
 
 
 def test_a_cached_answer_reaches_a_stream_as_one_result() -> None:
@@ -236,7 +219,7 @@ def test_the_cache_is_bounded_by_bytes() -> None:
 
 def test_a_key_tells_apart_titles_that_only_join_alike() -> None:
     def key(*history: str) -> bytes:
-        return identify(Query("q", "d", history, ("x", "y")), "fused", ranked=False)
+        return identify(Query("q", "d", history, ("x", "y")), "fused", ranked=False, version="v")
 
     assert key("a", "b") != key("a, b") != key("a", "", "b")
     assert key("a", "b") == key("a", "b")

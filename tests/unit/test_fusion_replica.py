@@ -1,0 +1,104 @@
+"""A replica of Fusion, made of what the application gives it, in front of engines without Ray."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from msrrec.config import InferenceConfig
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.models import locate_model
+from serve.adapters import Adapter, locate_adapters
+from serve.app import build_next
+from serve.args import AppArgs
+from serve.fusion import Fusion
+from serve.keys import Keys
+from serve.rollout_cluster import Blueprint
+from serve.version import ServedModel
+from tests.support.models import write_trained
+from tests.support.service import ASK
+from tests.support.serving import FakeEngine
+
+BODY: dict[str, Any] = {"history": ["Trail Camera"], "candidates": ["Lens", "Rope", "Kettle"]}
+
+
+class Handle:
+    """A handle of an engine deployment, whose calls are made at once."""
+
+    deployment_name = "Engine"
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.requests: list[GenerationRequest] = []
+        self.generate = self.stream = self
+
+    def options(self, *, stream: bool) -> "Handle":
+        return _Streaming(self.engine, self.requests)
+
+    def remote(self, request: GenerationRequest, request_id: str) -> Any:
+        self.requests.append(request)
+        return asyncio.ensure_future(self.engine.generate(request))
+
+
+class _Streaming(Handle):
+    def __init__(self, engine: FakeEngine, requests: list[GenerationRequest]) -> None:
+        super().__init__(engine)
+        self.requests = requests
+
+    def remote(self, request: GenerationRequest, request_id: str) -> AsyncIterator[Generation]:
+        self.requests.append(request)
+        return self.engine.stream(request)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer and a config, which is all that Fusion reads of a model."""
+    from transformers import LlamaConfig
+
+    from msrrec.embedded.backbone.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("base")
+    train_tokenizer(["Lens Rope Kettle Trail Camera"] * 20).save_pretrained(folder)
+    LlamaConfig(max_position_embeddings=2048).save_pretrained(folder)
+    return str(folder)
+
+
+def test_adapters_of_the_settings_reach_the_engine_and_the_answer(
+    base: str, tmp_path: Path
+) -> None:
+    folders = {
+        "Toys": write_trained(tmp_path / "toys", base, "Toys and Games"),
+        "Books": write_trained(tmp_path / "books", base, "Books"),
+    }
+    settings = InferenceConfig(max_new_tokens=64)
+    args = AppArgs(model_dir=base, adapters=folders, inference=settings)
+    source = locate_model(base)
+    adapters = [
+        Adapter(domain, one, ServedModel(domain.lower(), f"version of {domain}"))
+        for domain, one in locate_adapters(folders, source).items()
+    ]
+    handle = Handle(FakeEngine(base, str(tmp_path / "mark")))
+    replica = Fusion(
+        *(source, ServedModel("base", "v"), Blueprint(args, Keys(), build_next)),
+        *(handle, handle, adapters),
+    )
+    transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())
+
+    async def go() -> list[str]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            asked: list[dict[str, Any]] = [
+                {"domain": "Toys"},
+                {"domain": "books", "stream": True},
+                {"top_k": 2},
+            ]
+            return [(await client.post(ASK, json=BODY | one)).text for one in asked]
+
+    answers = asyncio.run(go())
+    assert [one.adapter for one in handle.requests] == ["Toys"] * 2 + ["Books"] * 2 + [None] * 4
+    for text, name in zip(answers, ("toys", "books", "base"), strict=True):
+        assert f'"name":"{name}"' in text.replace(": ", ":")
+    shop = handle.engine.tokenizer.decode(list(handle.requests[0].prompt_ids))
+    assert "Toys and Games" in shop

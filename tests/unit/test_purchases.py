@@ -1,0 +1,128 @@
+"""Purchases are known to whoever starts later, and counted once by whoever is told of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from msrrec import storage
+from serve.purchases import Purchase, PurchaseLog, ToldPurchases
+from serve.routing import KEPT
+from serve.shop import Shop
+from serve.stored import StoredOffers
+from tests.support.offers import make_offer as offer
+from tests.support.offers import write_offers
+from tests.support.service import World, error_of
+
+STOVE = {"items": [{"id": "stove", "title": "Camping stove"}]}
+PATH = "/v1/users/ann/purchases"
+
+
+def write(folder: Path, run: str = "first", history: tuple[str, ...] = ("tent",)) -> str:
+    """Recommendations of a run to one user."""
+    offers = [offer("ann", 1, "stove", history=history), offer("ann", 2, "mug")]
+    path = write_offers(folder, offers)
+    storage.write_json(f"{path}/{storage.RECORD}", {"run": run})
+    return path
+
+
+class Replica:
+    """A service that holds recommendations, whose engines fail, so that nothing is made anew."""
+
+    def __init__(self, recommendations: str, purchases: Path) -> None:
+        self.stored = StoredOffers(recommendations)
+        told = ToldPurchases(self.stored, str(purchases))
+        self.world = World(shop=Shop(10, stored=self.stored, told=told))
+        self.world.user.deaths = self.world.item.deaths = 100
+
+    def tell(self, body: Any = STOVE, **headers: str) -> httpx.Response:
+        return self.world.call("POST", PATH, json=body, headers=headers)
+
+    @property
+    def history(self) -> tuple[str, ...] | None:
+        return self.stored.history("ann")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "purchases"
+
+
+def test_a_replica_that_starts_later_knows_what_was_told_before(
+    tmp_path: Path, folder: Path
+) -> None:
+    path = write(tmp_path / "offers")
+    first = Replica(path, folder)
+    assert first.tell().json() == {"user_id": "ann", "history": 2}
+    assert first.tell({"items": ["A title"]}).json()["history"] == 3
+    later = Replica(path, folder)
+    assert later.history == first.history == ("tent", "Camping stove", "A title")
+    assert first.tell({"items": ["A title"]}).json()["history"] == 4  # bought again
+    assert Replica(path, folder).history == first.history
+
+
+def test_the_next_version_is_told_and_does_not_count_twice(tmp_path: Path, folder: Path) -> None:
+    path = write(tmp_path / "offers")
+    live, upcoming = Replica(path, folder), Replica(path, folder)
+    assert live.tell().status_code == 202
+    told = upcoming.tell(**{KEPT.decode(): "1"})
+    assert told.json() == {"user_id": "ann", "history": 2}
+    assert Replica(path, folder).history == live.history == upcoming.history
+
+
+def test_recommendations_of_a_later_run_may_have_a_purchase_already(
+    tmp_path: Path, folder: Path
+) -> None:
+    Replica(write(tmp_path / "old"), folder).tell({"items": ["stove", "lamp"]})
+    new = Replica(write(tmp_path / "new", "second", ("tent", "stove")), folder)
+    assert new.history == ("tent", "stove", "lamp")
+    unaware = Replica(write(tmp_path / "other", "third"), folder)
+    assert unaware.history == ("tent", "stove", "lamp")
+
+
+def test_a_purchase_that_can_t_be_kept_is_refused(tmp_path: Path, folder: Path) -> None:
+    replica = Replica(write(tmp_path / "offers"), folder)
+    folder.write_text("no folder")
+    refused = replica.tell()
+    assert (refused.status_code, error_of(refused)["type"]) == (503, "not_kept")
+    assert "retry-after" in refused.headers
+    assert replica.history == ("tent",)
+
+
+def purchase(time_ns: int) -> Purchase:
+    return Purchase(time_ns, "ann", (f"i{time_ns}",), "run")
+
+
+def test_purchases_of_all_writers_are_read_once_in_the_order_of_their_times(folder: Path) -> None:
+    one, other, reader = (PurchaseLog(str(folder)) for _ in range(3))
+    for time_ns, log in ((2, one), (1, other), (3, one)):
+        log.add(purchase(time_ns))
+    assert reader.read_new() == [purchase(1), purchase(2), purchase(3)]
+    assert reader.read_new() == []
+    one.add(purchase(4))
+    assert reader.read_new() == [purchase(4)]
+
+
+def test_a_line_is_read_once_it_is_whole(folder: Path) -> None:
+    log = PurchaseLog(str(folder))
+    log.add(purchase(1))
+    (file,) = folder.iterdir()
+    line = file.read_bytes()
+    file.write_bytes(line + line[:10])
+    assert log.read_new() == [purchase(1)]
+    file.write_bytes(line + json.dumps(json.loads(line) | {"time_ns": 9}).encode() + b"\n")
+    assert [one.time_ns for one in log.read_new()] == [9]
+    file.write_bytes(line)  # deleted for its age, and begun anew by its writer
+    assert log.read_new() == [purchase(1)]
+
+
+@pytest.mark.parametrize("limit", [{"max_files": 3}, {"max_bytes": 200}])
+def test_the_oldest_are_deleted_beyond_the_limits(folder: Path, limit: dict[str, int]) -> None:
+    log = PurchaseLog(str(folder), per_file=2, **limit)
+    for time_ns in range(20):
+        log.add(purchase(time_ns))
+    kept = [one.time_ns for one in PurchaseLog(str(folder)).read_new()]
+    assert kept == list(range(kept[0], 20))
+    assert 12 <= kept[0] <= 16
