@@ -1,12 +1,13 @@
 """Time an adapter beside its base against merged weights, in one process and in turns.
 
-    python -m bench.adapters --users 24 --rounds 3
+    python -m bench.adapters --users 8 --rounds 2
 
 The model is that of ``bench.inference`` with random adapters of rank 8 on all its linear layers;
-outputs have 96 tokens. The ways: merged weights; the base alone on an engine without and with room
-for adapters; one adapter for all users; four adapters, one for each fourth user. Each way keeps its
-best round, in CPU seconds of the process, whose engines have one thread. Outputs that are equal to
-those of the merged weights are counted, so that it is seen that the same was computed.
+outputs have 96 tokens. The ways: merged weights; one adapter for all users, on an engine with room
+for one and for four; four adapters, one for each fourth user; and the base without any, on that
+engine. Each way keeps its best round, in CPU seconds of the process, whose engines have one thread.
+Outputs that are equal to those of the merged weights, and in mixed batches to those of the same
+adapter alone, are counted, so that it is seen that the same was computed.
 """
 
 import argparse
@@ -55,12 +56,12 @@ class Ways:
         adapters = write_adapters(source, folder)
         config = InferenceConfig(max_new_tokens=NUM_NEW)
         merged = replace(source, path=str(folder / "merged"))
-        self.plain, self.merged = VllmEngine(source, config), VllmEngine(merged, config)
+        self.merged = VllmEngine(merged, config)
         self.one = VllmEngine(source, config, {"0": adapters["0"]})
         self.all = VllmEngine(source, config, adapters)
         dataset, examples = make_questions(num_users, 6)
         queries = TitleTable.collect(dataset).read(QueryEncoder(dataset).encode(examples))
-        recommender = make_recommender(self.plain, config)
+        recommender = make_recommender(self.merged, config)
         self.requests = [recommender.build_request(q, side) for q in queries for side in SIDES]
 
     def named(self, num_adapters: int) -> list[GenerationRequest]:
@@ -75,7 +76,6 @@ class Ways:
         """Engine and requests of each way."""
         return {
             "merged": (self.merged, self.named(0)),
-            "base": (self.plain, self.named(0)),
             "base, room for 4 adapters": (self.all, self.named(0)),
             "adapter": (self.one, self.named(1)),
             "adapter, room for 4": (self.all, self.named(1)),
@@ -91,8 +91,8 @@ def count_equal(outputs: list[Generation], others: list[Generation]) -> int:
 def main() -> None:
     """Measure, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

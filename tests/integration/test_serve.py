@@ -430,7 +430,15 @@ def test_versions_come_and_go_under_load_and_no_request_is_lost(
         folder = shutil.copytree(model_folder, model_folder.with_name(name))
         order("--model", str(folder), "--share", share, "serve.share_engine=true")
 
+    def bought() -> int:
+        """Purchases of a user, one more than before."""
+        path = f"{url}/v1/users/late/purchases"
+        headers = {"Authorization": f"Bearer {KEY}"}
+        body = {"items": [{"id": "mug"}]}
+        return int(httpx.post(path, json=body, headers=headers, timeout=900).json()["history"])
+
     monkeypatch.setenv("MSRREC_ADMIN_KEY", ADMIN_KEY)
+    assert bought() == 1
     with serving.Load(url, KEY) as load:
         first = load.gather(1).popitem()[0]
         start("second", "0.5")
@@ -441,8 +449,10 @@ def test_versions_come_and_go_under_load_and_no_request_is_lost(
         assert shown["next"]["requests"] >= found["second"]
         assert shown["next"]["errors"] == 0
         assert 0 < shown["next"]["p50_s"] < 60
+        assert bought() == 2
         order("--promote")
         assert set(load.gather(8)) == {"second"}
+        assert bought() == 3  # what was told before it began counts, and what both were told once
         start("third", "1")
         assert set(load.gather(8)) == {"third"}
         state = admin.delete("/v1/rollout").json()
