@@ -28,7 +28,10 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "prepare": ("bench.prepare", "--rounds", "3", "--folder", "runs/reviews"),
     "prepare_small": ("bench.prepare_small", "--rounds", "3"),
     "synthesis": ("bench.synthesis", "--seconds", "8"),
-    "training": ("bench.training", "--rounds", "2", "--steps", "2", "--systems", "ours", "packed"),
+    "training": (
+        *("bench.training", "--rounds", "2", "--steps", "2", "--no-gradients"),
+        *("--systems", "ours", "packed", "packed_kept"),
+    ),
     "train_overhead": ("bench.train_overhead", "--rounds", "2", "--steps", "14"),
     "rectools_speed": ("bench.rectools_speed", "--rounds", "1"),
 }

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from bench.record import Aim, Result, Row, add_option, keep
+from msrrec.cluster import WORKER_ENVIRONMENT
 from msrrec.config import TrainConfig
 from msrrec.models import ModelSource
 
@@ -161,7 +162,7 @@ def measure(system: str, model: str, steps: int) -> Any:
     """Times from a fresh process."""
     command = [sys.executable, "-m", "bench.train_overhead", "--time", system, "--model", model]
     command += ["--steps", str(steps)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as in training's workers
+    environment = os.environ | WORKER_ENVIRONMENT
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
