@@ -134,20 +134,24 @@ def render_readme(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     told = []
-    for name, place, sentence in README_ROWS:
-        if name in names():
-            row = load(name)["rows"][place]
+    for name, start, sentence in README_ROWS:
+        rows = load(name)["rows"] if name in names() else []
+        for row in (row for row in rows if f"{row['what']} / {row['peer_name']}".startswith(start)):
             ours = figure(median(row["ours"]), row["unit"])
             told.append(sentence.format(ratio=f"{row['ratio']:.2g}", ours=ours))
     return f"{before}{BEGIN}{'; '.join(told)}{END}{after}"
 
 
-README_ROWS: tuple[tuple[str, int, str], ...] = (
-    ("training", 1, "a training step is {ratio} times as fast as packed transformers and PEFT"),
-    ("inference", 0, "batch inference runs at {ratio} times vLLM alone"),
-    ("prepare_small", 0, "preparing 10,000 purchases takes {ours}"),
+README_ROWS = (
+    (
+        "training",
+        "LoRA step, vocabulary 32,000 / the same, freed memory kept",
+        "a training step is {ratio} times as fast as a careful loop of transformers and PEFT",
+    ),
+    ("inference", "batch inference /", "batch inference runs at {ratio} times vLLM alone"),
+    ("prepare_small", "", "preparing 10,000 purchases takes {ours}"),
 )
-"""The results and rows that the README tells, and in which words."""
+"""What the README tells: the result, how its row and peer begin, and the words."""
 
 
 def main() -> None:
