@@ -33,7 +33,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
         *("--systems", "ours", "packed", "packed_kept"),
     ),
     "train_overhead": ("bench.train_overhead", "--rounds", "2", "--steps", "14"),
-    "rectools_speed": ("bench.rectools_speed", "--rounds", "1"),
+    "rectools_speed": ("bench.rectools_speed", "--rounds", "2"),
 }
 """Module and options by the name of the result."""
 
