@@ -40,7 +40,7 @@ from msrrec.reasoning.prompts import Side
 
 SHAPE = Shape(vocabulary=None, layers=4, width=256)
 ROWS_AT_A_TIME = 256
-SHORTEST, MEDIAN, SIGMA, LONGEST = 8, 64, 0.9, 768
+SHORTEST, MEDIAN, SIGMA, LONGEST = 8, 32, 0.9, 384
 """Of the number of tokens of an output."""
 
 
