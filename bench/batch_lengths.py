@@ -18,6 +18,7 @@ import asyncio
 import math
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -161,8 +162,10 @@ def describe(rates: dict[str, list[float]], num_rows: int) -> Result:
     ours, sync, full = rates["ours"], rates["sync"], rates["full"]
     what, unit = f"batch inference, lognormal lengths, {num_rows} rows", "tokens/s"
     plain, kept_full = "`LLM.generate`, 256 rows at a time", "`AsyncLLM` kept full"
+    most = statistics.median(a / b for a, b in zip(full, sync, strict=True))
+    floor = f"{most:.3g}, AsyncLLM kept full"
     rows = [
-        Row(what, ours, sync, plain, unit, aim=Aim("at least", 1.5)),
+        Row(what, ours, sync, plain, unit, aim=Aim("at least", 1.5), floor=floor),
         Row(what, ours, full, kept_full, unit, aim=Aim("at least", 0.98)),
         Row(kept_full, full, sync, plain, unit, is_headline=False),
     ]

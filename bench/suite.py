@@ -16,7 +16,7 @@ from bench.record import RESULTS
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "batch_lengths": ("bench.batch_lengths", "--rows", "400", "--rounds", "2"),
-    "inference": ("bench.inference", "--rounds", "3", "--pipeline-users", "0"),
+    "inference": ("bench.inference", "--users", "12", "--rounds", "2", "--pipeline-users", "0"),
     "inference_20": (
         *("bench.inference", "--users", "12", "--rounds", "2"),
         *("--candidates", "20", "--pipeline-users", "0"),
