@@ -288,11 +288,12 @@ def compare(seconds: dict[str, list[float]], ideal: float, num_candidates: int) 
     ours, plain = seconds["free"], seconds["plain"]
     generating = [a / b for a, b in zip(seconds["in_turn"], plain, strict=True)]
     floor = f"{statistics.median(generating):.3g}, vLLM generating both sides and nothing else"
-    named = f"ranking {num_candidates} candidates"
+    asked = f"{num_candidates} candidates"
+    named = f"ranking {asked}"
     prefill = [seconds["prefill_shared_first"], seconds["prefill_instruction_first"]]
     return [
         Row(
-            "batch inference",
+            f"batch inference, {asked}",
             ours,
             plain,
             "`LLM.generate`",
@@ -301,7 +302,7 @@ def compare(seconds: dict[str, list[float]], ideal: float, num_candidates: int) 
             aim=Aim("at least", 0.98),
         ),
         Row(
-            "both sides with perplexity",
+            f"both sides with perplexity, {asked}",
             ours,
             seconds["in_turn"],
             "a call a side, then a scoring pass",
@@ -313,7 +314,7 @@ def compare(seconds: dict[str, list[float]], ideal: float, num_candidates: int) 
         Row(named, seconds["ranked"], ours, "naming one", "s", aim=Aim("at most", 1.1)),
         Row("bound answers", seconds["constrained"], ours, "free answers", "s", is_headline=False),
         Row(
-            "prefill, shared part first",
+            f"prefill, shared part first, {asked}",
             prefill[0],
             prefill[1],
             "instruction first",

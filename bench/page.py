@@ -138,17 +138,17 @@ def render_readme(text: str) -> str:
         rows = load(name)["rows"] if name in names() else []
         for row in (row for row in rows if f"{row['what']} / {row['peer_name']}".startswith(start)):
             ours = figure(median(row["ours"]), row["unit"])
-            told.append(sentence.format(ratio=f"{row['ratio']:.2g}", ours=ours))
+            told.append(sentence.format(ratio=f"{row['ratio']:.3g}", ours=ours))
     return f"{before}{BEGIN}{'; '.join(told)}{END}{after}"
 
 
 README_ROWS = (
     (
         "training",
-        "LoRA step, vocabulary 32,000 / the same, freed memory kept",
+        "LoRA step, vocabulary 32,000 / packed transformers + PEFT, freed memory kept",
         "a training step is {ratio} times as fast as a careful loop of transformers and PEFT",
     ),
-    ("inference", "batch inference /", "batch inference runs at {ratio} times vLLM alone"),
+    ("inference", "batch inference,", "batch inference runs at {ratio} times vLLM alone"),
     ("prepare_small", "", "preparing 10,000 purchases takes {ours}"),
 )
 """What the README tells: the result, how its row and peer begin, and the words."""

@@ -64,7 +64,7 @@ Values = dict[str, float]
 NAMES = {
     "ours": "ours",
     "packed": "packed transformers + PEFT",
-    "packed_kept": "the same, freed memory kept",
+    "packed_kept": "packed transformers + PEFT, freed memory kept",
     "plain": "plain transformers + PEFT",
     "trl": "TRL's SFTTrainer",
 }
