@@ -1,5 +1,6 @@
 # make demo   the whole road on the embedded world, then a page to look at
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
+# make bench [BENCH=prepare,synthesis]   the benchmarks of speed, and docs/benchmarks.md from them
 # make reproduce TABLE=tables/….md   a committed table once more, compared row by row
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
 # make test-cluster   the runbook's stages on nodes that share no files and are lost; needs root
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install real browser demo table reproduce test test-cluster test-service unit docs check format backbone clean
+.PHONY: install real browser demo table bench reproduce test test-cluster test-service unit docs check format backbone clean
 
 install: $(STAMP)
 
@@ -49,6 +50,9 @@ table: install
 	$(BIN)/msrrec compare --config demo --dataset runs/table/dataset \
 	  --reasoning runs/table/reasoning --out runs/table/compare --systems $(CONTROLS),$(SEQUENTIAL),$(MODELS),$(OURS)
 	cp runs/table/compare/report/table.md tables/embedded.md
+
+bench: install
+	$(BIN)/python -m bench.suite $(BENCH)
 
 # INTERACTIONS and ITEMS: the files that the table was made from; SYSTEMS: some of its rows.
 # make reproduce TABLE=tables/….md [INTERACTIONS=file ITEMS=file] [SYSTEMS=some,of,them]

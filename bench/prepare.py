@@ -2,26 +2,30 @@
 
     python -m bench.prepare --reviews 1500000 --rounds 3
 
-All take turns within one run, and each keeps its best round. DuckDB and polars read the reviews,
-take the 5-core, order the sequences, hold out the last two events and write Parquet; they draw no
-candidates and read no metadata. ``prepare`` does its whole job, metadata included. Ray is started
-and its workers have imported their modules before the first round.
+All take turns within one run. ISA-L only decompresses, which is the least that any reader does.
+DuckDB, where it is installed, and polars read the reviews, take the 5-core, order the sequences,
+hold out the last two events and write Parquet; they draw no candidates and read no metadata.
+``prepare`` does its whole job, metadata included. Ray is started and its workers have imported
+their modules before the first round.
 """
 
 import argparse
 import gzip
+import importlib.util
 import json
 import logging
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import polars as pl
+from isal import igzip
 
+from bench.record import Aim, Result, Row, Table, add_option, keep
 from msrrec.config import DataConfig
 
 CORE = 5
@@ -104,8 +108,16 @@ def run_gzip(reviews: Path, out: Path) -> None:
     subprocess.run(["gzip", "-dc", str(reviews)], stdout=subprocess.DEVNULL, check=True)
 
 
+def run_isal(reviews: Path, out: Path) -> None:
+    with igzip.open(reviews) as file:
+        while file.read(1 << 20):
+            pass
+
+
 def run_duckdb(reviews: Path, out: Path) -> None:
     """The same events, core, order and cut in SQL."""
+    import duckdb  # not among the pinned packages
+
     db = duckdb.connect()
     db.execute(
         f"""create table events as
@@ -197,11 +209,16 @@ def start_ray(folder: Path) -> None:
 
 SYSTEMS: dict[str, Callable[[Path, Path], None]] = {
     "gzip -dc": run_gzip,
+    "ISA-L, decompression alone": run_isal,
     "DuckDB": run_duckdb,
     "polars": run_polars,
     "prepare, 1,500 users": lambda reviews, out: run_prepare(reviews, out, 1500),
     "prepare, all users": lambda reviews, out: run_prepare(reviews, out, 0),
 }
+
+
+if importlib.util.find_spec("duckdb") is None:
+    del SYSTEMS["DuckDB"]
 
 
 def measure(folder: Path, rounds: int) -> dict[str, list[float]]:
@@ -227,23 +244,103 @@ def make_files(folder: Path, num_reviews: int) -> None:
     write_gzip(folder / "meta.json.gz", iter_metadata(rng, texts, num_reviews // 18))
 
 
+def measure_parts(folder: Path) -> dict[str, float]:
+    """Processor seconds of the parts of ``prepare``, one after the other in this process."""
+    from msrrec.data import events, loading, readers
+    from msrrec.data.arrow import pick
+    from msrrec.data.kcore import k_core
+    from msrrec.data.sources import amazon, make_source
+
+    source = make_source("amazon", DataConfig(k_core=CORE, num_users=1500))
+    reviews, metadata = (str(folder / name) for name in ("reviews.json.gz", "meta.json.gz"))
+    found, begin = {}, time.process_time()
+
+    def lap(name: str) -> None:
+        nonlocal begin
+        found[name] = time.process_time() - begin
+        begin = time.process_time()
+
+    pieces = list(readers.iter_pieces(reviews))
+    lap("decompress the reviews")
+    scanned = amazon.scan_reviews(pieces)
+    assert scanned is not None
+    lap("scan them for user, item and time")
+    encoded = events.encode_file(reviews, scanned, source.config, guesses=source.takes_columns)
+    every = events.combine((reviews,), [encoded]).events
+    lap("number users and items")
+    core = every.take(k_core(every.users, every.items, CORE))
+    lap("the 5-core")
+    records = source.read_records(metadata, pick(core.item_ids, np.unique(core.items)))
+    lap("find the items' metadata")
+    loading.parse_part(source, records.slice(0, 11_000))
+    lap("parse that of 11,000 items")
+    return found
+
+
+def describe(seconds: dict[str, list[float]], parts: dict[str, float]) -> Result:
+    """What is kept of the measurements."""
+    gzip_s, least = seconds["gzip -dc"], seconds["ISA-L, decompression alone"]
+    floor = statistics.median(a / b for a, b in zip(least, gzip_s, strict=True))
+    rows = [
+        Row(
+            f"1.5M reviews, {name}",
+            seconds[name],
+            gzip_s,
+            "gzip -dc",
+            "s",
+            aim=Aim("at most", 0.5),
+            floor=f"{floor:.2g}, ISA-L decompressing alone",
+            is_headline=name == "prepare, 1,500 users",
+        )
+        for name in SYSTEMS
+        if name.startswith("prepare")
+    ]
+    rows.append(
+        Row(
+            "the same beside polars",
+            seconds["prepare, 1,500 users"],
+            seconds["polars"],
+            "polars",
+            "s",
+        )
+    )
+    body = [
+        [
+            name,
+            f"{statistics.median(times):.2f}",
+            f"{statistics.median(a / b for a, b in zip(times, gzip_s, strict=True)):.2f}",
+            " ".join(f"{t:.2f}" for t in times),
+        ]
+        for name, times in seconds.items()
+    ]
+    table = Table(("", "s", "over gzip -dc", "all rounds"), body)
+    lines = [[name, f"{value:.2f}"] for name, value in parts.items()]
+    lines.append(["together", f"{sum(parts.values()):.2f}"])
+    of_parts = Table(("part of prepare", "processor s"), lines)
+    packages = ("polars", "duckdb", "isal", "ray")
+    return Result(rows, len(gzip_s), packages, {"systems": table, "parts": of_parts})
+
+
 def main() -> None:
     """Make the files, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reviews", type=int, default=1_500_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keeps the files; default: a temporary one")
+    add_option(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         make_files(folder, args.reviews)
         start_ray(folder)
         seconds = measure(folder, args.rounds)
-    best = {name: min(times) for name, times in seconds.items()}
-    print(f"{'':24}{'best s':>8}{'/ gzip -dc':>12}   all rounds")
-    for name, times in seconds.items():
-        ratio = best[name] / best["gzip -dc"]
-        print(f"{name:24}{best[name]:8.2f}{ratio:12.2f}   {' '.join(f'{t:.2f}' for t in times)}")
+        parts = measure_parts(folder)
+    result = describe(seconds, parts)
+    keep(args.result, result)
+    for name, *cells in result.tables["systems"].rows:
+        print(f"{name:28}{cells[0]:>8}{cells[1]:>14}   {cells[2]}")
+    for name, value in result.tables["parts"].rows:
+        print(f"    {name:40}{value:>8}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,13 +44,13 @@ def fit_ours(sequences: list[list[int]], seed: int, loss: str) -> dict[str, floa
     return {"recall@10": result.recall, "ndcg@10": result.ndcg}
 
 
-def fit_theirs(python: str, file: Path, seed: int, loss: str) -> dict[str, float]:
-    """RecTools' test figures."""
+def make_job(file: Path, seed: int, loss: str, length: int = LENGTH) -> dict[str, Any]:
+    """What RecTools' side is to train."""
     usual = SYSTEMS[SYSTEM][0].usual
-    job = {
+    return {
         "file": str(file.absolute()),
         "seed": seed,
-        "length": LENGTH,
+        "length": length,
         "batch_size": USERS_PER_BATCH,
         "size": usual.size,
         "dropout": usual.dropout,
@@ -60,7 +61,11 @@ def fit_theirs(python: str, file: Path, seed: int, loss: str) -> dict[str, float
         "patience": PATIENCE,
         "threads": 1,
     }
-    return ask_peer("RecTools", python, "rectools_side.py", job)
+
+
+def fit_theirs(python: str, file: Path, seed: int, loss: str) -> dict[str, float]:
+    """RecTools' test figures."""
+    return ask_peer("RecTools", python, "rectools_side.py", make_job(file, seed, loss))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,8 +14,6 @@ from ``--out``; ``overload`` asks ours for more than it can do, with short deadl
 import argparse
 import json
 import math
-import os
-import platform
 import signal
 import statistics
 import sys
@@ -23,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.hardware import hardware
 from bench.serving_parts import (
     SYSTEMS,
     Plan,
@@ -31,7 +30,6 @@ from bench.serving_parts import (
     measure_overload,
 )
 from msrrec.config import InferenceConfig
-from msrrec.processor import NATIVE_BFLOAT16, fast_dtype, processor_flags
 from msrrec.versions import versions
 
 PARTS = ("capacity", "latency", "overload")
@@ -96,20 +94,6 @@ def measure(part: str, plan: Plan, found: dict[str, Any], rate: float | None) ->
         rates = _mean(found["capacity"]["rounds"], "requests_per_s")
         rate = plan.share * min(rates[name] for name in SYSTEMS)
     return measure_latency(plan, rate)
-
-
-def hardware() -> dict[str, Any]:
-    """What the processor is, and what it computes fast in."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    flags = sorted(NATIVE_BFLOAT16 & processor_flags())
-    return {
-        "processor": sorted(models) or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "bfloat16": flags,
-        "amx": sorted(flag for flag in processor_flags() if flag.startswith("amx")),
-        "dtype": fast_dtype(),
-    }
 
 
 def table(part: str, found: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ from typing import Any
 
 import psutil
 
+from bench.record import Aim, Result, Row, add_option, keep
+from msrrec.cluster import WORKER_ENVIRONMENT
 from msrrec.config import TrainConfig
 from msrrec.models import ModelSource
 
@@ -160,33 +162,61 @@ def measure(system: str, model: str, steps: int) -> Any:
     """Times from a fresh process."""
     command = [sys.executable, "-m", "bench.train_overhead", "--time", system, "--model", model]
     command += ["--steps", str(steps)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as in training's workers
+    environment = os.environ | WORKER_ENVIRONMENT
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(rounds: int, steps: int) -> dict[str, float]:
-    """Overheads; the first two steps of each process are left out, as they fill caches."""
-    bare, inside, reports = [], [], []
+def compare(rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:
+    """Figures of each side in each round; the first two steps fill caches and are left out."""
+    found: dict[str, list[dict[str, float]]] = {"bare": [], "ray": []}
     with tempfile.TemporaryDirectory() as model:
         save_model(Path(model))
         for _ in range(rounds):
-            bare += measure("bare", model, steps)[2:]
-            found = measure("ray", model, steps)
-            inside += found["steps"][2:]
-            reports += found["reports"]
-    told: dict[str, float] = {}
-    for n, kind in enumerate(("wall", "own_cpu")):
-        for name, of in (("best", min), ("median", statistics.median)):
-            a, b = (of([lap[n] for lap in laps]) for laps in (bare, inside))
-            told[f"{kind}_{name}_bare_s"], told[f"{kind}_{name}_ray_s"] = round(a, 4), round(b, 4)
-            told[f"{kind}_{name}_overhead_percent"] = round(100 * (b / a - 1), 2)
-    for name, laps in (("bare", bare), ("ray", inside)):
-        wall, own, busy = (sum(values) for values in zip(*laps, strict=True))
-        told[f"others_cores_{name}"] = round((busy - own) / wall, 3)
-    told["report_median_ms"] = round(1000 * statistics.median(reports), 1)
-    told["report_max_ms"] = round(1000 * max(reports), 1)
+            found["bare"].append(summarise(measure("bare", model, steps)[2:], []))
+            told = measure("ray", model, steps)
+            found["ray"].append(summarise(told["steps"][2:], told["reports"]))
+            print(json.dumps({side: rows[-1] for side, rows in found.items()}), file=sys.stderr)
+    return found
+
+
+def summarise(laps: list[list[float]], reports: list[float]) -> dict[str, float]:
+    """The best and the median step of a process, by both clocks, and what others used."""
+    wall, own, busy = zip(*laps, strict=True)
+    told = {
+        f"{kind}_{name}": of(times)
+        for kind, times in (("wall", wall), ("own_cpu", own))
+        for name, of in (("best", min), ("median", statistics.median))
+    }
+    told["others_cores"] = (sum(busy) - sum(own)) / sum(wall)
+    if reports:
+        told["report_ms"] = 1000 * statistics.median(reports)
     return told
+
+
+def describe(found: dict[str, list[dict[str, float]]]) -> Result:
+    """What is kept of the measurements."""
+    rows = []
+    for kind, clock in (("wall", "wall time"), ("own_cpu", "processor time of the worker")):
+        for name in ("median", "best"):
+            ours, bare = ([r[f"{kind}_{name}"] for r in found[side]] for side in ("ray", "bare"))
+            rows.append(
+                Row(
+                    f"a step inside Ray Train, {name}, {clock}",
+                    ours,
+                    bare,
+                    "bare loop",
+                    "s",
+                    aim=Aim("at most", 1.03),
+                    is_headline=kind == "wall",
+                )
+            )
+    notes = {
+        f"others_cores_{side}": round(statistics.median(r["others_cores"] for r in told), 2)
+        for side, told in found.items()
+    }
+    notes["report_ms"] = round(statistics.median(r["report_ms"] for r in found["ray"]))
+    return Result(rows, len(found["ray"]), ("ray", "torch"), notes=notes)
 
 
 def main() -> None:
@@ -195,13 +225,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--time", choices=("bare", "ray"), help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
+    add_option(parser)
     options = parser.parse_args()
     if options.time == "bare":
         print(json.dumps(time_bare(options.model, options.steps)))
     elif options.time == "ray":
         print(json.dumps(time_ray(options.model, options.steps)))
     else:
-        print(json.dumps(compare(options.rounds, options.steps)))
+        result = describe(compare(options.rounds, options.steps))
+        keep(options.result, result)
+        for row in result.rows:
+            print(f"{row.what}: {' '.join(format(ratio, '.3f') for ratio in row.ratios())}")
+        print(json.dumps(result.notes))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ The model is a random Llama of 6 layers x 384 in bfloat16 with LoRA on all linea
     ours     this project's step
     packed   transformers + PEFT, one row without padding, causal attention an example, the
              vocabulary projection on supervised positions only: what a careful loop does
+    packed_kept  the same with the C library told to keep freed memory, as in ours
     plain    transformers + PEFT, a padded batch, all logits
     trl      SFTTrainer as it is, gradient checkpointing off, in an environment of its own with this
              one's torch, transformers and PEFT
 
 Every figure comes from a fresh process with one thread, and systems take turns in each round:
-processor seconds of a step, the best of all rounds; the peak of the resident set during the first
+processor seconds of a step, the best of each process; the peak of the resident set during the first
 step over what it was before; and the share of the machine's ceiling in matrix products, measured
 in the same process, that the products no method can leave out would take of the step.
 
@@ -32,6 +33,7 @@ import gc
 import json
 import os
 import site
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +44,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.record import Aim, Result, Row, Table, add_option, keep
 from bench.training_gpu import GPU_SYSTEMS, time_on_gpu
 from bench.training_systems import (
     LENGTHS,
@@ -54,8 +57,18 @@ from bench.training_systems import (
     run_trl,
     trained,
 )
+from msrrec.cluster import WORKER_ENVIRONMENT
 
 Values = dict[str, float]
+
+NAMES = {
+    "ours": "ours",
+    "packed": "packed transformers + PEFT",
+    "packed_kept": "packed transformers + PEFT, freed memory kept",
+    "plain": "plain transformers + PEFT",
+    "trl": "TRL's SFTTrainer",
+}
+HEADS = ("vocabulary", "", "s", "slower", "step memory", "of the ceiling", "all rounds")
 
 
 # --- One process: a gradient, or a timing ---------------------------------------------------------
@@ -147,9 +160,11 @@ def make_trl_python(folder: Path) -> Path:
     return python
 
 
-def run_process(python: Path, *arguments: str) -> None:
-    """This file in a fresh process of one thread."""
+def run_process(python: Path, system: str, *arguments: str) -> None:
+    """This file in a fresh process of one thread, for a system."""
+    kept = WORKER_ENVIRONMENT if system in ("ours", "packed_kept") else {}
     environment = os.environ | {
+        **kept,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "PYTHONWARNINGS": "ignore",
@@ -166,9 +181,8 @@ def compare_gradients(pythons: dict[str, Path], vocabulary: int, folder: Path) -
     gradients = {}
     for system, python in pythons.items():
         out = folder / f"{system}.npy"
-        run_process(
-            python, "--gradient", system, "--vocabulary", str(vocabulary), "--out", str(out)
-        )
+        arguments = ["--gradient", system, "--vocabulary", str(vocabulary), "--out", str(out)]
+        run_process(python, system, *arguments)
         gradients[system] = np.load(out).astype(np.float64)
     reference = gradients["plain"]
     for system, gradient in gradients.items():
@@ -187,32 +201,58 @@ def measure(
         for system, python in pythons.items():
             out = folder / "values.json"
             arguments = ["--vocabulary", str(vocabulary), "--steps", str(steps), "--out", str(out)]
-            run_process(python, "--time", system, *arguments)
+            run_process(python, system, "--time", system, *arguments)
             values = json.loads(out.read_text())
             print(f"{vocabulary:,} {system}: {json.dumps(values)}", file=sys.stderr)
             found[system].append(values)
     return found
 
 
-def print_table(vocabulary: int, found: dict[str, list[Values]]) -> None:
+def describe(vocabulary: int, found: dict[str, list[Values]]) -> tuple[list[Row], list[list[str]]]:
+    """Rows that are kept, and the lines of the table of all systems."""
     flops = needed_flops(
         make_model(vocabulary, torch.bfloat16), make_examples(vocabulary, LENGTHS, REASONING)
     )
-    best = {name: min(v["seconds"] for v in values) for name, values in found.items()}
+    seconds = {name: [v["seconds"] for v in values] for name, values in found.items()}
     memory = {name: min(v["memory_bytes"] for v in values) for name, values in found.items()}
-    ceiling = max(v["ceiling_flops"] for values in found.values() for v in values)
-    print(f"\nvocabulary {vocabulary:,}; ceiling {ceiling / 1e9:.0f} GFLOP/s")
-    print(
-        f"{'':8}{'CPU s':>8}{'examples/s':>12}{'of ceiling':>12}{'memory GB':>11}{'x slower':>10}"
-        f"{'x memory':>10}   all rounds"
-    )
-    for name, values in found.items():
-        print(
-            f"{name:8}{best[name]:8.2f}{len(LENGTHS) / best[name]:12.2f}"
-            f"{flops / ceiling / best[name]:12.0%}{memory[name] / 1e9:11.2f}"
-            f"{best[name] / best['ours']:10.2f}{memory[name] / memory['ours']:10.1f}   "
-            f"{' '.join(format(v['seconds'], '.2f') for v in values)}"
+    # A round's ceiling is the best that any of its processes saw.
+    ceilings = [
+        max(v["ceiling_flops"] for v in values) for values in zip(*found.values(), strict=True)
+    ]
+    what, ours = f"LoRA step, vocabulary {vocabulary:,}", seconds["ours"]
+    rows = [
+        Row(
+            f"{what}: of the machine's ceiling",
+            [flops / of / 1e9 for of in ours],
+            [ceiling / 1e9 for ceiling in ceilings],
+            "matrix products alone",
+            "GFLOP/s",
+            aim=Aim("at least", 0.7),
         )
+    ]
+    aims = {32_000: 1.6, 128_000: 1.8}
+    aim = Aim("at least", aims[vocabulary]) if vocabulary in aims else None
+    rows += [
+        Row(what, ours, seconds[name], NAMES[name], "s", ratio_of="peer / ours", aim=aim)
+        for name in ("packed", "packed_kept")
+        if name in seconds
+    ]
+    lines = []
+    for name, times in seconds.items():
+        middle = statistics.median(times)
+        slower = statistics.median(a / b for a, b in zip(times, ours, strict=True))
+        lines.append(
+            [
+                f"{vocabulary:,}",
+                NAMES[name],
+                f"{middle:.2f}",
+                "" if name == "ours" else f"{slower:.2f}×",
+                f"{memory[name] / 1e9:.2f} GB",
+                f"{flops / statistics.median(ceilings) / middle:.0%}",
+                " ".join(f"{t:.2f}" for t in times),
+            ]
+        )
+    return rows, lines
 
 
 def parse() -> argparse.Namespace:
@@ -230,6 +270,7 @@ def parse() -> argparse.Namespace:
         "--no-gradients", action="store_true", help="skip the comparison in float32"
     )
     parser.add_argument("--gpu", action="store_true")
+    add_option(parser)
     parser.add_argument("--examples", type=int, default=8, help="of a step, with --gpu")
     parser.add_argument("--checkpointing", action="store_true", help="with --gpu")
     for name in ("--gradient", "--time"):  # selects the role of a process
@@ -257,11 +298,20 @@ def main() -> None:
         pythons = {system: Path(sys.executable) for system in args.systems}
         if "trl" in pythons:
             pythons["trl"] = make_trl_python(args.trl or folder / "trl")
+        rows, lines = [], []
         for vocabulary in args.vocabularies:
             if not args.no_gradients:
                 compare_gradients(pythons, vocabulary, folder)
             found = measure(pythons, vocabulary, args.rounds, args.steps, folder)
-            print_table(vocabulary, found)
+            more, of_systems = describe(vocabulary, found)
+            rows += more
+            lines += of_systems
+    table = Table(HEADS, lines)
+    print("\n".join("  ".join(line) for line in (HEADS, *lines)))
+    keep(
+        args.result,
+        Result(rows, args.rounds, ("torch", "transformers", "peft"), {"systems": table}),
+    )
     return None
 
 

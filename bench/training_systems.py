@@ -220,7 +220,12 @@ def run_trl(
         ).train()
 
 
-MAKERS = {"ours": make_ours, "packed": make_packed, "plain": make_plain}
+MAKERS = {
+    "ours": make_ours,
+    "packed": make_packed,
+    "packed_kept": make_packed,
+    "plain": make_plain,
+}
 SYSTEMS = (*MAKERS, "trl")
 
 

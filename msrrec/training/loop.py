@@ -16,7 +16,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from msrrec import storage
-from msrrec.cluster import ray_storage
+from msrrec.cluster import WORKER_ENVIRONMENT, ray_storage
 from msrrec.config import RunConfig, TrainConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.typical import typical_customers
@@ -186,7 +186,7 @@ def run_workers(
             name=storage.base_name(run),
             **ray_storage(storage.parent(run)),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )

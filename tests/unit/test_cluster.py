@@ -1,12 +1,16 @@
 """Ray that can't be had is one sentence."""
 
+import os
+import platform
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import ray
 
-from msrrec.cluster import ray_session
+from msrrec.cluster import WORKER_ENVIRONMENT, ray_session
 from msrrec.errors import ConfigError, EngineError
 from tests.support.clusters import show_nodes
 
@@ -82,3 +86,23 @@ def test_a_cluster_without_a_core_is_refused_where_nothing_waits(
     ):
         pass
     assert ended == [True]
+
+
+FAULTS = """
+import resource
+def use():
+    b"x" * (1 << 26)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+begin = use()
+print(max(use() - begin for _ in range(2)))
+"""
+"""Prints how many pages had to be got again for the same 64 MB."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of the GNU C library")
+def test_workers_of_training_keep_memory_that_a_step_frees() -> None:
+    environment = os.environ | WORKER_ENVIRONMENT
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # of 32,768 pages in two rounds

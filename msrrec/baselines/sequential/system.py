@@ -28,7 +28,7 @@ from msrrec.baselines.purchases import training_purchases
 from msrrec.baselines.sequential.loss import LossName
 from msrrec.baselines.sequential.rows import IntArray, Purchases
 from msrrec.baselines.sequential.trainer import FitSettings, Fitted, Trial, train_trial
-from msrrec.cluster import ray_storage
+from msrrec.cluster import WORKER_ENVIRONMENT, ray_storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
@@ -227,7 +227,7 @@ def run_trials(job: TrialJob, folder: str, num_workers: int) -> list[Fitted]:
             name=f"trials-{job.fingerprint()}",
             **ray_storage(folder),
             failure_config=ray.train.FailureConfig(max_failures=2),
-            worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )

@@ -1,0 +1,67 @@
+"""Run the benchmarks, keep their results, and write the page from them.
+
+    python -m bench.suite
+    python -m bench.suite prepare,synthesis
+
+Each runs in a process of its own, one after the other. One that fails leaves its earlier result.
+``speculation`` needs the model and dataset that ``make demo`` makes.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from bench import page
+from bench.record import RESULTS
+
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "batch_lengths": ("bench.batch_lengths", "--rows", "400", "--rounds", "2"),
+    "inference": ("bench.inference", "--users", "12", "--rounds", "2", "--pipeline-users", "0"),
+    "inference_20": (
+        *("bench.inference", "--users", "12", "--rounds", "2"),
+        *("--candidates", "20", "--pipeline-users", "0"),
+    ),
+    "speculation": (
+        *("bench.speculation", "--model", "runs/demo/model"),
+        *("--dataset", "runs/demo/dataset", "--rounds", "2"),
+    ),
+    "prepare": ("bench.prepare", "--rounds", "3", "--folder", "runs/reviews"),
+    "prepare_small": ("bench.prepare_small", "--rounds", "3"),
+    "synthesis": ("bench.synthesis", "--seconds", "8"),
+    "training": (
+        *("bench.training", "--rounds", "2", "--steps", "2", "--no-gradients"),
+        *("--systems", "ours", "packed", "packed_kept"),
+    ),
+    "train_overhead": ("bench.train_overhead", "--rounds", "2", "--steps", "14"),
+    "rectools_speed": ("bench.rectools_speed", "--rounds", "2"),
+}
+"""Module and options by the name of the result."""
+
+
+def main() -> None:
+    """Run some or all; the exit code is 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="?", default=",".join(BENCHMARKS), help="some, with commas")
+    names = parser.parse_args().names.split(",")
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"bench: no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    failed = []
+    for name in names:
+        command = [
+            sys.executable,
+            "-m",
+            *BENCHMARKS[name],
+            "--result",
+            str(RESULTS / f"{name}.json"),
+        ]
+        print(f"bench: {name}", file=sys.stderr, flush=True)
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    page.main()
+    if failed:
+        sys.exit(f"bench: failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
