@@ -225,9 +225,13 @@ def start_driver(dataset: Dataset, out: Path, url: str) -> subprocess.Popen[byte
     return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments])
 
 
-def kill_actor() -> None:
-    children = psutil.Process().children(recursive=True)
-    next(child for child in children if "TeacherActor" in "".join(command_of(child))).kill()
+def kill_actor() -> bool:
+    """Whether there was one; a driver that has just begun has none yet."""
+    for child in psutil.Process().children(recursive=True):
+        if "TeacherActor" in "".join(command_of(child)):
+            child.kill()
+            return True
+    return False
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -257,7 +261,7 @@ def test_five_kills_lose_no_answer_and_repeat_at_most_those_in_flight(
                 assert not (tmp_path / "summary.json").exists()
                 driver = start_driver(dataset, tmp_path, server.url)
             elif victim == "actor":
-                kill_actor()
+                wait_until(kill_actor, driver)
             else:
                 life.close()
                 life.enter_context(running(server, server.port))
