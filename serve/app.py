@@ -34,7 +34,7 @@ from serve.figures import INGRESS
 from serve.fusion import Fusion
 from serve.keys import Keys
 from serve.limits import RETRY_AFTER_S
-from serve.own_ray import guard_proxies, trace_requests
+from serve.own_ray import prepare_serve, trace_requests
 from serve.rollout_cluster import Blueprint, end_rollouts, find_cause
 from serve.scaling import count_places, replica_options, shutdown_seconds
 from serve.shop import check_shop
@@ -253,7 +253,7 @@ def running(
     Keys.read(config.serve).check_host(config.serve.host)
     host, port = config.serve.host, free_port(config.serve.host, config.serve.port)
     own_ray = not ray.is_initialized()
-    guard_proxies()
+    prepare_serve()
     trace_requests(config.serve.trace_share)
     with ray_session(*config.ray.session):
         try:

@@ -5,12 +5,18 @@ import secrets
 import sys
 
 _GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_GRPC = "RAY_SERVE_USE_GRPC_BY_DEFAULT"
 _TRACING = "RAY_SERVE_TRACING"
 
 
-def guard_proxies() -> None:
-    """Have the proxies of a Ray that this process will start load ``serve.proxy.middlewares``."""
+def prepare_serve() -> None:
+    """Have a Ray that this process will start do what the service needs of Serve.
+
+    Its proxies load ``serve.proxy.middlewares``, and proxies, Fusion and engines call each other
+    over gRPC, which costs less than Ray's objects, and does not wait for a node that is silent.
+    """
     os.environ.setdefault(_GUARD, "serve.proxy:middlewares")
+    os.environ.setdefault(_GRPC, "1")
 
 
 def trace_requests(share: float) -> None:

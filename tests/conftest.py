@@ -23,9 +23,9 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 def ray_local() -> Iterator[None]:
     """A Ray of our own with two cores, ended after the session; no other process is touched."""
     from msrrec.cluster import ray_session
-    from serve.own_ray import guard_proxies
+    from serve.own_ray import prepare_serve
 
-    guard_proxies()  # as `msrrec serve` has it
+    prepare_serve()  # as `msrrec serve` has it
     with ray_session(num_cpus=4):
         yield
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -214,6 +215,11 @@ def environments() -> list[dict[str, str]]:
     return found
 
 
+def image_environment() -> dict[str, str]:
+    """What the image sets of Ray's settings, on every node."""
+    return dict(re.findall(r"\b(RAY_\w+)=(\S+)", (ROOT / "cluster/Dockerfile").read_text()))
+
+
 @contextlib.contextmanager
 def _running_redis(folder: Path, host: str) -> Iterator[dict[str, str]]:
     """What Ray's nodes need in their environment to keep their state in a Redis of our own."""
@@ -245,7 +251,7 @@ def open_site(*, has_redis: bool) -> Iterator[Site]:
         env = {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
+            **image_environment(),
             "RAY_worker_niceness": "0",
             "MSRREC_ADMIN_KEY": ADMIN_KEY,
             **environments()[0],

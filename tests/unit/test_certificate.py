@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
+from serve.own_ray import prepare_serve
 from tests.service import scaling
 from tests.service.clients import Balancer, Expected, Seen
 from tests.service.faults import Act, mix
 from tests.service.load import Load, count, draw_up, make_bodies
 from tests.service.misuse import BrokenError
 from tests.service.report import Row, render_page, render_table, write
-from tests.service.site import Replicas, Site, environments
+from tests.service.site import Replicas, Site, environments, image_environment
 from tests.service.upgrade import count_names
 from tests.support.clock import run_at_once
 
@@ -177,6 +179,14 @@ def test_every_node_of_the_manifest_gives_a_silent_one_up_after_seconds() -> Non
     assert workers == [head] * len(workers) != []
     assert int(head["RAY_grpc_client_keepalive_timeout_ms"]) <= 3000
     assert int(head["RAY_health_check_timeout_ms"]) <= 3000
+
+
+def test_the_image_sets_of_ray_what_a_service_on_one_machine_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    prepare_serve()
+    assert os.environ == image_environment() != {}
 
 
 def test_a_service_is_whole_once_all_replicas_and_proxies_are_there() -> None:
