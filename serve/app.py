@@ -125,7 +125,8 @@ def check_room(args: AppArgs) -> None:
             raise ConfigError(
                 f"{count} more engines need {count * each[name]:g} {kind} beside those of the live "
                 f"version, and {free.get(kind, 0):g} of this service's Ray are free; ask for fewer "
-                "(serve.share_engine=true), or start the service with a larger ray.num_cpus"
+                "(serve.min_replicas=1 serve.share_engine=true), or start the service with a "
+                "larger ray.num_cpus"
             )
 
 

@@ -48,8 +48,9 @@ class ServeConfig(Config):
     fusion_replicas: int = Field(default=1, ge=1)
     """Number of processes that answer HTTP and fuse; with two or more, the loss of one is not
     felt."""
-    share_engine: bool = False
-    """Use one engine for both sides, for small machines."""
+    share_engine: bool = True
+    """Whether an engine answers both sides, whose prompts begin alike, in one batch; else each side
+    has engines of its own, which need twice the room."""
     max_ongoing_requests: int = Field(default=64, ge=1)
     """Maximum number of requests in flight per fusion replica; fewer where deadlines are short."""
     max_queued_requests: int = Field(default=256, ge=1)

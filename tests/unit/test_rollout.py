@@ -238,7 +238,7 @@ BLUEPRINT = Blueprint(
         adapters={"Toys": "runs/toys"},
         index="index",
         model=ModelConfig(revision="abc"),
-        serve=ServeConfig(share_engine=True),
+        serve=ServeConfig(share_engine=False),
     ),
     Keys(),
     lambda _: None,  # type: ignore[arg-type]
@@ -251,7 +251,7 @@ def test_a_version_has_the_settings_of_the_live_one_but_for_those_that_are_given
     args = BLUEPRINT.change(request).args
     assert (args.model_dir, args.index, args.recommendations) == ("hub/new", "index", "offers")
     assert (args.inference.temperature, args.serve.deadline_s) == (0.5, 9)
-    assert args.serve.share_engine
+    assert not args.serve.share_engine
     assert args.model.revision is None  # that of another model is none of this one
     same = BLUEPRINT.change(RolloutRequest(model="hub/old"))
     assert same.args == BLUEPRINT.args
@@ -292,10 +292,10 @@ def test_a_machine_without_room_for_more_engines_says_so_before_anything_starts(
     monkeypatch.setattr("serve.app.is_local", lambda: True)
     monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 1.0})
     with pytest.raises(ConfigError, match="2 more engines need 2 CPU beside those of the live"):
-        check_room(AppArgs(model_dir="m"))
-    check_room(BLUEPRINT.args)  # one engine for both sides
+        check_room(BLUEPRINT.args)
+    check_room(AppArgs(model_dir="m"))  # one engine for both sides
     monkeypatch.setattr("serve.app.is_local", lambda: False)
-    check_room(AppArgs(model_dir="m"))  # a cluster may grow
+    check_room(BLUEPRINT.args)  # a cluster may grow
 
 
 def test_the_cause_of_a_failure_is_the_line_that_names_our_error() -> None:
