@@ -17,12 +17,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bench.record import RESULTS
+from bench.record import RESULTS, Result
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "benchmarks.md.j2"
 PAGE = ROOT / "docs" / "benchmarks.md"
 README = ROOT / "README.md"
+_HEADS = ("what", "ours", "peer", "ratio", "spread", "aim", "", "floor")
 BEGIN, END = "<!-- speed, by python -m bench.page -->", "<!-- end of speed -->"
 
 
@@ -50,7 +51,7 @@ def render() -> str:
 
 def summary() -> str:
     """One table of all headline rows."""
-    heads = ("what", "ours", "peer", "ratio", "spread", "aim", "", "floor", "machine", "command")
+    heads = (*_HEADS, "machine", "command")
     found = [
         [*_cells(row), machine(load(name)), f"`{load(name)['command']}`"]
         for name in names()
@@ -64,8 +65,14 @@ def rows(name: str) -> str:
     """All rows of one result; where none is kept, how to make it."""
     if name not in names():
         return f"No result is kept yet; `make bench BENCH={name}` makes it."
-    heads = ("what", "ours", "peer", "ratio", "spread", "aim", "", "floor")
-    return to_markdown(heads, [_cells(row) for row in load(name)["rows"]])
+    return to_markdown(_HEADS, [_cells(row) for row in load(name)["rows"]])
+
+
+def summarize(result: Result) -> str:
+    """A result that need not be kept, as it would be on the page."""
+    parts = [to_markdown(_HEADS, [_cells(row.to_json()) for row in result.rows])]
+    parts += [to_markdown(one.columns, one.rows) for one in result.tables.values()]
+    return "\n\n".join([*parts, json.dumps(dict(result.notes))])
 
 
 def table(name: str, which: str) -> str:

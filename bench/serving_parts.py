@@ -6,9 +6,9 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Plan:
         share: Load of the open loop, as a share of the lesser capacity.
         order: Names of the systems, one a round.
         logs: Folder of the systems' logs.
+        given: Further settings of ``msrrec serve``.
+        environment: Variables that only ``msrrec serve`` has.
     """
 
     model: str
@@ -67,6 +69,8 @@ class Plan:
     share: float
     order: tuple[str, ...]
     logs: Path
+    given: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_rounds(self) -> int:
@@ -78,13 +82,14 @@ class Plan:
         return [
             f"inference.max_new_tokens={self.config.max_new_tokens}",
             f"inference.kv_cache_gib={self.config.kv_cache_gib}",
+            *self.given,
         ]
 
     def start(self, name: str) -> AbstractContextManager[tuple[System, Tree]]:
         """One of both systems."""
         log = self.logs / f"{name}.log"
         if name == "ours":
-            return running_service(self.model, self.settings(), log)
+            return running_service(self.model, self.settings(), log, self.environment)
         return running_peer(self.model, self.config, log)
 
 
@@ -148,17 +153,13 @@ def measure_latency(plan: Plan, rate: float) -> dict[str, Any]:
     count = max(map(len, times)) + 200
     pool = Pool(plan, plan.num_rounds * count)
     rounds: dict[str, list[Row]] = {name: [] for name in SYSTEMS}
-    every: dict[str, list[Seen]] = {name: [] for name in SYSTEMS}
     for name, numbers in turns(plan.order):
         with plan.start(name) as (system, tree):
             for number in numbers:
                 pool.make(range(number * count, (number + 1) * count))
                 work = _open(plan, pool, system, tree, times[number], number * count)
-                row, seen = asyncio.run(work)
-                rounds[name].append(_tell(name, row))
-                every[name] += seen
-    together = {name: describe_latency(seen) for name, seen in every.items()}
-    return {"rate": rate, "rounds": rounds, "together": together}
+                rounds[name].append(_tell(name, asyncio.run(work)))
+    return {"rate": rate, "rounds": rounds}
 
 
 def measure_overload(plan: Plan) -> dict[str, Any]:
@@ -248,7 +249,7 @@ async def _closed(
 
 async def _open(
     plan: Plan, pool: Pool, system: System, tree: Tree, times: Sequence[float], first: int
-) -> tuple[Row, list[Seen]]:
+) -> Row:
     """An open loop after a warm-up."""
     warm = iter(range(first + len(times), 10**9))
 
@@ -265,7 +266,7 @@ async def _open(
         costs = Costs(tree)
         seen = await open_loop(times, act)
         row = costs.row(len(seen))
-    return {**describe_latency(seen), "pss_mib": tree.pss_mib(), **row}, seen
+    return {**describe_latency(seen), "pss_mib": tree.pss_mib(), **row}
 
 
 async def _flood(

@@ -246,12 +246,12 @@ async def _read_events(
 
 @contextmanager
 def running_service(
-    model: str, settings: Sequence[str], log: Path
+    model: str, settings: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> Iterator[tuple[Service, "Tree"]]:
-    """The service within the block."""
+    """The service within the block; what ``environment`` says is added to this process's."""
     port = _free_port()
     command = ["-m", "msrrec", "serve", "--model", model, "--port", str(port), *settings]
-    with _started([command], log, {}) as tree:
+    with _started([command], log, environment) as tree:
         url = f"http://127.0.0.1:{port}"
         _wait_for(tree, f"{url}/readyz", log)
         yield Service(url), tree

@@ -33,6 +33,16 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
         *("--systems", "ours", "packed", "packed_kept"),
     ),
     "train_overhead": ("bench.train_overhead", "--rounds", "2", "--steps", "14"),
+    "serving": ("bench.serving", "--parts", "capacity,latency", "--seconds", "15"),
+    "serving_apart": (
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
+        *("--order", "ours,peer", "--set", "serve.share_engine=false"),
+    ),
+    "serving_objects": (
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
+        *("--order", "ours,peer", "--environment", "RAY_SERVE_USE_GRPC_BY_DEFAULT=0"),
+    ),
+    "serving_overload": ("bench.serving", "--parts", "overload", "--seconds", "15"),
     "rectools_speed": ("bench.rectools_speed", "--rounds", "2"),
 }
 """Module and options by the name of the result."""

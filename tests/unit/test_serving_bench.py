@@ -8,9 +8,11 @@ import aiohttp
 import pytest
 
 from bench.load import Seen, closed_loop, goodput, open_loop, poisson_times, quantile
-from bench.serving import table
+from bench.page import summarize
+from bench.record import Row
 from bench.serving_answers import flatten, unflatten
 from bench.serving_parts import SYSTEMS, describe_flood, describe_latency, turns
+from bench.serving_result import lesser_capacity, make_result
 from bench.serving_systems import Question, Service, is_answer, to_flags
 from msrrec.engines.loopback import serve_on_loopback
 from msrrec.reasoning.encoding import AnswerChoice, Query
@@ -150,32 +152,51 @@ def test_an_answer_to_another_request_is_wrong() -> None:
     assert not is_answer({}, query)
 
 
-def test_tables_say_whether_an_aim_is_met() -> None:
-    def rounds(**figures: tuple[float, float]) -> dict[str, list[dict[str, float]]]:
-        return {name: [{k: v[n] for k, v in figures.items()}] for n, name in enumerate(SYSTEMS)}
+def rounds(**figures: tuple[list[float], list[float]]) -> dict[str, list[dict[str, float]]]:
+    """What both systems had in each round."""
+    found = {}
+    for n, name in enumerate(SYSTEMS):
+        by_round = zip(*(both[n] for both in figures.values()), strict=True)
+        found[name] = [dict(zip(figures, row, strict=True)) for row in by_round]
+    return found
 
-    costs = {"cpu_ms": (150.0, 100.0), "pss_mib": (2.0, 1.0), "others_cores": (0.0, 0.0)}
-    shown = rounds(requests_per_s=(9.0, 10.0), idle_cores=(0.1, 0.01), **costs)
+
+def test_a_result_sets_each_round_beside_the_peers() -> None:
+    costs = {"cpu_ms": ([150.0, 90.0], [100.0, 100.0]), "others_cores": ([0.0, 0.0], [0.0, 0.1])}
+    used = {"cores": ([1.0, 1.0], [2.0, 2.0]), "idle_cores": ([0.1, 0.1], [0.1, 0.1])}
+    capacity = rounds(
+        requests_per_s=([9.0, 8.0], [10.0, 10.0]), pss_mib=([2.0, 2.0], [1.0, 1.0]), **costs, **used
+    )
+    seconds = {key: ([0.55, 0.5], [0.5, 0.5]) for key in ("p50_s", "first_p50_s", "first_p99_s")}
+    latency = rounds(p99_s=([2.2, 2.6], [2.0, 2.0]), **seconds, **costs)
     agreement = {"checked": 20, "same": 19}
-    text = table("capacity", {"rounds": shown, "agreement": agreement})
-    assert "| requests a second | 9 | 10 | 0.900 | at least 0.95: missed |" in text
-    assert "19 of 20" in text
-    seconds = {"p50_s": (0.5, 0.5), "p99_s": (2.2, 2.0)}
-    seconds |= {"first_p50_s": (0.1, 0.2), "first_p99_s": (0.1, 0.2)}
-    together = {name: rows[0] for name, rows in rounds(**seconds).items()}
-    text = table("latency", {"rate": 7.0, "rounds": rounds(**costs), "together": together})
-    assert "| p50, ms | 500 | 500 | 1.000 | at most 1.10: met |" in text
+    result = make_result(
+        {
+            "capacity": {"rounds": capacity, "agreement": agreement},
+            "latency": {"rate": 7.0, "rounds": latency},
+        }
+    )
+    told = {row["what"]: row for row in map(Row.to_json, result.rows)}
+    requests = told["online requests a second"]
+    assert (requests["ratio"], requests["spread"]) == (pytest.approx(0.85), [0.8, 0.9])
+    assert requests["met"] is False
+    assert told["online answer at 70% of capacity, p50"]["met"] is True
+    assert told["online answer at 70% of capacity, p50"]["ours"] == [550, 500]
+    assert told["the same, p99"]["met"] is False
+    assert (result.rounds, result.notes["same"]) == (2, 19)
+    assert result.notes["others_cores_at_most"] == 0.1
+    assert lesser_capacity({"rounds": capacity}) == 8.5
+
+
+def test_a_result_holds_goodput_against_the_peak_in_time() -> None:
     flood = describe_flood([Seen(1, 2, 200), Seen(1, 1.02, 503)], 0, 4, 2.0)
     flood |= {"deadline": "short", "deadline_s": 2.0, "load": 3.0, "of_peak": 0.9}
-    flood |= {"peak_in_time": 9.0}
-    peak = {"requests_per_s": 8.0}
-    found = {
-        "peak": peak,
-        "service_s": 0.4,
-        "full_line_s": 32.0,
-        "loads": [{**flood, "others_cores": 0.1}],
-    }
-    assert (
-        "| short, 2.00 s | 3 x | 0.25 | 9.00 | 0.900 | 1 of 2 | 20, 20 | 0 | 0 | 0 | 0.10 |"
-        in table("overload", found)
+    flood |= {"peak_in_time": 9.0, "others_cores": 0.1}
+    loads = {"service_s": 0.4, "full_line_s": 32.0, "loads": [flood]}
+    result = make_result({"overload": loads})
+    assert [row.to_json()["met"] for row in result.rows] == [True]
+    (shown,) = result.tables["overload"].rows
+    assert " | ".join(shown) == (
+        "short, 2.00 s | 3 x | 0.25 | 9.00 | 1 of 2 | 20, 20 | 0 | 0 | 0 | 0.10"
     )
+    assert "goodput at 3 times" in summarize(result)
