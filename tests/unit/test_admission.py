@@ -116,6 +116,23 @@ def test_a_waiting_request_that_can_no_longer_be_answered_leaves_at_once() -> No
     assert short.seconds == pytest.approx(4, abs=0.01)  # a second is all that it would need
 
 
+def test_a_request_that_would_just_be_in_time_after_its_wait_is_refused_at_once() -> None:
+    async def go(seconds: float) -> Answered:
+        world = World(deadline_s=100, max_ongoing_requests=1)
+        world.user.before = Line(1, 1.0)
+        await ask(world, mode="user")
+        held = [asyncio.create_task(ask(world, mode="user", seed=n)) for n in range(4)]
+        await asyncio.sleep(0)
+        found = await ask(world, mode="user", seed=9, deadline_ms=int(1000 * seconds))
+        for one in held:
+            one.cancel()
+        return found
+
+    just, spare = run_at_once(go(5.2)), run_at_once(go(5.6))  # its answer would take 5 s
+    assert (just.status, just.seconds) == (503, 0)
+    assert (spare.status, spare.seconds) == (200, pytest.approx(5))
+
+
 def test_a_deadline_that_no_answer_can_meet_is_named() -> None:
     async def go() -> Answered:
         world = World()
