@@ -1,5 +1,7 @@
 """Purchases are known to whoever starts later, and counted once by whoever is told of them."""
 
+import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,22 @@ def test_the_next_version_is_told_and_does_not_count_twice(tmp_path: Path, folde
     assert Replica(path, folder).history == live.history == upcoming.history
 
 
+def test_the_next_version_does_not_wait_for_its_next_look(tmp_path: Path, folder: Path) -> None:
+    path = write(tmp_path / "offers")
+    live, upcoming = Replica(path, folder), Replica(path, folder)
+
+    async def tell_twice() -> list[int]:
+        counts = []
+        async with live.world.client() as one, upcoming.world.client() as other:
+            for _ in range(2):
+                await one.post(PATH, json=STOVE)
+                told = await other.post(PATH, json=STOVE, headers={KEPT.decode(): "1"})
+                counts.append(told.json()["history"])
+        return counts
+
+    assert asyncio.run(tell_twice()) == [2, 3]
+
+
 def test_recommendations_of_a_later_run_may_have_a_purchase_already(
     tmp_path: Path, folder: Path
 ) -> None:
@@ -119,7 +137,11 @@ def test_a_line_is_read_once_it_is_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"max_files": 3}, {"max_bytes": 200}])
-def test_the_oldest_are_deleted_beyond_the_limits(folder: Path, limit: dict[str, int]) -> None:
+def test_the_oldest_are_deleted_beyond_the_limits(
+    folder: Path, limit: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Names of files begin with milliseconds, in which this test would begin several.
+    monkeypatch.setattr("msrrec.journal.time.time", itertools.count(1_700_000_000).__next__)
     log = PurchaseLog(str(folder), per_file=2, **limit)
     for time_ns in range(20):
         log.add(purchase(time_ns))
