@@ -25,7 +25,7 @@ import aiohttp
 
 from bench.load import open_loop, quantile
 from msrrec import storage
-from msrrec.config import DataConfig, InferenceConfig, RecommendConfig, RetrievalConfig, ServeConfig
+from msrrec.config import DataConfig, InferenceConfig, RecommendConfig, RetrievalConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.prepare import prepare
 from msrrec.engines.base import Generation, GenerationRequest
@@ -158,7 +158,6 @@ def start(folder: Path, chain_s: float) -> str:
         recommendations=str(folder / "offers"),
         recommend=RecommendConfig(num_candidates=10),
         inference=InferenceConfig(max_new_tokens=256, max_model_len=2048),
-        serve=ServeConfig(share_engine=True),
     )
     port = app.free_port("127.0.0.1", 0)
     serve.start(http_options={"host": "127.0.0.1", "port": port})

@@ -13,7 +13,8 @@ def prepare_serve() -> None:
     """Have a Ray that this process will start do what the service needs of Serve.
 
     Its proxies load ``serve.proxy.middlewares``, and proxies, Fusion and engines call each other
-    over gRPC, which costs less than Ray's objects, and does not wait for a node that is silent.
+    over gRPC: with Ray's objects a process that has answered one on a node that fell silent works
+    on nothing else until the head has given that node up.
     """
     os.environ.setdefault(_GUARD, "serve.proxy:middlewares")
     os.environ.setdefault(_GRPC, "1")

@@ -91,6 +91,7 @@ def url(model_folder: Path, crash_mark: Path, shop_folder: Path) -> Iterator[str
             max_ongoing_requests=8,
             max_queued_requests=70,
             max_body_bytes=100_000,
+            share_engine=False,
         ),
         inference=InferenceConfig(max_new_tokens=64),
     )

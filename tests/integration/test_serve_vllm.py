@@ -69,7 +69,7 @@ def service(
     env = os.environ | cache | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector[0]}
     command = [
         *(sys.executable, "-m", "msrrec", "serve", "--model", model, "--port", "0"),
-        *("--config", "embedded", "serve.share_engine=true", "inference.max_new_tokens=48"),
+        *("--config", "embedded", "inference.max_new_tokens=48"),
         *("serve.cache_ttl_s=0", "serve.trace_share=1"),
     ]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
@@ -225,7 +225,7 @@ def test_weights_that_can_t_be_read_end_in_one_sentence(tmp_path: Path) -> None:
 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     save_file({"of.another.model": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
-    config = load_config(None, ["serve.port=0", "serve.share_engine=true"])
+    config = load_config(None, ["serve.port=0"])
     with pytest.raises(ModelError) as caught, running(str(tmp_path), config):
         pass
     assert str(tmp_path) in str(caught.value)

@@ -28,7 +28,6 @@ from tests.service.site import KEY, Site, can_redis, open_site
 CALM_S, SETTLE_S = 6.0, 4.0
 """Seconds of load before a fault, and after all is there again."""
 LIMITS = {
-    "share_engine": True,
     "min_replicas": 2,
     "max_replicas": 2,
     "fusion_replicas": 2,
