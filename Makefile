@@ -52,6 +52,7 @@ table: install
 	cp runs/table/compare/report/table.md tables/embedded.md
 
 bench: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
 	$(BIN)/python -m bench.suite $(BENCH)
 
 # INTERACTIONS and ITEMS: the files that the table was made from; SYSTEMS: some of its rows.

@@ -116,7 +116,7 @@ def run_isal(reviews: Path, out: Path) -> None:
 
 def run_duckdb(reviews: Path, out: Path) -> None:
     """The same events, core, order and cut in SQL."""
-    import duckdb  # not among the pinned packages
+    import duckdb  # `make bench` installs it
 
     db = duckdb.connect()
     db.execute(

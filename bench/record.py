@@ -137,11 +137,12 @@ def keep(path: Path | None, result: Result) -> None:
 
 def describe(result: Result) -> dict[str, Any]:
     """A result as it is kept."""
+    further = package_versions(result.packages)  # of those that are installed
     return {
         "command": this_command(),
         "machine": result.machine or hardware(),
-        "versions": versions() | package_versions(result.packages),
-        "packages": list(result.packages),
+        "versions": versions() | further,
+        "packages": list(further),
         "rounds": result.rounds,
         "rows": [row.to_json() for row in result.rows],
         "tables": {name: asdict(table) for name, table in result.tables.items()},

@@ -427,7 +427,6 @@ def serve(
 
     shop = {"index": index and expand(index)}
     shop["recommendations"] = recommendations and expand(recommendations)
-    import_own("serve.own_ray").ask_for_token(run.ray.address)
     adapters = import_own("serve.adapters").name_adapters([*map(expand, adapter or ())])
     import_own("serve.app").run(model, run, **shop, adapters=adapters)
 
@@ -455,9 +454,6 @@ def demo(
     """
     preset = config or "demo"
     run = resolve("demo", preset, overrides, dry_run, (*_DEMO, "judge"), out=out)
-    from msrrec.own_packages import import_own
-
-    import_own("serve.own_ray").ask_for_token(run.ray.address)
     from msrrec.pipeline.demo import run_demo
 
     files = {"interactions": interactions, "items": items}

@@ -10,7 +10,9 @@ import json
 import logging
 import math
 import os
+import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +41,22 @@ _LOCAL = "msrrec.local"
 """Label of the one node of a local Ray, which any of its processes can see."""
 
 _wait_s: ContextVar[float] = ContextVar("wait_s", default=0.0)
+
+
+def ask_for_token(address: str | None) -> None:
+    """Have a local Ray that this process will start refuse whoever lacks a token of this run.
+
+    Its ports listen on all addresses of the machine, and whoever reaches them could run code. Ray
+    reads this when it is imported, so afterwards nothing is changed; neither is it where a cluster
+    is used, or where the environment already says how Ray authenticates.
+
+    Args:
+        address: Of the cluster to use; None for that of the submitted job, else a local Ray.
+    """
+    is_ours = address is None and not _inside_a_job()
+    if is_ours and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import typer
 
 from msrrec import storage
 from msrrec.arguments import expand
+from msrrec.cluster import ask_for_token
 from msrrec.config import RunConfig, load_config
 from msrrec.console import show_settings
 from msrrec.stage import Call, Stage, Summary
@@ -27,7 +28,8 @@ def resolve(
 ) -> RunConfig:
     """The settings of a run; with ``--dry-run`` they are shown and the command ends.
 
-    A warning lists given settings that the command does not use.
+    A warning lists given settings that the command does not use. A local Ray that the command
+    starts will ask for a token.
     """
     given = list(overrides or ())
     resolved = load_config(config, given)
@@ -38,6 +40,7 @@ def resolve(
         show_settings(command, resolved, sections)
         emit({**arguments, **resolved.model_dump(mode="json")})
         raise typer.Exit
+    ask_for_token(resolved.ray.address)
     return resolved
 
 

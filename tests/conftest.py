@@ -33,6 +33,8 @@ def ray_local() -> Iterator[None]:
 @pytest.fixture
 def msrrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
     """The command line, run in this process: ``msrrec("report", folder).summary``."""
+    # A command changes the environment, which is that of all tests.
+    monkeypatch.setattr("msrrec.command.ask_for_token", lambda address: None)
     return Commands(monkeypatch, capsys)
 
 

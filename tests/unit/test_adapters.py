@@ -196,7 +196,6 @@ def test_the_command_serves_what_its_options_name(
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr("serve.app.run", lambda *_, **options: given.append(options["adapters"]))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # so that the command leaves it
     assert msrrec("serve", "--model", "m", "--adapter", "Toys=/toys").code == 0
     assert msrrec("serve", "--model", "m").code == 0
     assert given == [{"Toys": "/toys"}, {}]

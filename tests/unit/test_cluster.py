@@ -1,4 +1,4 @@
-"""Ray that can't be had is one sentence."""
+"""A Ray of our own: what it asks of strangers, and one sentence where it can't be had."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from msrrec.cluster import WORKER_ENVIRONMENT, ray_session
+from msrrec.cluster import WORKER_ENVIRONMENT, ask_for_token, ray_session
 from msrrec.errors import ConfigError, EngineError
 from tests.support.clusters import show_nodes
 
@@ -106,3 +106,48 @@ def test_workers_of_training_keep_memory_that_a_step_frees() -> None:
     command = [sys.executable, "-c", FAULTS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000  # of 32,768 pages in two rounds
+
+
+def test_a_local_ray_asks_for_a_token_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    ask_for_token("10.0.0.7:6379")
+    assert "RAY_AUTH_MODE" not in os.environ
+    ask_for_token(None)
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    first = os.environ["RAY_AUTH_TOKEN"]
+    assert len(first) == 64
+    ask_for_token(None)
+    assert os.environ["RAY_AUTH_TOKEN"] == first
+
+
+def test_the_token_is_asked_for_before_ray_is_imported() -> None:
+    code = "import sys, msrrec.cli; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        ("demo", "msrrec.pipeline.demo.run_demo"),
+        ("prepare --source demo --out x", "msrrec.cli.run_stage"),
+    ],
+)
+def test_a_command_asks_for_a_token_before_it_works(command: str, run: str) -> None:
+    module, _, name = run.rpartition(".")
+    code = (
+        f"import os, sys, msrrec.cli, {module} as at\n"
+        "def told(*_, **__):\n"
+        "    print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))\n"
+        "    print('ray' in sys.modules)\n"
+        "    return {}\n"
+        f"at.{name} = told\n"
+        "msrrec.cli.main()"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run([sys.executable, "-c", code, *command.split()], env=env, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[:2] == ["token 64", "False"], ended.stderr

@@ -1,15 +1,11 @@
-"""How many engines the service has, and what its own Ray asks of strangers."""
+"""How many engines the service has."""
 
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from msrrec.config import ServeConfig
-from serve.own_ray import ask_for_token
 from serve.scaling import count_places, replica_options, shutdown_seconds, target_ongoing
 
 
@@ -44,37 +40,3 @@ def test_target_and_delays_of_autoscaling_are_settings() -> None:
 
 def test_a_replica_has_as_long_to_end_as_a_request_may_take() -> None:
     assert shutdown_seconds(ServeConfig(deadline_s=90, body_timeout_s=7)) == 97
-
-
-def test_a_ray_of_our_own_asks_for_a_token_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
-        monkeypatch.setenv(name, "")  # so that it is restored
-        monkeypatch.delenv(name)
-    ask_for_token("10.0.0.7:6379")
-    assert "RAY_AUTH_MODE" not in os.environ
-    ask_for_token(None)
-    assert os.environ["RAY_AUTH_MODE"] == "token"
-    first = os.environ["RAY_AUTH_TOKEN"]
-    assert len(first) == 64
-    ask_for_token(None)
-    assert os.environ["RAY_AUTH_TOKEN"] == first
-
-
-def test_the_token_is_asked_for_before_ray_is_imported() -> None:
-    code = "import sys, serve.own_ray, msrrec.cli; assert 'ray' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_demo_asks_for_a_token_before_its_first_stage() -> None:
-    code = (
-        "import os, sys, msrrec.cli, msrrec.pipeline.demo as demo\n"
-        "told = lambda *_: print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))\n"
-        "demo.run_demo = lambda *_: told() or {'ray': 'ray' in sys.modules}\n"
-        "msrrec.cli.main('demo')"
-    )
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert ended.stdout.splitlines() == ["token 64", '{"ray": false}'], ended.stderr
