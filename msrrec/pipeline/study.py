@@ -5,6 +5,7 @@ in a folder named after a hash of what decides its result, so a killed or extend
 """
 
 import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,14 @@ import pyarrow as pa
 
 from msrrec import log, storage
 from msrrec.cluster import ray_session
-from msrrec.comparison.compare import Comparison, evaluate_system, system_folder
+from msrrec.comparison.compare import (
+    Comparison,
+    evaluate_system,
+    read_records,
+    system_folder,
+)
 from msrrec.comparison.registry import Run, System, find_systems
-from msrrec.config import RunConfig
+from msrrec.config import RunConfig, changed_settings, load_config
 from msrrec.errors import ConfigError
 from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.hits import HITS, Cell, group_hits, hits_of, read_hits
@@ -33,11 +39,13 @@ from msrrec.pipeline.points import (
 )
 from msrrec.pipeline.study_plan import make_plan
 from msrrec.report.study import render_study
+from msrrec.report.study_table import render_study_table
+from msrrec.report.table import RunFacts
 from msrrec.stage import PREPARE, SYNTHESIZE, Summary
 
 logger = logging.getLogger(__name__)
 
-HITS_FILE, PAGE = "hits.parquet", "index.html"
+HITS_FILE, PAGE, TABLE = "hits.parquet", "index.html", "table.md"
 DIRECT = "direct"
 """The reading of arms that write nothing before they answer."""
 READINGS = ("full", "fused", "user", "item", DIRECT)
@@ -67,7 +75,7 @@ def run_study(
     *,
     overwrite: bool = False,
 ) -> Summary:
-    """Run what is not finished, and write hits, JSON and page after each seed.
+    """Run what is not finished, and write hits, JSON, page and table after each seed.
 
     Args:
         datasets: Folders made by ``msrrec prepare``; empty for the generated worlds.
@@ -85,6 +93,7 @@ def run_study(
     logger.info("study: %s", plan.sentence())
     logger.info("study: %s", plan.power.sentence())
     summary: Summary = {}
+    command = _command(datasets, config)
     with ExitStack() as stack, log.Progress("study", len(points), "evaluations", 0.0) as progress:
         if overwrite or not plan.is_finished:
             stack.enter_context(ray_session(*config.ray.session))
@@ -95,7 +104,7 @@ def run_study(
             for point in (p for p in points if p.seed == seed):
                 run_point(point, shared[point.place.name], config, done)
                 progress.advance(note=point.name)
-            summary = write_study(shared, out, config, done, plan.power)
+            summary = write_study(shared, out, config, done, plan.power, command)
     return summary
 
 
@@ -136,9 +145,14 @@ def _evaluate(name: str, system: System, run: Run, done: Progress) -> str | None
 
 
 def write_study(
-    shared: Mapping[str, Run], out: str, config: RunConfig, done: Progress, power: Power
+    shared: Mapping[str, Run],
+    out: str,
+    config: RunConfig,
+    done: Progress,
+    power: Power,
+    command: str,
 ) -> Summary:
-    """Write hits, JSON and page of what is finished.
+    """Write hits, JSON, page and table of what is finished.
 
     Args:
         shared: What the evaluations of each dataset share.
@@ -146,6 +160,7 @@ def write_study(
         config: Settings of the study.
         done: What is finished.
         power: The plan.
+        command: The command, for the table.
 
     Raises:
         ConfigError: If nothing is; it has the first failure's reason.
@@ -159,13 +174,18 @@ def write_study(
     beside = {name: _beside(name, config, done) for name in shared}
     hits = group_hits(read_hits([path]))
     result = conclude(hits, (config.study.reading, DIRECT), power, beside, done.failures)
-    return save_study(result, out)
+    runs = read_records({point.name: folder for point, folder in done.folders.items()})
+    return save_study(result, out, command, list(runs.values()))
 
 
-def save_study(result: StudyResult, out: str) -> Summary:
-    """Write JSON and page; the figures that the command prints."""
-    page = storage.join(out, PAGE)
+def save_study(
+    result: StudyResult, out: str, command: str, runs: Sequence[RunFacts] = ()
+) -> Summary:
+    """Write JSON, page and table; the figures that the command prints."""
+    page, table = storage.join(out, PAGE), storage.join(out, TABLE)
     result.save(out)
+    text = render_study_table(result, command, runs)
+    storage.write_bytes(table, text.encode("utf-8", errors="replace"))
     for found in result.datasets:
         logger.info("study: %s", found.verdict)
     storage.write_bytes(page, render_study(result))
@@ -174,12 +194,13 @@ def save_study(result: StudyResult, out: str) -> Summary:
         "verdicts": [found.verdict for found in result.datasets],
         "power": result.power.sentence() if result.power else None,
         "page": page,
+        "table": table,
         "failures": result.failures,
     }
 
 
 def tell_hits(paths: Sequence[str], out: str, readings: Sequence[str]) -> Summary:
-    """The verdict of hits from elsewhere, with JSON and page.
+    """The verdict of hits from elsewhere, with JSON, page and table.
 
     Args:
         paths: Files of hits.
@@ -190,7 +211,17 @@ def tell_hits(paths: Sequence[str], out: str, readings: Sequence[str]) -> Summar
         DataError: If a file is no table of hits, or its arms can't be compared.
     """
     hits = group_hits(read_hits(paths))
-    return save_study(conclude(hits, tuple(readings) or READINGS), out)
+    given = [word for name in readings for word in ("--reading", name)]
+    command = ["msrrec", "study", *["--hits", "FILE"] * len(paths), "--out", "OUT", *given]
+    return save_study(conclude(hits, tuple(readings) or READINGS), out, shlex.join(command))
+
+
+def _command(datasets: Sequence[str], config: RunConfig) -> str:
+    """The command of a study, with the settings that its preset does not have."""
+    given = [word for path in datasets for word in ("--dataset", path.rstrip("/").split("/")[-1])]
+    sections = [name for name in RunConfig.model_fields if name not in ("ray", "serve")]
+    changed = changed_settings(config, load_config("study"), sections)
+    return shlex.join(["msrrec", "study", *given, "--out", "OUT", *changed])
 
 
 def _tables(

@@ -1,12 +1,11 @@
 """The table of systems as Markdown, with commands, seeds and versions to reproduce it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from msrrec.data.dataset import Dataset
-from msrrec.metrics.statistics import Share
-from msrrec.page import format_p
+from msrrec.report.markdown import interval, one_line, plain_p, table_line
 from msrrec.report.results import ReportResult, SystemRow
 
 
@@ -54,7 +53,7 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
     """
     dataset = origin.dataset
     lines = [
-        f"# Systems on {_cell(dataset.domain)}",
+        f"# Systems on {one_line(dataset.domain)}",
         "",
         "| system | HitRatio@1 | ValidRatio | with fallback | lenient HitRatio@1 "
         "| lenient ValidRatio | MRR | difference | p (Holm) |",
@@ -69,8 +68,8 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
         "",
         READINGS,
         "",
-        *(f"- {_cell(finding)}" for finding in report.findings),
-        *(f"- Check failed: {_cell(warning)}" for warning in report.warnings),
+        *(f"- {one_line(finding)}" for finding in report.findings),
+        *(f"- Check failed: {one_line(warning)}" for warning in report.warnings),
         "",
         *(f"    {command}" for command in origin.commands),
         "",
@@ -80,20 +79,24 @@ def render_table(report: ReportResult, origin: Origin, runs: Mapping[str, RunFac
 
 
 def _foot(origin: Origin, runs: Mapping[str, RunFacts]) -> list[str]:
-    minutes = sum(run.seconds for run in runs.values()) / 60
-    seconds = ", ".join(f"{_cell(name)} {run.seconds:,.0f}" for name, run in runs.items())
-    cores = _join(run.cores for run in runs.values())
+    seconds = ", ".join(f"{one_line(name)} {run.seconds:,.0f}" for name, run in runs.items())
     return [
         f"Seconds, training and answers together, of the run that finished it: {seconds}; "
-        f"{minutes:,.0f} minutes in all, with {cores} cores.",
+        f"{describe_effort(runs.values())}.",
         "",
         f"Dataset {origin.dataset.fingerprint[:16]}, seed {origin.seed}; "
-        f"{_versions(runs.values())}.",
+        f"{describe_versions(runs.values())}.",
         "",
     ]
 
 
-def _versions(runs: Iterable[RunFacts]) -> str:
+def describe_effort(runs: Collection[RunFacts]) -> str:
+    """The minutes that some runs took, and the cores that they had."""
+    minutes = sum(run.seconds for run in runs) / 60
+    return f"{minutes:,.0f} minutes in all, with {_join(run.cores for run in runs)} cores"
+
+
+def describe_versions(runs: Collection[RunFacts]) -> str:
     """All versions that systems were run with; several per package if runs differ."""
     found = [run.versions for run in runs]
     names = dict.fromkeys(chain(*found))
@@ -109,28 +112,19 @@ def _join(values: Iterable[object]) -> str:
 def _line(row: SystemRow) -> str:
     paired, ranking, lenient = row.paired, row.ranking, row.lenient
     cells = (
-        _cell(row.label),
-        _interval(row.hit_ratio),
-        _interval(row.valid_ratio),
-        _interval(row.hit_ratio_fallback),
-        _interval(lenient.hit_ratio if lenient else None),
-        _interval(lenient.valid_ratio if lenient else None),
-        _interval(ranking.mrr if ranking else None),
+        one_line(row.label),
+        interval(row.hit_ratio),
+        interval(row.valid_ratio),
+        interval(row.hit_ratio_fallback),
+        interval(lenient.hit_ratio if lenient else None),
+        interval(lenient.valid_ratio if lenient else None),
+        interval(ranking.mrr if ranking else None),
         f"{paired.difference:+.4f} [{paired.low:+.3f}, {paired.high:+.3f}]" if paired else "–",
-        format_p(paired.p_adjusted).removeprefix("p ").removeprefix("= ") if paired else "–",
+        plain_p(paired.p_adjusted) if paired else "–",
     )
-    return f"| {' | '.join(cells)} |"
+    return table_line(cells)
 
 
 def _failed(name: str, sentence: str, path: str) -> str:
-    return f"| {_cell(name)} | failed: {_cell(sentence.replace(path, 'DATASET'))} | | | | | | | |"
-
-
-def _interval(share: Share | None) -> str:
-    return "–" if share is None else f"{share.value:.4f} [{share.low:.3f}, {share.high:.3f}]"
-
-
-def _cell(text: str) -> str:
-    """Text for one cell: a single line, without bars and markup."""
-    cleaned = " ".join(text.split()).replace("|", "/")
-    return cleaned.replace("<", "&lt;").replace(">", "&gt;")
+    why = one_line(sentence.replace(path, "DATASET"))
+    return f"| {one_line(name)} | failed: {why} | | | | | | | |"

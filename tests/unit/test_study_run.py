@@ -90,6 +90,10 @@ def test_a_study_trains_every_arm_with_every_seed_and_ends_in_a_verdict(bench: B
     page = Path(summary["page"]).read_text()
     for words in (summary["verdict"], "chain − none", "Bayes", "Planned before the run: With 12"):
         assert (words in page) == (words != "Bayes"), words  # no generated world, no ceiling
+    table = Path(summary["table"]).read_text()
+    assert "\n    msrrec study --dataset shop --out OUT " in table
+    assert "study.arms=" in table
+    assert "python 3." in table
 
 
 def test_a_killed_study_goes_on_where_it_was(bench: Bench) -> None:
@@ -240,6 +244,10 @@ def test_hits_of_another_script_get_their_verdict_from_the_command_line(
     assert ended.out.startswith('{"verdict": "Reasoning against purchases alone, HitRatio@1: w: ')
     assert "w: reasoning helps: +75.0 points" in ended.err
     assert "reasoning helps, +75.0 points" in (out / "index.html").read_text()
+    table = (out / "table.md").read_text()
+    assert "| none | purchases alone (direct) | 0.2500 [" in table
+    assert "| **chain − none** | +75.0 [" in table
+    assert table.endswith("\n    msrrec study --hits FILE --out OUT\n")
     assert not (out / "w").exists()
 
 
