@@ -10,20 +10,20 @@ Purchases come beside them, of what the user was offered at a random rank or of 
 
 import argparse
 import asyncio
-import json
 import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from bench.load import open_loop, quantile
+from bench.page import summarize
+from bench.record import Aim, Result, Row, add_option, keep
 from msrrec import storage
 from msrrec.config import DataConfig, InferenceConfig, RecommendConfig, RetrievalConfig
 from msrrec.data.dataset import Dataset
@@ -192,29 +192,38 @@ async def drive(url: str, users: list[str], items: list[str], args: argparse.Nam
     return load
 
 
-def describe(load: Load, args: argparse.Namespace) -> dict[str, Any]:
-    """The figures."""
-    total = load.answers.total()
-    return {
-        "requests_per_s": args.rate,
-        "answers": total,
-        "p50_ms": round(1000 * quantile(load.seconds, 0.5), 1),
-        "p99_ms": round(1000 * quantile(load.seconds, 0.99), 1),
-        "max_ms": round(1000 * max(load.seconds), 1),
-        "purchases": sum(map(len, load.bought.values())),
-        "users_who_bought": len(load.bought),
-        "shares": {kind: round(count / total, 4) for kind, count in sorted(load.answers.items())},
-        "answers_with_something_bought": load.wrong,
+def describe(loads: Sequence[Load], args: argparse.Namespace) -> Result:
+    """What is kept of the measurements, the longest answer and what purchases left in all."""
+
+    def quantiles(share: float) -> list[float]:
+        return [1000 * quantile(load.seconds, share) for load in loads]
+
+    name = f"answer made ahead, {args.rate:g} requests/s"
+    rows = [
+        Row(f"{name}, p50", quantiles(0.5), (), "", "ms", is_headline=False),
+        Row(f"{name}, p99", quantiles(0.99), (), "", "ms", aim=Aim("at most", 20)),
+    ]
+    answers = sum((load.answers for load in loads), Counter[str]())
+    notes = {
+        "answers": f"{answers.total():,}",
+        "longest_ms": round(1000 * max(max(load.seconds) for load in loads)),
+        "purchases": sum(len(items) for load in loads for items in load.bought.values()),
+        "renewed_percent": round(100 * answers["renewed"] / answers.total(), 1),
+        "wrong": sum(load.wrong for load in loads),
     }
+    return Result(rows, len(loads), ("ray", "aiohttp"), notes=notes)
 
 
 def main() -> None:
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--rate", type=float, default=100, help="requests a second")
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--purchases", type=float, default=5, help="purchases a second")
     parser.add_argument("--chain-s", type=float, default=2.0, help="seconds of a chain")
+    parser.add_argument("--rounds", type=int, default=2)
+    add_option(parser)
     args = parser.parse_args()
     from msrrec.cluster import ray_session
 
@@ -222,8 +231,10 @@ def main() -> None:
         index, users = make_shop(Path(folder), args.users)
         url = start(Path(folder), args.chain_s)
         items = [item.item_id for item in index.catalogue.items]
-        load = asyncio.run(drive(url, users, items, args))
-    print(json.dumps(describe(load, args), indent=2))
+        loads = [asyncio.run(drive(url, users, items, args)) for _ in range(args.rounds)]
+    result = describe(loads, args)
+    keep(args.result, result)
+    print(summarize(result))
 
 
 if __name__ == "__main__":

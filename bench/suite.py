@@ -33,6 +33,12 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
         *("--systems", "ours", "packed", "packed_kept"),
     ),
     "train_overhead": ("bench.train_overhead", "--rounds", "2", "--steps", "14"),
+    "everybody": (
+        *("bench.everybody", "--users", "300"),
+        *("--rounds", "2", "--model", "embedded"),
+    ),
+    "everybody_stand_in": ("bench.everybody", "--users", "5000", "--rounds", "3"),
+    "ahead": ("bench.ahead", "--rounds", "2"),
     "serving": ("bench.serving", "--parts", "capacity,latency", "--seconds", "15"),
     "serving_apart": (
         *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
