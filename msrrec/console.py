@@ -106,7 +106,7 @@ def run_guarded(work: Callable[[], None]) -> None:
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
-        # Typer's own exit prints nothing
+        # Typer ends an interrupted command with this code and prints nothing.
         _end("interrupted; run the same command again to continue", 130)
 
 
