@@ -1,6 +1,6 @@
 """The command line: parse arguments, run one stage or library function, print one JSON line.
 
-Exit codes: 0 success, 1 failure, 2 bad input (one sentence on stderr).
+Exit codes: see ``msrrec.console.run_guarded``, which ends every command.
 """
 
 import logging
