@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=6)
-    parser.add_argument("--pipeline-users", type=int, default=192, help="0 leaves Ray Data out")
+    parser.add_argument("--pipeline-users", type=int, default=192, help="0 leaves the actor out")
     add_option(parser)
     arguments = parser.parse_args()
     os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it at import

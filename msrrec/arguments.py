@@ -44,8 +44,8 @@ ModelDir = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Folder made by `msrrec train`, a base model, or `embedded`; evaluate also takes the "
-        "name of a baseline, such as `popularity`.",
+        help="Folder made by `msrrec train`, a base model, or `embedded`; for evaluate "
+        "alone also the name of a baseline, such as `popularity`.",
     ),
 ]
 AdapterDirs = Annotated[

@@ -1,6 +1,6 @@
 """The command line: parse arguments, run one stage or library function, print one JSON line.
 
-Exit codes: 0 success, 1 failure, 2 bad input (one sentence on stderr).
+Exit codes: see ``msrrec.console.run_guarded``, which ends every command.
 """
 
 import logging
@@ -50,7 +50,8 @@ app = typer.Typer(
     name="msrrec",
     help="Multi-step reasoning for LLM sequential recommendation, on Ray and vLLM.",
     epilog="In order: prepare, synthesize, train, evaluate, compare, report, recommend, serve. "
-    "`msrrec demo` runs them all; `msrrec study` tells whether reasoning helps.",
+    "`msrrec pipeline` runs prepare, synthesize, train, evaluate and report on your purchases, "
+    "`msrrec demo` on generated ones; `msrrec study` tells whether reasoning helps.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -405,12 +406,12 @@ def serve(
     adapter: AdapterDirs = None,
     index: Annotated[
         str | None,
-        typer.Option(help="Folder made by `msrrec index`: the catalogue, where none are given."),
+        typer.Option(help="Folder made by `msrrec index`: candidates of requests without any."),
     ] = None,
     recommendations: Annotated[
         str | None,
         typer.Option(
-            help="Folder made by `msrrec recommend --out`: the answers to users named alone."
+            help="Folder made by `msrrec recommend --out`: answers to requests with user_id alone."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Network address to listen on.")] = None,
@@ -447,10 +448,10 @@ def demo(
     config: ConfigFile = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Run every stage on the embedded world, in minutes, then serve a page to look at.
+    """Run every stage on the embedded world, in minutes: report, service, one recommendation.
 
-    With another --source it runs on your own purchases. The default settings are those of --config
-    demo.
+    The page is report/index.html below --out. With another --source it runs on your own purchases.
+    The default settings are those of --config demo.
     """
     preset = config or "demo"
     run = resolve("demo", preset, overrides, dry_run, (*_DEMO, "judge"), out=out)

@@ -21,11 +21,16 @@ def settings_help(*sections: str) -> str:
     defaults = RunConfig()
     shown = [(name, getattr(defaults, name)) for name in sections]
     lines = [
-        f"[cyan]{key}[/cyan]={_json(value).replace('[', chr(92) + '[')}  {meaning}"
+        f"[cyan]{key}[/cyan]={_escaped(_json(value))}  {_escaped(meaning)}"
         for name, config in shown
         for key, value, meaning in iter_settings(name, config)
     ]
     return "\n\n".join(["[bold]Settings[/bold]", *lines])
+
+
+def _escaped(text: str) -> str:
+    """Text whose brackets are shown, not taken for the help's markup."""
+    return text.replace("[", "\\[")
 
 
 def iter_settings(name: str, config: Config) -> Iterator[tuple[str, Any, str]]:
@@ -106,7 +111,7 @@ def run_guarded(work: Callable[[], None]) -> None:
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
-        # Typer's own exit prints nothing
+        # Typer ends an interrupted command with this code and prints nothing.
         _end("interrupted; run the same command again to continue", 130)
 
 

@@ -98,7 +98,7 @@ def _ask(name: str, revision: str | None) -> None:
             f"{name}: the hub's model has no config.json; expected one in the Hugging Face format"
         ) from error
     except errors.HfHubHTTPError:
-        return  # it answers, if with a complaint of the moment: loading it will tell
+        return  # the hub answers, so what is wrong shows when the model is loaded
     except Exception as error:  # each HTTP library has its own errors for a missing network
         raise ModelError(
             f"{name}: no such folder, and no hub can be reached ({first_line(error)}); {_EXPECTED}"

@@ -31,7 +31,7 @@ def index(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Build what finds candidates in a whole catalogue: `msrrec recommend` then needs none.
+    """Build the index that finds candidates in a whole catalogue, for recommend and serve.
 
     Items are found by what users bought next, what the same users bought, words of titles,
     popularity and, where there are models, meaning (retrieval.embedding_model) and SASRec

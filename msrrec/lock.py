@@ -152,7 +152,7 @@ def _read(path: str) -> dict[str, Any]:
     except DataError:
         if storage.exists(path):
             raise
-        return {}  # deleted between the two questions
+        return {}  # deleted after it was seen
 
 
 def _renew(path: str, lease: _Lease, ended: threading.Event) -> None:

@@ -65,7 +65,7 @@ def _connect(
     try:
         is_there = filesystem.get_file_info(root).type != fs.FileType.NotFound
     except OSError as error:
-        if not _has(error, _NO_RIGHTS):  # one may have rights inside of a bucket alone
+        if not _has(error, _NO_RIGHTS):  # rights may be for the objects in a bucket alone
             raise
         is_there = True
     if not is_there:

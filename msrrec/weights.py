@@ -52,7 +52,7 @@ def check_place(place: str, revision: str | None = None) -> None:
     check_hub(place, revision)
     cached = cached_folder(place, revision)
     if cached is not None and os.environ.get("HF_HUB_OFFLINE"):
-        check_folder(cached)  # what a hub would fill in can't be had
+        check_folder(cached)  # no hub can supply what it lacks
 
 
 def _check_listing(place: str) -> None:
@@ -160,7 +160,7 @@ def _check_pytorch(path: Path) -> None:
     begin = _first_bytes(path, len(_ZIP))
     if not begin.startswith((_ZIP, _PICKLE)):
         raise ModelError(f"{path}: no PyTorch file; copy or download it again")
-    if begin == _ZIP and not zipfile.is_zipfile(path):  # its list is at the end
+    if begin == _ZIP and not zipfile.is_zipfile(path):  # a zip lists its files at its end
         raise _cut_short(path, "without its end")
 
 

@@ -29,7 +29,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.monotonic(), 500  # what a crash becomes further out
+        began, status = time.monotonic(), 500  # a crash becomes a 500 further out
 
         async def noting_send(message: Message) -> None:
             nonlocal status

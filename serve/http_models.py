@@ -1,4 +1,4 @@
-"""What clients send and get (DESIGN.md, section 5).
+"""What clients of the HTTP API send and get.
 
 An answer whose sides name no candidate is still an answer: status 200, ``item`` and ``index`` null,
 ``agreement`` ``none_valid``.

@@ -142,7 +142,7 @@ class Api:
         seconds = body.seconds(self.settings.limits.deadline_s)
         deadline = asyncio.get_running_loop().time() + seconds
         answering = self._find(body)
-        # What was made ahead of time is not of an adapter.
+        # Stored recommendations were made with the default model, never with an adapter.
         if answering is self._default and (offers := self.shop.find_offers(body)):
             model = self.settings.model
             self.metrics.answers.labels("stored", model.version).inc()

@@ -27,7 +27,7 @@ class Poll:
         """Look from now on; the first call waits for what was changed until now."""
         if self._is_idle():
             await self._try()
-        if self._is_idle():  # others may have waited too
+        if self._is_idle():  # another call may have begun it meanwhile
             self._task = asyncio.ensure_future(self._go_on())
 
     def _is_idle(self) -> bool:

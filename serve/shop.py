@@ -161,7 +161,7 @@ class Shop:
     def _title(self, purchase: Purchase) -> str:
         if isinstance(purchase, Item):
             return purchase.title
-        assert self._catalogue is not None  # ids are read with its help
+        assert self._catalogue is not None  # without one, every purchase has a title
         return describe_purchase(self._catalogue.index, purchase)
 
     def _given(self, candidates: Sequence[Named]) -> Candidates:

@@ -111,7 +111,7 @@ class ChatClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Authorization": f"Bearer {self._api_key or 'none'}"},
             timeout=aiohttp.ClientTimeout(connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
-            trust_env=host not in LOOPBACK,  # proxies
+            trust_env=host not in LOOPBACK,  # a proxy can't reach this machine's own servers
         )
 
     def _no_answer(self, error: BaseException) -> Exception:

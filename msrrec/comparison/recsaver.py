@@ -41,7 +41,7 @@ class Sample:
             equal rationales of a user; None if the rationale is empty.
     """
 
-    record: JournalEntry
+    entry: JournalEntry
     choice: int
     check: TeacherRequest | None
 
@@ -61,18 +61,18 @@ def evaluate_verified(
     """
     check_frozen(config)
     asked = settings_for(config, "plain")
-    questions = build_requests(dataset, asked)
-    found = collect(questions, dataset, answers, asked, keys, config.evaluate.recsaver_samples)
+    requests = build_requests(dataset, asked)
+    found = collect(requests, dataset, answers, asked, keys, config.evaluate.recsaver_samples)
     samples = [
         sample
-        for (example_id, _), record in sorted(found.items())
-        if (sample := read_sample(dataset, questions[example_id], record, asked))
+        for (example_id, _), entry in sorted(found.items())
+        if (sample := read_sample(dataset, requests[example_id], entry, asked))
     ]
     checks = {sample.check.example_id: sample.check for sample in samples if sample.check}
     verified = collect(checks, dataset, answers, asked, keys)
     recovered = {
-        check_id: read_choice(record, checks[check_id].candidates)
-        for (check_id, _), record in verified.items()
+        check_id: read_choice(entry, checks[check_id].candidates)
+        for (check_id, _), entry in verified.items()
     }
     kept = keep_best(samples, recovered)
     examples = dataset.examples(config.evaluate.split, config.evaluate.num_users)
@@ -99,27 +99,27 @@ def identify_verified(model: str) -> SystemId:
 
 
 def read_sample(
-    dataset: Dataset, question: TeacherRequest, record: JournalEntry, config: RunConfig
+    dataset: Dataset, request: TeacherRequest, entry: JournalEntry, config: RunConfig
 ) -> Sample | None:
     """A completion with its choice, and the request that verifies its rationale.
 
     None for a completion that names no candidate.
     """
-    choice = read_choice(record, question.candidates)
+    choice = read_choice(entry, request.candidates)
     if choice is None:
         return None
-    written = split_completion(record.text).reasoning
-    for text in (written, record.reasoning_content or ""):
-        rationale = mask_titles(text, question.candidates)
+    written = split_completion(entry.text).reasoning
+    for text in (written, entry.reasoning_content or ""):
+        rationale = mask_titles(text, request.candidates)
         if re.search(r"\w", rationale.replace("[item]", "")):
             break
     else:
-        return Sample(record, choice, None)
-    prompt = render_recovery_prompt(dataset.domain, rationale, question.candidates, config.prompt)
+        return Sample(entry, choice, None)
+    prompt = render_recovery_prompt(dataset.domain, rationale, request.candidates, config.prompt)
     key = hash_prompt(prompt)
-    check_id = f"{question.example_id}, rationale {key}"
-    check = TeacherRequest(check_id, prompt, key, question.candidates, question.target)
-    return Sample(record, choice, check)
+    check_id = f"{request.example_id}, rationale {key}"
+    check = TeacherRequest(check_id, prompt, key, request.candidates, request.target)
+    return Sample(entry, choice, check)
 
 
 def keep_best(
@@ -128,9 +128,9 @@ def keep_best(
     """The kept completion of each user, by example id; see ``choose``."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(sample.record.example_id, []).append(sample)
+        groups.setdefault(sample.entry.example_id, []).append(sample)
     return {
-        example_id: group[choose([(s.choice, s.recovered_choice(recovered)) for s in group])].record
+        example_id: group[choose([(s.choice, s.recovered_choice(recovered)) for s in group])].entry
         for example_id, group in groups.items()
     }
 

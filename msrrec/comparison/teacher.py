@@ -95,23 +95,23 @@ def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:
 
 def name_model(found: Mapping[str, JournalEntry], config: RunConfig) -> str:
     """Name of the model that answered."""
-    return next((record.sampling.model for record in found.values()), config.teacher.model)
+    return next((entry.sampling.model for entry in found.values()), config.teacher.model)
 
 
 def to_prediction(
-    dataset: Dataset, example: Example, record: JournalEntry | None, form: PromptConfig
+    dataset: Dataset, example: Example, entry: JournalEntry | None, form: PromptConfig
 ) -> Prediction:
     """A completion as a prediction; invalid and empty if an example has none."""
-    if record is None:
+    if entry is None:
         return Prediction(example.example_id, SideOutput("full", "", "", None, None, 0), 0)
     shown = show_titles(dataset.titles(example.candidates), form.max_title_chars)
-    index = read_choice(record, shown)
-    reasoning = split_completion(record.text).reasoning
-    num_tokens = int(record.usage.get("completion_tokens", 0))
-    output = SideOutput("full", record.text, reasoning, index, None, num_tokens)
+    index = read_choice(entry, shown)
+    reasoning = split_completion(entry.text).reasoning
+    num_tokens = int(entry.usage.get("completion_tokens", 0))
+    output = SideOutput("full", entry.text, reasoning, index, None, num_tokens)
     return Prediction(example.example_id, output, 0)
 
 
-def read_choice(record: JournalEntry, candidates: Sequence[str]) -> int | None:
+def read_choice(entry: JournalEntry, candidates: Sequence[str]) -> int | None:
     """The 0-based candidate that a completion names, by the reading rule for all systems."""
-    return read_strict(record.text, candidates)
+    return read_strict(entry.text, candidates)

@@ -21,9 +21,9 @@ class ChatConfig(Config):
     rename: dict[str, str] = Field(default_factory=dict)
     """Parameters that go under another name, such as {max_tokens: max_completion_tokens}."""
     omit: tuple[str, ...] = ()
-    """Parameters that are not sent, such as [temperature]."""
+    """List of the parameters that are not sent, such as temperature."""
     extra_body: dict[str, JsonValue] = Field(default_factory=dict)
-    """More parameters, such as {reasoning_effort: low}; they go before those of the same name."""
+    """Further parameters, such as {reasoning_effort: low}; they replace those of the same name."""
 
     @property
     def variation(self) -> dict[str, JsonValue]:

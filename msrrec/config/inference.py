@@ -29,10 +29,10 @@ class InferenceConfig(Config):
     candidate_logprobs: bool = False
     """Also compute the log-likelihood of every candidate after the reasoning, which ranks them all.
     With answers number_title it costs one new token per output, with title as many as all titles
-    have; not available in the service."""
+    have. The service ranks where a request's top_k asks for it, whatever stands here."""
     unconditional_perplexity: bool = False
     """Also compute the perplexity of the reasoning without its prompt. Costs as many extra tokens
-    as the reasoning has; not available in the service."""
+    as the reasoning has. The service does not."""
     route_threshold: float | None = Field(default=None, ge=0, le=1)
     """What the variant routed does: a user whose direct answer is less likely than this gets both
     chains, the others the direct answer; 0 never thinks, 1 always does. Validation chooses it:

@@ -17,7 +17,8 @@ class WeightsConfig(Config):
     """Weights of the retrievers in their union; 0 leaves one out. Unset: chosen on validation."""
 
     transitions: float | None = Field(default=None, ge=0)
-    """What users bought after the purchases of the history."""
+    """What users bought after the purchases of the history. For this and the other weights: 0
+    leaves the retriever out; unset, validation chooses."""
     copurchase: float | None = Field(default=None, ge=0)
     """What the same users bought, as in item-kNN."""
     words: float | None = Field(default=None, ge=0)

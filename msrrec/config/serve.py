@@ -15,29 +15,33 @@ class ServeConfig(Config):
     port: int = Field(default=8000, ge=0, le=65535)
     """HTTP port."""
     api_key_env: str = "MSRREC_API_KEY"
-    """Name of an environment variable; if it is set, requests must carry its value as bearer
-    token, or one of its values, separated by commas."""
+    """Name of the environment variable with the API keys, separated by commas. If it is set,
+    requests must carry one of them as bearer token."""
     api_keys_file: str | None = None
-    """File of further API keys, one a line, read again within a second when it changes; every node
-    needs it."""
+    """File of further API keys, one a line, at the same path on every node; it is read again within
+    a second when it changes."""
     listen_without_key: bool = False
-    """Answer other machines although there is no API key."""
+    """Answer other machines although there is no API key. Without it a service that has no key
+    answers its own machine alone."""
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """Rate of each API key, which may come at once; more get 429. Unset: no limit."""
+    """Maximum number of POST requests of each API key in a minute; they may come all at once, and
+    further ones get 429. Each fusion replica counts its share of them. Unset: no limit."""
     requests_per_day: int | None = Field(default=None, ge=1)
-    """Quota of each API key for a day (UTC), counted from the start of a replica. Unset: none."""
+    """Maximum number of POST requests of each API key in a day (UTC). Each fusion replica counts
+    its share of them, from its own start. Unset: no limit."""
     admin_key_env: str = "MSRREC_ADMIN_KEY"
-    """Likewise, for changes of the catalogue (PUT and DELETE of items) in place of the former, and
-    for rollouts."""
+    """Name of the environment variable with the admin keys, separated by commas. If it is set,
+    changes of the catalogue (PUT and DELETE of items) need one of them in place of an API key. A
+    service that has API keys refuses rollouts without it."""
     model_name: str | None = Field(default=None, min_length=1, max_length=200)
     """Name of the model in answers. Unset: the name of its folder, or of the model on a hub."""
     constrained: bool = True
     """Restrict the answer after the reasoning to the candidates, in place of
     inference.constrained, whose default is the paper's free decoding."""
     min_replicas: int = Field(default=1, ge=0)
-    """Minimum number of engines per side, kept when idle."""
+    """Minimum number of engines, kept when idle; of each side if share_engine is false."""
     max_replicas: int = Field(default=1, ge=1)
-    """Maximum number of engines per side, under load."""
+    """Maximum number of engines, under load; of each side if share_engine is false."""
     target_ongoing_requests: int | None = Field(default=None, ge=1)
     """Requests under way per engine beyond which another one is started. Unset: so many that the
     maximum is reached when half of all places are taken."""
@@ -54,9 +58,11 @@ class ServeConfig(Config):
     max_ongoing_requests: int = Field(default=64, ge=1)
     """Maximum number of requests in flight per fusion replica; fewer where deadlines are short."""
     max_queued_requests: int = Field(default=256, ge=1)
-    """Maximum number of waiting requests; further clients get 503 with Retry-After."""
+    """Maximum number of waiting requests per fusion replica; further clients get 503 with
+    Retry-After."""
     deadline_s: float = Field(default=60.0, gt=0)
-    """Seconds until the client gets 504; a request that would take longer gets 503 at once."""
+    """Seconds after which a request without an answer gets 504; one that is expected to take longer
+    gets 503 at once."""
     cache_ttl_s: float = Field(default=300.0, ge=0)
     """Seconds for which an answer is given again to equal requests, as sampling is seeded; those
     that come while it is computed wait for it. 0 computes every request by itself."""

@@ -98,7 +98,7 @@ def _tells_target(plain: str, target: str, number: int, history: Sequence[str]) 
     title = normalize_title(target)
     for form in sorted(map(normalize_title, history), key=len, reverse=True):
         if form == title:
-            return False  # it was bought before, so the path may say so
+            return False  # it was bought before, too, so a path may say so
         if title in form:
             plain, _ = replace_mentions(plain, form, "\0")
     plain, _ = replace_mentions(plain.replace(f"({number})", _TARGET), title, _TARGET)

@@ -41,7 +41,7 @@ class _Row:
     def catch_up(self) -> None:
         """Process the tokens sampled since the last call."""
         for token_id in self._output_ids[self._num_fed :]:
-            if token_id < 0:  # not yet known
+            if token_id < 0:  # a placeholder: vLLM has yet to sample it
                 return
             self._num_fed += 1
             self.ending.feed(token_id)

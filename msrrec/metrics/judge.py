@@ -112,7 +112,7 @@ def _check_anchors(
     means: dict[Anchor, float | None], config: JudgeConfig, unread: Sequence[Vote]
 ) -> None:
     own, other, code = (means[name] for name in get_args(Anchor))
-    middle = code if other is None else other  # a single user has no other
+    middle = code if other is None else other  # with one user there is no other's text
     if own is None or code is None or middle is None:
         last = f", the last: {unread[-1].text!r}" if unread else ""
         raise EngineError(

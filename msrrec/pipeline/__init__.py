@@ -1,1 +1,1 @@
-"""Pipelines of several stages: the demo and the sweep."""
+"""Pipelines of several stages: the pipeline, the demo, the sweep and the study."""

@@ -81,7 +81,7 @@ def find_steps(reasoning: str, side: Side) -> list[Span] | None:
     spans, place = [], 0
     for step in chain.steps:
         begin = reasoning.find(step, place)
-        if not step or begin < 0:  # the parser has joined or cleaned it
+        if not step or begin < 0:  # parsed steps are cleaned, so it may not stand in the text
             return None
         place = begin + len(step)
         spans.append(Span(begin, place))

@@ -58,7 +58,7 @@ def weigh_histories(
     size = len(catalogue)
     weights = _matrix(rows, decay, size + len(strangers))
     sequences = tuple(row[(row >= 0) & (row < size)] for row in rows)
-    if not strangers:  # slicing takes longer than a product
+    if not strangers:  # a shortcut, as slicing takes longer than a product
         return Histories(weights, (), csr_array((len(rows), 0)), sequences)
     return Histories(weights[:, :size], tuple(strangers), weights[:, size:], sequences)
 

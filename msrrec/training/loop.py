@@ -56,7 +56,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         dataset: Dataset made by ``msrrec prepare``.
         reasoning_dir: Folder made by ``msrrec synthesize``; None only with
             ``train.arm=none``.
-        out: The model's folder, shared by all nodes. Checkpoints live in it.
+        out: The model's folder, a URI or a local one that all nodes see. Checkpoints live in it.
         config: Sections ``model``, ``prompt`` and ``train``.
 
     Returns:
