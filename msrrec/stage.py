@@ -332,6 +332,7 @@ TRAIN = Stage(
     f"{_WORK}:train",
     inputs=("dataset", "reasoning"),
     sections=("model", "prompt", "train"),
+    further=f"{_WORK}:facts_settings",
     check=f"{_WORK}:check_train",
     probe=f"{_WORK}:probe_train",
 )
