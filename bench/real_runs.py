@@ -157,9 +157,9 @@ class Bench:
         built = time.monotonic() - begin
         in_bfloat16 = multiplies_in_bfloat16("auto", self.device)
         learner = Learner(add_lora(base, config), config, bfloat16=in_bfloat16, device=self.device)
-        total = num_steps(len(examples), config)
+        total = num_steps(len(examples.units), config)
         batches = list(
-            itertools.islice(iter_batches(len(examples), config), spec.max_steps or None)
+            itertools.islice(iter_batches(len(examples.units), config), spec.max_steps or None)
         )
         losses = []
         for number, (_, batch) in enumerate(batches):
@@ -202,4 +202,5 @@ def join_sets(first: ExampleSet, second: ExampleSet) -> ExampleSet:
         np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]]),
         first.num_reasoning + second.num_reasoning,
         first.num_shortened + second.num_shortened,
+        np.concatenate([first.units, second.units + len(first)]),
     )

@@ -6,12 +6,14 @@ and the settings that decide the result, but never paths. The run record ``run.j
 last.
 """
 
+import hashlib
 import importlib
+import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from msrrec import storage
@@ -64,6 +66,12 @@ class Identity:
     inputs: Mapping[str, str | None]
     settings: Mapping[str, Any]
     revision: int = 1
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits that differ with any part, for the name of a result's folder."""
+        parts = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -332,6 +340,7 @@ TRAIN = Stage(
     f"{_WORK}:train",
     inputs=("dataset", "reasoning"),
     sections=("model", "prompt", "train"),
+    further=f"{_WORK}:facts_settings",
     check=f"{_WORK}:check_train",
     probe=f"{_WORK}:probe_train",
 )

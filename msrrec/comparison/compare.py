@@ -4,13 +4,11 @@ A system's folder is named after a hash of everything that decides its result, s
 are not run again. If a system fails, the table shows it and the others continue.
 """
 
-import hashlib
-import json
 import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from msrrec import log, storage
 from msrrec.comparison.registry import Run, System, find_systems
@@ -83,10 +81,8 @@ def compare(
 
 def system_folder(out: str, system: System) -> str:
     """Folder of a system's result: its name, and a hash of what decides the result."""
-    parts = json.dumps(asdict(system.identity), sort_keys=True)
-    digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
     slug = "".join(c if c.isalnum() or c in "-._" else "-" for c in system.name.lower())
-    return storage.join(out, SYSTEMS, f"{slug}-{digest}")
+    return storage.join(out, SYSTEMS, f"{slug}-{system.identity.digest}")
 
 
 def evaluate_system(system: System, folder: str, done: Comparison, overwrite: bool) -> None:

@@ -3,10 +3,8 @@
 Each system defines what decides its result and how it is evaluated into a folder.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -293,9 +291,8 @@ def best_trial(trials: Sequence[RateTrial]) -> RateTrial:
 
 def _model_folder(run: Run, training: Call) -> str:
     """The folder of a trained model, which systems with equal settings share."""
-    identity = json.dumps(asdict(TRAIN.identity(training)), sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return storage.join(run.out, MODELS, f"{training.config.train.arm}-{digest}")
+    name = f"{training.config.train.arm}-{TRAIN.identity(training).digest}"
+    return storage.join(run.out, MODELS, name)
 
 
 def _train(run: Run, training: Call) -> str:
@@ -315,8 +312,9 @@ def _validate(label: str, run: Run, model: str, modes: Sequence[Mode]) -> float:
     )
     inputs = {"dataset": run.dataset.path, "model": model}
     options = {"variants": list(modes[-1:]), "name": label}
-    call = Call(storage.beside(model, f"-{modes[-1]}-validation"), config, inputs, options)
-    summary = EVALUATE.run(call, overwrite=run.overwrite)
+    call = Call("", config, inputs, options)
+    name = f"-{modes[-1]}-{EVALUATE.identity(call).digest}-validation"
+    summary = EVALUATE.run(replace(call, out=storage.beside(model, name)), overwrite=run.overwrite)
     return float(summary["variants"][modes[-1]]["hit_ratio"]["value"])
 
 

@@ -5,15 +5,8 @@ from msrrec.config.train import Arm
 
 
 def for_arm(config: RunConfig, arm: Arm) -> RunConfig:
-    """Settings of an arm of MSR-Rec that sees each purchase in as many steps as the chains do.
-
-    The arm with facts has two examples where the others have one, so its batches are twice as
-    large.
-    """
-    update: dict[str, object] = {"arm": arm}
-    if arm == "facts":
-        update["global_batch_size"] = 2 * config.train.global_batch_size
-    return config.model_copy(update={"train": config.train.model_copy(update=update)})
+    """Settings of an arm of MSR-Rec, which are those of the chains."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"arm": arm})})
 
 
 def for_references(config: RunConfig) -> RunConfig:

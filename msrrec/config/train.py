@@ -36,9 +36,9 @@ class TrainConfig(Config):
     """Weight of the recommendation loss (paper, Eq. 1)."""
     arm: Arm = "chain"
     """What stands between the markers. chain: the kept path. The others are its controls, of the
-    same purchases in the same order and about as many steps: none (purchases alone), placebo
-    (another user's path), filler (as many tokens that say nothing), facts (as many tokens of
-    categories, asked apart)."""
+    same purchases in the same order and as many steps: none (purchases alone), placebo (another
+    user's path), filler (as many tokens that say nothing), facts (as many tokens of categories,
+    asked apart in the same step)."""
     sides: tuple[Literal["full", "user", "item"], ...] = ("full",)
     """Chains that each kept path teaches: full is the paper's; user and item are cut from its steps
     and help small backbones, which can't follow unseen instructions."""

@@ -79,7 +79,10 @@ def _difference(one: EvaluationResult, other: EvaluationResult) -> Difference | 
 
 
 def _identity(result: EvaluationResult) -> tuple[object, ...]:
-    return result.system, result.dataset, result.split, result.num_users
+    settings = result.config.inference.decisive(str)
+    del settings["seed"]
+    users = result.dataset, result.split, result.num_users
+    return result.system, result.weights_hash, settings, *users
 
 
 def _choices(path: str, variant: str) -> list[str | None]:

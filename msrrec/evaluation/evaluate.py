@@ -62,8 +62,8 @@ def evaluate(
     variants = _with_sides(variants)
     source = locate_model(model_dir, config.model, config.prompt)
     examples = partition_examples(dataset, config.evaluate)
-    learned = learn(config.evaluate.gate, dataset) if config.evaluate.gate else Learned()
-    model = _describe(source, model_dir)
+    model, gate = _describe(source, model_dir), config.evaluate.gate
+    learned = learn(gate, dataset, model.weights_hash) if gate else Learned()
     threshold = _threshold(variants, config, learned)
     journal = _journal(out, dataset, model, variants, config, threshold)
     route = {"route_threshold": threshold} if _generates_by_route(variants) else {}

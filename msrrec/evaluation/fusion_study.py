@@ -4,6 +4,7 @@ Recommendations always follow Eq. 3. A rule matters only for users whose sides d
 gives their number.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -37,6 +38,8 @@ from msrrec.inference.predictions import iter_predictions
 from msrrec.metrics.statistics import Share, mcnemar, wilson
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
+
+logger = logging.getLogger(__name__)
 
 MIN_GATE_USERS = 20
 """Minimum number of users with exactly one right side to fit a gate."""
@@ -308,14 +311,24 @@ class Learned:
     temperatures: Mapping[str, float] = field(default_factory=dict)
 
 
-def learn(folder: str, dataset: Dataset) -> Learned:
+def learn(folder: str, dataset: Dataset, weights_hash: str | None = None) -> Learned:
     """The gate, the best rule and the route of the same model's evaluation on validation.
+
+    What another model's evaluation teaches is left out, with a warning.
+
+    Args:
+        folder: The evaluation.
+        dataset: Its dataset.
+        weights_hash: Of the model that is to use it; None if unknown.
 
     Raises:
         DataError: If the folder is not such an evaluation, or has another dataset.
     """
     gate = load_gate(folder, dataset)
     found = EvaluationResult.load(folder)
+    if weights_hash and found.weights_hash and weights_hash != found.weights_hash:
+        logger.warning("%s: evaluates another model, so nothing is learned from it", folder)
+        return Learned()
     chosen = choose_rule(found.fusion.study) if found.fusion else None
     threshold = found.routing.threshold if found.routing else None
     temperatures = {

@@ -37,6 +37,8 @@ HITS = pa.schema(
 
 _CELL = ("dataset", "arm", "order", "reading")
 """The columns that make a cell."""
+_CODED = (*_CELL, schema.USER_ID, "example_id")
+"""The columns of repeated texts."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Hits:
         users: Sorted; U of them.
         cell: Shape (R,). Each row's place in ``cells``.
         user: Shape (R,). Each row's place in ``users``.
+        example: Shape (R,). A number for each row's ``example_id``.
         seed: Shape (R,).
         hit: Shape (R,).
         valid: Shape (R,), whether an output names a candidate.
@@ -109,6 +112,7 @@ class Hits:
     users: tuple[str, ...]
     cell: NDArray[np.int64]
     user: NDArray[np.int64]
+    example: NDArray[np.int64]
     seed: NDArray[np.int64]
     hit: NDArray[np.bool_]
     valid: NDArray[np.bool_]
@@ -125,12 +129,21 @@ class Hits:
         doubled = counts[rows] > 1
         return int(doubled.argmax()) if doubled.any() else None
 
+    def find_mixed(self) -> int | None:
+        """The first row with another example than its user's first on the dataset; None if none."""
+        _, dataset = np.unique([cell.dataset for cell in self.cells], return_inverse=True)
+        keys = dataset[self.cell] * len(self.users) + self.user
+        _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
+        mixed = self.example != self.example[first[rows]]
+        return int(mixed.argmax()) if mixed.any() else None
+
 
 def read_hits(paths: Sequence[str]) -> Hits:
     """The rows of several files.
 
     Raises:
-        DataError: If there are no rows, a file lacks a column, or a user is there twice.
+        DataError: If there are no rows, a file lacks a column, a user is there twice, or has two
+            examples on one dataset.
     """
     parts = [
         _encode(table)
@@ -149,19 +162,26 @@ def read_hits(paths: Sequence[str]) -> Hits:
             f"{cell.arm}, order {cell.order}, reading {cell.reading} and seed {hits.seed[row]}; "
             "expected each user once"
         )
+    row = hits.find_mixed()
+    if row is not None:
+        raise DataError(
+            f"{where}: {hits.users[hits.user[row]]} has two examples on the dataset "
+            f"{hits.cells[hits.cell[row]].dataset}; expected one, as arms are compared on the same "
+            "purchases; give hits of one split"
+        )
     return hits
 
 
 def _encode(table: pa.Table) -> pa.Table:
     """Rows of hits with repeated texts as codes, and without what is not compared."""
-    columns = {name: table[name].dictionary_encode() for name in (*_CELL, schema.USER_ID)}
+    columns = {name: table[name].dictionary_encode() for name in _CODED}
     columns |= {"seed": table["seed"], "hit": table["hit"]}
     return pa.table({**columns, "valid": table["index"].is_valid()})
 
 
 def _combine(table: pa.Table) -> Hits:
     """The columns of ``_encode`` as one object."""
-    coded = {name: table[name].combine_chunks() for name in (*_CELL, schema.USER_ID)}
+    coded = {name: table[name].combine_chunks() for name in _CODED}
     places = {name: numbers(column.indices).astype(np.int64) for name, column in coded.items()}
     key = np.zeros(table.num_rows, dtype=np.int64)
     for name in _CELL:
@@ -178,6 +198,7 @@ def _combine(table: pa.Table) -> Hits:
         users=tuple(users.take(integers(by_name)).to_pylist()),
         cell=np.argsort(order)[found],
         user=np.argsort(by_name)[places[schema.USER_ID]],
+        example=places["example_id"],
         seed=numbers(table["seed"]),
         hit=numbers(table["hit"]),
         valid=numbers(table["valid"]),

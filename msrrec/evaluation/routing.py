@@ -4,6 +4,7 @@ A route answers directly where the direct answer is confident and generates chai
 ``msrrec.inference.routing``. It is measured beside its two ends, which never and always think.
 """
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import compress
@@ -16,6 +17,9 @@ from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
 
 Outputs = Mapping[Side, SideOutput]
+
+_LARGEST = math.nextafter(ALWAYS, NEVER)
+"""The largest threshold at which users who are sure of their answers don't think."""
 
 
 def choose_threshold(examples: Sequence[Example], outputs: Sequence[Outputs]) -> float:
@@ -86,7 +90,7 @@ class RouteTally:
             is_last = n + 1 == len(gains)
             # Users of equal confidence go the same way.
             if gain > best and (is_last or gains[n + 1][0] > value):
-                best, chosen = gain, ALWAYS if is_last else gains[n + 1][0]
+                best, chosen = gain, ALWAYS if is_last else min(gains[n + 1][0], _LARGEST)
         return chosen
 
     def measure(self, threshold: float, *, is_chosen_here: bool = False) -> RoutingResult:

@@ -209,7 +209,8 @@ def compare_arms(
     total = by_order.sum(axis=0)
     differences = total / len(pairs)
     mean, p_models = crossed_mean(differences), sign_flip(total.sum(axis=1).tolist())
-    p_value = p_models if len(seeds) == 1 else mean.p_value
+    # Where all differences are alike, t would be sure of any effect, however few the users.
+    p_value = p_models if len(seeds) == 1 or not mean.error else mean.p_value
     return Contrast(
         first=first,
         second=second,
@@ -240,8 +241,7 @@ def heterogeneity(datasets: Sequence[DatasetResult]) -> Heterogeneity | None:
     """Cochran's Q of the headline contrasts; None with fewer than two datasets that have one."""
     from scipy.stats import chi2  # a second to import
 
-    found = [d.headline for d in datasets]
-    known = [c for c in found if c is not None and c.error > 0]
+    known = [c for d in datasets if (c := d.headline) is not None and c.error > 0]
     if len(known) < 2:
         return None
     weights = np.array([1 / c.error**2 for c in known])
@@ -284,14 +284,12 @@ def _tell_invalid(arms: Sequence[ArmResult]) -> str:
 
 def tell(datasets: Sequence[DatasetResult]) -> str:
     """The verdict of a study in one sentence."""
-    if len(datasets) == 1:
-        found = datasets[0].headline
-        if found is None or found.second != "none":
-            return datasets[0].verdict
+    if len(datasets) == 1 and datasets[0].headline is None:
+        return datasets[0].verdict
     parts = []
     for dataset in datasets:
         found = dataset.headline
-        if found is None or found.second != "none":
+        if found is None:
             parts.append(f"{dataset.name}: no verdict")
         else:
             size = f"{found.num_users:,} users, {count_of(len(found.seeds), 'seed')}"

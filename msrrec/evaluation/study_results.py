@@ -121,7 +121,9 @@ class DatasetResult(Result):
     @property
     def headline(self) -> Contrast | None:
         """Reasoning against purchases alone, over all orders; None if an arm is missing."""
-        return next((c for c in self.contrasts if c.is_primary and c.order is None), None)
+        both = PRIMARY[0]
+        found = (c for c in self.contrasts if (c.first, c.second) == both and c.order is None)
+        return next(found, None)
 
 
 class Heterogeneity(Result):

@@ -24,6 +24,10 @@ FloatArray = NDArray[np.float64]
 
 _NOTHING = 1e-12
 """Rounding errors are below it."""
+_LOOKS = 400
+"""Mean squares of the seeds over which planned power is averaged."""
+_MOST_USERS = 10**9
+"""Users beyond which no study is planned."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,10 @@ def sign_flip(differences: Sequence[int]) -> float:
 def detectable_effect(
     num_users: int, num_seeds: int, discordant: float, spread: float, num_tests: int = 1
 ) -> float | None:
-    """The smallest difference of two arms that is found with probability 0.8.
+    """The smallest difference of two arms that ``crossed_mean`` finds with probability 0.8.
 
-    As ``detectable_difference``, with the variance that seeds add. Averaging over seeds also
-    removes some of the users' own variance; that is left out, so the figure is on the safe side.
+    As ``detectable_difference``, with the variance that seeds add. A few seeds tell little of how
+    far they spread, so the test asks for more than two errors; see ``_power``.
 
     Args:
         num_users: Number of users of the comparison.
@@ -134,9 +138,44 @@ def detectable_effect(
     Returns:
         A difference in [0, 1]; None if even the largest possible one would not be found.
     """
-    of_seeds = 2 * spread**2 / num_seeds
-    found = detectable_difference(num_users, discordant + num_users * of_seeds, num_tests)
-    return found if found is not None and found <= discordant else None
+    from scipy.optimize import brentq  # a second to import
+
+    if num_seeds == 1 or not spread:
+        of_seeds = 2 * spread**2 / num_seeds
+        found = detectable_difference(num_users, discordant + num_users * of_seeds, num_tests)
+        return found if found is not None and found <= discordant else None
+
+    def lack(difference: float) -> float:
+        return POWER - _power(difference, num_users, num_seeds, discordant, spread, num_tests)
+
+    return None if lack(discordant) > 0 else float(brentq(lack, 0.0, discordant, xtol=1e-7))
+
+
+def _power(
+    difference: float,
+    num_users: int,
+    num_seeds: int,
+    discordant: float,
+    spread: float,
+    num_tests: int,
+) -> float:
+    """The probability that ``crossed_mean`` finds a difference that several seeds scatter.
+
+    It is the mean over what the seeds may look like: their mean square varies as chi-square, and
+    both the error and the degrees of freedom follow it. Users are taken to differ in the same way
+    with every seed; averaging over seeds would else remove some of that.
+    """
+    from scipy.stats import chi2, norm, t  # a second to import
+
+    freedom = num_seeds - 1
+    of_users = discordant - difference**2
+    of_seeds = num_users * 2 * spread**2 / num_seeds
+    seen = of_seeds * chi2.ppf((np.arange(_LOOKS) + 0.5) / _LOOKS, freedom) / freedom
+    total = of_users + seen
+    levels = t.ppf(1 - SIGNIFICANT / num_tests / 2, freedom * (total / seen) ** 2)
+    needed = levels * np.sqrt(total / num_users)
+    error = math.sqrt((of_users + of_seeds) / num_users)
+    return float(norm.sf((needed - difference) / error).mean())
 
 
 def users_needed(
@@ -147,14 +186,13 @@ def users_needed(
     Arguments are those of ``detectable_effect``. None if no number is enough, for the seeds spread
     too much or are too few.
     """
-    from scipy.stats import norm  # a second to import
-
-    levels = norm.ppf(1 - SIGNIFICANT / num_tests / 2) + norm.ppf(POWER)
-    if difference > discordant or levels * math.sqrt(2 / num_seeds) * spread >= difference:
+    if difference > discordant:
         return None
     low, high = 0, 1
     while not _finds(difference, high, num_seeds, discordant, spread, num_tests):
-        low, high = high, 2 * high
+        if high > _MOST_USERS:
+            return None
+        low, high = high, high + high // 4 + 1  # small steps, as more users may find less
     while high - low > 1:
         middle = (low + high) // 2
         is_enough = _finds(difference, middle, num_seeds, discordant, spread, num_tests)

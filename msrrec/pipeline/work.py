@@ -166,6 +166,11 @@ def probe_train(call: Call) -> None:
     probe_for_training(locate_base(call.config.model), call.config.train.lora)
 
 
+def facts_settings(call: Call) -> dict[str, object]:
+    """What tells the arm ``facts`` from its models that learned facts in steps of their own."""
+    return {"facts": "in the step of their purchase"} if call.config.train.arm == "facts" else {}
+
+
 def train(call: Call) -> Summary:
     """Train a model on a dataset and its paths."""
     from msrrec.training.loop import train

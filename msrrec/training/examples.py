@@ -60,16 +60,20 @@ class Encoded:
         input_ids: Prompt, reasoning, recommendation, end token.
         segments: One per token, see ``loss``.
         dropped: Number of history titles left out to make the prompt fit.
+        is_beside: Whether it is learned in the same step as the example before it.
     """
 
     input_ids: list[int]
     segments: list[int]
     dropped: int
+    is_beside: bool = False
 
 
 @dataclass(frozen=True)
 class ExampleSet:
     """All training examples, one after another in flat arrays; N examples, T tokens in all.
+
+    A unit takes one place in a batch: an example, with those that are learned beside it.
 
     Attributes:
         input_ids: (T,).
@@ -77,6 +81,7 @@ class ExampleSet:
         offsets: (N + 1,). Example i has the tokens from offsets[i] to offsets[i + 1].
         num_reasoning: Examples with a reasoning path; the others are behaviour-only.
         num_shortened: Examples whose oldest history was left out.
+        units: (U,). The first example of each unit.
     """
 
     input_ids: NDArray[np.int32]
@@ -84,16 +89,20 @@ class ExampleSet:
     offsets: NDArray[np.int64]
     num_reasoning: int
     num_shortened: int
+    units: NDArray[np.int64]
+
+    def examples_of(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The examples of a batch of units, unit by unit."""
+        if len(self.units) == len(self):
+            return batch
+        ends = np.append(self.units, len(self))
+        return np.concatenate([np.arange(ends[unit], ends[unit + 1]) for unit in batch])
 
     def count_supervised(self, batches: Iterable[NDArray[np.int64]]) -> SupervisedTokens:
-        """The tokens that training on some batches of examples supervises.
-
-        Args:
-            batches: Indices of examples.
-        """
+        """The tokens that training on some batches of units supervises."""
         times = np.zeros(len(self), np.int64)
         for batch in batches:
-            times[batch] += 1
+            times[self.examples_of(batch)] += 1
         reasoning, recommendation = (
             int(times @ self._count(kind)) for kind in (REASONING, RECOMMENDATION)
         )
@@ -113,9 +122,11 @@ class ExampleSet:
     @classmethod
     def collect(cls, examples: Iterable[Encoded]) -> "ExampleSet":
         """An example set made of single examples, at least one, of which none is kept as such."""
-        ids, segments, ends = array("i"), array("b"), array("q", [0])
+        ids, segments, ends, units = array("i"), array("b"), array("q", [0]), array("q")
         num_reasoning = num_shortened = 0
         for example in examples:
+            if not example.is_beside:
+                units.append(len(ends) - 1)
             ids.extend(example.input_ids)
             segments.extend(example.segments)
             ends.append(len(ids))
@@ -127,6 +138,7 @@ class ExampleSet:
             offsets=np.frombuffer(ends, np.int64),
             num_reasoning=num_reasoning,
             num_shortened=num_shortened,
+            units=np.frombuffer(units, np.int64),
         )
 
     def __len__(self) -> int:
@@ -143,9 +155,11 @@ class ExampleSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash that changes with any token."""
+        """A hash that changes with any token, and with what is learned in one step."""
         digest = hashlib.sha256()
-        for column in (self.input_ids, self.segments, self.offsets):
+        columns = [self.input_ids, self.segments, self.offsets]
+        columns += [self.units] * (len(self.units) < len(self))
+        for column in columns:
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
@@ -402,7 +416,7 @@ class ArmEncoder:
         history, candidates = ([self.dataset.items[i] for i in ids] for ids in shown)
         facts = encode_facts(self.tokenizer, history, candidates, count)
         segments = [NOT_SUPERVISED] * len(prompt) + [REASONING] * count
-        return Encoded([*prompt, *facts], segments, dropped)
+        return Encoded([*prompt, *facts], segments, dropped, is_beside=True)
 
 
 def _chains(config: TrainConfig, path: Steps | None) -> list[tuple[Side, Steps]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import distributed
 from torch.nn.functional import cross_entropy
 
@@ -33,10 +32,10 @@ class StepResult:
     """Losses and counts of one step, over all workers.
 
     Attributes:
-        loss: Eq. 2, mean over the examples.
+        loss: Eq. 2, mean over the units.
         loss_rea: Mean over the examples with reasoning; None if there are none.
-        loss_rec: Mean over the examples.
-        num_examples: Number of examples in the global batch.
+        loss_rec: Mean over the units.
+        num_examples: Number of units in the global batch.
         num_tokens: Number of tokens in the global batch, prompts included.
     """
 
@@ -108,7 +107,7 @@ class Learner:
         Args:
             step: 0-based number of the step; it seeds dropout, so a resumed run is reproducible.
             examples: All training examples.
-            batch: Indices of the global batch, the same on every worker.
+            batch: Indices of the global batch's units, the same on every worker.
             learning_rate: Learning rate of this step.
 
         Raises:
@@ -128,14 +127,18 @@ class Learner:
         return result
 
     def sum_gradients(self, examples: ExampleSet, batch: Batch) -> StepResult:
-        """Compute the gradient of a global batch's mean loss and leave it in the weights."""
+        """Compute the gradient of a global batch's mean loss and leave it in the weights.
+
+        The mean is over units: what is learned beside an example adds to the example's loss.
+        """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=False)
         sums_3 = torch.zeros(3, device=self.device)  # examples with reasoning, loss_rea, loss_rec
-        for packed in self.micro_batches(examples, batch):
+        every = examples.examples_of(batch)
+        for packed in self.micro_batches(examples, every):
             sums_3 += self._backward(packed, len(batch))
         self._sum_over_workers(sums_3)
-        return self._result(sums_3, batch, examples.lengths)
+        return self._result(sums_3, len(batch), int(examples.lengths[every].sum()))
 
     @property
     def gradients(self) -> list[torch.Tensor]:
@@ -165,7 +168,7 @@ class Learner:
         return (-losses_S[: int((pair[1] != NOT_SUPERVISED).sum())]).tolist()
 
     def micro_batches(self, examples: ExampleSet, batch: Batch) -> Iterator[Packed]:
-        """This worker's packed micro-batches of a global batch.
+        """This worker's packed micro-batches of a global batch's examples.
 
         With FSDP all workers must run every layer together, so workers with fewer micro-batches add
         an example with weight zero.
@@ -185,9 +188,9 @@ class Learner:
     def _losses(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
         return self._loss(packed) if self.head is None else self._fast_loss(packed, self.head)
 
-    def _backward(self, packed: Packed, num_examples: int) -> torch.Tensor:
+    def _backward(self, packed: Packed, num_units: int) -> torch.Tensor:
         loss, spans_2 = self._losses(packed)
-        (loss / num_examples).backward()  # type: ignore[no-untyped-call]
+        (loss / num_units).backward()  # type: ignore[no-untyped-call]
         return torch.cat([packed.shares[0].sum()[None], spans_2])
 
     def _fast_loss(
@@ -240,13 +243,13 @@ class Learner:
         for weight, part in zip(self.weights, parts[1:], strict=True):
             weight.grad = part.view_as(weight)
 
-    def _result(self, sums_3: torch.Tensor, batch: Batch, lengths: NDArray[Any]) -> StepResult:
+    def _result(self, sums_3: torch.Tensor, count: int, num_tokens: int) -> StepResult:
         with_reasoning, rea, rec = sums_3.tolist()
-        num_reasoning, count = round(with_reasoning), len(batch)
+        num_reasoning = round(with_reasoning)
         return StepResult(
             loss=(self.config.alpha * rea + self.config.beta * rec) / count,
             loss_rea=rea / num_reasoning if num_reasoning else None,
             loss_rec=rec / count,
             num_examples=count,
-            num_tokens=int(lengths[batch].sum()),
+            num_tokens=num_tokens,
         )

@@ -81,7 +81,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
     last = fit(job, examples, validation, folder, on_gpu=on_gpu)
     rows = read_metrics(last)
     kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
-    batches = (batch for _, batch in islice(iter_batches(len(examples), config.train), kept))
+    batches = (batch for _, batch in islice(iter_batches(len(examples.units), config.train), kept))
     supervised = examples.count_supervised(batches)
     export_model(
         folder,
@@ -140,14 +140,14 @@ def fit(
     run = storage.join(folder, CHECKPOINTS, run_name(job, examples, validation))
     storage.make_folder(run)
     checkpoints = find_checkpoints(run)
-    if not checkpoints or not is_finished(checkpoints[-1], len(examples), job.config):
+    if not checkpoints or not is_finished(checkpoints[-1], len(examples.units), job.config):
         run_workers(job, (examples, validation), run, on_gpu=on_gpu)
     return find_checkpoints(run)[-1]
 
 
-def is_finished(checkpoint: str, num_examples: int, config: TrainConfig) -> bool:
+def is_finished(checkpoint: str, num_units: int, config: TrainConfig) -> bool:
     """Whether training is complete with this checkpoint."""
-    if steps_of(checkpoint) == num_steps(num_examples, config):
+    if steps_of(checkpoint) == num_steps(num_units, config):
         return True
     return is_stalled(read_metrics(checkpoint), config.patience)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msrrec.config import TrainConfig
 
 Batch = NDArray[np.int64]
-"""Indices of examples."""
+"""Indices of what takes a place in a batch: units of an ``ExampleSet``, or single examples."""
 
 
 def num_steps(num_examples: int, config: TrainConfig) -> int:

@@ -157,8 +157,8 @@ def run_steps(
         After each step its 1-based number, and whether a checkpoint is due.
     """
     config, meter = learner.config, Meter()
-    total = num_steps(len(examples), config)
-    batches = itertools.islice(iter_batches(len(examples), config), done, None)
+    total = num_steps(len(examples.units), config)
+    batches = itertools.islice(iter_batches(len(examples.units), config), done, None)
     with log.Progress("train", total - done, "steps") as progress:
         for number, (epoch, batch) in enumerate(batches, done + 1):
             rate, begin = learning_rate(number - 1, total, config), time.monotonic()

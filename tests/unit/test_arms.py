@@ -1,5 +1,6 @@
 """The arms that tell whether reasoning helps: same purchases, other texts between the markers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from msrrec.config import PromptConfig, RunConfig, TrainConfig, for_arm
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError
 from msrrec.models import SupervisedTokens, read_arm
+from msrrec.pipeline.work import facts_settings
 from msrrec.reasoning.prompts import render_reasoning
 from msrrec.schema import Example, Item
+from msrrec.stage import Call
 from msrrec.training.arms import derange, encode_filler
 from msrrec.training.examples import Encoded, ExampleSet, build_examples
 from tests.support.language import train_small_tokenizer
@@ -122,8 +125,19 @@ def test_facts_are_asked_apart_in_as_many_tokens_and_purchases_answered_at_once(
     prompt = tokenizer.decode(facts[1][0][facts[1][1] == 0])
     assert "Name the category of every purchase and candidate" in prompt
     assert "Recommend" not in prompt
-    supervised = [s.count_supervised([np.arange(len(s))]) for s in (chains, facts)]
+    supervised = [s.count_supervised([np.arange(len(s.units))]) for s in (chains, facts)]
     assert supervised[0] == supervised[1]
+
+
+def test_facts_are_learned_in_the_step_of_their_purchase(dataset: Dataset, tokenizer: Any) -> None:
+    chains, facts = build(dataset, tokenizer), build(dataset, tokenizer, arm="facts")
+    # u0 and u1 have a chain, u2 has none: as many units in the same order, so the same steps.
+    assert len(chains.units) == len(facts.units) == 3
+    assert [facts.examples_of(np.array([n])).tolist() for n in range(3)] == [[0, 1], [2, 3], [4]]
+    assert facts.examples_of(np.array([2, 0])).tolist() == [4, 0, 1]
+    assert chains.examples_of(np.array([2, 0])).tolist() == [2, 0]
+    apart = replace(facts, units=np.arange(len(facts)))
+    assert facts.fingerprint != apart.fingerprint
 
 
 def test_facts_need_categories(tmp_path: Path, tokenizer: Any) -> None:
@@ -171,10 +185,13 @@ def test_supervised_tokens_count_as_often_as_their_example_is_trained_on() -> No
 
 def test_an_arms_settings_are_those_of_the_chains_but_for_its_name() -> None:
     base = RunConfig()
-    for arm in ("chain", "none", "placebo", "filler"):
+    for arm in ("chain", "none", "placebo", "filler", "facts"):
         assert for_arm(base, arm).train == base.train.model_copy(update={"arm": arm})
-    facts = for_arm(base, "facts").train
-    assert (facts.arm, facts.global_batch_size) == ("facts", 2 * base.train.global_batch_size)
+
+
+def test_models_that_learned_facts_in_steps_of_their_own_are_not_taken_for_others() -> None:
+    told = [facts_settings(Call("", for_arm(RunConfig(), arm))) for arm in ("chain", "facts")]
+    assert told == [{}, {"facts": "in the step of their purchase"}]
 
 
 def test_an_older_model_tells_its_arm_by_whether_it_reasons() -> None:

@@ -12,6 +12,7 @@ from msrrec.evaluation import evaluate as evaluation
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.report.page import report_folder
 from tests.support.evaluation import predict_here, write_evaluated_model, write_evaluated_users
+from tests.support.models import write_safetensors
 
 
 @pytest.fixture
@@ -74,6 +75,23 @@ def test_validation_chooses_a_temperature_that_test_takes(
     without = load_config(overrides=[scored])
     bare = evaluation.evaluate(dataset, model_dir, str(tmp_path / "bare"), without, ("fused",))
     assert bare["calibration"]["fused"]["temperature"] is None
+
+
+def test_nothing_is_taken_from_the_validation_of_another_model(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "predict", predict_here)
+    place, models = str(tmp_path / "validation"), {}
+    for name in ("one", "other"):
+        models[name] = write_evaluated_model(tmp_path / name)
+        write_safetensors(tmp_path / name / "merged" / "model.safetensors", (name,))
+    validation = load_config(overrides=["evaluate.split=validation"])
+    evaluation.evaluate(dataset, models["one"], place, validation, ("direct", "fused"))
+    test = load_config(overrides=[f"evaluate.gate={place}"])
+    for name in models:
+        evaluation.evaluate(dataset, models[name], str(tmp_path / "out"), test, ("direct", "fused"))
+        routing = EvaluationResult.load(str(tmp_path / "out")).routing
+        assert (routing is None) == (name == "other")
 
 
 def test_a_route_without_a_threshold_is_refused_and_none_is_chosen_on_test(

@@ -307,6 +307,17 @@ def test_every_arm_tries_the_same_rates_and_validation_picks_one(
         assert next(reversed(result.variants.values())).hit_ratio.value > 0
 
 
+def test_rates_are_compared_again_under_other_settings_without_training_again(
+    folder: Path, trained: list[tuple[str, float]]
+) -> None:
+    rates = {"arm_learning_rates": [0.001, 0.01]}
+    for few in ({}, {"inference": {"temperature": 0.5}}, {}):
+        compare_arms(folder, "msrrec-without-reasoning", baselines=rates, **few)
+    compare_arms(folder, "msrrec-without-reasoning", baselines={**rates, "arm_validation_users": 2})
+    assert trained == [("none", 0.001), ("none", 0.01)]
+    assert len(list((folder / "out" / "systems").iterdir())) == 3
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [("best", "'best' is unknown"), ("random,random", "found 'random' twice"), ("", "unknown")],

@@ -24,7 +24,12 @@ def test_a_permutation_keeps_the_candidates_and_moves_the_target_evenly() -> Non
 
 
 def evaluation(
-    folder: Path, choices: str, permutation: int = 0, seed: int = 0, label: str = "MSR-Rec"
+    folder: Path,
+    choices: str,
+    permutation: int = 0,
+    seed: int = 0,
+    label: str = "MSR-Rec",
+    temperature: float = 0.7,
 ) -> tuple[str, EvaluationResult]:
     """One letter a user; ``-`` is an invalid answer."""
     examples = EXAMPLES[: len(choices)]
@@ -40,7 +45,7 @@ def evaluation(
         system_id(label, "trained", name="msrrec"),
         {"user": variant_result(rank_metrics(examples, items))},
         evaluate={"permutation": permutation},
-        inference={"seed": seed},
+        inference={"seed": seed, "temperature": temperature},
     )
     return str(folder), result
 
@@ -54,6 +59,7 @@ def test_changed_choices_are_counted_apart_for_another_order_and_another_seed(
             evaluation(tmp_path / "turned", "abc-", permutation=1),
             evaluation(tmp_path / "seeded", "aaba", seed=1),
             evaluation(tmp_path / "other", "cccc", permutation=1, label="other"),
+            evaluation(tmp_path / "greedy", "cccc", seed=2, temperature=0.0),
         ]
     )
     assert [(row.differs, row.changed.value) for row in found] == [

@@ -1,5 +1,6 @@
 """An optimizer step is the same whatever the packing, the workers and the restarts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,23 @@ def test_losses_are_means_over_the_examples_that_have_them() -> None:
     mixed = make_learner().sum_gradients(make_examples(), np.array([0, 1, 2]))
     assert mixed.loss_rea is not None
     assert mixed.loss == pytest.approx(0.7 * mixed.loss_rea * 2 / 3 + 0.3 * mixed.loss_rec)
+
+
+def test_what_is_learned_beside_an_example_adds_to_its_loss_and_takes_no_place() -> None:
+    purchase = Encoded([5, 6, 7, 8], [0, 0, 2, 2], 0)
+    facts = Encoded([9, 3, 4], [0, 1, 1], 0, is_beside=True)
+    other = Encoded([1, 2, 3], [0, 0, 2], 0)
+    found = make_learner().sum_gradients(
+        ExampleSet.collect([purchase, facts, other]), np.array([0, 1])
+    )
+    alone = [
+        make_learner().sum_gradients(ExampleSet.collect([part]), np.array([0]))
+        for part in (purchase, replace(facts, is_beside=False), other)
+    ]
+    assert found.loss == pytest.approx(sum(part.loss for part in alone) / 2)
+    assert found.loss_rea == pytest.approx(alone[1].loss_rea)
+    assert found.loss_rec == pytest.approx((alone[0].loss_rec + alone[2].loss_rec) / 2)
+    assert (found.num_examples, found.num_tokens) == (2, 10)
 
 
 def run(learner: Learner, begin: int, end: int, examples: ExampleSet) -> None:

@@ -115,6 +115,13 @@ def test_users_of_equal_confidence_go_the_same_way() -> None:
     assert choose_threshold(examples(2), some) == 0.0
 
 
+def test_unsure_users_can_think_alone_where_the_others_are_wholly_sure() -> None:
+    unsure, sure = outputs(direct(1, 0.5), 0), outputs(direct(0, 1.0), 1)
+    both = [unsure, sure, unsure]
+    found = measure_route(examples(3), both, choose_threshold(examples(3), both))
+    assert (found.routed.hit_ratio.value, found.thinking.value) == (1.0, pytest.approx(2 / 3))
+
+
 def test_a_route_is_measured_beside_its_ends() -> None:
     some = [outputs(direct(0, 0.9), 1), outputs(direct(1, 0.2), 0), outputs(direct(0, 0.3), 1)]
     found = measure_route(examples(3), some, 0.25)
