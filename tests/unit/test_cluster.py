@@ -149,5 +149,7 @@ def test_a_command_asks_for_a_token_before_it_works(command: str, run: str) -> N
         "msrrec.cli.main()"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    ended = subprocess.run([sys.executable, "-c", code, *command.split()], env=env, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], env=env, capture_output=True, text=True
+    )
     assert ended.stdout.splitlines()[:2] == ["token 64", "False"], ended.stderr
