@@ -28,6 +28,7 @@ class ChangeLog:
     def __init__(self, index_path: str, version: str) -> None:
         self.folder = storage.join(storage.beside(index_path, ".changes"), version)
         self._seen: set[str] = set()
+        self._latest_ns = 0
 
     def put(self, item: Item) -> None:
         """Keep that an item is offered."""
@@ -38,7 +39,9 @@ class ChangeLog:
         self._append({"delete": item_id})
 
     def _append(self, change: dict[str, Any]) -> None:
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+        # After all that is known, also where the clock of another node is fast.
+        time_ns = max(time.time_ns(), self._latest_ns + 1)
+        name = f"{time_ns:020d}-{uuid.uuid4().hex[:8]}.json"
         storage.write_bytes(storage.join(self.folder, name), json.dumps(change).encode())
 
     def read_new(self) -> list[dict[str, Any]]:
@@ -47,7 +50,13 @@ class ChangeLog:
         new = [name for name in names if name not in self._seen]
         found = [storage.read_object(storage.join(self.folder, name)) for name in new]
         self._seen.update(new)
+        self._latest_ns = max([self._latest_ns, *map(_time_of, new)])
         return found
+
+
+def _time_of(name: str) -> int:
+    """When a change was told, in nanoseconds since 1970."""
+    return int(name.partition("-")[0])
 
 
 def apply(index: Index, changes: Sequence[dict[str, Any]]) -> Index:

@@ -1,6 +1,5 @@
 """What a service knows of its shop: the catalogue, and recommendations made ahead of time."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,11 +21,9 @@ from serve.http_models import (
     RecommendResponse,
     invalid,
 )
-from serve.limits import RETRY_AFTER_S
 from serve.purchases import ToldPurchases
 from serve.stored import ChangedUser, StoredOffers
-
-logger = logging.getLogger(f"msrrec.{__name__}")
+from serve.storing import keeping
 
 
 @dataclass(frozen=True)
@@ -193,16 +190,8 @@ class Shop:
         if self._told is None:
             stored.add_purchases(user_id, names)
             return
-        try:
+        with keeping("purchase"):
             await self._told.add(user_id, names)
-        except (DataError, OSError) as error:
-            logger.error("a purchase can't be kept: %s", error)
-            raise HttpError(
-                503,
-                "not_kept",
-                "the purchase could not be kept; tell it again",
-                retry_after_s=RETRY_AFTER_S,
-            ) from error
 
     def history(self, user_id: str) -> tuple[str, ...]:
         """The latest purchases of a user, oldest first.
@@ -260,7 +249,8 @@ class Shop:
         """Offer an item, and return the index's version.
 
         Raises:
-            HttpError: 404 without a catalogue, 422 for an item without visible text.
+            HttpError: 404 without a catalogue, 422 for an item without visible text, 503 if the
+                storage refuses.
         """
         catalogue = self._require_catalogue()
         item = Item(item_id, body.title, tuple(body.categories), body.brand)
@@ -274,7 +264,7 @@ class Shop:
         """Offer an item no more, and return the index's version.
 
         Raises:
-            HttpError: 404 if the catalogue does not offer it.
+            HttpError: 404 if the catalogue does not offer it, 503 if the storage refuses.
         """
         catalogue = self._require_catalogue()
         try:
