@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
+from msrrec.config.serve import MAX_BATCH_SIZE
 from serve.http_models import (
     ErrorResponse,
     HttpError,
@@ -20,7 +21,9 @@ from serve.metrics import Metrics
 class BatchRequest(HttpModel):
     """Requests that are answered together."""
 
-    requests: list[RecommendRequest] = Field(min_length=1)
+    requests: list[RecommendRequest] = Field(
+        min_length=1, max_length=MAX_BATCH_SIZE, fail_fast=True
+    )
     """At most serve.max_batch_size, each as for /v1/recommend but without ``stream``."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypedDict
 
+from fastapi import Path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from msrrec.config.serve import MAX_CANDIDATES
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.inference.ranking import rank_candidates
@@ -34,6 +36,9 @@ MAX_HISTORY = 1000
 
 MAX_TOP_K = 100
 """Maximum number of items of a ranking."""
+
+UserId = Annotated[str, Path(min_length=1, max_length=200)]
+"""A user in a path, whom a request can name as well."""
 
 _FIELD = re.compile(r"(?:mode|history|candidates)(?:\[\d+\])?")
 
@@ -76,9 +81,22 @@ def invalid(field: str, message: str) -> HttpError:
 
 
 class HttpModel(BaseModel):
-    """Base of requests and responses: refuses unknown fields."""
+    """Base of requests and responses: refuses unknown fields.
+
+    Of a list of a request the first wrong element is told alone (``fail_fast``), and of unknown
+    fields the first one, as a body may have a hundred thousand, whose errors would take seconds.
+    """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_further_unknown(cls, value: object) -> object:
+        """Leave one unknown field, which is enough for a refusal."""
+        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+            return value
+        first = next((name for name in value if name not in cls.model_fields), None)
+        return {k: v for k, v in value.items() if k in cls.model_fields or k == first}
 
 
 def _check_whole(text: str) -> str:
@@ -150,12 +168,16 @@ class RecommendRequest(HttpModel):
     domain: Text | None = Field(default=None, max_length=200)
     """What the prompt calls the shop; where it has an adapter, that one answers. Unset: the shop
     that the model was trained on."""
-    history: list[NamedItem] | None = Field(default=None, min_length=1, max_length=MAX_HISTORY)
+    history: list[NamedItem] | None = Field(
+        default=None, min_length=1, max_length=MAX_HISTORY, fail_fast=True
+    )
     """The user's purchases, oldest first: titles, or objects with ids of the catalogue. If not all
     fit, the oldest are left out."""
     user_id: Text | None = Field(default=None, min_length=1, max_length=200)
     """A user whose recommendations the service holds, in place of a history."""
-    candidates: list[NamedItem] | None = Field(default=None, min_length=2)
+    candidates: list[NamedItem] | None = Field(
+        default=None, min_length=2, max_length=MAX_CANDIDATES, fail_fast=True
+    )
     """What to choose from, all different. Unset: the service's catalogue, if it has one."""
     mode: RequestMode = "fused"
     """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
@@ -196,14 +218,14 @@ class ItemBody(HttpModel):
     """An item of the catalogue."""
 
     title: Text = Field(min_length=1)
-    categories: list[Text] = Field(default_factory=list, max_length=100)
+    categories: list[Text] = Field(default_factory=list, max_length=100, fail_fast=True)
     brand: Text | None = None
 
 
 class PurchasesBody(HttpModel):
     """What a user bought."""
 
-    items: list[NamedItem] = Field(min_length=1, max_length=MAX_HISTORY)
+    items: list[NamedItem] = Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True)
     """Oldest first; ids of the catalogue, or titles."""
 
 

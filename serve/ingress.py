@@ -42,6 +42,7 @@ from serve.http_models import (
     RecommendRequest,
     RecommendResponse,
     Source,
+    UserId,
     from_data_error,
     from_offers,
     to_query,
@@ -463,7 +464,7 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
         """Offer an item of the catalogue no more."""
         return await api.delete_item(item_id)
 
-    async def add_purchases(user_id: str, body: PurchasesBody, request: Request) -> Response:
+    async def add_purchases(user_id: UserId, body: PurchasesBody, request: Request) -> Response:
         """Tell what a user bought: not offered again, and reasoned about in the background."""
         is_kept = KEPT.decode() in request.headers  # clients' headers of this name are dropped
         return await api.add_purchases(user_id, body, is_kept=is_kept)

@@ -10,6 +10,7 @@ from msrrec.recommendations.rows import Offer, read_recommendations
 from msrrec.retrieval.folder import load_index
 from msrrec.retrieval.histories import Purchase
 from msrrec.schema import Item
+from msrrec.titles import clean_title
 from serve.catalogue import LiveCatalogue
 from serve.http_models import (
     Candidates,
@@ -182,11 +183,15 @@ class Shop:
         """Keep what a user bought.
 
         Raises:
-            HttpError: 404 if the service holds no recommendations, 503 if its storage refuses.
+            HttpError: 404 if the service holds no recommendations, 422 for a title without visible
+                text, 503 if the storage refuses.
         """
         stored = self._require_stored()
         bought = [self._read(one, f"items[{n}]") for n, one in enumerate(body.items)]
-        names = [one.title if isinstance(one, Item) else one for one in bought]
+        names = [clean_title(one.title) if isinstance(one, Item) else one for one in bought]
+        if "" in names:
+            field = f"items[{names.index('')}]"
+            raise invalid(field, f"{field}: the title is blank; expected visible text")
         if self._told is None:
             stored.add_purchases(user_id, names)
             return
