@@ -59,10 +59,11 @@ class HttpError(Exception):
         message: str,
         field: str | None = None,
         retry_after_s: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.kind, self.message = status, kind, message
-        self.field, self.retry_after_s = field, retry_after_s
+        self.field, self.retry_after_s, self.allow = field, retry_after_s, allow
 
     def body(self) -> "ErrorBody":
         """The JSON body."""
@@ -72,12 +73,19 @@ class HttpError(Exception):
         """The HTTP headers that belong to the status."""
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer"}
+        if self.allow is not None:
+            return {"Allow": self.allow}
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 def invalid(field: str, message: str) -> HttpError:
     """A 422 error about one field."""
     return HttpError(422, "invalid_request", message, field)
+
+
+def internal_error() -> HttpError:
+    """What a client learns of an exception that nobody expected."""
+    return HttpError(500, "internal_error", "the service failed on this request")
 
 
 class HttpModel(BaseModel):

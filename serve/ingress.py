@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,13 +44,15 @@ from serve.http_models import (
     UserId,
     from_data_error,
     from_offers,
+    internal_error,
     to_query,
     to_response,
 )
 from serve.keys import KeyRing, Keys
-from serve.limits import Guard
+from serve.limits import RETRY_AFTER_S, Guard
 from serve.metrics import CONTENT_TYPE, Metrics, render
 from serve.readiness import Readiness
+from serve.renewal import Renewals
 from serve.rollout_http import Desk, add_rollout
 from serve.routing import KEPT, AtRoot
 from serve.sharing import Flight, SharedAnswers, identify, identify_body
@@ -70,8 +71,6 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _RECOMMEND, _BATCH = "/v1/recommend", "/v1/recommend:batch"
-_MAX_RENEWALS = 2
-"""Users whose recommendations are made anew at once, beside the requests."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ class Api:
         self._by_domain = {fold(one.asked_as or ""): one for one in adapters}
         self.models = (self._default, *adapters)
         self.shop = shop or Shop(limits.max_candidates)
-        self._renewing: set[asyncio.Task[None]] = set()
-        self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
+        self._renewals = Renewals(self._renew)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
         size, mib = limits.cache_size, limits.cache_mib
         self.shared = SharedAnswers(size, mib << 20, limits.cache_ttl_s)
@@ -246,7 +244,7 @@ class Api:
     @property
     def is_renewing(self) -> bool:
         """Whether recommendations are being made anew."""
-        return bool(self._renewing)
+        return self._renewals.is_busy
 
     async def add_purchases(
         self, user_id: str, body: PurchasesBody, *, is_kept: bool = False
@@ -262,25 +260,25 @@ class Api:
             await self.shop.add_purchases(user_id, body)
         history = self.shop.history(user_id)
         await self._tell(user_id)
-        task = asyncio.ensure_future(self._renew(user_id, history))
-        self._renewing.add(task)
-        task.add_done_callback(self._renewing.discard)
+        self._renewals.add(user_id)
         return JSONResponse({"user_id": user_id, "history": len(history)}, 202)
 
-    async def _renew(self, user_id: str, history: tuple[str, ...]) -> None:
+    async def _renew(self, user_id: str) -> None:
         """Recommend for a user whose purchases changed; what fails leaves the old offers."""
+        began, seconds = time.monotonic(), self.settings.limits.deadline_s
+        deadline = asyncio.get_running_loop().time() + seconds
+        history = self.shop.history(user_id)
+        if not history:
+            return
         body = RecommendRequest(history=[self.shop.name(one) for one in history], top_k=MAX_TOP_K)
-        async with self._renewals:
-            if self.shop.is_outdated(user_id, history):
-                return
-            try:
+        try:
+            async with self._within(deadline, seconds):
                 asked = await self._understand(body, self._default)
                 answered = await self.fan_out.generate(asked.query, body.mode, ranked=True)
-            except (HttpError, DataError, EngineError) as error:
-                logger.warning("user %.40r: not recommended anew (%s)", user_id, error)
-                return
-        one = Taken(asked, body, time.monotonic(), math.inf, math.inf)
-        answer = self._finish(one, answered, "live")
+        except HttpError as error:
+            logger.warning("a user is not recommended anew (%s)", error.kind)
+            return
+        answer = self._finish(Taken(asked, body, began, deadline, seconds), answered, "live")
         self.shop.keep(user_id, history, answer)
         await self._tell(user_id)
 
@@ -303,9 +301,16 @@ class Api:
             result = self._finish(one, found, "live" if begins else "joined")
             yield render_event("result", result.model_dump())
         except HttpError as error:
-            self.metrics.stream_errors.labels(str(error.status)).inc()
-            self.metrics.refusals.labels(error.kind).inc()
-            yield render_event("error", error.body())
+            yield self._end_in(error)
+        except Exception:  # the client has a status already, and is to learn of the end
+            logger.exception("a stream failed")
+            yield self._end_in(internal_error())
+
+    def _end_in(self, error: HttpError) -> str:
+        """The last event of a stream that ends in an error."""
+        self.metrics.stream_errors.labels(str(error.status)).inc()
+        self.metrics.refusals.labels(error.kind).inc()
+        return render_event("error", error.body())
 
     @contextlib.asynccontextmanager
     async def _within(self, deadline: float | None, seconds: float) -> AsyncIterator[None]:
@@ -505,7 +510,9 @@ def _add_operations(
     async def readyz() -> JSONResponse:
         """`ready` if every side has an engine; else 503: `starting`, or `broken` if none starts."""
         state = await tell_readiness()
-        return JSONResponse({"status": state}, 200 if state == "ready" else 503)
+        if state == "ready":
+            return JSONResponse({"status": state})
+        return JSONResponse({"status": state}, 503, {"Retry-After": str(RETRY_AFTER_S)})
 
     async def models() -> dict[str, object]:
         """The models that answer: the default one, then the adapters, each with its domain."""

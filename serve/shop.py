@@ -223,10 +223,6 @@ class Shop:
         if self._stored is not None and changed.offers is not None:
             self._stored.replace(user_id, changed.history, changed.offers)
 
-    def is_outdated(self, user_id: str, history: tuple[str, ...]) -> bool:
-        """Whether a user bought something else since."""
-        return self._history(user_id) != history
-
     def keep(self, user_id: str, history: tuple[str, ...], answer: RecommendResponse) -> None:
         """Keep what was recommended anew."""
         assert self._stored is not None
