@@ -27,18 +27,28 @@ class LiveCatalogue:
         settings: Number of candidates.
     """
 
-    def __init__(self, path: str, settings: RecommendConfig) -> None:
+    def __init__(self, path: str, settings: RecommendConfig, live: str | None = None) -> None:
         """Load an index and apply the changes that were made to it before.
+
+        Args:
+            path: The folder of the index.
+            settings: Number of candidates.
+            live: The folder of the live version's changes, if this is a rollout's next version.
 
         Raises:
             DataError: If there is no index.
         """
         self.index: Index = load_index(path)
         self.settings = settings
-        self._log = ChangeLog(path, self.index.version)
+        self._log = ChangeLog(path, self.index.version, live)
         self._lock = asyncio.Lock()
         self._poll = Poll(self.catch_up, _POLL_S, "catalogue")
         self.index = apply(self.index, self._log.read_new())
+
+    @property
+    def changes(self) -> str:
+        """The folder of its changes."""
+        return self._log.folder
 
     async def propose(self, purchases: Sequence[Purchase]) -> tuple[Item, ...]:
         """The candidates for a history, found in a thread.

@@ -60,7 +60,8 @@ class Fusion:
     ) -> None:
         args = blueprint.args
         inference, limits = args.answering, args.serve
-        shop = ShopArgs(args.index, args.recommendations, args.recommend, args.told_purchases)
+        told = args.told_purchases, args.changes
+        shop = ShopArgs(args.index, args.recommendations, args.recommend, *told)
         setup(as_json=limits.log_format == "json")
         clients = {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
         fan_out = make_fan_out(source, inference, clients)
@@ -79,7 +80,7 @@ class Fusion:
             open_shop(shop, limits.max_candidates),
             [make_answering(one, inference, clients) for one in adapters],
         )
-        self._desk = RayDesk(blueprint)
+        self._desk = RayDesk(replace(blueprint, changes=self._api.shop.changes))
         self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0
         if limits.fusion_replicas > 1:

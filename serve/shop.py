@@ -35,6 +35,7 @@ class ShopArgs:
     recommendations: str | None = None
     settings: RecommendConfig = field(default_factory=RecommendConfig)
     purchases: str | None = None
+    changes: str | None = None
 
 
 def check_shop(index: str | None, recommendations: str | None) -> None:
@@ -51,7 +52,7 @@ def check_shop(index: str | None, recommendations: str | None) -> None:
 
 def open_shop(args: ShopArgs, max_candidates: int) -> "Shop":
     """The shop of a service."""
-    catalogue = LiveCatalogue(args.index, args.settings) if args.index else None
+    catalogue = LiveCatalogue(args.index, args.settings, args.changes) if args.index else None
     stored = StoredOffers(args.recommendations) if args.recommendations else None
     told = ToldPurchases(stored, args.purchases) if stored and args.purchases else None
     return Shop(max_candidates, catalogue, stored, told)
@@ -83,7 +84,12 @@ class Shop:
         """The version of the catalogue's index as of now."""
         return self._catalogue.index.version if self._catalogue else None
 
-    def find_offers(self, body: RecommendRequest) -> list[Offer] | None:
+    @property
+    def changes(self) -> str | None:
+        """The folder of the changes of items; None without a catalogue."""
+        return self._catalogue.changes if self._catalogue else None
+
+    async def find_offers(self, body: RecommendRequest) -> list[Offer] | None:
         """What was recommended ahead of time to a user who is named alone; None if nothing is left.
 
         Raises:
@@ -91,10 +97,17 @@ class Shop:
         """
         if body.user_id is None or body.history is not None or body.candidates is not None:
             return None
+        await self.follow()
         offers = self._stored.find(body.user_id) if self._stored else None
         if offers is None and self._history(body.user_id) is None:
             raise _unknown_user(body.user_id)
-        return offers
+        return [one for one in offers or () if self._is_offered(one.item_id)]
+
+    def _is_offered(self, item_id: str) -> bool:
+        """Whether an item may be recommended; one that the catalogue does not know may be."""
+        catalogue = self._catalogue.index.catalogue if self._catalogue else None
+        code = catalogue.codes.get(item_id) if catalogue else None
+        return catalogue is None or code is None or bool(catalogue.is_offered[code])
 
     async def follow(self) -> None:
         """Know of what other replicas were told of items and purchases, from now on."""
@@ -272,6 +285,17 @@ class Shop:
             await catalogue.delete(item_id)
         except DataError as error:
             raise HttpError(404, "not_found", str(error), "id") from error
+        return catalogue.index.version
+
+    async def catch_up_items(self) -> str:
+        """Know of all changes of items until now, and return the index's version.
+
+        Raises:
+            HttpError: 404 without a catalogue, 503 if the storage refuses.
+        """
+        catalogue = self._require_catalogue()
+        with keeping("change"):
+            await catalogue.catch_up()
         return catalogue.index.version
 
     def _require_catalogue(self) -> LiveCatalogue:

@@ -1,6 +1,7 @@
 """Changes of items and purchases that several replicas are told of, and clients that leave."""
 
 import asyncio
+import os
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -8,18 +9,20 @@ from typing import Any
 
 import pytest
 
+from msrrec import storage
 from msrrec.config import RecommendConfig
-from msrrec.retrieval.folder import save_index
+from msrrec.retrieval.folder import load_index, save_index
 from msrrec.schema import Item
 from serve.catalogue import LiveCatalogue
 from serve.changes import ChangeLog
 from serve.polling import Poll
 from serve.purchases import PurchaseLog, ToldPurchases
+from serve.routing import KEPT
 from serve.shop import Shop
 from serve.stored import StoredOffers
 from tests.support.offers import make_offer as offer
 from tests.support.offers import write_offers
-from tests.support.retrieval import build_shop_index, write_shop_dataset
+from tests.support.retrieval import BOUGHT, build_shop_index, write_shop_dataset
 from tests.support.service import World, error_of
 
 GAS = Item("gas", "Camping gas")
@@ -134,3 +137,63 @@ def test_those_who_come_first_wait_for_one_look_together() -> None:
 
     asyncio.run(go())
     assert len(looks) == 1
+
+
+def write_later_index(index: str, folder: Path, written_ns: int) -> str:
+    """Another index, of three users, that was written at a time."""
+    some = dict(list(BOUGHT.items())[:3])
+    later = build_shop_index(write_shop_dataset(folder / "data", bought=some), "purchases=all")
+    assert later.version != load_index(index).version
+    save_index(later, str(folder / "index"))
+    os.utime(folder / "index" / storage.INDEX, ns=(written_ns, written_ns))
+    return str(folder / "index")
+
+
+def test_the_next_version_knows_what_the_live_one_was_told_since_its_own_index_was_written(
+    index: str, tmp_path: Path
+) -> None:
+    live, settings = open_catalogue(index), RecommendConfig()
+    offered = {}
+
+    async def go() -> str:
+        await live.put(GAS)
+        await live.delete("lamp")
+        written_ns = time.time_ns()
+        await live.put(Item("pan", "Frying pan"))
+        await live.delete("mug")
+        other = write_later_index(index, tmp_path / "later", written_ns)
+        upcoming = LiveCatalogue(other, settings, live.changes)
+        offered["at first"] = offers_of(upcoming)
+        await live.put(Item("pot", "Pot"))
+        await upcoming.catch_up()
+        offered["then"] = offers_of(upcoming)
+        return other
+
+    other = asyncio.run(go())
+    # Gas and lamp were changed before: what was right then is what the index was built from.
+    assert offered["at first"] == {"lamp", "table", "bulb", "tent", "stove", "pan"}
+    assert offered["then"] == offered["at first"] | {"pot"}
+    # It is live now, and was started anew.
+    assert offers_of(LiveCatalogue(other, settings)) == offered["then"]
+
+
+def offers_of(catalogue: LiveCatalogue) -> set[str]:
+    """Ids of the items that may be recommended."""
+    known = catalogue.index.catalogue
+    return {item_id for item_id, code in known.codes.items() if known.is_offered[code]}
+
+
+def test_a_change_that_the_live_version_has_kept_is_read_and_not_kept_twice(
+    index: str, tmp_path: Path
+) -> None:
+    other = write_later_index(index, tmp_path / "later", 1)
+    live = open_catalogue(index)
+    upcoming = LiveCatalogue(other, RecommendConfig(), live.changes)
+    told, world = World(shop=Shop(10, live)), World(shop=Shop(10, upcoming))
+    kept = {KEPT.decode(): "1"}
+    body = {"title": "Camping gas"}
+    for one, headers in ((told, {}), (world, kept)):
+        assert one.call("PUT", "/v1/items/gas", json=body, headers=headers).status_code == 200
+        assert one.call("DELETE", "/v1/items/mug", headers=headers).status_code == 200
+    assert offers_of(upcoming) == offers_of(live)
+    assert len(list(Path(upcoming.changes).iterdir())) == 2

@@ -11,6 +11,8 @@ import pytest
 from msrrec.config import InferenceConfig
 from msrrec.errors import EngineError
 from serve.fan_out import Delta, SentText
+from serve.routing import WAITED
+from tests.support.clock import run_at_once
 from tests.support.service import (
     ASK,
     BODY,
@@ -305,6 +307,21 @@ def test_a_stream_past_the_deadline_ends_in_an_error_event(world: World) -> None
     assert events[-1][1]["error"]["type"] == "deadline_exceeded"
     assert world.item.cancelled == 1
     assert world.api.admission.ongoing == 0
+
+
+@pytest.mark.parametrize(("waited", "status"), [("59.9", 504), ("x", 200), ("nan", 200)])
+def test_what_other_replicas_took_of_the_time_counts(waited: str, status: int) -> None:
+    async def work() -> None:
+        await asyncio.sleep(1)
+
+    async def go() -> int:
+        world = World(deadline_s=60)
+        world.user.before = work
+        headers = {WAITED.decode(): waited}
+        async with world.client() as client:
+            return (await client.post(ASK, json=BODY, headers=headers)).status_code
+
+    assert run_at_once(go()) == status
 
 
 def test_a_client_that_leaves_a_stream_gives_its_place_back(world: World) -> None:
