@@ -27,6 +27,9 @@ class AppArgs(Config):
     purchases: str | None = None
     """Folder that keeps what users bought since, which all versions read. Unset: beside the
     recommendations."""
+    changes: str | None = None
+    """Folder with the changes of items that the live version was told, for a version that is rolled
+    out with another index."""
     gpus_per_engine: float | None = None
     """GPUs per engine, also a share of one. Unset: those of ``inference.gpus_per_engine``."""
     model: ModelConfig = ModelConfig()

@@ -1,26 +1,33 @@
 """Several requests in one body: ``POST /v1/recommend:batch``."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
+from msrrec.config.serve import MAX_BATCH_SIZE
 from serve.http_models import (
     ErrorResponse,
     HttpError,
     HttpModel,
     RecommendRequest,
     RecommendResponse,
+    internal_error,
     invalid,
 )
 from serve.metrics import Metrics
+
+logger = logging.getLogger(f"msrrec.{__name__}")
 
 
 class BatchRequest(HttpModel):
     """Requests that are answered together."""
 
-    requests: list[RecommendRequest] = Field(min_length=1)
+    requests: list[RecommendRequest] = Field(
+        min_length=1, max_length=MAX_BATCH_SIZE, fail_fast=True
+    )
     """At most serve.max_batch_size, each as for /v1/recommend but without ``stream``."""
 
 
@@ -57,13 +64,19 @@ async def answer_batch(
     or wrong in its meaning takes nothing from the others.
     """
 
+    def refuse(error: HttpError) -> bytes:
+        metrics.requests.labels(str(error.status)).inc()
+        metrics.refusals.labels(error.kind).inc()
+        return bytes(JSONResponse(error.body()).body)
+
     async def answer(one: RecommendRequest) -> bytes:
         try:
             response = await recommend(one)
         except HttpError as error:
-            metrics.requests.labels(str(error.status)).inc()
-            metrics.refusals.labels(error.kind).inc()
-            return bytes(JSONResponse(error.body()).body)
+            return refuse(error)
+        except Exception:  # as a request that fails alone takes nothing from others
+            logger.exception("a request of a batch failed")
+            return refuse(internal_error())
         metrics.requests.labels("200").inc()
         return bytes(response.body)
 

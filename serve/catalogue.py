@@ -1,7 +1,8 @@
 """The catalogue of a running service: an index that items are added to and removed from."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from msrrec.config import RecommendConfig
 from msrrec.errors import DataError
@@ -12,6 +13,7 @@ from msrrec.retrieval.index import Index
 from msrrec.schema import Item
 from serve.changes import ChangeLog, apply
 from serve.polling import Poll
+from serve.storing import finish, keeping
 
 _POLL_S = 0.5
 """Seconds between looks for changes that other replicas made."""
@@ -25,18 +27,28 @@ class LiveCatalogue:
         settings: Number of candidates.
     """
 
-    def __init__(self, path: str, settings: RecommendConfig) -> None:
+    def __init__(self, path: str, settings: RecommendConfig, live: str | None = None) -> None:
         """Load an index and apply the changes that were made to it before.
+
+        Args:
+            path: The folder of the index.
+            settings: Number of candidates.
+            live: The folder of the live version's changes, if this is a rollout's next version.
 
         Raises:
             DataError: If there is no index.
         """
         self.index: Index = load_index(path)
         self.settings = settings
-        self._log = ChangeLog(path, self.index.version)
+        self._log = ChangeLog(path, self.index.version, live)
         self._lock = asyncio.Lock()
-        self._poll = Poll(self._catch_up, _POLL_S, "catalogue")
+        self._poll = Poll(self.catch_up, _POLL_S, "catalogue")
         self.index = apply(self.index, self._log.read_new())
+
+    @property
+    def changes(self) -> str:
+        """The folder of its changes."""
+        return self._log.folder
 
     async def propose(self, purchases: Sequence[Purchase]) -> tuple[Item, ...]:
         """The candidates for a history, found in a thread.
@@ -52,22 +64,33 @@ class LiveCatalogue:
 
         Raises:
             DataError: If it has no id or no visible title.
+            HttpError: 503 if the storage refuses.
         """
-        await self.follow()
-        await asyncio.to_thread(self.index.add, [item])  # refuses a bad one before it is kept
-        await asyncio.to_thread(self._log.put, item)
-        await self._catch_up()
+        await self._change(lambda index: index.add([item]), partial(self._log.put, item))
 
     async def delete(self, item_id: str) -> None:
         """Offer an item no more.
 
         Raises:
             DataError: If the catalogue does not offer it.
+            HttpError: 503 if the storage refuses.
         """
-        await self.follow()
-        await asyncio.to_thread(self.index.remove, [item_id])
-        await asyncio.to_thread(self._log.delete, item_id)
-        await self._catch_up()
+        await self._change(
+            lambda index: index.remove([item_id]), partial(self._log.delete, item_id)
+        )
+
+    async def _change(self, check: Callable[[Index], Index], keep: Callable[[], None]) -> None:
+        """Keep a change, unless it is refused where all changes until now are known."""
+        with keeping("change"):
+            await self.catch_up()
+        await asyncio.to_thread(check, self.index)
+        with keeping("change"):
+            await asyncio.to_thread(keep)
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Know of all changes until now."""
+        await finish(self._catch_up())
 
     async def _catch_up(self) -> None:
         async with self._lock:

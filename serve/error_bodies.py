@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from serve.http_models import HttpError, invalid
+from serve.http_models import HttpError, internal_error, invalid
 
 
 def add_error_handlers(
@@ -39,12 +39,13 @@ def add_error_handlers(
             return await on_http_error(request, invalid("body", "body: not readable as JSON"))
         kind = str(error.detail).lower().replace(" ", "_")
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return await on_http_error(request, HttpError(error.status_code, kind, message))
+        allow = (error.headers or {}).get("Allow")
+        refusal = HttpError(error.status_code, kind, message, allow=allow)
+        return await on_http_error(request, refusal)
 
     async def on_crash(request: Request, error: Exception) -> JSONResponse:
         count(request.scope, 500)  # this response bypasses the counting middleware
-        failure = HttpError(500, "internal_error", "the service failed on this request")
-        return await on_http_error(request, failure)
+        return await on_http_error(request, internal_error())
 
     app.add_exception_handler(HttpError, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)

@@ -10,10 +10,11 @@ from typing import Any, cast
 from fastapi import FastAPI
 from prometheus_client.core import Metric
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
+    RayServeException,
     ReplicaUnavailableError,
 )
 from ray.serve.handle import DeploymentHandle
@@ -31,7 +32,7 @@ from serve.figures import Figures, ask_versions, find_routing
 from serve.ingress import Api, Settings, build_http
 from serve.limits import overloaded
 from serve.metrics import merge
-from serve.readiness import Readiness, readiness
+from serve.readiness import Readiness, Teller, readiness
 from serve.rollout_cluster import Blueprint, RayDesk
 from serve.shop import ShopArgs, open_shop
 from serve.stored import ChangedUser
@@ -60,7 +61,8 @@ class Fusion:
     ) -> None:
         args = blueprint.args
         inference, limits = args.answering, args.serve
-        shop = ShopArgs(args.index, args.recommendations, args.recommend, args.told_purchases)
+        told = args.told_purchases, args.changes
+        shop = ShopArgs(args.index, args.recommendations, args.recommend, *told)
         setup(as_json=limits.log_format == "json")
         clients = {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
         fan_out = make_fan_out(source, inference, clients)
@@ -79,7 +81,7 @@ class Fusion:
             open_shop(shop, limits.max_candidates),
             [make_answering(one, inference, clients) for one in adapters],
         )
-        self._desk = RayDesk(blueprint)
+        self._desk = RayDesk(replace(blueprint, changes=self._api.shop.changes))
         self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0
         if limits.fusion_replicas > 1:
@@ -87,7 +89,7 @@ class Fusion:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve to get the ASGI application."""
-        return build_http(self._api, self._tell_readiness, self._collect, self._desk)
+        return build_http(self._api, Teller(self._ask_readiness).tell, self._collect, self._desk)
 
     async def figures(self) -> Figures:
         """This replica's metrics; called on all replicas when one is asked for them."""
@@ -115,18 +117,17 @@ class Fusion:
     async def _share(self, user_id: str, changed: ChangedUser) -> None:
         """Tell all replicas of a user's purchases and offers."""
         context = serve.get_replica_context()
-        handle = serve.get_deployment_handle(context.deployment, context.app_name)
         own = context.replica_id.unique_id
         try:
+            handle = serve.get_deployment_handle(context.deployment, context.app_name)
             told = handle.broadcast("take_user", own, user_id, changed)
             await told.results_async(timeout_s=_SHARED_S, return_exceptions=True)
-        except (TimeoutError, DeploymentUnavailableError) as error:
+        except (TimeoutError, RayError, RayServeException) as error:  # the purchase itself is kept
             logger.warning("other replicas do not know of a purchase (%s)", first_line(error))
 
-    async def _tell_readiness(self) -> Readiness:
+    def _ask_readiness(self) -> Readiness:
         name = serve.get_replica_context().app_name
-        status = await asyncio.to_thread(serve.status)  # asks the controller
-        deployments = status.applications[name].deployments
+        deployments = serve.status().applications[name].deployments
         engines = (deployments[engine] for engine in self._engines)
         return readiness(engines, may_sleep=self._may_sleep)
 

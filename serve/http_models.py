@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypedDict
 
+from fastapi import Path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from msrrec.config.serve import MAX_CANDIDATES
 from msrrec.errors import DataError
 from msrrec.inference.fusion import Agreement, Recommendation, SideOutput
 from msrrec.inference.ranking import rank_candidates
@@ -34,6 +36,9 @@ MAX_HISTORY = 1000
 
 MAX_TOP_K = 100
 """Maximum number of items of a ranking."""
+
+UserId = Annotated[str, Path(min_length=1, max_length=200)]
+"""A user in a path, whom a request can name as well."""
 
 _FIELD = re.compile(r"(?:mode|history|candidates)(?:\[\d+\])?")
 
@@ -54,10 +59,11 @@ class HttpError(Exception):
         message: str,
         field: str | None = None,
         retry_after_s: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.kind, self.message = status, kind, message
-        self.field, self.retry_after_s = field, retry_after_s
+        self.field, self.retry_after_s, self.allow = field, retry_after_s, allow
 
     def body(self) -> "ErrorBody":
         """The JSON body."""
@@ -67,6 +73,8 @@ class HttpError(Exception):
         """The HTTP headers that belong to the status."""
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer"}
+        if self.allow is not None:
+            return {"Allow": self.allow}
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
@@ -75,10 +83,28 @@ def invalid(field: str, message: str) -> HttpError:
     return HttpError(422, "invalid_request", message, field)
 
 
+def internal_error() -> HttpError:
+    """What a client learns of an exception that nobody expected."""
+    return HttpError(500, "internal_error", "the service failed on this request")
+
+
 class HttpModel(BaseModel):
-    """Base of requests and responses: refuses unknown fields."""
+    """Base of requests and responses: refuses unknown fields.
+
+    Of a list of a request the first wrong element is told alone (``fail_fast``), and of unknown
+    fields the first one, as a body may have a hundred thousand, whose errors would take seconds.
+    """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_further_unknown(cls, value: object) -> object:
+        """Leave one unknown field, which is enough for a refusal."""
+        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+            return value
+        first = next((name for name in value if name not in cls.model_fields), None)
+        return {k: v for k, v in value.items() if k in cls.model_fields or k == first}
 
 
 def _check_whole(text: str) -> str:
@@ -150,12 +176,16 @@ class RecommendRequest(HttpModel):
     domain: Text | None = Field(default=None, max_length=200)
     """What the prompt calls the shop; where it has an adapter, that one answers. Unset: the shop
     that the model was trained on."""
-    history: list[NamedItem] | None = Field(default=None, min_length=1, max_length=MAX_HISTORY)
+    history: list[NamedItem] | None = Field(
+        default=None, min_length=1, max_length=MAX_HISTORY, fail_fast=True
+    )
     """The user's purchases, oldest first: titles, or objects with ids of the catalogue. If not all
     fit, the oldest are left out."""
     user_id: Text | None = Field(default=None, min_length=1, max_length=200)
     """A user whose recommendations the service holds, in place of a history."""
-    candidates: list[NamedItem] | None = Field(default=None, min_length=2)
+    candidates: list[NamedItem] | None = Field(
+        default=None, min_length=2, max_length=MAX_CANDIDATES, fail_fast=True
+    )
     """What to choose from, all different. Unset: the service's catalogue, if it has one."""
     mode: RequestMode = "fused"
     """fused: both sides and their fusion; routed: the direct answer, or fused where it is unsure,
@@ -196,14 +226,14 @@ class ItemBody(HttpModel):
     """An item of the catalogue."""
 
     title: Text = Field(min_length=1)
-    categories: list[Text] = Field(default_factory=list, max_length=100)
+    categories: list[Text] = Field(default_factory=list, max_length=100, fail_fast=True)
     brand: Text | None = None
 
 
 class PurchasesBody(HttpModel):
     """What a user bought."""
 
-    items: list[NamedItem] = Field(min_length=1, max_length=MAX_HISTORY)
+    items: list[NamedItem] = Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True)
     """Oldest first; ids of the catalogue, or titles."""
 
 

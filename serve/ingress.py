@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from prometheus_client.core import Metric
 from starlette.types import Scope
 
@@ -27,7 +25,7 @@ from msrrec.reasoning.prompts import Side
 from serve.access import AccessLog
 from serve.adapters import Answering, fold
 from serve.admission import AdmissionControl
-from serve.api_page import describe_security, render_api_page
+from serve.api_page import describe_security
 from serve.batch import BatchRequest, BatchResponse, answer_batch, check_batch
 from serve.error_bodies import add_error_handlers
 from serve.events import EventStream, answer_whole, render_delta, render_event
@@ -42,17 +40,21 @@ from serve.http_models import (
     RecommendRequest,
     RecommendResponse,
     Source,
+    UserId,
     from_data_error,
     from_offers,
+    internal_error,
     to_query,
     to_response,
 )
 from serve.keys import KeyRing, Keys
 from serve.limits import Guard
-from serve.metrics import CONTENT_TYPE, Metrics, render
+from serve.metrics import Metrics
+from serve.operations import add_operations
 from serve.readiness import Readiness
+from serve.renewal import Renewals
 from serve.rollout_http import Desk, add_rollout
-from serve.routing import KEPT, AtRoot
+from serve.routing import KEPT, AtRoot, read_waited
 from serve.sharing import Flight, SharedAnswers, identify, identify_body
 from serve.shop import Shop
 from serve.stored import ChangedUser
@@ -61,16 +63,7 @@ from serve.version import ServedModel
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
-_PAGE = Path(__file__).parent / "static" / "index.html"
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
 _RECOMMEND, _BATCH = "/v1/recommend", "/v1/recommend:batch"
-_MAX_RENEWALS = 2
-"""Users whose recommendations are made anew at once, beside the requests."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +113,7 @@ class Api:
         self._by_domain = {fold(one.asked_as or ""): one for one in adapters}
         self.models = (self._default, *adapters)
         self.shop = shop or Shop(limits.max_candidates)
-        self._renewing: set[asyncio.Task[None]] = set()
-        self._renewals = asyncio.Semaphore(_MAX_RENEWALS)
+        self._renewals = Renewals(self._renew)
         self.admission = AdmissionControl(limits.max_ongoing_requests, limits.max_queued_requests)
         size, mib = limits.cache_size, limits.cache_mib
         self.shared = SharedAnswers(size, mib << 20, limits.cache_ttl_s)
@@ -132,18 +124,25 @@ class Api:
             one.fan_out.on_phase = self._time_phase
         self.share: Callable[[str, ChangedUser], Awaitable[None]] = _keep
 
-    async def recommend(self, body: RecommendRequest) -> Response:
+    async def recommend(self, body: RecommendRequest, *, waited_s: float = 0.0) -> Response:
         """Answer at once or as a stream, within the deadline.
+
+        Args:
+            body: The request.
+            waited_s: Seconds that another replica, which was lost, had taken of its time.
 
         Raises:
             HttpError: For any error, with its HTTP status.
         """
-        began = time.monotonic()
+        began = time.monotonic() - waited_s
         seconds = body.seconds(self.settings.limits.deadline_s)
-        deadline = asyncio.get_running_loop().time() + seconds
+        deadline = asyncio.get_running_loop().time() + seconds - waited_s
         answering = self._find(body)
-        # Stored recommendations were made with the default model, never with an adapter.
-        if answering is self._default and (offers := self.shop.find_offers(body)):
+        offers = None
+        if answering is self._default:  # stored recommendations are never of an adapter
+            async with self._within(deadline, seconds):
+                offers = await self.shop.find_offers(body)
+        if offers:
             model = self.settings.model
             self.metrics.answers.labels("stored", model.version).inc()
             latency_s = time.monotonic() - began
@@ -232,20 +231,25 @@ class Api:
         )
         return Asked(query, candidates, answering)
 
-    async def put_item(self, item_id: str, body: ItemBody) -> Response:
-        """Offer an item of the catalogue, or give it another text."""
-        version = await self.shop.put(item_id, body)
-        return JSONResponse({"id": item_id, "index": version})
+    async def change_item(
+        self, item_id: str, body: ItemBody | None, *, is_kept: bool = False
+    ) -> Response:
+        """Offer an item of the catalogue, or give it another text; without a body, no more.
 
-    async def delete_item(self, item_id: str) -> Response:
-        """Offer an item no more."""
-        version = await self.shop.delete(item_id)
+        ``is_kept`` says that the live version of a rollout has kept it, where this one reads it.
+        """
+        if is_kept:
+            version = await self.shop.catch_up_items()
+        elif body is None:
+            version = await self.shop.delete(item_id)
+        else:
+            version = await self.shop.put(item_id, body)
         return JSONResponse({"id": item_id, "index": version})
 
     @property
     def is_renewing(self) -> bool:
         """Whether recommendations are being made anew."""
-        return bool(self._renewing)
+        return self._renewals.is_busy
 
     async def add_purchases(
         self, user_id: str, body: PurchasesBody, *, is_kept: bool = False
@@ -261,25 +265,25 @@ class Api:
             await self.shop.add_purchases(user_id, body)
         history = self.shop.history(user_id)
         await self._tell(user_id)
-        task = asyncio.ensure_future(self._renew(user_id, history))
-        self._renewing.add(task)
-        task.add_done_callback(self._renewing.discard)
+        self._renewals.add(user_id)
         return JSONResponse({"user_id": user_id, "history": len(history)}, 202)
 
-    async def _renew(self, user_id: str, history: tuple[str, ...]) -> None:
+    async def _renew(self, user_id: str) -> None:
         """Recommend for a user whose purchases changed; what fails leaves the old offers."""
+        began, seconds = time.monotonic(), self.settings.limits.deadline_s
+        deadline = asyncio.get_running_loop().time() + seconds
+        history = self.shop.history(user_id)
+        if not history:
+            return
         body = RecommendRequest(history=[self.shop.name(one) for one in history], top_k=MAX_TOP_K)
-        async with self._renewals:
-            if self.shop.is_outdated(user_id, history):
-                return
-            try:
+        try:
+            async with self._within(deadline, seconds):
                 asked = await self._understand(body, self._default)
                 answered = await self.fan_out.generate(asked.query, body.mode, ranked=True)
-            except (HttpError, DataError, EngineError) as error:
-                logger.warning("user %.40r: not recommended anew (%s)", user_id, error)
-                return
-        one = Taken(asked, body, time.monotonic(), math.inf, math.inf)
-        answer = self._finish(one, answered, "live")
+        except HttpError as error:
+            logger.warning("a user is not recommended anew (%s)", error.kind)
+            return
+        answer = self._finish(Taken(asked, body, began, deadline, seconds), answered, "live")
         self.shop.keep(user_id, history, answer)
         await self._tell(user_id)
 
@@ -302,9 +306,16 @@ class Api:
             result = self._finish(one, found, "live" if begins else "joined")
             yield render_event("result", result.model_dump())
         except HttpError as error:
-            self.metrics.stream_errors.labels(str(error.status)).inc()
-            self.metrics.refusals.labels(error.kind).inc()
-            yield render_event("error", error.body())
+            yield self._end_in(error)
+        except Exception:  # the client has a status already, and is to learn of the end
+            logger.exception("a stream failed")
+            yield self._end_in(internal_error())
+
+    def _end_in(self, error: HttpError) -> str:
+        """The last event of a stream that ends in an error."""
+        self.metrics.stream_errors.labels(str(error.status)).inc()
+        self.metrics.refusals.labels(error.kind).inc()
+        return render_event("error", error.body())
 
     @contextlib.asynccontextmanager
     async def _within(self, deadline: float | None, seconds: float) -> AsyncIterator[None]:
@@ -435,8 +446,14 @@ def build_http(
     app.add_middleware(AtRoot)
     add_error_handlers(app, count, refuse)
     _add_recommend(app, api, keys)
-    _add_operations(app, api, tell_readiness)
-    _add_metrics(app, api, collect)
+
+    async def own_figures() -> list[Metric]:
+        return api.metrics.families()
+
+    def describe() -> list[dict[str, object]]:
+        return [_describe(api, one) for one in api.models]
+
+    add_operations(app, tell_readiness, describe, collect or own_figures)
     if desk is not None:
         add_rollout(app, desk)
     describe_security(app, keys.is_needed)
@@ -447,26 +464,28 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
     statuses: tuple[int, ...] = (401, 404, 408, 413, 422, 429, 500, 503, 504)
     errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
 
-    async def recommend(body: RecommendRequest) -> Response:
+    async def recommend(body: RecommendRequest, request: Request) -> Response:
         """Recommend one of the candidates.
 
         With `stream`, server-sent events: `delta` (`side`, `offset`, `text`) for every chunk of
         tokens, then one `result` as without; or one `error`.
         """
-        return await api.recommend(body)
+        return await api.recommend(body, waited_s=read_waited(request.headers))
 
-    async def put_item(item_id: str, body: ItemBody) -> Response:
+    def is_kept(request: Request) -> bool:
+        return KEPT.decode() in request.headers  # clients' headers of this name are dropped
+
+    async def put_item(item_id: str, body: ItemBody, request: Request) -> Response:
         """Offer an item of the catalogue from now on, or give it another text."""
-        return await api.put_item(item_id, body)
+        return await api.change_item(item_id, body, is_kept=is_kept(request))
 
-    async def delete_item(item_id: str) -> Response:
+    async def delete_item(item_id: str, request: Request) -> Response:
         """Offer an item of the catalogue no more."""
-        return await api.delete_item(item_id)
+        return await api.change_item(item_id, None, is_kept=is_kept(request))
 
-    async def add_purchases(user_id: str, body: PurchasesBody, request: Request) -> Response:
+    async def add_purchases(user_id: UserId, body: PurchasesBody, request: Request) -> Response:
         """Tell what a user bought: not offered again, and reasoned about in the background."""
-        is_kept = KEPT.decode() in request.headers  # clients' headers of this name are dropped
-        return await api.add_purchases(user_id, body, is_kept=is_kept)
+        return await api.add_purchases(user_id, body, is_kept=is_kept(request))
 
     async def recommend_batch(body: BatchRequest, request: Request) -> Response:
         """Answer several requests, each as if it had come alone.
@@ -476,45 +495,14 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
         """
         check_batch(body, api.settings.limits.max_batch_size)
         keys.add(request.scope, len(body.requests) - 1)  # the batch itself was counted as one
-        return await answer_batch(body, api.recommend, api.metrics)
+        recommend = functools.partial(api.recommend, waited_s=read_waited(request.headers))
+        return await answer_batch(body, recommend, api.metrics)
 
     app.post(_RECOMMEND, response_model=RecommendResponse, responses=errors)(recommend)
     app.post(_BATCH, response_model=BatchResponse, responses=errors)(recommend_batch)
     app.put("/v1/items/{item_id:path}", responses=errors)(put_item)
     app.delete("/v1/items/{item_id:path}", responses=errors)(delete_item)
     app.post("/v1/users/{user_id:path}/purchases", status_code=202, responses=errors)(add_purchases)
-
-
-def _add_operations(
-    app: FastAPI, api: Api, tell_readiness: Callable[[], Awaitable[Readiness]]
-) -> None:
-    page = _PAGE.read_text(encoding="utf-8")
-    described = functools.cache(lambda: render_api_page(app.openapi()))
-
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
-
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(described(), headers=_PAGE_HEADERS)
-
-    async def healthz() -> dict[str, str]:
-        """Whether this process answers."""
-        return {"status": "ok"}
-
-    async def readyz() -> JSONResponse:
-        """`ready` if every side has an engine; else 503: `starting`, or `broken` if none starts."""
-        state = await tell_readiness()
-        return JSONResponse({"status": state}, 200 if state == "ready" else 503)
-
-    async def models() -> dict[str, object]:
-        """The models that answer: the default one, then the adapters, each with its domain."""
-        return {"object": "list", "data": [_describe(api, one) for one in api.models]}
-
-    app.get("/", include_in_schema=False)(index)
-    app.get("/docs", include_in_schema=False)(docs)
-    app.get("/healthz")(healthz)
-    app.get("/readyz")(readyz)
-    app.get("/v1/models")(models)
 
 
 def _describe(api: Api, one: Answering) -> dict[str, object]:
@@ -529,14 +517,3 @@ def _describe(api: Api, one: Answering) -> dict[str, object]:
         "max_model_len": api.settings.max_model_len,
         "examples": list(one.examples),
     }
-
-
-def _add_metrics(
-    app: FastAPI, api: Api, collect: Callable[[], Awaitable[list[Metric]]] | None
-) -> None:
-    async def metrics() -> Response:
-        """Figures of all replicas in Prometheus' text format."""
-        families = await collect() if collect else api.metrics.families()
-        return Response(render(families), media_type=CONTENT_TYPE)
-
-    app.get("/metrics", response_class=Response)(metrics)

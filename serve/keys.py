@@ -154,6 +154,8 @@ class KeyRing:
                 raise HttpError(403, "forbidden", _NEEDS_ADMIN)
             if is_rollout or (path.startswith(_PROTECTED) and not self._keys.is_open):
                 _refuse_from_outside(scope)
+            if path.startswith(_PROTECTED):
+                _refuse_other_sites(scope)
             return
         scheme, given = _read_header(scope)
         # With all of them, so that the time that it takes tells nothing.
@@ -231,4 +233,22 @@ def _refuse_from_outside(scope: Scope) -> None:
             "this service has no API key and so answers its own machine alone; its operator sets "
             "MSRREC_API_KEY, or serve.listen_without_key"
         )
+        raise HttpError(401, "unauthorized", message)
+
+
+def _refuse_other_sites(scope: Scope) -> None:
+    """Refuse what a page of another site has a browser send, as there is no key that it lacks.
+
+    A browser says where a request comes from. Other clients say nothing.
+    """
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):  # a page can't read the answers to them
+        return
+    headers = dict(scope["headers"])
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        is_other = site not in (b"same-origin", b"none")
+    else:
+        is_other = origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+    if is_other:
+        message = "this service has no API key and so answers no pages of other sites"
         raise HttpError(401, "unauthorized", message)

@@ -62,8 +62,8 @@ class Guard:
             raise HttpError(408, "request_timeout", message, retry_after_s=RETRY_AFTER_S) from error
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
-        """The messages of the whole body."""
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        """The messages of the whole body; where none is expected, strangers may send one."""
+        if scope["method"] in ("GET", "HEAD", "OPTIONS") or not scope["path"].startswith("/v1/"):
             return []
         length = dict(scope["headers"]).get(b"content-length", b"")
         size = int(length) if length.isdigit() else 0

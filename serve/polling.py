@@ -1,6 +1,7 @@
 """Looking again and again at what other processes may have changed."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -22,21 +23,25 @@ class Poll:
         """
         self._look, self._every_s, self._what = look, every_s, what
         self._task: asyncio.Task[None] | None = None
+        self._looked: asyncio.Event
 
     async def follow(self) -> None:
-        """Look from now on; the first call waits for what was changed until now."""
-        if self._is_idle():
-            await self._try()
-        if self._is_idle():  # another call may have begun it meanwhile
-            self._task = asyncio.ensure_future(self._go_on())
+        """Look from now on; return once it was looked for the first time."""
+        if self._task is None or self._task.done():
+            self._looked = asyncio.Event()
+            # Neither cancelled nor logged with the request that begins it.
+            work, context = self._go_on(self._looked), contextvars.Context()
+            self._task = asyncio.get_running_loop().create_task(work, context=context)
+        await self._looked.wait()
 
-    def _is_idle(self) -> bool:
-        return self._task is None or self._task.done()
-
-    async def _go_on(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            await self._try()
+    async def _go_on(self, looked: asyncio.Event) -> None:
+        try:
+            while True:
+                await self._try()
+                looked.set()
+                await asyncio.sleep(self._every_s)
+        finally:
+            looked.set()  # whoever waits goes on with what is known
 
     async def _try(self) -> None:
         try:

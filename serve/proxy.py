@@ -25,6 +25,7 @@ from serve.limits import RETRY_AFTER_S, overloaded, replay
 from serve.routing import (
     KEPT,
     MAX_KEY_BYTES,
+    WAITED,
     Follower,
     Routing,
     Version,
@@ -40,7 +41,7 @@ _CONTROLS = frozenset(
     (
         *("x_request_timeout_seconds", "x_request_disconnect_disabled"),
         *("serve_multiplexed_model_id", "x_session_id"),
-        KEPT.decode().replace("-", "_"),
+        *(one.decode().replace("-", "_") for one in (KEPT, WAITED)),
     )
 )
 """Headers by which a client would switch off the time limit, hold an engine after it is gone, or
@@ -93,41 +94,33 @@ class ProxyGuard:
         if is_hidden(path):
             await answer.send_error(HttpError(404, "not_found", "no such path"))
             return
-        taken: list[Message] = []
-
-        async def take() -> Message:
-            taken.append(await receive())
-            return taken[-1]
-
+        received = _Received(receive)
         routing = await self.follower.current() if is_routed(path) else None
         asked = {**scope, "headers": safe_headers(scope["headers"])}
         with client_trace(asked["headers"]):
             if routing is None:
-                await self._ask(asked, taken, take, answer)
+                await self._ask(asked, received, answer)
             else:
-                await self._ask_version(routing, asked, taken, take, answer)
+                await self._ask_version(routing, asked, received, answer)
         await answer.finish()
         latest = routing and self.follower.latest
         canary = latest.canary if latest else None
         if canary is not None and answer.is_success and path.startswith(_CHANGES):
-            await self._tell(canary, asked, taken)
+            await self._tell(canary, asked, received)
 
-    async def _ask(
-        self, scope: Scope, taken: list[Message], take: Receive, answer: "PassedResponse"
-    ) -> None:
+    async def _ask(self, scope: Scope, received: "_Received", answer: "PassedResponse") -> None:
         """Pass a request on, again if its replica is lost and it changes nothing."""
         for _ in range(_MAX_TRIES if _is_repeatable(scope) else 1):
             answer.expect(_never)
-            await self.app(dict(scope), replay(list(taken), take), answer.pass_on)
-            if not answer.is_lost or _has_left(taken):
+            await self.app(received.mark(scope), received.replay(), answer.pass_on)
+            if not answer.is_lost or received.has_left:
                 return
 
     async def _ask_version(
         self,
         routing: Routing,
         scope: Scope,
-        taken: list[Message],
-        take: Receive,
+        received: "_Received",
         answer: "PassedResponse",
     ) -> None:
         """Pass a request on to the version that it belongs to, and to the live one after that."""
@@ -141,12 +134,13 @@ class ProxyGuard:
         is_repeatable = _is_repeatable(scope)
         prefix = live()
         if is_repeatable and routing.canary is not None:
-            prefix = routing.choose(await _read_key(take)).prefix
+            prefix = routing.choose(await _read_key(received.take)).prefix
         for left in reversed(range(_MAX_TRIES)):
             answer.expect(partial(is_overtaken, prefix) if is_repeatable and left else _never)
-            await self.app(_under(prefix, scope), replay(list(taken), take), answer.pass_on)
+            asked = received.mark(_under(prefix, scope))
+            await self.app(asked, received.replay(), answer.pass_on)
             is_answered = not (answer.is_lost or answer.is_refused)
-            if is_answered or _has_left(taken) or not (is_repeatable or answer.is_unknown):
+            if is_answered or received.has_left or not (is_repeatable or answer.is_unknown):
                 return
             if answer.is_sent:
                 continue  # only the same version goes on with its stream
@@ -155,7 +149,7 @@ class ProxyGuard:
             # A state that names an application which is gone must not end the service.
             prefix = "" if prefix == live() and answer.is_unknown else live()
 
-    async def _tell(self, version: Version, scope: Scope, taken: list[Message]) -> None:
+    async def _tell(self, version: Version, scope: Scope, received: "_Received") -> None:
         """Tell the next version of a change that the live one has made."""
         status = 0
 
@@ -163,7 +157,7 @@ class ProxyGuard:
             nonlocal status
             status = message.get("status", status)
 
-        body = [message for message in taken if message["type"] == "http.request"]
+        body = [message for message in received.messages if message["type"] == "http.request"]
         kept = {**scope, "headers": [*scope["headers"], (KEPT, b"1")]}
         await self.app(_under(version.prefix, kept), replay(body, _wait), note)
         if not 200 <= status < 300:
@@ -176,10 +170,6 @@ def _never() -> bool:
 
 def _is_repeatable(scope: Scope) -> bool:
     return scope["path"] in _REPEATABLE
-
-
-def _has_left(taken: list[Message]) -> bool:
-    return any(one["type"] == "http.disconnect" for one in taken)
 
 
 def _under(prefix: str, scope: Scope) -> Scope:
@@ -200,6 +190,44 @@ async def _read_key(take: Receive) -> bytes:
                 size += len(parts[-1])
                 is_whole = not message.get("more_body", False)
     return key_of(b"".join(parts)[:MAX_KEY_BYTES])
+
+
+class _Received:
+    """What a client has sent, for all who are asked for an answer one after the other.
+
+    Attributes:
+        messages: All messages of the request.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.messages: list[Message] = []
+        self._whole_at: float | None = None
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client is gone."""
+        return any(one["type"] == "http.disconnect" for one in self.messages)
+
+    async def take(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        self.messages.append(message)
+        if self._whole_at is None and not message.get("more_body", False):
+            self._whole_at = asyncio.get_running_loop().time()
+        return message
+
+    def replay(self) -> Receive:
+        """The request from its beginning."""
+        return replay(list(self.messages), self.take)
+
+    def mark(self, scope: Scope) -> Scope:
+        """A request as it is asked now: whoever is asked later has less time left."""
+        if self._whole_at is None:
+            return dict(scope)
+        waited_s = asyncio.get_running_loop().time() - self._whole_at
+        headers = [*scope["headers"], (WAITED, f"{waited_s:.3f}".encode())]
+        return {**scope, "headers": headers}
 
 
 class PassedResponse:

@@ -17,6 +17,7 @@ from msrrec import storage
 from msrrec.journal import Journal
 from serve.polling import Poll
 from serve.stored import StoredOffers
+from serve.storing import finish
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
@@ -144,12 +145,18 @@ class ToldPurchases:
             DataError, OSError: If the storage refuses.
         """
         purchase = Purchase(time.time_ns(), user_id, tuple(items), self._stored.identity)
+        await finish(self._add(purchase))
+
+    async def _add(self, purchase: Purchase) -> None:
         async with self._lock:
             await asyncio.to_thread(self._log.add, purchase)
-        await self.catch_up()
+        await self._catch_up()
 
     async def catch_up(self) -> None:
         """Know of all purchases until now."""
+        await finish(self._catch_up())
+
+    async def _catch_up(self) -> None:
         async with self._lock:
             self._apply(await asyncio.to_thread(self._log.read_new))
 

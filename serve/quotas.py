@@ -52,7 +52,8 @@ class Quotas:
             raise _too_many("its quota of the day", (use.day + 1) * _DAY_S - now)
         if self._per_minute is not None:
             per_second = self._per_minute / 60
-            use.left = min(burst, use.left + (now - use.at) * per_second)
+            passed = max(0.0, now - use.at)  # a clock may be set back
+            use.left = min(burst, use.left + passed * per_second)
             use.at = now
             if use.left < 1:
                 raise _too_many("its rate", (1 - use.left) / per_second)
@@ -60,8 +61,16 @@ class Quotas:
         use.today += 1
 
     def add(self, key: bytes, number: int) -> None:
-        """Count further requests that came in one that was counted; later ones wait for them."""
-        use = self._uses[key]
+        """Count further requests that came in one that was counted; later ones wait for them.
+
+        Raises:
+            HttpError: 429, if the day has no room for them, or as many came in another one since.
+        """
+        use, now = self._uses[key], self._clock()
+        if self._per_day is not None and use.today + number > self._per_day:
+            raise _too_many("its quota of the day", (use.day + 1) * _DAY_S - now)
+        if self._per_minute is not None and use.left < 0:
+            raise _too_many("its rate", -use.left * 60 / self._per_minute)
         use.left -= number
         use.today += number
 

@@ -54,12 +54,14 @@ class Blueprint:
         keys: The keys that it asks for; those of the first version, in all that follow.
         build: Builds the application.
         options: Ray Serve's options of deployments by name, as of a Serve config file.
+        changes: The folder of the changes of items that it was told.
     """
 
     args: AppArgs
     keys: Keys
     build: "Callable[[Blueprint], Application]"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    changes: str | None = None
 
     @property
     def version(self) -> Version:
@@ -89,6 +91,7 @@ class Blueprint:
             index=request.index or args.index,
             recommendations=request.recommendations or args.recommendations,
             purchases=args.told_purchases,
+            changes=self.changes,
             gpus_per_engine=args.gpus_per_engine,
             **{name: getattr(settings, name) for name in names},
         )

@@ -9,7 +9,7 @@ import contextvars
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +25,9 @@ MAX_KEY_BYTES = 262_144
 """Bytes of a request, at most, that decide who answers it."""
 KEPT = b"x-msrrec-kept"
 """Header by which the guard tells the next version that the live one has kept a change."""
+WAITED = b"x-msrrec-waited"
+"""Header by which the guard tells a replica how many seconds a request has waited for others."""
+_MAX_WAITED_S = 86_400.0
 _FIRST_S = 5.0
 _KEY, _NAMESPACE = b"routing", b"msrrec"
 
@@ -105,6 +108,15 @@ def key_of(body: bytes) -> bytes:
         if isinstance(found, dict) and isinstance(user := found.get("user_id"), str):
             return user.encode("utf-8", "surrogatepass")
     return body
+
+
+def read_waited(headers: Mapping[str, str]) -> float:
+    """The seconds that a request has waited for other replicas; 0 where the guard tells none."""
+    try:
+        found = float(headers.get(WAITED.decode(), "0"))
+    except ValueError:
+        return 0.0
+    return min(found, _MAX_WAITED_S) if found > 0 else 0.0
 
 
 def is_routed(path: str) -> bool:

@@ -1,6 +1,5 @@
 """What a service knows of its shop: the catalogue, and recommendations made ahead of time."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from msrrec.recommendations.rows import Offer, read_recommendations
 from msrrec.retrieval.folder import load_index
 from msrrec.retrieval.histories import Purchase
 from msrrec.schema import Item
+from msrrec.titles import clean_title
 from serve.catalogue import LiveCatalogue
 from serve.http_models import (
     Candidates,
@@ -22,11 +22,9 @@ from serve.http_models import (
     RecommendResponse,
     invalid,
 )
-from serve.limits import RETRY_AFTER_S
 from serve.purchases import ToldPurchases
 from serve.stored import ChangedUser, StoredOffers
-
-logger = logging.getLogger(f"msrrec.{__name__}")
+from serve.storing import keeping
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class ShopArgs:
     recommendations: str | None = None
     settings: RecommendConfig = field(default_factory=RecommendConfig)
     purchases: str | None = None
+    changes: str | None = None
 
 
 def check_shop(index: str | None, recommendations: str | None) -> None:
@@ -53,7 +52,7 @@ def check_shop(index: str | None, recommendations: str | None) -> None:
 
 def open_shop(args: ShopArgs, max_candidates: int) -> "Shop":
     """The shop of a service."""
-    catalogue = LiveCatalogue(args.index, args.settings) if args.index else None
+    catalogue = LiveCatalogue(args.index, args.settings, args.changes) if args.index else None
     stored = StoredOffers(args.recommendations) if args.recommendations else None
     told = ToldPurchases(stored, args.purchases) if stored and args.purchases else None
     return Shop(max_candidates, catalogue, stored, told)
@@ -85,7 +84,12 @@ class Shop:
         """The version of the catalogue's index as of now."""
         return self._catalogue.index.version if self._catalogue else None
 
-    def find_offers(self, body: RecommendRequest) -> list[Offer] | None:
+    @property
+    def changes(self) -> str | None:
+        """The folder of the changes of items; None without a catalogue."""
+        return self._catalogue.changes if self._catalogue else None
+
+    async def find_offers(self, body: RecommendRequest) -> list[Offer] | None:
         """What was recommended ahead of time to a user who is named alone; None if nothing is left.
 
         Raises:
@@ -93,10 +97,17 @@ class Shop:
         """
         if body.user_id is None or body.history is not None or body.candidates is not None:
             return None
+        await self.follow()
         offers = self._stored.find(body.user_id) if self._stored else None
         if offers is None and self._history(body.user_id) is None:
             raise _unknown_user(body.user_id)
-        return offers
+        return [one for one in offers or () if self._is_offered(one.item_id)]
+
+    def _is_offered(self, item_id: str) -> bool:
+        """Whether an item may be recommended; one that the catalogue does not know may be."""
+        catalogue = self._catalogue.index.catalogue if self._catalogue else None
+        code = catalogue.codes.get(item_id) if catalogue else None
+        return catalogue is None or code is None or bool(catalogue.is_offered[code])
 
     async def follow(self) -> None:
         """Know of what other replicas were told of items and purchases, from now on."""
@@ -185,24 +196,20 @@ class Shop:
         """Keep what a user bought.
 
         Raises:
-            HttpError: 404 if the service holds no recommendations, 503 if its storage refuses.
+            HttpError: 404 if the service holds no recommendations, 422 for a title without visible
+                text, 503 if the storage refuses.
         """
         stored = self._require_stored()
         bought = [self._read(one, f"items[{n}]") for n, one in enumerate(body.items)]
-        names = [one.title if isinstance(one, Item) else one for one in bought]
+        names = [clean_title(one.title) if isinstance(one, Item) else one for one in bought]
+        if "" in names:
+            field = f"items[{names.index('')}]"
+            raise invalid(field, f"{field}: the title is blank; expected visible text")
         if self._told is None:
             stored.add_purchases(user_id, names)
             return
-        try:
+        with keeping("purchase"):
             await self._told.add(user_id, names)
-        except (DataError, OSError) as error:
-            logger.error("a purchase can't be kept: %s", error)
-            raise HttpError(
-                503,
-                "not_kept",
-                "the purchase could not be kept; tell it again",
-                retry_after_s=RETRY_AFTER_S,
-            ) from error
 
     def history(self, user_id: str) -> tuple[str, ...]:
         """The latest purchases of a user, oldest first.
@@ -228,10 +235,6 @@ class Shop:
         await self.catch_up()
         if self._stored is not None and changed.offers is not None:
             self._stored.replace(user_id, changed.history, changed.offers)
-
-    def is_outdated(self, user_id: str, history: tuple[str, ...]) -> bool:
-        """Whether a user bought something else since."""
-        return self._history(user_id) != history
 
     def keep(self, user_id: str, history: tuple[str, ...], answer: RecommendResponse) -> None:
         """Keep what was recommended anew."""
@@ -260,7 +263,8 @@ class Shop:
         """Offer an item, and return the index's version.
 
         Raises:
-            HttpError: 404 without a catalogue, 422 for an item without visible text.
+            HttpError: 404 without a catalogue, 422 for an item without visible text, 503 if the
+                storage refuses.
         """
         catalogue = self._require_catalogue()
         item = Item(item_id, body.title, tuple(body.categories), body.brand)
@@ -274,13 +278,24 @@ class Shop:
         """Offer an item no more, and return the index's version.
 
         Raises:
-            HttpError: 404 if the catalogue does not offer it.
+            HttpError: 404 if the catalogue does not offer it, 503 if the storage refuses.
         """
         catalogue = self._require_catalogue()
         try:
             await catalogue.delete(item_id)
         except DataError as error:
             raise HttpError(404, "not_found", str(error), "id") from error
+        return catalogue.index.version
+
+    async def catch_up_items(self) -> str:
+        """Know of all changes of items until now, and return the index's version.
+
+        Raises:
+            HttpError: 404 without a catalogue, 503 if the storage refuses.
+        """
+        catalogue = self._require_catalogue()
+        with keeping("change"):
+            await catalogue.catch_up()
         return catalogue.index.version
 
     def _require_catalogue(self) -> LiveCatalogue:

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from msrrec.config.base import Config
 
+MAX_CANDIDATES, MAX_BATCH_SIZE = 10_000, 1_000
+"""More than any service takes: beyond them a body is refused before it is read to its end."""
+
 
 class ServeConfig(Config):
     """Settings of the online service."""
@@ -83,9 +86,9 @@ class ServeConfig(Config):
     """Maximum size of a request body in bytes; larger requests get 413."""
     body_timeout_s: float = Field(default=10.0, gt=0)
     """Seconds until a request body must be whole; a slower client gets 408."""
-    max_candidates: int = Field(default=100, ge=2)
+    max_candidates: int = Field(default=100, ge=2, le=MAX_CANDIDATES)
     """Maximum number of candidates per request; requests with more get 422."""
-    max_batch_size: int = Field(default=100, ge=1)
+    max_batch_size: int = Field(default=100, ge=1, le=MAX_BATCH_SIZE)
     """Maximum number of requests in a batch; batches with more get 422."""
 
     @model_validator(mode="after")

@@ -121,3 +121,59 @@ def test_a_quota_ends_with_the_day() -> None:
     assert refused.value.retry_after_s == 91
     clock.now += 91
     quotas.count(b"a")
+
+
+def test_a_batch_has_no_more_of_the_day_than_is_left() -> None:
+    quotas = Quotas(ServeConfig(requests_per_day=10), Clock())
+    for _ in range(4):  # four batches, before the body of any was read
+        quotas.count(b"a")
+    quotas.add(b"a", 6)
+    with pytest.raises(HttpError, match="quota of the day") as refused:
+        quotas.add(b"a", 1)
+    assert refused.value.status == 429
+
+
+def test_batches_that_come_at_once_wait_for_each_other() -> None:
+    quotas = Quotas(ServeConfig(requests_per_minute=6), Clock())
+    quotas.count(b"a")
+    quotas.count(b"a")
+    quotas.add(b"a", 10)  # 4 were left
+    with pytest.raises(HttpError, match="its rate") as refused:
+        quotas.add(b"a", 10)
+    assert refused.value.retry_after_s == 60
+    Quotas(ServeConfig(), Clock()).count(b"a")
+
+
+def test_a_clock_that_is_set_back_takes_nothing_from_a_key() -> None:
+    clock = Clock()
+    quotas = Quotas(ServeConfig(requests_per_minute=6), clock)
+    quotas.count(b"a")
+    clock.now -= 600
+    quotas.count(b"a")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, 200),
+        ({b"sec-fetch-site": b"same-origin", b"origin": b"http://here:8000"}, 200),
+        ({b"sec-fetch-site": b"cross-site"}, 401),
+        ({b"sec-fetch-site": b"same-site"}, 401),
+        ({b"origin": b"http://here:8000"}, 200),
+        ({b"origin": b"https://elsewhere.example"}, 401),
+        ({b"origin": b"null"}, 401),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/recommend", "/v1/rollout/promote"])
+def test_without_a_key_no_page_of_another_site_can_ask(
+    path: str, headers: dict[bytes, bytes], expected: int
+) -> None:
+    asked = scope(path=path) | {"headers": [(b"host", b"here:8000"), *headers.items()]}
+    ring = KeyRing(Keys(), ServeConfig())
+    try:
+        ring.check(asked)
+        found = 200
+    except HttpError as error:
+        found = error.status
+    assert found == expected
+    ring.check({**asked, "method": "GET"})

@@ -39,6 +39,19 @@ def test_a_refused_request_has_its_error_in_its_place_and_takes_nothing_from_the
     assert 'msrrec_requests_total{status="422"} 1.0' in figures
 
 
+def test_a_request_that_crashes_takes_nothing_from_the_others() -> None:
+    world = World()
+
+    async def fail() -> None:
+        raise RuntimeError("secret")
+
+    world.user.before = fail
+    response = ask(world, {"mode": "user"}, {"mode": "item"})
+    crashed, answered = response.json()["results"]
+    assert (crashed["error"]["type"], answered["item"]) == ("internal_error", "Rope")
+    assert "secret" not in response.text
+
+
 def test_all_requests_of_a_batch_are_at_work_at_once() -> None:
     world, waiting = World(), asyncio.Event()
 

@@ -3,22 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from ray.serve.exceptions import RayServeException
 
-from msrrec.config import InferenceConfig
+from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.models import locate_model
+from msrrec.retrieval.folder import save_index
 from serve.adapters import Adapter, locate_adapters
 from serve.app import build_next
 from serve.args import AppArgs
 from serve.fusion import Fusion
 from serve.keys import Keys
 from serve.rollout_cluster import Blueprint
+from serve.rollout_http import RolloutRequest
 from serve.version import ServedModel
 from tests.support.models import write_trained
+from tests.support.offers import make_offer, write_offers
+from tests.support.retrieval import build_shop_index, write_shop_dataset
 from tests.support.service import ASK
 from tests.support.serving import FakeEngine
 
@@ -102,3 +108,45 @@ def test_adapters_of_the_settings_reach_the_engine_and_the_answer(
         assert f'"name":"{name}"' in text.replace(": ", ":")
     shop = handle.engine.tokenizer.decode(list(handle.requests[0].prompt_ids))
     assert "Toys and Games" in shop
+
+
+def test_the_next_version_is_told_where_the_changes_of_items_are(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build_shop_index(write_shop_dataset(tmp_path / "data"), "purchases=all")
+    save_index(built, str(tmp_path / "index"))
+    desks: list[Blueprint] = []
+    monkeypatch.setattr("serve.fusion.RayDesk", desks.append)
+    args = AppArgs(model_dir=base, index=str(tmp_path / "index"))
+    handle = Handle(FakeEngine(base, str(tmp_path / "mark")))
+    model = ServedModel("base", "v")
+    Fusion(locate_model(base), model, Blueprint(args, Keys(), build_next), handle, handle)  # type: ignore[arg-type]
+    upcoming = desks[0].change(RolloutRequest(model=base, index="another"))
+    assert upcoming.args.changes == f"{tmp_path}/index.changes/{built.version}"
+    assert upcoming.args.index == "another"
+
+
+def test_a_purchase_is_taken_although_other_replicas_can_not_be_told(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: str) -> None:
+        raise RayServeException("no controller")
+
+    found = SimpleNamespace(
+        deployment="Fusion", app_name="app", replica_id=SimpleNamespace(unique_id="a")
+    )
+    monkeypatch.setattr("serve.fusion.serve.get_replica_context", lambda: found)
+    monkeypatch.setattr("serve.fusion.serve.get_deployment_handle", fail)
+    stored = write_offers(tmp_path / "offers", [make_offer("ann", 1, "stove")])
+    args = AppArgs(model_dir=base, recommendations=stored, serve=ServeConfig(fusion_replicas=2))
+    handle = Handle(FakeEngine(base, str(tmp_path / "mark")))
+    model = ServedModel("base", "v")
+    replica = Fusion(locate_model(base), model, Blueprint(args, Keys(), build_next), handle, handle)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(replica.__serve_build_asgi_app__(), raise_app_exceptions=False)
+
+    async def go() -> int:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            told = await client.post("/v1/users/ann/purchases", json={"items": ["Stove"]})
+            return told.status_code
+
+    assert asyncio.run(go()) == 202

@@ -8,10 +8,13 @@ from pydantic import ValidationError
 from msrrec.errors import DataError
 from msrrec.inference.fusion import SideOutput, fuse
 from msrrec.reasoning.encoding import Query
+from serve.batch import BatchRequest
 from serve.http_models import (
     MAX_HISTORY,
     Candidates,
     HttpError,
+    HttpModel,
+    PurchasesBody,
     RecommendRequest,
     from_data_error,
     to_query,
@@ -184,3 +187,24 @@ def test_errors_have_one_form_and_their_headers() -> None:
     assert full.headers() == {"Retry-After": "2"}
     assert HttpError(401, "unauthorized", "who?").headers() == {"WWW-Authenticate": "Bearer"}
     assert HttpError(422, "invalid_request", "no", "domain").headers() == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "where"),
+    [
+        (RecommendRequest, {"candidates": [1] * 50_000}, ("candidates", 0)),
+        (RecommendRequest, {"candidates": ["a"] * 50_000}, ("candidates",)),
+        (RecommendRequest, {"history": [{}] * 50_000}, ("history", 0)),
+        (RecommendRequest, dict.fromkeys(map(str, range(50_000))), ("0",)),
+        (BatchRequest, {"requests": [1] * 50_000}, ("requests", 0)),
+        (BatchRequest, {"requests": [{}] * 50_000}, ("requests",)),
+        (PurchasesBody, {"items": [1] * 50_000}, ("items", 0)),
+    ],
+)
+def test_of_a_body_full_of_mistakes_the_first_one_is_told(
+    model: type[HttpModel], body: dict[str, object], where: tuple[object, ...]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(body)
+    # All of them took seconds, in which nobody else was answered.
+    assert [error["loc"] for error in caught.value.errors()] == [where]

@@ -11,6 +11,8 @@ import pytest
 from msrrec.config import InferenceConfig
 from msrrec.errors import EngineError
 from serve.fan_out import Delta, SentText
+from serve.routing import WAITED
+from tests.support.clock import run_at_once
 from tests.support.service import (
     ASK,
     BODY,
@@ -307,6 +309,21 @@ def test_a_stream_past_the_deadline_ends_in_an_error_event(world: World) -> None
     assert world.api.admission.ongoing == 0
 
 
+@pytest.mark.parametrize(("waited", "status"), [("59.9", 504), ("x", 200), ("nan", 200)])
+def test_what_other_replicas_took_of_the_time_counts(waited: str, status: int) -> None:
+    async def work() -> None:
+        await asyncio.sleep(1)
+
+    async def go() -> int:
+        world = World(deadline_s=60)
+        world.user.before = work
+        headers = {WAITED.decode(): waited}
+        async with world.client() as client:
+            return (await client.post(ASK, json=BODY, headers=headers)).status_code
+
+    assert run_at_once(go()) == status
+
+
 def test_a_client_that_leaves_a_stream_gives_its_place_back(world: World) -> None:
     async def go() -> None:
         async def forever() -> None:
@@ -346,10 +363,29 @@ def test_a_side_that_fails_ends_the_other(world: World, stream: bool) -> None:
     asyncio.run(asyncio.wait_for(go(), 30))
 
 
+def test_an_exception_that_nobody_expected_ends_a_stream_in_an_error_event(world: World) -> None:
+    async def fail() -> None:
+        raise RuntimeError("secret")
+
+    world.item.before = fail
+    response = world.ask(stream=True)
+    name, data = events_of(response)[-1]
+    assert (name, data["error"]["type"]) == ("error", "internal_error")
+    assert "secret" not in response.text
+    assert world.api.admission.ongoing == 0
+
+
+def test_a_method_that_a_path_has_not_is_told_those_that_it_has(world: World) -> None:
+    response = world.call("GET", ASK)
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
 def test_readiness_follows_the_engines_and_health_does_not(world: World) -> None:
     assert world.call("GET", "/readyz").status_code == 200
     world.readiness = "starting"
-    assert world.call("GET", "/readyz").status_code == 503
+    starting = world.call("GET", "/readyz")
+    assert (starting.status_code, starting.json()) == (503, {"status": "starting"})
+    assert int(starting.headers["retry-after"]) >= 1
     assert world.call("GET", "/healthz").json() == {"status": "ok"}
 
 

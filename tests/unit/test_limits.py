@@ -145,6 +145,20 @@ def test_a_body_that_does_not_end_is_a_408_and_held_no_place() -> None:
     assert seconds == pytest.approx(5)
 
 
+@pytest.mark.parametrize(("path", "status"), [("/healthz", 405), ("/nowhere", 404)])
+def test_where_no_body_is_expected_none_is_waited_for(path: str, status: int) -> None:
+    async def go() -> httpx.Response:
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0.001)
+
+        async with World(key="secret").client() as client:
+            return await client.post(path, content=endless())
+
+    assert asyncio.run(asyncio.wait_for(go(), 30)).status_code == status
+
+
 def test_a_body_at_the_limit_passes() -> None:
     world = World(max_body_bytes=1024)
     padded = json.dumps(BODY).encode().ljust(1024)

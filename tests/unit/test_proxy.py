@@ -7,13 +7,23 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.limits import overloaded
 from serve.proxy import ProxyGuard, safe_headers
+from serve.routing import WAITED, Follower, read_waited
+from tests.support.clock import run_at_once
 from tests.support.service import ASK, assembled, error_of, events_of
 
 Work = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class NoRollout(Follower):
+    """Finds at once that nothing was ever rolled out."""
+
+    async def current(self) -> None:
+        return None
 
 
 def ask(work: Work, path: str = ASK, **options: Any) -> httpx.Response:
@@ -59,6 +69,27 @@ def test_a_recommendation_whose_replica_is_lost_is_asked_for_again_with_its_body
 
     assert ask(lost_once, content=b"title").json() == {}
     assert bodies == [b"title"] * 2
+
+
+def test_a_replica_that_is_asked_later_knows_what_others_have_taken_of_the_time() -> None:
+    waited = []
+
+    async def lost_twice(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        waited.append(read_waited(Headers(scope=scope)))
+        await asyncio.sleep(1.5)
+        if len(waited) == 3:
+            await send(start(200, b"application/json"))
+            await send(body(b"{}"))
+
+    async def ask_slowly() -> int:
+        transport = httpx.ASGITransport(ProxyGuard(lost_twice, NoRollout()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.post(ASK, headers={WAITED.decode(): "50"})).status_code
+
+    assert run_at_once(ask_slowly()) == 200
+    assert waited == pytest.approx([0, 1.5, 3], abs=0.01)
 
 
 @pytest.mark.parametrize(

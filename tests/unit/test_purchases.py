@@ -109,6 +109,30 @@ def test_a_purchase_that_can_t_be_kept_is_refused(tmp_path: Path, folder: Path) 
     assert replica.history == ("tent",)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (PATH, {"items": ["Stove", " \u200b"]}, "items[1]"),
+        ("/v1/users//purchases", STOVE, "user_id"),
+        (f"/v1/users/{'a' * 201}/purchases", STOVE, "user_id"),
+    ],
+)
+def test_what_no_recommendation_could_be_made_from_is_no_purchase(
+    tmp_path: Path, folder: Path, path: str, body: dict[str, Any], field: str
+) -> None:
+    replica = Replica(write(tmp_path / "offers"), folder)
+    refused = replica.world.call("POST", path, json=body)
+    assert (refused.status_code, error_of(refused)["field"]) == (422, field)
+    assert replica.history == ("tent",)
+
+
+def test_of_a_long_title_as_much_is_kept_as_prompts_show(tmp_path: Path, folder: Path) -> None:
+    replica = Replica(write(tmp_path / "offers"), folder)
+    replica.tell({"items": ["A <b>title</b> " * 10_000]})
+    assert replica.history is not None
+    assert len(replica.history[1]) <= 160
+
+
 def purchase(time_ns: int) -> Purchase:
     return Purchase(time_ns, "ann", (f"i{time_ns}",), "run")
 

@@ -1,10 +1,14 @@
 """Engines that are started, replaced or beyond hope, as /readyz tells them apart."""
 
+import asyncio
+import threading
+
 import pytest
+from ray.exceptions import RayError
 from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
 from ray.serve.schema import DeploymentStatusOverview
 
-from serve.readiness import Readiness, readiness
+from serve.readiness import Readiness, Teller, readiness
 from tests.support.service import World
 
 TRIGGER = DeploymentStatusTrigger.UNSPECIFIED
@@ -47,3 +51,39 @@ def test_the_route_tells_the_state(state: Readiness, status: int) -> None:
     world.readiness = state
     response = world.call("GET", "/readyz")
     assert (response.status_code, response.json()) == (status, {"status": state})
+
+
+def test_a_controller_that_does_not_answer_is_asked_once_and_what_was_known_holds() -> None:
+    silent, asked = threading.Event(), []
+
+    def ask() -> Readiness:
+        asked.append(1)
+        if len(asked) == 2:
+            silent.wait(30)
+        return "ready" if len(asked) < 3 else "broken"
+
+    async def go() -> None:
+        teller = Teller(ask, limit_s=0.05)
+        assert await teller.tell() == "ready"
+        assert await asyncio.gather(*(teller.tell() for _ in range(50))) == ["ready"] * 50
+        assert len(asked) == 2
+        silent.set()
+        while await teller.tell() != "broken":  # it answers again
+            await asyncio.sleep(0.01)
+
+    asyncio.run(go())
+
+
+def test_a_controller_that_fails_leaves_what_was_known() -> None:
+    found: list[Readiness] = ["ready"]
+
+    def ask() -> Readiness:
+        if not found:
+            raise RayError("lost")
+        return found.pop()
+
+    async def go() -> list[Readiness]:
+        teller = Teller(ask)
+        return [await teller.tell(), await teller.tell()]
+
+    assert asyncio.run(go()) == ["ready", "ready"]

@@ -227,6 +227,23 @@ def test_a_purchase_leaves_the_offers_at_once_and_is_reasoned_about(
     assert "Two-person tent" in prompt.split("Candidates")[0]
 
 
+def test_what_is_deleted_is_offered_to_nobody_any_more(index: str, recommendations: str) -> None:
+    world = shop_world(index, recommendations)
+    ask = ("POST", ASK, {"user_id": "ann", "top_k": 3})
+    _, after = calls(world, ("DELETE", "/v1/items/stove", None), ask)
+    assert (after.json()["source"], ranked(after)) == ("stored", ["mug", "lamp"])
+
+
+def test_a_replica_that_only_gives_what_was_made_before_learns_of_purchases(
+    index: str, recommendations: str
+) -> None:
+    told, asked = (shop_world(index, recommendations) for _ in range(2))
+    told.user.deaths = 100
+    calls(told, ("POST", "/v1/users/ann/purchases", {"items": [{"id": "stove"}]}))
+    (answer,) = calls(asked, ("POST", ASK, {"user_id": "ann", "top_k": 3}))
+    assert ranked(answer) == ["mug", "lamp"]
+
+
 def test_another_replica_knows_of_a_purchase_and_of_what_is_offered_since(
     index: str, recommendations: str
 ) -> None:
@@ -236,7 +253,7 @@ def test_another_replica_knows_of_a_purchase_and_of_what_is_offered_since(
     async def share(user_id: str, changed: ChangedUser) -> None:
         await other.api.shop.take(user_id, changed)
         body = RecommendRequest.model_validate({"user_id": user_id})
-        known.append(ids(other.api.shop.find_offers(body)))
+        known.append(ids(await other.api.shop.find_offers(body)))
 
     one.api.share = share
     calls(one, ("POST", "/v1/users/ann/purchases", {"items": [{"id": "stove"}]}))

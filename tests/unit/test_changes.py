@@ -1,0 +1,199 @@
+"""Changes of items and purchases that several replicas are told of, and clients that leave."""
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msrrec import storage
+from msrrec.config import RecommendConfig
+from msrrec.retrieval.folder import load_index, save_index
+from msrrec.schema import Item
+from serve.catalogue import LiveCatalogue
+from serve.changes import ChangeLog
+from serve.polling import Poll
+from serve.purchases import PurchaseLog, ToldPurchases
+from serve.routing import KEPT
+from serve.shop import Shop
+from serve.stored import StoredOffers
+from tests.support.offers import make_offer as offer
+from tests.support.offers import write_offers
+from tests.support.retrieval import BOUGHT, build_shop_index, write_shop_dataset
+from tests.support.service import World, error_of
+
+GAS = Item("gas", "Camping gas")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> str:
+    """An index of six items."""
+    built = build_shop_index(write_shop_dataset(tmp_path / "data"), "purchases=all")
+    save_index(built, str(tmp_path / "index"))
+    return str(tmp_path / "index")
+
+
+def open_catalogue(index: str) -> LiveCatalogue:
+    return LiveCatalogue(index, RecommendConfig(num_candidates=3))
+
+
+async def leave_while_it_is_read(
+    work: Coroutine[Any, Any, None], log: type[ChangeLog] | type[PurchaseLog]
+) -> None:
+    """A client asks for some work, and leaves while a thread reads what is new."""
+    reading, loop, read = asyncio.Event(), asyncio.get_running_loop(), log.read_new
+
+    def slow(self: Any) -> Any:
+        found = read(self)
+        loop.call_soon_threadsafe(reading.set)
+        time.sleep(0.05)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "read_new", slow)
+        asked = asyncio.create_task(work)
+        await reading.wait()
+    asked.cancel()
+    await asyncio.wait([asked])
+    assert asked.cancelled()
+
+
+def test_what_was_read_for_a_client_who_left_is_known(index: str) -> None:
+    async def go() -> LiveCatalogue:
+        told, asked = open_catalogue(index), open_catalogue(index)
+        await told.put(GAS)
+        await leave_while_it_is_read(asked.delete("mug"), ChangeLog)
+        await asked.catch_up()
+        return asked
+
+    assert "gas" in asyncio.run(go()).index.catalogue.codes
+
+
+def test_a_purchase_that_was_read_for_a_client_who_left_is_known(tmp_path: Path) -> None:
+    folder = write_offers(tmp_path / "offers", [offer("ann", 1, "stove", history=("tent",))])
+    stored = StoredOffers(folder)
+
+    async def go() -> None:
+        told = ToldPurchases(stored, str(tmp_path / "purchases"))
+        await leave_while_it_is_read(told.add("ann", ["stove"]), PurchaseLog)
+        await told.catch_up()
+
+    asyncio.run(go())
+    assert stored.history("ann") == ("tent", "stove")
+
+
+def test_an_item_can_be_deleted_at_a_replica_right_after_another_one_was_told_of_it(
+    index: str,
+) -> None:
+    async def go() -> LiveCatalogue:
+        one, other = open_catalogue(index), open_catalogue(index)
+        await other.follow()  # and it looks again half a second later
+        await one.put(GAS)
+        await other.delete("gas")
+        return other
+
+    catalogue = asyncio.run(go()).index.catalogue
+    assert not catalogue.is_offered[catalogue.codes["gas"]]
+
+
+def test_a_change_counts_after_those_before_it_although_a_clock_is_fast(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        fast, slow = open_catalogue(index), open_catalogue(index)
+        clock = iter([2_000_000_000_000, 1_000_000_000_000])  # of one node, then of the other
+        monkeypatch.setattr("serve.changes.time.time_ns", clock.__next__)
+        await fast.put(GAS)
+        await slow.delete("gas")
+
+    asyncio.run(go())
+    restarted = open_catalogue(index).index.catalogue
+    assert not restarted.is_offered[restarted.codes["gas"]]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_change_that_can_t_be_kept_is_refused(index: str, method: str) -> None:
+    world = World(shop=Shop(10, open_catalogue(index)))
+    Path(f"{index}.changes").write_text("no folder")
+    body = {"title": "Mug"} if method == "PUT" else None
+    refused = world.call(method, "/v1/items/mug", json=body)
+    assert (refused.status_code, error_of(refused)["type"]) == (503, "not_kept")
+    assert "retry-after" in refused.headers
+
+
+def test_those_who_come_first_wait_for_one_look_together() -> None:
+    looks = []
+
+    async def look() -> None:
+        looks.append(1)
+        await asyncio.sleep(0.01)
+
+    async def go() -> None:
+        poll = Poll(look, 60.0, "something")
+        await asyncio.gather(*(poll.follow() for _ in range(20)))
+
+    asyncio.run(go())
+    assert len(looks) == 1
+
+
+def write_later_index(index: str, folder: Path, written_ns: int) -> str:
+    """Another index, of three users, that was written at a time."""
+    some = dict(list(BOUGHT.items())[:3])
+    later = build_shop_index(write_shop_dataset(folder / "data", bought=some), "purchases=all")
+    assert later.version != load_index(index).version
+    save_index(later, str(folder / "index"))
+    os.utime(folder / "index" / storage.INDEX, ns=(written_ns, written_ns))
+    return str(folder / "index")
+
+
+def test_the_next_version_knows_what_the_live_one_was_told_since_its_own_index_was_written(
+    index: str, tmp_path: Path
+) -> None:
+    live, settings = open_catalogue(index), RecommendConfig()
+    offered = {}
+
+    async def go() -> str:
+        await live.put(GAS)
+        await live.delete("lamp")
+        written_ns = time.time_ns()
+        await live.put(Item("pan", "Frying pan"))
+        await live.delete("mug")
+        other = write_later_index(index, tmp_path / "later", written_ns)
+        upcoming = LiveCatalogue(other, settings, live.changes)
+        offered["at first"] = offers_of(upcoming)
+        await live.put(Item("pot", "Pot"))
+        await upcoming.catch_up()
+        offered["then"] = offers_of(upcoming)
+        return other
+
+    other = asyncio.run(go())
+    # Gas and lamp were changed before: what was right then is what the index was built from.
+    assert offered["at first"] == {"lamp", "table", "bulb", "tent", "stove", "pan"}
+    assert offered["then"] == offered["at first"] | {"pot"}
+    # It is live now, and was started anew.
+    assert offers_of(LiveCatalogue(other, settings)) == offered["then"]
+
+
+def offers_of(catalogue: LiveCatalogue) -> set[str]:
+    """Ids of the items that may be recommended."""
+    known = catalogue.index.catalogue
+    return {item_id for item_id, code in known.codes.items() if known.is_offered[code]}
+
+
+def test_a_change_that_the_live_version_has_kept_is_read_and_not_kept_twice(
+    index: str, tmp_path: Path
+) -> None:
+    other = write_later_index(index, tmp_path / "later", 1)
+    live = open_catalogue(index)
+    upcoming = LiveCatalogue(other, RecommendConfig(), live.changes)
+    told, world = World(shop=Shop(10, live)), World(shop=Shop(10, upcoming))
+    kept = {KEPT.decode(): "1"}
+    body = {"title": "Camping gas"}
+    for one, headers in ((told, {}), (world, kept)):
+        assert one.call("PUT", "/v1/items/gas", json=body, headers=headers).status_code == 200
+        assert one.call("DELETE", "/v1/items/mug", headers=headers).status_code == 200
+    assert offers_of(upcoming) == offers_of(live)
+    assert len(list(Path(upcoming.changes).iterdir())) == 2
