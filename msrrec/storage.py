@@ -249,12 +249,12 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
     """The columns of a schema from a Parquet file.
 
     Raises:
-        DataError: If it is missing, not Parquet, or lacks a column.
+        DataError: If it is missing, not Parquet, or lacks a column or a value that must be there.
     """
     with _open_parquet(path) as file:
         check_columns(path, file.schema_arrow.names, schema)
         table = file.read(columns=schema.names)
-    return table.select(schema.names).cast(schema)
+    return _conform(path, table, schema)
 
 
 def check_columns(path: str, names: Sequence[str], schema: pa.Schema) -> None:
@@ -272,12 +272,22 @@ def iter_tables(path: str, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
     """The columns of a schema from a Parquet file, at most ``size`` rows at a time.
 
     Raises:
-        DataError: If it is missing, not Parquet, or lacks a column.
+        DataError: If it is missing, not Parquet, or lacks a column or a value that must be there.
     """
     with _open_parquet(path) as file:
         check_columns(path, file.schema_arrow.names, schema)
         for batch in file.iter_batches(size, columns=schema.names):
-            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            yield _conform(path, pa.Table.from_batches([batch]), schema)
+
+
+def _conform(path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema, in its types."""
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise DataError(
+                f"{path}: column {field.name!r} has rows without a value; expected one in each row"
+            )
+    return table.select(schema.names).cast(schema)
 
 
 def iter_rows(path: str, schema: pa.Schema, names: Sequence[str]) -> Iterator[dict[str, Any]]:

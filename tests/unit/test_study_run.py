@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from msrrec.config import RunConfig, load_config
@@ -249,6 +251,14 @@ def test_hits_of_another_script_get_their_verdict_from_the_command_line(
     assert "| **chain − none** | +75.0 [" in table
     assert table.endswith("\n    msrrec study --hits FILE --out OUT\n")
     assert not (out / "w").exists()
+
+
+def test_a_hit_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
+    rows = rows_of("chain", {0: "hm"})
+    path = str(tmp_path / "hits.parquet")
+    pq.write_table(pa.Table.from_pylist([rows[0], {**rows[1], "hit": None}]), path)
+    with pytest.raises(DataError, match="column 'hit' has rows without a value"):
+        read_hits([path])
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(
