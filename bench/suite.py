@@ -32,7 +32,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
         *("bench.training", "--rounds", "2", "--steps", "2", "--no-gradients"),
         *("--systems", "ours", "packed", "packed_kept"),
     ),
-    "train_overhead": ("bench.train_overhead", "--rounds", "2", "--steps", "14"),
+    "train_overhead": ("bench.train_overhead", "--rounds", "3", "--steps", "20"),
     "everybody": (
         *("bench.everybody", "--users", "300"),
         *("--rounds", "2", "--model", "embedded"),
