@@ -50,8 +50,10 @@ def test_a_result_holds_its_command_without_its_own_place(
     script = str(page.ROOT / "bench" / "prepare.py")
     file = tmp_path / "prepare.json"
     monkeypatch.setattr(sys, "argv", [script, "--rounds", "2", "--result", str(file)])
-    result = Result([Row("it", [1.0, 1.0], (), "", "s")], 2, ("torch",))
+    result = Result([Row("it", [1.0, 1.0], (), "", "s")], 2, ("torch", "not-installed"))
     assert describe(result)["command"] == "python -m bench.prepare --rounds 2"
     keep(None, result)
     keep(file, result)
-    assert json.loads(file.read_text())["versions"]["torch"]
+    kept = json.loads(file.read_text())
+    assert kept["versions"]["torch"]
+    assert kept["packages"] == ["torch"]  # as the page tells the version of each
