@@ -27,11 +27,11 @@ CHUNK_VALUES = 1 << 20
 class _SoftmaxLoss(torch.autograd.Function):
     """Cross-entropy over all items; the forward pass also computes the gradients, in row chunks.
 
-    The (N, V) scores never exist as a whole: a chunk's exponentials give its loss and, in two
-    products, its share of both gradients. With Z the sum of a row's exponentials E::
+    The (N, V) scores never exist as a whole: a chunk's probabilities P take their place in one pass
+    and give its loss and, in two products, its share of both gradients::
 
-        d loss / d states = (E / Z) table - table[target]
-        d loss / d table  = (E / Z)' states, less states at each target's row
+        d loss / d states = P table - table[target]
+        d loss / d table  = P' states, less states at each target's row
     """
 
     @staticmethod
@@ -40,19 +40,19 @@ class _SoftmaxLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         grad_states, grad_table = torch.empty_like(states_ND), torch.zeros_like(table_VD)
         total = states_ND.new_zeros(())
-        size = max(1, CHUNK_VALUES // len(table_VD))
-        own_ND = table_VD[targets_N]
+        size = min(max(1, CHUNK_VALUES // len(table_VD)), len(states_ND))
+        buffer = states_ND.new_empty(size, len(table_VD))
+        least = torch.finfo(states_ND.dtype).tiny
         for chunk in range(0, len(states_ND), size):
             rows = slice(chunk, chunk + size)
-            states = states_ND[rows]
-            scores = states @ table_VD.T
-            highest = scores.amax(1, keepdim=True)
-            sums = scores.sub_(highest).exp_().sum(1, keepdim=True)
-            total += (sums.log() + highest).sum()
-            grad_states[rows] = (scores @ table_VD) / sums
-            grad_table.addmm_(scores.T, states / sums)
-        total -= (states_ND * own_ND).sum()
-        grad_states -= own_ND
+            states, targets = states_ND[rows], targets_N[rows, None]
+            probabilities = buffer[: len(states)]
+            torch.mm(states, table_VD.T, out=probabilities)
+            torch.softmax(probabilities, 1, out=probabilities)
+            total -= probabilities.gather(1, targets).clamp_min(least).log().sum()
+            torch.mm(probabilities, table_VD, out=grad_states[rows])
+            grad_table.addmm_(probabilities.T, states)
+        grad_states -= table_VD[targets_N]
         grad_table.index_add_(0, targets_N, states_ND, alpha=-1)
         ctx.save_for_backward(grad_states, grad_table)
         return total / len(states_ND)
@@ -68,6 +68,9 @@ def softmax_loss(
     states_ND: torch.Tensor, table_VD: torch.Tensor, targets_N: torch.Tensor
 ) -> torch.Tensor:
     """Mean cross-entropy of the targets among all items.
+
+    A probability that the data type can't tell from 0 counts as its smallest number, so that a
+    target adds at most 87 in float32. The gradients are not bounded so.
 
     Args:
         states_ND: The network's state before each target.
