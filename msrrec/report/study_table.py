@@ -41,9 +41,15 @@ def render_study_table(result: StudyResult, command: str, runs: Collection[RunFa
         "same purchases, order of the prompt and steps. Holm's correction is over the primary "
         "contrasts of a dataset, which are in bold; the others decide nothing.",
         *("", f"    {command}", ""),
-        *((f"{describe_effort(runs)}; {describe_versions(runs)}.", "") if runs else ()),
+        *(_foot(runs) if runs else ()),
     ]
     return "\n".join(lines)
+
+
+def _foot(runs: Collection[RunFacts]) -> Iterable[str]:
+    """What the evaluations took, their trainings included, and what they ran on."""
+    effort = f"{describe_effort(runs)}, in the runs that finished the evaluations"
+    return f"{effort}; {describe_versions(runs)}.", ""
 
 
 def _dataset(found: DatasetResult) -> Iterator[str]:
