@@ -68,8 +68,8 @@ def _dataset(found: DatasetResult) -> Iterator[str]:
         )
         yield table_line((*cells, "", "", "", ""))
     if found.ceiling:
-        name, most = "Bayes ceiling of the generated world", f"{found.ceiling.hit_ratio:.4f}"
-        yield table_line((name, "", most, *[""] * 6))
+        most = f"{found.ceiling.hit_ratio:.4f} (expected {found.ceiling.expected:.4f})"
+        yield table_line(("Bayes ceiling of the generated world", "", most, *[""] * 6))
     yield ""
     yield from _head(_CONTRASTS)
     yield from (_contrast(contrast) for contrast in found.contrasts)

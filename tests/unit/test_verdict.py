@@ -8,10 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from statsmodels.stats import contingency_tables
 
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.errors import DataError
 from msrrec.evaluation.hits import ArmHits, Cell, group_hits, read_hits
-from msrrec.evaluation.study import analyse, compare_arms, conclude, plan_power
+from msrrec.evaluation.study import Beside, analyse, compare_arms, conclude, plan_power
 from msrrec.evaluation.study_results import Contrast, StudyResult
+from msrrec.report.study import render_study
+from msrrec.report.study_table import render_study_table
 from tests.support.hits import rows_of, write_hits
 
 READINGS = ("full", "direct")
@@ -296,6 +299,16 @@ def test_arms_without_common_seeds_are_refused(tmp_path: Path) -> None:
     hits = load(tmp_path, rows_of("chain", {0: "hh"}), rows_of("none", {1: "hh"}))
     with pytest.raises(DataError, match="2 users and 0 seeds in common"):
         analyse(hits, READINGS)
+
+
+def test_the_ceiling_is_told_as_expected_and_as_it_came_out(tmp_path: Path) -> None:
+    beside = {"w": Beside({}, ceiling=Ceiling("mixture", 3, 0.7, 0.66, 0.5, 0.4))}
+    result = conclude(load(tmp_path, CHAIN, NONE), READINGS, beside=beside)
+    assert (
+        "| Bayes ceiling of the generated world |  | 0.6600 (expected 0.7000) |"
+        in render_study_table(result, "msrrec study")
+    )
+    assert b"<b>0.6600</b> <small>expected 0.7000</small>" in render_study(result)
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
