@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from msrrec.evaluation.hits import ArmHits, group_hits, read_hits
 from msrrec.markup import REASONING_END
-from msrrec.metrics.crossed import crossed_mean
+from msrrec.metrics.crossed import crossed_mean, crossed_share
 from msrrec.metrics.statistics import holm, mcnemar
 from msrrec.titles import fold_text
 
-Hits = NDArray[np.float64]
 Key = tuple[str, str, str, str]
 """Dataset, order, arm, reading."""
 
@@ -52,51 +50,41 @@ class Contrast:
     family: str | None
 
 
-def load(folder: Path) -> tuple[dict[Key, Hits], dict[Key, float]]:
-    """Hits by user and seed, shape (U, S), and the share of valid answers."""
-    rows = pq.read_table(folder / "hits.parquet").to_pandas()
-    rows["valid"] = rows["index"].notna()
-    hits, valid = {}, {}
-    for key, some in rows.groupby(["dataset", "order", "arm", "reading"], sort=False):
-        table = some.pivot_table(index="user_id", columns="seed", values="hit", aggfunc="first")
-        hits[key] = table.dropna(axis=1).to_numpy(float)
-        valid[key] = float(some["valid"].mean())
-    return hits, valid
+def load(folder: Path) -> dict[Key, ArmHits]:
+    """The hits of each arm and reading."""
+    hits = group_hits(read_hits([str(folder / "hits.parquet")]))
+    return {(c.dataset, c.order, c.arm, c.reading): found for c, found in hits.items()}
 
 
 def render(folder: Path) -> str:
     """All tables, as Markdown."""
     if not (folder / "hits.parquet").exists():
         return "nothing is finished yet\n"
-    hits, valid = load(folder)
-    lines = []
+    hits, lines = load(folder), []
     for dataset, order in dict.fromkeys(key[:2] for key in hits):
-        mine = {key[2:]: table for key, table in hits.items() if key[:2] == (dataset, order)}
-        lines += [f"## {dataset}, {order}", "", *ratio_lines(dataset, order, mine, valid), ""]
+        mine = {key[2:]: found for key, found in hits.items() if key[:2] == (dataset, order)}
+        lines += [f"## {dataset}, {order}", "", *ratio_lines(mine), ""]
         lines += [*contrast_lines(mine), ""]
     return "\n".join([*lines, *text_lines(folder), "", *run_lines(folder)]) + "\n"
 
 
-def ratio_lines(
-    dataset: str, order: str, mine: dict[tuple[str, str], Hits], valid: dict[Key, float]
-) -> list[str]:
+def ratio_lines(mine: dict[tuple[str, str], ArmHits]) -> list[str]:
     """HitRatio@1 of each arm and reading."""
     lines = [
         "| arm | reading | users | seeds | HitRatio@1 | 95% | by seed | valid |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (arm, reading), table in sorted(mine.items(), key=lambda pair: pair[0][0]):
-        share = crossed_mean(table).share
-        seeds = " ".join(f"{value:.4f}" for value in table.mean(axis=0))
+    for (arm, reading), found in sorted(mine.items(), key=lambda pair: pair[0][0]):
+        share = crossed_share(found.hits.astype(float))
+        seeds = " ".join(f"{value:.4f}" for value in found.hits.mean(axis=0))
         lines.append(
-            f"| {arm} | {reading} | {table.shape[0]} | {table.shape[1]} | {share.value:.4f} | "
-            f"[{share.low:.3f}, {share.high:.3f}] | {seeds} | "
-            f"{valid[dataset, order, arm, reading]:.3f} |"
+            f"| {arm} | {reading} | {len(found.users)} | {len(found.seeds)} | {share.value:.4f} | "
+            f"[{share.low:.3f}, {share.high:.3f}] | {seeds} | {found.valid.mean():.3f} |"
         )
     return lines
 
 
-def contrast_lines(mine: dict[tuple[str, str], Hits]) -> list[str]:
+def contrast_lines(mine: dict[tuple[str, str], ArmHits]) -> list[str]:
     """Paired contrasts of arms, and of fusion with the better side.
 
     Holm's correction is over the primary contrasts of the same kind of reading.
@@ -111,7 +99,7 @@ def contrast_lines(mine: dict[tuple[str, str], Hits]) -> list[str]:
     for arm in dict.fromkeys(key[0] for key in mine):
         sides = [(arm, side) for side in ("user", "item") if (arm, side) in mine]
         if sides and (arm, "fused") in mine:
-            better = max(sides, key=lambda key: mine[key].mean())
+            better = max(sides, key=lambda key: mine[key].hits.mean())
             found += contrast(f"{arm}: fusion - better side", [(arm, "fused"), better], mine)
     lines = [
         "| contrast | readings | seeds | difference | 95% | seeds' differences | McNemar p by seed "
@@ -135,24 +123,25 @@ def correct(rows: Sequence[Contrast]) -> list[str]:
 def contrast(
     name: str,
     pair: Sequence[tuple[str, str]],
-    mine: dict[tuple[str, str], Hits],
+    mine: dict[tuple[str, str], ArmHits],
     family: str | None = None,
 ) -> list[Contrast]:
-    """One row; none where an arm is missing."""
+    """One row, over the users and seeds that both arms have; none where an arm is missing."""
     if any(key not in mine for key in pair):
         return []
-    first, second = (mine[key] for key in pair)
-    seeds = min(first.shape[1], second.shape[1])
-    first, second = first[:, :seeds], second[:, :seeds]
-    if not seeds or len(first) != len(second):
+    ours, theirs = (mine[key] for key in pair)
+    users = sorted(set(ours.users) & set(theirs.users))
+    seeds = sorted(set(ours.seeds) & set(theirs.seeds))
+    if len(users) < 2 or not seeds:
         return []
+    first, second = (side.select(users, seeds).hits.astype(float) for side in (ours, theirs))
     found = crossed_mean(first - second)
     seeds_of_both = zip(first.T, second.T, strict=True)
     tests = [mcnemar((a > 0).tolist(), (b > 0).tolist()) for a, b in seeds_of_both]
     cells = (
         name,
         " / ".join(key[1] for key in pair),
-        str(seeds),
+        str(len(seeds)),
         f"{found.value:+.4f}",
         f"[{found.low:+.3f}, {found.high:+.3f}]",
         " ".join(f"{test.difference:+.4f}" for test in tests),

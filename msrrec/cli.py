@@ -132,13 +132,15 @@ def train(
     run_stage(stage.TRAIN, out, run, inputs, overwrite)
 
 
+_FITTED = dict.fromkeys(name for entry in BASELINES.values() for name in entry.settings)
 _EVALUATE = (
-    *("inference", "evaluate", "model", "prompt", "baselines"),
+    *stage.EVALUATE.sections,
+    *("model", "prompt", *(f"baselines.{name}" for name in _FITTED), "baselines.num_workers"),
     *("tallrec", "llara", "train", "ray"),
 )
 
 
-@app.command(epilog=settings_help(*_EVALUATE[:5], "ray"))
+@app.command(epilog=settings_help(*_EVALUATE))
 def evaluate(
     dataset: DatasetDir,
     model: ModelDir,
@@ -152,7 +154,8 @@ def evaluate(
 ) -> None:
     """Measure HitRatio@1 and ValidRatio on the frozen candidates of every user.
 
-    The default variants are user, item, full and fused.
+    The default variants are user, item, full and fused. The settings of the sections baselines,
+    tallrec, llara and train are those of baselines that are fitted.
     """
     run = resolve("evaluate", config, overrides, dry_run, _EVALUATE, dataset=dataset, model=model)
     check_baseline_name(model)
@@ -200,10 +203,7 @@ def sweep(
     run_stage(stage.SWEEP, out, run, inputs, overwrite, variants=variants)
 
 
-_SCORE = ("evaluate", "judge")
-
-
-@app.command(epilog=settings_help(*_SCORE))
+@app.command(epilog=settings_help(*stage.SCORE.sections))
 def score(
     evaluation: EvaluationDir,
     dataset: DatasetDir,
@@ -222,14 +222,17 @@ def score(
     so a rerun, even with --overwrite, pays for none again.
     """
     inputs = {"dataset": dataset, "references": references}
-    run = resolve("score", config, overrides, dry_run, _SCORE, **inputs)
+    run = resolve("score", config, overrides, dry_run, stage.SCORE.sections, **inputs)
     run_stage(stage.SCORE, evaluation, run, {**inputs, "evaluation": evaluation}, overwrite)
 
 
-_FAITHFULNESS = ("evaluate", "model", "prompt", "inference", "teacher", "synthesis", "ray")
+_FAITHFULNESS = (
+    *(*stage.FAITHFULNESS.sections, "evaluate.paraphraser"),
+    *("model", "prompt", "inference", "teacher", "synthesis", "ray"),
+)
 
 
-@app.command(epilog=settings_help("evaluate"))
+@app.command(epilog=settings_help(*_FAITHFULNESS))
 def faithfulness(
     evaluation: EvaluationDir,
     dataset: DatasetDir,
@@ -384,12 +387,15 @@ def report(
     emit(report_folder(folder))
 
 
-@app.command("export-lm-eval", epilog=settings_help("evaluate", "prompt"))
+_EXPORT = (*stage.EVALUATE_BASELINE.sections, "prompt")
+
+
+@app.command("export-lm-eval", epilog=settings_help(*_EXPORT))
 def export_lm_eval(
     dataset: DatasetDir, out: OutDir, overrides: Overrides = None, config: ConfigFile = None
 ) -> None:
     """Write the frozen candidates as tasks of lm-eval, for any model that it can load."""
-    run = resolve("export-lm-eval", config, overrides, False, ("evaluate", "prompt"))
+    run = resolve("export-lm-eval", config, overrides, False, _EXPORT)
     from msrrec.evaluation.lm_eval import export_tasks
 
     emit(export_tasks(dataset, out, run.evaluate, run.prompt))

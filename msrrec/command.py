@@ -28,12 +28,14 @@ def resolve(
 ) -> RunConfig:
     """The settings of a run; with ``--dry-run`` they are shown and the command ends.
 
-    A warning lists given settings that the command does not use. A local Ray that the command
+    A warning lists given settings that the command does not use: those outside ``sections``, which
+    names sections, or single settings such as ``evaluate.gate``. A local Ray that the command
     starts will ask for a token.
     """
     given = list(overrides or ())
     resolved = load_config(config, given)
-    unused = [text for text in given if text.partition(".")[0] not in (*sections, "tracking")]
+    read = (*sections, "tracking")
+    unused = [text for text in given if not any(_is_part(text, name) for name in read)]
     if unused:
         logger.warning("%s does not use %s; ignored", command, ", ".join(unused))
     if dry_run:
@@ -42,6 +44,11 @@ def resolve(
         raise typer.Exit
     ask_for_token(resolved.ray.address)
     return resolved
+
+
+def _is_part(override: str, name: str) -> bool:
+    """Whether an override sets a section or setting, or a part of it."""
+    return f"{override.partition('=')[0]}.".startswith(f"{name}.")
 
 
 def emit(summary: Summary) -> None:

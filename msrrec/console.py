@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 
 def settings_help(*sections: str) -> str:
-    """The settings of some sections with defaults and descriptions, for ``--help``."""
+    """The settings of some sections with defaults and descriptions, for ``--help``.
+
+    Args:
+        sections: Names of sections, or of single settings such as ``evaluate.gate``.
+    """
     defaults = RunConfig()
-    shown = [(name, getattr(defaults, name)) for name in sections]
     lines = [
         f"[cyan]{key}[/cyan]={_escaped(_json(value))}  {_escaped(meaning)}"
-        for name, config in shown
-        for key, value, meaning in iter_settings(name, config)
+        for name in sections
+        for key, value, meaning in _iter_named(name, defaults)
     ]
     return "\n\n".join(["[bold]Settings[/bold]", *lines])
 
@@ -31,6 +34,14 @@ def settings_help(*sections: str) -> str:
 def _escaped(text: str) -> str:
     """Text whose brackets are shown, not taken for the help's markup."""
     return text.replace("[", "\\[")
+
+
+def _iter_named(name: str, config: RunConfig) -> Iterator[tuple[str, Any, str]]:
+    """What ``iter_settings`` gives of a section, or of the one setting that is named."""
+    section, _, key = name.partition(".")
+    for found in iter_settings(section, getattr(config, section)):
+        if not key or found[0] == name:
+            yield found
 
 
 def iter_settings(name: str, config: Config) -> Iterator[tuple[str, Any, str]]:
@@ -53,8 +64,8 @@ def show_settings(command: str, config: RunConfig, sections: Sequence[str]) -> N
     for heading in ("setting", "value", "default where it differs"):
         table.add_column(heading, overflow="fold")
     for name in sections:
-        before = {key: value for key, value, _ in iter_settings(name, getattr(defaults, name))}
-        for key, value, _ in iter_settings(name, getattr(config, name)):
+        before = {key: value for key, value, _ in _iter_named(name, defaults)}
+        for key, value, _ in _iter_named(name, config):
             is_changed = value != before[key]
             changed += is_changed
             _add_row(table, key, _json(value), _json(before[key]) if is_changed else "")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -258,7 +259,7 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
 
 
 def check_columns(path: str, names: Sequence[str], schema: pa.Schema) -> None:
-    """Refuse a file that lacks a column of a schema.
+    """Refuse a file that lacks a column of a schema, or has one twice.
 
     Raises:
         DataError: If it does.
@@ -266,13 +267,17 @@ def check_columns(path: str, names: Sequence[str], schema: pa.Schema) -> None:
     missing = [name for name in schema.names if name not in names]
     if missing:
         raise DataError(f"{path}: lacks column {missing[0]!r}; expected {', '.join(schema.names)}")
+    doubled = [name for name in schema.names if list(names).count(name) > 1]
+    if doubled:
+        raise DataError(f"{path}: has column {doubled[0]!r} twice; expected it once")
 
 
 def iter_tables(path: str, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
     """The columns of a schema from a Parquet file, at most ``size`` rows at a time.
 
     Raises:
-        DataError: If it is missing, not Parquet, or lacks a column or a value that must be there.
+        DataError: If it is missing, not Parquet, lacks a column or a value that must be there, or
+            has a value of another type.
     """
     with _open_parquet(path) as file:
         check_columns(path, file.schema_arrow.names, schema)
@@ -282,12 +287,28 @@ def iter_tables(path: str, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
 
 def _conform(path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The columns of a schema, in its types."""
-    for field in schema:
-        if not field.nullable and table[field.name].null_count:
-            raise DataError(
-                f"{path}: column {field.name!r} has rows without a value; expected one in each row"
-            )
-    return table.select(schema.names).cast(schema)
+    columns = [_convert(f"{path}: column {f.name!r}", table[f.name], f) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _convert(where: str, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """A column in the type of a field; NaN is no value unless the type has it."""
+    kind = column.type
+    if pa.types.is_floating(kind) and not pa.types.is_floating(field.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+    if column.null_count and not field.nullable:
+        raise DataError(f"{where} has rows without a value; expected one in each row")
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if is_number and pa.types.is_boolean(field.type):  # Arrow takes 0.5 and 2 for true
+        other = set(column.unique().to_pylist()) - {0, 1, None}
+        if other:
+            raise DataError(f"{where} holds {other.pop()}; expected true or false in each row")
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"{where} holds other values than {field.type} ({error}); write it in this type"
+        ) from error
 
 
 def iter_rows(path: str, schema: pa.Schema, names: Sequence[str]) -> Iterator[dict[str, Any]]:

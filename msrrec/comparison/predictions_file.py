@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 
 from msrrec import storage
@@ -44,6 +45,8 @@ FILE_ENDINGS = (".parquet", ".csv", ".jsonl")
 
 _SCORES = ("scores", "candidate_scores")
 _CHOICES = ("item_id", *_SCORES, "text")
+_AS_TEXT = cs.binary() | cs.decimal() | cs.date() | cs.datetime()
+"""Columns of Parquet that JSON has no values for, such as ids that were written as bytes."""
 _LINE = "\0line"
 """The column of a file of JSON lines, a name that no other file has."""
 
@@ -130,10 +133,10 @@ def _parse(path: str, content: bytes) -> pl.DataFrame:
     """The rows of a file of any of the three kinds; JSON lines are left as they are."""
     try:
         if storage.base_name(path).lower().endswith(".parquet"):
-            return pl.read_parquet(io.BytesIO(content))
+            return pl.read_parquet(io.BytesIO(content)).with_columns(_AS_TEXT.cast(pl.String))
         if storage.base_name(path).lower().endswith(".csv"):
             return pl.read_csv(io.BytesIO(content), infer_schema=False)
-        lines = [line for line in content.decode().splitlines() if line.strip()]
+        lines = [line for line in content.decode("utf-8-sig").split("\n") if line.strip()]
         return pl.DataFrame({_LINE: lines}, {_LINE: pl.String})
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -157,7 +160,7 @@ def _read_ids(path: str, table: pl.DataFrame) -> tuple[list[str], set[str]]:
                 )
             columns.update(row)
             ids.append(as_text(row.get("example_id")) or "")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     return ids, columns
 
@@ -185,7 +188,7 @@ def _read_scores(value: Any) -> Sequence[object] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [value]
     return value if value is None or isinstance(value, list) else [value]
 
@@ -319,9 +322,18 @@ def _has_good_scores(row: GivenRow, example: Example) -> bool:
 
 def _finite_scores(row: GivenRow, example: Example) -> tuple[float, ...] | None:
     """The scores if there is one finite number per candidate."""
-    values = [v for v in row.scores or () if isinstance(v, int | float) and math.isfinite(v)]
-    is_whole = len(values) == len(row.scores or ()) == len(example.candidates)
-    return tuple(map(float, values)) if is_whole else None
+    values = [_finite(value) for value in row.scores or ()]
+    found = tuple(value for value in values if value is not None)
+    return found if len(found) == len(values) == len(example.candidates) else None
+
+
+def _finite(value: object) -> float | None:
+    """A finite number; None for anything else, such as an integer beyond any float."""
+    try:
+        found = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _predict(

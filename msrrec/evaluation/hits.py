@@ -105,7 +105,7 @@ class Hits:
         example: Shape (R,). A number for each row's ``example_id``.
         seed: Shape (R,).
         hit: Shape (R,).
-        valid: Shape (R,), whether an output names a candidate.
+        slot: Shape (R,). The chosen slot from 0; -1 where an output names no candidate.
     """
 
     cells: tuple[Cell, ...]
@@ -115,7 +115,12 @@ class Hits:
     example: NDArray[np.int64]
     seed: NDArray[np.int64]
     hit: NDArray[np.bool_]
-    valid: NDArray[np.bool_]
+    slot: NDArray[np.int64]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Shape (R,), whether an output names a candidate."""
+        return self.slot >= 0
 
     @property
     def _keys(self) -> NDArray[np.int64]:
@@ -137,16 +142,30 @@ class Hits:
         mixed = self.example != self.example[first[rows]]
         return int(mixed.argmax()) if mixed.any() else None
 
+    def find_moved(self) -> int | None:
+        """The first row that tells another slot of the target than its user's first hit; or None.
+
+        Users are told apart by dataset and order.
+        """
+        lists = [f"{cell.dataset}\0{cell.order}" for cell in self.cells]
+        _, group = np.unique(lists, return_inverse=True)
+        found, rows = np.unique(group[self.cell] * len(self.users) + self.user, return_inverse=True)
+        target, hits = np.full(len(found), -1), np.flatnonzero(self.hit)[::-1]
+        target[rows[hits]] = self.slot[hits]  # of a user's hits the first is set last
+        target = target[rows]
+        moved = (target >= 0) & (self.hit != (self.slot == target))
+        return int(moved.argmax()) if moved.any() else None
+
 
 def read_hits(paths: Sequence[str]) -> Hits:
     """The rows of several files.
 
     Raises:
-        DataError: If there are no rows, a file lacks a column, a user is there twice, or has two
-            examples on one dataset.
+        DataError: If there are no rows, a file lacks a column or has other values, a user is there
+            twice or has two examples on one dataset, or the target's slot differs between arms.
     """
     parts = [
-        _encode(table)
+        _encode(path, table)
         for path in paths
         for table in storage.iter_tables(path, HITS, PARTITION_SIZE)
     ]
@@ -154,13 +173,23 @@ def read_hits(paths: Sequence[str]) -> Hits:
     if not any(part.num_rows for part in parts):
         raise DataError(f"{where}: found no row; expected the hits of a study")
     hits = _combine(pa.concat_tables(parts).unify_dictionaries().combine_chunks())
+    _check(where, hits)
+    return hits
+
+
+def _check(where: str, hits: Hits) -> None:
+    """Refuse rows that can't be compared.
+
+    Raises:
+        DataError: If a user is there twice, has two examples, or the target's slot differs.
+    """
     row = hits.find_doubled()
     if row is not None:
         cell = hits.cells[hits.cell[row]]
         raise DataError(
             f"{where}: {hits.users[hits.user[row]]} is there twice for dataset {cell.dataset}, arm "
             f"{cell.arm}, order {cell.order}, reading {cell.reading} and seed {hits.seed[row]}; "
-            "expected each user once"
+            "expected each user once; leave the repeated rows out"
         )
     row = hits.find_mixed()
     if row is not None:
@@ -169,14 +198,38 @@ def read_hits(paths: Sequence[str]) -> Hits:
             f"{hits.cells[hits.cell[row]].dataset}; expected one, as arms are compared on the same "
             "purchases; give hits of one split"
         )
-    return hits
+    row = hits.find_moved()
+    if row is not None:
+        cell = hits.cells[hits.cell[row]]
+        is_hit = "a hit" if hits.hit[row] else "a miss"
+        raise DataError(
+            f"{where}: {hits.users[hits.user[row]]} has {is_hit} at slot {hits.slot[row]} for arm "
+            f"{cell.arm}, reading {cell.reading} and seed {hits.seed[row]} on the dataset "
+            f"{cell.dataset}, other than in its first hit; expected the target at the same slot, "
+            "as arms are compared among the same candidates; evaluate them on the same ones"
+        )
 
 
-def _encode(table: pa.Table) -> pa.Table:
-    """Rows of hits with repeated texts as codes, and without what is not compared."""
+def _encode(path: str, table: pa.Table) -> pa.Table:
+    """Rows of hits with repeated texts as codes, and without what is not compared.
+
+    Raises:
+        DataError: If a slot is negative, or a hit has none.
+    """
+    lowest = pc.min(table["index"]).as_py()
+    if lowest is not None and lowest < 0:
+        raise DataError(
+            f"{path}: column 'index' holds {lowest}; expected the chosen slot from 0, or null "
+            "where an answer names no candidate"
+        )
+    slot = pc.fill_null(table["index"], -1)
+    if pc.any(pc.and_(table["hit"], pc.less(slot, 0))).as_py():
+        raise DataError(
+            f"{path}: column 'hit' is true in rows whose index is null; expected the chosen slot "
+            "there, as an answer that names no candidate is a miss"
+        )
     columns = {name: table[name].dictionary_encode() for name in _CODED}
-    columns |= {"seed": table["seed"], "hit": table["hit"]}
-    return pa.table({**columns, "valid": table["index"].is_valid()})
+    return pa.table({**columns, "seed": table["seed"], "hit": table["hit"], "slot": slot})
 
 
 def _combine(table: pa.Table) -> Hits:
@@ -201,7 +254,7 @@ def _combine(table: pa.Table) -> Hits:
         example=places["example_id"],
         seed=numbers(table["seed"]),
         hit=numbers(table["hit"]),
-        valid=numbers(table["valid"]),
+        slot=numbers(table["slot"]),
     )
 
 
@@ -225,7 +278,7 @@ def _by_user(cell: Cell, hits: Hits, rows: NDArray[np.int64]) -> ArmHits:
     if len(shared) < 2:
         raise DataError(
             f"the hits of {', '.join(vars(cell).values())}: {len(shared)} users have all of the "
-            f"seeds {', '.join(map(str, seeds))}; expected at least 2"
+            f"seeds {', '.join(map(str, seeds))}; expected at least 2; give the missing rows"
         )
     place = np.full(len(hits.users), -1)
     place[shared] = np.arange(len(shared))

@@ -34,11 +34,12 @@ from msrrec.evaluation.study_results import (
 )
 from msrrec.metrics.crossed import (
     crossed_mean,
+    crossed_share,
     detectable_effect,
     sign_flip,
     users_needed,
 )
-from msrrec.metrics.statistics import holm, wilson
+from msrrec.metrics.statistics import holm
 from msrrec.page import percent
 
 _DECIDING = PRIMARY[0]
@@ -143,17 +144,14 @@ def _single(orders: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _describe_arm(cell: Cell, found: ArmHits) -> ArmResult:
-    by_seed, num_users = found.hits.mean(axis=0), len(found.users)
-    share = crossed_mean(found.hits.astype(float)).share
-    if share.value in (0.0, 1.0):  # where nothing varies, an interval of no width would be too sure
-        share = wilson(round(share.value * num_users), num_users) or share
+    by_seed = found.hits.mean(axis=0)
     return ArmResult(
         arm=cell.arm,
         order=cell.order,
         reading=cell.reading,
         seeds=found.seeds,
-        num_users=num_users,
-        hit_ratio=share,
+        num_users=len(found.users),
+        hit_ratio=crossed_share(found.hits.astype(float)),
         by_seed=tuple(map(float, by_seed)),
         spread=_spread(by_seed),
         valid_ratio=float(found.valid.mean()),
@@ -202,7 +200,7 @@ def compare_arms(
     if len(users) < 2 or not seeds:
         raise DataError(
             f"{first} and {second}: have {len(users)} users and {len(seeds)} seeds in common; "
-            "expected at least 2 users and 1 seed"
+            "expected at least 2 users and 1 seed; give hits of the same users and seeds"
         )
     sides = [[found.select(users, seeds).hits for found in pair] for pair in pairs]
     by_order = np.stack([ours - theirs for ours, theirs in sides])
@@ -217,8 +215,8 @@ def compare_arms(
         order=order,
         is_primary=(first, second) in PRIMARY,
         difference=mean.value,
-        low=mean.low,
-        high=mean.high,
+        low=max(mean.low, -1.0),
+        high=min(mean.high, 1.0),
         error=mean.error,
         p_value=p_value,
         p_models=p_models,

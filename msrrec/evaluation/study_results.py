@@ -48,7 +48,11 @@ class ArmResult(Result):
 
 
 class ArmCost(Result):
-    """What an arm took, mean over its seeds; None where that is not recorded."""
+    """What an arm took, mean over its seeds; None where that is not recorded.
+
+    Seconds are those of the seeds whose run was not killed and continued, as the parts before are
+    not counted.
+    """
 
     learning_rate: float | None = None
     supervised_reasoning: float | None = None

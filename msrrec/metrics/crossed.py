@@ -18,6 +18,7 @@ from msrrec.metrics.statistics import (
     SIGNIFICANT,
     Share,
     detectable_difference,
+    wilson,
 )
 
 FloatArray = NDArray[np.float64]
@@ -48,11 +49,6 @@ class CrossedMean:
     error: float
     p_value: float
 
-    @property
-    def share(self) -> Share:
-        """The mean and its interval within [0, 1]."""
-        return Share(self.value, max(self.low, 0.0), min(self.high, 1.0))
-
 
 def crossed_mean(values: FloatArray) -> CrossedMean:
     """The mean of values with an interval for other users and other seeds.
@@ -80,6 +76,21 @@ def crossed_mean(values: FloatArray) -> CrossedMean:
     total = max(of_users, of_seeds + of_users - of_both)
     freedom = (num_seeds - 1) * (total / of_seeds) ** 2 if of_seeds > _NOTHING else num_users - 1
     return _interval(mean, total / values.size, freedom)
+
+
+def crossed_share(hits: FloatArray) -> Share:
+    """The share of hits with its interval for other users and other seeds, within [0, 1].
+
+    Where all are hits or none is, the interval is Wilson's over users: one of no width would be too
+    sure.
+
+    Args:
+        hits: Shape (U, S), 0 or 1, one row a user, one column a seed; at least two users.
+    """
+    found, num_users = crossed_mean(hits), len(hits)
+    if found.value in (0.0, 1.0) and (sure := wilson(round(found.value) * num_users, num_users)):
+        return sure
+    return Share(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def _interval(mean: float, variance: float, freedom: float) -> CrossedMean:

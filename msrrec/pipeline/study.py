@@ -27,7 +27,7 @@ from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.hits import HITS, Cell, group_hits, hits_of, read_hits
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.study import Beside, conclude
-from msrrec.evaluation.study_results import ArmCost, Power, Reference, StudyResult
+from msrrec.evaluation.study_results import Power, Reference, StudyResult
 from msrrec.inference.predictions import iter_predictions
 from msrrec.pipeline.points import (
     Place,
@@ -37,6 +37,7 @@ from msrrec.pipeline.points import (
     iter_points,
     share_place,
 )
+from msrrec.pipeline.study_costs import measure_cost
 from msrrec.pipeline.study_plan import make_plan
 from msrrec.report.study import render_study
 from msrrec.report.study_table import render_study_table
@@ -259,41 +260,3 @@ def _refer(folder: str) -> Reference:
     return Reference(
         label=result.system.label, hit_ratio=shown.hit_ratio, valid_ratio=shown.valid_ratio
     )
-
-
-@dataclass(frozen=True)
-class TrainingFacts:
-    """What a finished training took: its learning rate, and seconds."""
-
-    learning_rate: float
-    seconds: float
-
-
-def read_training(model_dir: str) -> TrainingFacts | None:
-    """Facts from a model's run record; None without one."""
-    path = storage.join(model_dir, storage.RECORD)
-    if not storage.exists(path):
-        return None
-    record = storage.read_object(path)
-    return TrainingFacts(record["settings"]["train"]["learning_rate"], record["seconds"])
-
-
-def measure_cost(results: Sequence[EvaluationResult]) -> ArmCost:
-    """What an arm took, mean over the evaluations of its seeds."""
-    models = [result.model for result in results if result.model]
-    records = [found for model in models if (found := read_training(model.model_dir))]
-    supervised = [model.supervised_tokens for model in models if model.supervised_tokens]
-    last = [list(result.variants)[-1] for result in results]
-    written = [r.generated_tokens.get(name) for r, name in zip(results, last, strict=True)]
-    return ArmCost(
-        learning_rate=records[0].learning_rate if records else None,
-        supervised_reasoning=_mean([tokens.reasoning for tokens in supervised]),
-        supervised_recommendation=_mean([tokens.recommendation for tokens in supervised]),
-        generated_per_user=_mean([tokens for tokens in written if tokens is not None]),
-        train_s=_mean([record.seconds for record in records]),
-        evaluate_s=_mean([result.speed.wall_s for result in results if result.speed]),
-    )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

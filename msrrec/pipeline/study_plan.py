@@ -2,10 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from msrrec import storage
 from msrrec.comparison.compare import system_folder
 from msrrec.comparison.registry import System, find_systems
 from msrrec.config import RunConfig
@@ -23,6 +22,7 @@ from msrrec.pipeline.points import (
     iter_points,
     share_place,
 )
+from msrrec.pipeline.study_costs import evaluation_seconds, mean_known, read_training
 from msrrec.stage import Summary, is_finished
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class Plan:
     Attributes:
         datasets: Datasets with their reasoning.
         trainings: Models; with several learning rates each is tried with the first seed.
+        more_trainings: Models to come on top, at most: with further seeds ``direct`` is the model
+            of ``chain`` unless another learning rate turns out best for it.
         validations: Evaluations on validation that choose a rate.
         evaluations: Evaluations of arms.
         references: Evaluations of systems beside the arms.
@@ -62,6 +64,7 @@ class Plan:
 
     datasets: Count
     trainings: Count
+    more_trainings: int
     validations: Count
     evaluations: Count
     references: Count
@@ -85,8 +88,13 @@ class Plan:
     def sentence(self) -> str:
         """The plan in words."""
         how = "measured" if self.is_measured else "assumed"
+        more = (
+            f" and up to {self.more_trainings} more, where direct is best at another learning rate "
+            "than chain"
+        )
         return (
-            f"datasets {self.datasets}, trainings {self.trainings}, evaluations on validation "
+            f"datasets {self.datasets}, trainings {self.trainings}"
+            f"{more if self.more_trainings else ''}, evaluations on validation "
             f"{self.validations}, evaluations {self.evaluations}, references {self.references}; "
             f"about {self.seconds_left / 60:,.0f} minutes left, at {self.train_s:.0f} s a training "
             f"and {self.evaluate_s:.0f} s an evaluation ({how})"
@@ -98,6 +106,7 @@ class Plan:
         counts = {name: vars(getattr(self, name)) for name in names}
         return {
             **counts,
+            "more_trainings": self.more_trainings,
             "train_s": round(self.train_s, 1),
             "evaluate_s": round(self.evaluate_s, 1),
             "is_measured": self.is_measured,
@@ -132,9 +141,34 @@ class Known:
 
     @cached_property
     def models(self) -> list[str]:
+        """Folders of the models."""
+        return sorted({folder for system in self.points.values() for folder in system.models})
+
+    @cached_property
+    def finished_models(self) -> list[str]:
         """Folders of finished models."""
-        folders = {folder for system in self.points.values() for folder in system.models}
-        return sorted(folder for folder in folders if is_finished(folder))
+        return [folder for folder in self.models if is_finished(folder)]
+
+    def trainings(self) -> Count:
+        """All models; of those not known yet, one for ``chain`` and ``direct`` together."""
+        rates = len(self.config.baselines.arm_learning_rates) or 1
+        first = self.config.study.seeds[0]
+        every = iter_points(self.places, self.config)
+        unknown = {_training(p) for p in every} - {_training(p) for p in self.points}
+        planned = sum(rates if point.seed == first else 1 for point in unknown)
+        return Count(len(self.models) + planned, len(self.finished_models))
+
+    def more_trainings(self) -> int:
+        """Models that ``direct`` needs for itself if another learning rate is best for it."""
+        wanted = self.config.study
+        if len(self.config.baselines.arm_learning_rates) < 2 or "chain" not in wanted.arms:
+            return 0
+        return sum(
+            point.arm == "direct"
+            and point.seed != wanted.seeds[0]
+            and not {point, replace(point, arm="chain")} <= self.points.keys()
+            for point in iter_points(self.places, self.config)
+        )
 
     def references(self) -> Iterator[str]:
         """Folders of finished systems beside the arms."""
@@ -147,20 +181,23 @@ class Known:
                         yield folder
 
 
+def _training(point: Point) -> Point:
+    """The point whose model a point has, as far as learning rates agree."""
+    return replace(point, arm="chain") if point.arm == "direct" else point
+
+
 def make_plan(places: Sequence[Place], config: RunConfig) -> Plan:
     """The plan of a study; nothing is run."""
     wanted, known = config.study, Known(places, config)
     num_cells = len(places) * len(wanted.orders)
     num_rates = len(config.baselines.arm_learning_rates) or 1
-    num_models = len({"chain" if arm == "direct" else arm for arm in wanted.arms})
     pilots = sum(point.seed == wanted.seeds[0] for point in known.evaluations)
     is_chosen = num_rates > 1
-    train_s, evaluate_s = measure_trainings(known.models), measure_evaluations(known)
+    train_s, evaluate_s = measure_trainings(known), measure_evaluations(known)
     return Plan(
         datasets=Count(len(places), sum(map(is_ready, places))),
-        trainings=Count(
-            num_cells * num_models * (num_rates + len(wanted.seeds) - 1), len(known.models)
-        ),
+        trainings=known.trainings(),
+        more_trainings=known.more_trainings(),
         validations=Count(
             is_chosen * num_cells * len(wanted.arms) * num_rates, is_chosen * pilots * num_rates
         ),
@@ -200,17 +237,16 @@ def count_users(places: Sequence[Place], config: RunConfig) -> int:
     return min(*found, config.evaluate.num_users or min(found))
 
 
-def measure_trainings(models: Sequence[str]) -> float | None:
-    """Mean seconds of finished trainings; None without any."""
-    found = [storage.read_object(storage.join(m, storage.RECORD))["seconds"] for m in models]
-    return sum(found) / len(found) if found else None
+def measure_trainings(known: Known) -> float | None:
+    """Mean seconds of finished trainings; None where none is known."""
+    facts = map(read_training, known.finished_models)
+    return mean_known(found.seconds for found in facts if found)
 
 
 def measure_evaluations(known: Known) -> float | None:
-    """Mean seconds of finished evaluations; None without any."""
+    """Mean seconds of finished evaluations; None where none is known."""
     results = map(EvaluationResult.load, known.evaluations.values())
-    found = [result.speed.wall_s for result in results if result.speed]
-    return sum(found) / len(found) if found else None
+    return mean_known(map(evaluation_seconds, results))
 
 
 def assume_training(config: RunConfig) -> float:

@@ -41,9 +41,15 @@ def render_study_table(result: StudyResult, command: str, runs: Collection[RunFa
         "same purchases, order of the prompt and steps. Holm's correction is over the primary "
         "contrasts of a dataset, which are in bold; the others decide nothing.",
         *("", f"    {command}", ""),
-        *((f"{describe_effort(runs)}; {describe_versions(runs)}.", "") if runs else ()),
+        *(_foot(runs) if runs else ()),
     ]
     return "\n".join(lines)
+
+
+def _foot(runs: Collection[RunFacts]) -> Iterable[str]:
+    """What the evaluations took, their trainings included, and what they ran on."""
+    effort = f"{describe_effort(runs)}, in the runs that finished the evaluations"
+    return f"{effort}; {describe_versions(runs)}.", ""
 
 
 def _dataset(found: DatasetResult) -> Iterator[str]:
@@ -62,8 +68,8 @@ def _dataset(found: DatasetResult) -> Iterator[str]:
         )
         yield table_line((*cells, "", "", "", ""))
     if found.ceiling:
-        name, most = "Bayes ceiling of the generated world", f"{found.ceiling.hit_ratio:.4f}"
-        yield table_line((name, "", most, *[""] * 6))
+        most = f"{found.ceiling.hit_ratio:.4f} (expected {found.ceiling.expected:.4f})"
+        yield table_line(("Bayes ceiling of the generated world", "", most, *[""] * 6))
     yield ""
     yield from _head(_CONTRASTS)
     yield from (_contrast(contrast) for contrast in found.contrasts)

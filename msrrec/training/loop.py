@@ -78,7 +78,7 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
     check_shared(folder)
     check_readable(source.path)
     job = TrainingJob(source, config.model.dtype, config.train)
-    last = fit(job, examples, validation, folder, on_gpu=on_gpu)
+    last, resumed = fit(job, examples, validation, folder, on_gpu=on_gpu)
     rows = read_metrics(last)
     kept = best_step(rows) if config.train.keep == "best" else steps_of(last)
     batches = (batch for _, batch in islice(iter_batches(len(examples.units), config.train), kept))
@@ -97,7 +97,8 @@ def train(dataset: Dataset, reasoning_dir: str | None, out: str, config: RunConf
         merged=config.train.export_merged,
         on_gpu=on_gpu,
     )
-    return asdict(summarize(out, examples, rows, steps_of(last), kept, supervised))
+    steps = steps_of(last), resumed
+    return asdict(summarize(out, examples, rows, steps, kept, supervised))
 
 
 def prepare_examples(
@@ -131,8 +132,11 @@ def fit(
     folder: str,
     *,
     on_gpu: bool,
-) -> str:
-    """Train on Ray if any step is left, and return the last checkpoint.
+) -> tuple[str, int]:
+    """Train on Ray if any step is left.
+
+    Returns:
+        The last checkpoint, and the number of steps that earlier, killed runs had done.
 
     Raises:
         MsrRecError: Bad input that a worker found.
@@ -142,7 +146,7 @@ def fit(
     checkpoints = find_checkpoints(run)
     if not checkpoints or not is_finished(checkpoints[-1], len(examples.units), job.config):
         run_workers(job, (examples, validation), run, on_gpu=on_gpu)
-    return find_checkpoints(run)[-1]
+    return find_checkpoints(run)[-1], steps_of(checkpoints[-1]) if checkpoints else 0
 
 
 def is_finished(checkpoint: str, num_units: int, config: TrainConfig) -> bool:
@@ -245,6 +249,8 @@ class TrainingSummary:
         num_shortened: Examples whose oldest history was left out.
         loss: Mean over the steps of the last lines of metrics; likewise for its two parts.
         validation_loss: The lowest of the run; None without validation.
+        steps_resumed: Those among the steps that earlier, killed runs had done; the seconds of
+            the run record are without them.
         kept_step: Step of the exported checkpoint.
         supervised_tokens: Those that the run was trained to write up to that step.
     """
@@ -261,6 +267,7 @@ class TrainingSummary:
     validation_loss: float | None
     tokens_per_s: float
     steps: int
+    steps_resumed: int
     kept_step: int | None
     supervised_tokens: SupervisedTokens
 
@@ -269,11 +276,11 @@ def summarize(
     out: str,
     examples: ExampleSet,
     rows: list[MetricsRow],
-    steps: int,
+    steps: tuple[int, int],
     kept_step: int | None,
     supervised: SupervisedTokens,
 ) -> TrainingSummary:
-    """The summary of a run from its examples and metrics."""
+    """The summary of a run from its examples, metrics, and steps, all and those before it."""
     last = rows[-1]
     losses = [row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row]
     return TrainingSummary(
@@ -288,7 +295,8 @@ def summarize(
         loss_rec=last["loss_rec"],
         validation_loss=min(losses, default=None),
         tokens_per_s=last["tokens_per_s"],
-        steps=steps,
+        steps=steps[0],
+        steps_resumed=steps[1],
         kept_step=kept_step,
         supervised_tokens=supervised,
     )

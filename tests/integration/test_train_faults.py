@@ -125,6 +125,7 @@ def test_a_killed_driver_is_started_again_and_goes_on(
     summary = json.loads(done.stdout.splitlines()[-1])
     assert adapter_file(tmp_path) == undisturbed
     assert 7 <= len(kept) < summary["steps"] == NUM_STEPS
+    assert 0 < summary["steps_resumed"] < NUM_STEPS
     assert read_metrics(str(tmp_path))[: len(kept)] == kept
     assert not half.exists()
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run: which are whole, which are kept, which is best."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,3 +74,20 @@ def test_what_a_kill_leaves_half_written_is_no_checkpoint(tmp_path: Path) -> Non
     assert [Path(c).name for c in find_checkpoints(str(tmp_path))] == ["step-00000002"]
     checkpoint.remove_incomplete(str(tmp_path))
     assert [c.name for c in tmp_path.iterdir()] == ["step-00000002"]
+
+
+@pytest.mark.parametrize(("done", "resumed"), [(None, 0), (6, 6), (12, 12)])
+def test_a_run_tells_the_steps_that_a_killed_one_had_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int | None, resumed: int
+) -> None:
+    from msrrec.training import loop  # Ray, seconds to import
+
+    run = tmp_path / "checkpoints" / "run"
+    if done:
+        (run / f"step-{done:08d}").mkdir(parents=True)
+    monkeypatch.setattr(loop, "run_name", lambda *_: "run")
+    monkeypatch.setattr(loop, "is_finished", lambda last, *_: last.endswith("12"))
+    monkeypatch.setattr(loop, "run_workers", lambda *_, **__: (run / "step-00000012").mkdir())
+    examples, job = SimpleNamespace(units=[0]), SimpleNamespace(config=None)
+    found = loop.fit(job, examples, None, str(tmp_path), on_gpu=False)  # type: ignore[arg-type]
+    assert found == (str(run / "step-00000012"), resumed)

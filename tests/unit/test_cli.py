@@ -4,14 +4,18 @@ import contextlib
 import errno
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from msrrec import __version__, storage
+from msrrec.baselines import BASELINES
+from msrrec.cli import app
 from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.evaluation import evaluate as evaluation
 from msrrec.inference.recommender import Recommender
@@ -84,6 +88,44 @@ def test_settings_that_a_command_does_not_use_are_named_and_others_are_not(
     assert ended.code == 0
     assert "evaluate does not use sweep.alphas=[0.5]; ignored" in ended.err
     assert ended.summary["inference"]["seed"] == 4
+
+
+def test_settings_of_a_section_that_a_command_does_not_read_are_named_too(
+    msrrec: Commands,
+) -> None:
+    ended = dry_run(msrrec, "--model", "m", "evaluate.gptscore_model=m", "evaluate.split=test")
+    assert "evaluate does not use evaluate.gptscore_model=m; ignored" in ended.err
+    arguments = ("--dataset", "d", "--references", "r", "--dry-run", "evaluate.num_users=5")
+    ended = msrrec("score", "e", *arguments, "judge.votes=1", "evaluate.gptscore_model=m")
+    assert "score does not use evaluate.num_users=5; ignored" in ended.err
+    assert "evaluate.split" not in ended.err  # among the settings that it would run with
+
+
+def test_the_help_lists_what_a_command_reads_and_nothing_else() -> None:
+    group = typer.main.get_command(app)
+
+    def listed(name: str) -> set[str]:
+        command = group.commands[name]  # type: ignore[attr-defined]
+        return set(re.findall(r"\[cyan\](\S+)\[/cyan\]", command.epilog))
+
+    scored = {f"evaluate.{key}" for key in ("bertscore_model", "bertscore_layers")}
+    scored |= {"evaluate.gptscore_model"}
+    judge = {name for name in listed("score") if name.startswith("judge.")}
+    assert listed("score") == scored | judge
+    assert "judge.votes" in judge
+    evaluated = listed("evaluate")
+    fitted = {f"baselines.{name}" for entry in BASELINES.values() for name in entry.settings}
+    assert fitted | {"evaluate.gate", "tallrec.num_epochs", "train.alpha"} <= evaluated
+    elsewhere = {
+        "evaluate.recsaver_samples",
+        "evaluate.paraphraser",
+        "baselines.arm_learning_rates",
+    }
+    assert not (elsewhere | scored) & evaluated
+    faithfulness = listed("faithfulness")
+    assert {"evaluate.interventions", "evaluate.paraphraser", "teacher.model"} <= faithfulness
+    assert "evaluate.split" not in faithfulness
+    assert "evaluate.gate" not in listed("export-lm-eval")
 
 
 @pytest.mark.parametrize(

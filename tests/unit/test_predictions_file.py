@@ -146,6 +146,7 @@ def test_a_file_is_read_again_only_where_its_content_changed(folder: Path) -> No
         ("", "found no rows; expected"),
         ("[1]", "other lines than JSON objects"),
         ("{", "can't be read"),
+        ("[" * 9_999, "can't be read"),
         ('{"example_id": null, "item_id": "a"}', "row 1 has no example_id"),
     ],
 )
@@ -156,6 +157,33 @@ def test_a_file_that_says_nothing_is_refused_before_any_work(
     with pytest.raises(DataError, match=sentence):
         run(folder, folder / "theirs.jsonl")
     assert not (folder / "out").exists()
+
+
+def test_ids_that_were_written_as_bytes_are_texts(folder: Path) -> None:
+    rows = [{"example_id": e.encode(), "item_id": b"right"} for e in IDS]
+    run(folder, write_parquet(folder, rows))
+    assert result_of(folder).variants["file"].num_hits == NUM_USERS
+    with pytest.raises(DataError, match=r"can't be read .*utf8"):
+        run(folder, write_parquet(folder, [{**rows[0], "item_id": b"\xff"}]))
+
+
+def test_lines_end_at_new_lines_alone_and_may_begin_with_a_mark(folder: Path) -> None:
+    rows = [{"example_id": e, "text": f"{RIGHT}\n\u2028\x85so"} for e in IDS]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / "theirs.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    run(folder, folder / "theirs.jsonl")
+    assert result_of(folder).variants["file"].num_hits == NUM_USERS
+
+
+@pytest.mark.parametrize("score", ["1" + "0" * 400, "1e400", "NaN", "[" * 9_999])
+def test_scores_that_no_number_holds_are_told(folder: Path, score: str) -> None:
+    lines = [f'{e},"[{score}, 0, 0]"' for e in IDS]
+    file = folder / "theirs.csv"
+    file.write_text("\n".join(["example_id,scores", *lines]))
+    run(folder, file)
+    facts = result_of(folder).file
+    assert facts is not None
+    assert facts.num_misshapen == NUM_USERS
 
 
 def test_a_file_of_other_examples_or_candidates_is_a_failed_system(folder: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 from msrrec.config import RunConfig, load_config
 from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation.hits import group_hits, read_hits
+from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.study_results import StudyResult
 from msrrec.pipeline import study as pipeline
 from msrrec.pipeline.points import find_places
+from msrrec.pipeline.study_costs import measure_cost
 from msrrec.pipeline.study_plan import plan_study
 from msrrec.report.load import load_results
 from msrrec.report.study import render_study
@@ -95,7 +97,7 @@ def test_a_study_trains_every_arm_with_every_seed_and_ends_in_a_verdict(bench: B
     table = Path(summary["table"]).read_text()
     assert "\n    msrrec study --dataset shop --out OUT " in table
     assert "study.arms=" in table
-    assert "python 3." in table
+    assert "cores, in the runs that finished the evaluations; python 3." in table
 
 
 def test_a_killed_study_goes_on_where_it_was(bench: Bench) -> None:
@@ -115,6 +117,29 @@ def test_a_killed_study_goes_on_where_it_was(bench: Bench) -> None:
         *(("none", 0), ("chain", 0), ("none", 1), ("chain", 1))
     ]
     assert "2 seeds" in summary["verdict"]
+
+
+def test_seconds_of_a_run_that_was_killed_and_continued_are_unknown(bench: Bench) -> None:
+    bench.run()
+    result, *_ = [
+        EvaluationResult.load(str(path)) for path in (bench.out / "shop/systems").glob("chain-*")
+    ]
+    assert result.model is not None
+    assert result.speed is not None
+    first = measure_cost([result])
+    assert first.train_s is not None
+    assert first.evaluate_s is not None
+    resumed = result.speed.model_copy(update={"num_resumed": 1})
+    second = measure_cost([result.model_copy(update={"speed": resumed})])
+    assert (second.evaluate_s, second.train_s) == (None, first.train_s)
+    record = Path(result.model.model_dir) / "run.json"
+    for summary in ({"steps_resumed": 3}, {}):  # an earlier version did not record it
+        record.write_text(json.dumps({**json.loads(record.read_text()), "summary": summary}))
+        assert measure_cost([result]).train_s is None
+        assert measure_cost([result]).learning_rate == first.learning_rate
+    assert bench.plan()["is_measured"]  # by the other models
+    page = Path(bench.run()["page"]).read_text()
+    assert "mean over the seeds that ran in one go" in page
 
 
 def test_a_finished_study_is_told_again_without_any_work(
@@ -157,6 +182,32 @@ def test_an_arm_answering_directly_shares_the_model_of_the_chains(bench: Bench) 
     assert [(arm.arm, arm.reading) for arm in dataset.arms] == [
         *(("none", "direct"), ("chain", "full"), ("direct", "direct"))
     ]
+
+
+@pytest.mark.parametrize(("rate", "further"), [(0.01, 2), (0.02, 3)])
+def test_the_plan_counts_a_model_more_where_direct_is_best_at_another_rate(
+    bench: Bench, rate: float, further: int
+) -> None:
+    study = {**SMALL["study"], "arms": ["none", "direct", "chain"], "seeds": [0, 1]}
+    # at the first rate nothing names a candidate, at 0.02 all but direct; the first best is taken
+    rates = {"arm_learning_rates": [0.001, rate, 0.03]}
+    given = {"study": study, "baselines": rates}
+    before = bench.plan(**given)
+    assert (before["trainings"], before["more_trainings"]) == ({"total": 8, "finished": 0}, 1)
+    bench.killed_at = 6  # all rates of the first seed
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(**given)
+    between = bench.plan(**given)
+    total = 6 + further
+    assert between["trainings"] == {"total": total, "finished": 6}
+    bench.killed_at = 10**6
+    bench.run(**given)
+    after = bench.plan(**given)
+    assert len(bench.trained) == total
+    assert after["trainings"] == {"total": total, "finished": total}
+    assert (between["more_trainings"], after["more_trainings"]) == (0, 0)
+    assert after["validations"] == {"total": 9, "finished": 9}
+    assert after["seconds_left"] == 0
 
 
 def test_both_orders_are_studied_with_the_same_reasoning(bench: Bench) -> None:

@@ -3,13 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from statsmodels.stats import contingency_tables
 
+from msrrec.embedded.ceiling import Ceiling
 from msrrec.errors import DataError
 from msrrec.evaluation.hits import ArmHits, Cell, group_hits, read_hits
-from msrrec.evaluation.study import analyse, compare_arms, conclude, plan_power
+from msrrec.evaluation.study import Beside, analyse, compare_arms, conclude, plan_power
 from msrrec.evaluation.study_results import Contrast, StudyResult
+from msrrec.report.study import render_study
+from msrrec.report.study_table import render_study_table
 from tests.support.hits import rows_of, write_hits
 
 READINGS = ("full", "direct")
@@ -191,6 +196,88 @@ def test_hits_of_two_splits_are_refused(tmp_path: Path) -> None:
     assert len(load(tmp_path, none, elsewhere)) == 2
 
 
+CHAIN, NONE = rows_of("chain", {0: "hmih"}), rows_of("none", {0: "hmmm"})
+
+
+def write_changed(tmp_path: Path, **columns: object) -> str:
+    """A file of hits in whose first row, or in all if it is a function, columns are others."""
+    rows = [*CHAIN, *NONE]
+    for name, value in columns.items():
+        if callable(value):
+            rows = [{**row, name: value(row[name])} for row in rows]
+        else:
+            rows = [{**rows[0], name: value}, *rows[1:]]
+    path = tmp_path / "h.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"index": None}, "'hit' is true in rows whose index is null; expected the chosen slot"),
+        ({"index": -1}, "'index' holds -1; expected the chosen slot from 0, or null"),
+        ({"hit": lambda hit: 2 * int(hit)}, "'hit' holds 2; expected true or false"),
+        ({"hit": lambda hit: 0.5 * hit}, "'hit' holds 0.5; expected true or false"),
+        ({"hit": lambda _: float("nan")}, "'hit' has rows without a value"),
+        ({"hit": lambda _: "yes"}, "'hit' holds other values than bool .* write it in this type"),
+        ({"seed": lambda seed: f"run {seed}"}, "'seed' holds other values than int64"),
+        ({"seed": lambda seed: seed + 0.5}, "'seed' holds other values than int64"),
+        ({"seed": lambda _: float("nan")}, "'seed' has rows without a value"),
+        ({"user_id": lambda user: [user]}, "'user_id' holds other values than string"),
+        ({"user_id": lambda _: float("nan")}, "'user_id' has rows without a value"),
+    ],
+)
+def test_values_that_tell_no_hit_are_refused_by_the_name_of_their_column(
+    tmp_path: Path, columns: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=sentence):
+        read_hits([write_changed(tmp_path, **columns)])
+
+
+def test_seeds_as_digits_and_slots_with_nan_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    def as_float(index: int | None) -> float:
+        return float("nan") if index is None else float(index)
+
+    found = read_hits([write_changed(tmp_path, seed=str, index=as_float)])
+    assert found.seed.tolist() == [0] * 8
+    assert found.slot.tolist() == [0, 1, -1, 0, 0, 1, 1, 1]
+    assert found.valid.sum() == 7
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(CHAIN)
+    pq.write_table(table.append_column("hit", table["hit"]), tmp_path / "h.parquet")
+    with pytest.raises(DataError, match="has column 'hit' twice"):
+        read_hits([str(tmp_path / "h.parquet")])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [((2, True), "a hit at slot 2"), ((0, False), "a miss")]
+)
+def test_hits_among_other_candidates_are_refused(
+    tmp_path: Path, changed: tuple[int, bool], told: str
+) -> None:
+    index, hit = changed
+    none = [{**row, "index": index, "hit": hit} if n == 3 else row for n, row in enumerate(NONE)]
+    with pytest.raises(DataError, match=f"u0003 has .*{told}.* arm none.*same candidates"):
+        load(tmp_path, CHAIN, none)
+    # with the lists in another order the slots may be others
+    assert len(load(tmp_path, CHAIN, [{**row, "order": "other"} for row in none])) == 2
+
+
+def test_no_interval_leaves_what_is_possible(tmp_path: Path) -> None:
+    # two seeds that differ leave one degree of freedom
+    chain = rows_of("chain", {0: "h" * 20 + "m" * 80, 1: "h" * 40 + "m" * 60}, reading="full")
+    none = rows_of("none", {0: "m" * 99 + "h", 1: "m" * 100})
+    found = load(tmp_path, chain, none)
+    (dataset,) = analyse(found, READINGS)
+    assert (dataset.arms[0].hit_ratio.low, dataset.arms[0].hit_ratio.high) == (0.0, 1.0)
+    ours, theirs = found.values()
+    assert compare_arms("chain", "none", None, [(ours, theirs)]).high == 1.0
+    assert compare_arms("none", "chain", None, [(theirs, ours)]).low == -1.0
+
+
 def test_an_effect_without_any_spread_is_not_surer_than_its_users(tmp_path: Path) -> None:
     chain = rows_of("chain", {0: "hhh", 1: "hhh"}, reading="full")
     found = headline(load(tmp_path, chain, rows_of("none", {0: "mmm", 1: "mmm"})))
@@ -212,6 +299,16 @@ def test_arms_without_common_seeds_are_refused(tmp_path: Path) -> None:
     hits = load(tmp_path, rows_of("chain", {0: "hh"}), rows_of("none", {1: "hh"}))
     with pytest.raises(DataError, match="2 users and 0 seeds in common"):
         analyse(hits, READINGS)
+
+
+def test_the_ceiling_is_told_as_expected_and_as_it_came_out(tmp_path: Path) -> None:
+    beside = {"w": Beside({}, ceiling=Ceiling("mixture", 3, 0.7, 0.66, 0.5, 0.4))}
+    result = conclude(load(tmp_path, CHAIN, NONE), READINGS, beside=beside)
+    assert (
+        "| Bayes ceiling of the generated world |  | 0.6600 (expected 0.7000) |"
+        in render_study_table(result, "msrrec study")
+    )
+    assert b"<b>0.6600</b> <small>expected 0.7000</small>" in render_study(result)
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:

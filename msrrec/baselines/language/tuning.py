@@ -87,7 +87,7 @@ class Tuned:
 
         examples, place = ExampleSet.collect(encode_all()), begin_folder(folder)
         self._job = self.make_job(source, len(examples), folder)
-        last = fit(self._job, examples, None, place, on_gpu=on_gpu)
+        last, resumed = fit(self._job, examples, None, place, on_gpu=on_gpu)
         self._checkpoint = last
         row = read_metrics(last)[-1]
         return {
@@ -97,6 +97,7 @@ class Tuned:
             "num_shortened": examples.num_shortened,
             "num_tokens": int(examples.lengths.sum()),
             "steps": steps_of(last),
+            "steps_resumed": resumed,
             **{name: row[name] for name in ("loss", "tokens_per_s")},
         }
 
