@@ -352,6 +352,7 @@ def _sampling_params(request: GenerationRequest, as_deltas: bool = False) -> Any
         # Of the sampled token and of those asked for, before temperature and top-p.
         logprobs=len(request.next_ids),
         logprob_token_ids=list(request.next_ids) or None,
+        flat_logprobs=True,  # else each token makes objects of its own
         detokenize=False,  # read_generation decodes the output once
         output_kind=RequestOutputKind.DELTA if as_deltas else RequestOutputKind.FINAL_ONLY,
         extra_args={ANSWERS: asdict(choice)} if choice else None,
@@ -363,11 +364,11 @@ def _generation(output: Any, next_ids: Sequence[int] = ()) -> Generation:
 
     ``next_ids`` are asked for at the output's first token.
     """
-    ids = tuple(output.token_ids)
-    scores = tuple(float(output.logprobs[0][token].logprob) for token in next_ids if ids)
-    logprobs = tuple(
-        float(entry[token_id].logprob) for token_id, entry in zip(ids, output.logprobs, strict=True)
-    )
+    ids, found = tuple(output.token_ids), output.logprobs  # vLLM's FlatLogprobs
+    at_first = range(found.start_indices[0], found.end_indices[0]) if next_ids and ids else ()
+    asked = {found.token_ids[i]: float(found.logprobs[i]) for i in at_first}
+    scores = tuple(asked[token] for token in next_ids if ids)
+    logprobs = tuple(float(found.logprobs[i]) for i in found.start_indices)  # sampled ones lead
     if output.finish_reason == "stop":
         return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1], scores)
     return Generation(ids, logprobs, output.finish_reason or "", None, scores)
