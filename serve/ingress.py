@@ -461,7 +461,7 @@ def build_http(
 
 
 def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
-    statuses: tuple[int, ...] = (401, 404, 408, 413, 422, 429, 500, 503, 504)
+    statuses: tuple[int, ...] = (401, 404, 408, 413, 421, 422, 429, 500, 503, 504)
     errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
 
     async def recommend(body: RecommendRequest, request: Request) -> Response:
