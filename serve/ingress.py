@@ -283,8 +283,9 @@ class Api:
         except HttpError as error:
             logger.warning("a user is not recommended anew (%s)", error.kind)
             return
-        answer = self._finish(Taken(asked, body, began, deadline, seconds), answered, "live")
-        self.shop.keep(user_id, history, answer)
+        self.metrics.count_answer(answered, "renewed", self.settings.model.version)
+        taken = Taken(asked, body, began, deadline, seconds)
+        self.shop.keep(user_id, history, _to_answer(taken, answered, "live"))
         await self._tell(user_id)
 
     async def _tell(self, user_id: str) -> None:
@@ -340,23 +341,10 @@ class Api:
             raise HttpError(500, "engine_error", message) from error
 
     def _finish(self, one: "Taken", answer: FanOutResult, source: Source) -> RecommendResponse:
-        latency_s = time.monotonic() - one.began
-        answering = one.asked.answering
-        version = answering.model.version
-        self.metrics.seconds.labels(one.body.mode, source, version).observe(latency_s)
+        version = one.asked.answering.model.version
+        self.metrics.seconds.labels(one.body.mode, source, version).observe(one.age_s)
         self.metrics.count_answer(answer, source, version)
-        return to_response(
-            one.asked.candidates,
-            answer.outputs,
-            answer.decision,
-            model=answering.model,
-            top_k=one.body.top_k,
-            source=source,
-            sureness=confidence(answer.decision, answering.temperature),
-            prompt_tokens=answer.prompt_tokens,
-            history_used=answer.history_used,
-            latency_s=latency_s,
-        )
+        return _to_answer(one, answer, source)
 
     def _time_phase(self, mode: RequestMode, phase: Phase, seconds: float) -> None:
         self.metrics.phase_seconds.labels(mode, phase).observe(seconds)
@@ -400,6 +388,27 @@ class Taken:
     def is_ranked(self) -> bool:
         """Whether the likelihood of every candidate is needed."""
         return self.body.top_k > 1 or self.asked.answering.temperature is not None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it came."""
+        return time.monotonic() - self.began
+
+
+def _to_answer(one: Taken, answer: FanOutResult, source: Source) -> RecommendResponse:
+    answering = one.asked.answering
+    return to_response(
+        one.asked.candidates,
+        answer.outputs,
+        answer.decision,
+        model=answering.model,
+        top_k=one.body.top_k,
+        source=source,
+        sureness=confidence(answer.decision, answering.temperature),
+        prompt_tokens=answer.prompt_tokens,
+        history_used=answer.history_used,
+        latency_s=one.age_s,
+    )
 
 
 def build_http(

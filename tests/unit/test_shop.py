@@ -225,6 +225,9 @@ def test_a_purchase_leaves_the_offers_at_once_and_is_reasoned_about(
     assert after.json()["model"] == {"name": "tiny", "version": "v1"}
     prompt = "".join(map(chr, world.user.requests[0].prompt_ids))
     assert "Two-person tent" in prompt.split("Candidates")[0]
+    metrics = world.call("GET", "/metrics").text  # nobody waited for what was made anew
+    assert "msrrec_request_seconds_count" not in metrics
+    assert 'msrrec_answers_total{source="renewed",version="v1"} 1.0' in metrics
 
 
 def test_what_is_deleted_is_offered_to_nobody_any_more(index: str, recommendations: str) -> None:
