@@ -36,6 +36,7 @@ from serve.http_models import (
     ErrorResponse,
     HttpError,
     ItemBody,
+    ItemId,
     PurchasesBody,
     RecommendRequest,
     RecommendResponse,
@@ -484,11 +485,11 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
     def is_kept(request: Request) -> bool:
         return KEPT.decode() in request.headers  # clients' headers of this name are dropped
 
-    async def put_item(item_id: str, body: ItemBody, request: Request) -> Response:
+    async def put_item(item_id: ItemId, body: ItemBody, request: Request) -> Response:
         """Offer an item of the catalogue from now on, or give it another text."""
         return await api.change_item(item_id, body, is_kept=is_kept(request))
 
-    async def delete_item(item_id: str, request: Request) -> Response:
+    async def delete_item(item_id: ItemId, request: Request) -> Response:
         """Offer an item of the catalogue no more."""
         return await api.change_item(item_id, None, is_kept=is_kept(request))
 

@@ -270,7 +270,8 @@ class Shop:
                 storage refuses.
         """
         catalogue = self._require_catalogue()
-        item = Item(item_id, body.title, tuple(body.categories), body.brand)
+        # As prompts show it, so that a long one is not kept in full and read by every replica.
+        item = Item(item_id, clean_title(body.title), tuple(body.categories), body.brand)
         try:
             await catalogue.put(item)
         except DataError as error:

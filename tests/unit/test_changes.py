@@ -125,6 +125,14 @@ def test_a_change_that_can_t_be_kept_is_refused(index: str, method: str) -> None
     assert "retry-after" in refused.headers
 
 
+def test_of_a_long_title_as_much_is_kept_as_prompts_show(index: str) -> None:
+    catalogue = open_catalogue(index)
+    body = {"title": "A <b>title</b> " * 10_000}
+    assert World(shop=Shop(10, catalogue)).call("PUT", "/v1/items/a", json=body).status_code == 200
+    (file,) = Path(catalogue.changes).iterdir()
+    assert file.stat().st_size < 1000
+
+
 def test_those_who_come_first_wait_for_one_look_together() -> None:
     looks = []
 
