@@ -14,7 +14,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from operator import attrgetter
@@ -33,7 +33,11 @@ _AT_ONCE = 16
 """Files that are read or deleted at once."""
 
 
+_PACKED = "packed"
 _BY_NAME = attrgetter("name")
+
+Reader = Callable[[str], dict[str, Any]]
+"""Reads a file of changes."""
 
 
 @dataclass(frozen=True)
@@ -124,24 +128,26 @@ class ChangeLog:
             DataError, OSError: If the storage refuses.
         """
         try:
-            return self._read_new()
-        except DataError:  # another replica may have packed what was listed
-            return self._read_new()
+            return self._read_new(storage.read_object)
+        except DataError:
+            # Another replica may have packed what was listed. The pack was there before that was
+            # deleted, and so is listed now.
+            return self._read_new(_read_if_there)
 
-    def _read_new(self) -> list[Change]:
+    def _read_new(self, read: Reader) -> list[Change]:
         names = {self.folder: _names(self.folder)}
-        new = self._only_new(self._read_files(self.folder, names[self.folder]))
+        new = self._only_new(self._read_files(self.folder, names[self.folder], read))
         if self._live is not None:
             names[self._live] = _names(self._live)
-            new = self._take_over(new, self._read_files(self._live, names[self._live]))
+            new = self._take_over(new, self._read_files(self._live, names[self._live], read))
         self._read = {folder: set(listed) for folder, listed in names.items()}
         self._latest_of.update((one.item_id, one.name) for one in new)
         self.latest = max([self.latest, *(one.name for one in new)])
         return new
 
-    def _read_files(self, folder: str, names: Iterable[str]) -> list[Change]:
+    def _read_files(self, folder: str, names: Iterable[str], read: Reader) -> list[Change]:
         known = self._read.get(folder, set())
-        return _read_changes(folder, [name for name in names if name not in known])
+        return _read_changes(folder, [name for name in names if name not in known], read)
 
     def _only_new(self, changes: Iterable[Change]) -> list[Change]:
         """Those that are later than what is known of their items, oldest first."""
@@ -166,10 +172,10 @@ class ChangeLog:
         names = _names(self.folder)
         if len(names) < self._max_files:  # another replica has just done so
             return
-        changes = _without_superfluous(_read_changes(self.folder, names))
+        changes = _without_superfluous(_read_changes(self.folder, names, storage.read_object))
         packed = {one.name: one.to_json() for one in changes}
         path = storage.join(self.folder, _name_at(_time_of(changes[-1].name)))
-        storage.write_bytes(path, json.dumps({"packed": packed}).encode())
+        storage.write_bytes(path, json.dumps({_PACKED: packed}).encode())
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             paths = [storage.join(self.folder, name) for name in names]
             list(pool.map(storage.delete_file, paths))
@@ -180,15 +186,25 @@ def _names(folder: str) -> list[str]:
     return [name for name in storage.list_files(folder) if name.endswith(".json")]
 
 
-def _read_changes(folder: str, names: Sequence[str]) -> list[Change]:
+def _read_changes(folder: str, names: Sequence[str], read: Reader) -> list[Change]:
     """The changes in some files, each of which holds one, or is a pack of them."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        contents = pool.map(storage.read_object, [storage.join(folder, name) for name in names])
+        contents = pool.map(read, [storage.join(folder, name) for name in names])
         return [
             _from_json(own, one)
             for name, found in zip(names, contents, strict=True)
-            for own, one in found.get("packed", {name: found}).items()
+            for own, one in found.get(_PACKED, {name: found}).items()
         ]
+
+
+def _read_if_there(path: str) -> dict[str, Any]:
+    """A file, or an empty pack in place of one that is gone."""
+    try:
+        return storage.read_object(path)
+    except DataError:
+        if storage.exists(path):
+            raise
+        return {_PACKED: {}}
 
 
 def _without_superfluous(changes: Iterable[Change]) -> list[Change]:
