@@ -27,6 +27,9 @@ class AppArgs(Config):
     purchases: str | None = None
     """Folder that keeps what users bought since, which all versions read. Unset: beside the
     recommendations."""
+    live_purchases: str | None = None
+    """Folder of the purchases that the live version was told, for a version that is rolled out:
+    it goes on with it, and copies it beside its own recommendations. ``purchases`` comes first."""
     changes: str | None = None
     """Folder with the changes of items that the live version was told, for a version that is rolled
     out with another index."""
@@ -46,8 +49,20 @@ class AppArgs(Config):
     @property
     def told_purchases(self) -> str | None:
         """The folder of purchases; None for a service without recommendations."""
-        if self.purchases or self.recommendations is None:
-            return self.purchases
+        return self.purchases or self.live_purchases or self._beside
+
+    @property
+    def copied_purchases(self) -> str | None:
+        """The folder that gets a copy of the purchases; None if none is needed.
+
+        It is where a service that is started with these recommendations looks for them.
+        """
+        return None if self._beside == self.told_purchases or self.purchases else self._beside
+
+    @property
+    def _beside(self) -> str | None:
+        if self.recommendations is None:
+            return None
         return storage.beside(self.recommendations, ".purchases")
 
     @property

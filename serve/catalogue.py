@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from msrrec.config import RecommendConfig
 from msrrec.errors import DataError
+from msrrec.fingerprint import hash_parts
 from msrrec.recommendations.catalogue import propose
 from msrrec.retrieval.folder import load_index
 from msrrec.retrieval.histories import Purchase
@@ -23,7 +25,8 @@ class LiveCatalogue:
     """An index, and the changes that were made to it while it was served.
 
     Attributes:
-        index: The index as of now.
+        index: The index as of now. Its version tells the latest change, so that replicas which know
+            the same have the same one, however they came to know it.
         settings: Number of candidates.
     """
 
@@ -40,10 +43,11 @@ class LiveCatalogue:
         """
         self.index: Index = load_index(path)
         self.settings = settings
-        self._log = ChangeLog(path, self.index.version, live)
+        self._built = self.index.version
+        self._log = ChangeLog(path, self._built, live)
         self._lock = asyncio.Lock()
         self._poll = Poll(self.catch_up, _POLL_S, "catalogue")
-        self.index = apply(self.index, self._log.read_new())
+        self._read()
 
     @property
     def changes(self) -> str:
@@ -94,9 +98,12 @@ class LiveCatalogue:
 
     async def _catch_up(self) -> None:
         async with self._lock:
-            changes = await asyncio.to_thread(self._log.read_new)
-            if changes:
-                self.index = await asyncio.to_thread(apply, self.index, changes)
+            await asyncio.to_thread(self._read)
+
+    def _read(self) -> None:
+        if changes := self._log.read_new():
+            version = hash_parts([self._built, self._log.latest])
+            self.index = replace(apply(self.index, changes), version=version)
 
     async def follow(self) -> None:
         """Know of other replicas' changes from now on; the first call waits for those until now."""

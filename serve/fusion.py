@@ -61,7 +61,7 @@ class Fusion:
     ) -> None:
         args = blueprint.args
         inference, limits = args.answering, args.serve
-        told = args.told_purchases, args.changes
+        told = args.told_purchases, args.copied_purchases, args.changes
         shop = ShopArgs(args.index, args.recommendations, args.recommend, *told)
         setup(as_json=limits.log_format == "json")
         clients = {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}

@@ -39,6 +39,8 @@ MAX_TOP_K = 100
 
 UserId = Annotated[str, Path(min_length=1, max_length=200)]
 """A user in a path, whom a request can name as well."""
+ItemId = Annotated[str, Path(min_length=1)]
+"""An item in a path."""
 
 _FIELD = re.compile(r"(?:mode|history|candidates)(?:\[\d+\])?")
 

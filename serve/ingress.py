@@ -36,6 +36,7 @@ from serve.http_models import (
     ErrorResponse,
     HttpError,
     ItemBody,
+    ItemId,
     PurchasesBody,
     RecommendRequest,
     RecommendResponse,
@@ -283,8 +284,9 @@ class Api:
         except HttpError as error:
             logger.warning("a user is not recommended anew (%s)", error.kind)
             return
-        answer = self._finish(Taken(asked, body, began, deadline, seconds), answered, "live")
-        self.shop.keep(user_id, history, answer)
+        self.metrics.count_answer(answered, "renewed", self.settings.model.version)
+        taken = Taken(asked, body, began, deadline, seconds)
+        self.shop.keep(user_id, history, _to_answer(taken, answered, "live"))
         await self._tell(user_id)
 
     async def _tell(self, user_id: str) -> None:
@@ -340,23 +342,10 @@ class Api:
             raise HttpError(500, "engine_error", message) from error
 
     def _finish(self, one: "Taken", answer: FanOutResult, source: Source) -> RecommendResponse:
-        latency_s = time.monotonic() - one.began
-        answering = one.asked.answering
-        version = answering.model.version
-        self.metrics.seconds.labels(one.body.mode, source, version).observe(latency_s)
+        version = one.asked.answering.model.version
+        self.metrics.seconds.labels(one.body.mode, source, version).observe(one.age_s)
         self.metrics.count_answer(answer, source, version)
-        return to_response(
-            one.asked.candidates,
-            answer.outputs,
-            answer.decision,
-            model=answering.model,
-            top_k=one.body.top_k,
-            source=source,
-            sureness=confidence(answer.decision, answering.temperature),
-            prompt_tokens=answer.prompt_tokens,
-            history_used=answer.history_used,
-            latency_s=latency_s,
-        )
+        return _to_answer(one, answer, source)
 
     def _time_phase(self, mode: RequestMode, phase: Phase, seconds: float) -> None:
         self.metrics.phase_seconds.labels(mode, phase).observe(seconds)
@@ -400,6 +389,27 @@ class Taken:
     def is_ranked(self) -> bool:
         """Whether the likelihood of every candidate is needed."""
         return self.body.top_k > 1 or self.asked.answering.temperature is not None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it came."""
+        return time.monotonic() - self.began
+
+
+def _to_answer(one: Taken, answer: FanOutResult, source: Source) -> RecommendResponse:
+    answering = one.asked.answering
+    return to_response(
+        one.asked.candidates,
+        answer.outputs,
+        answer.decision,
+        model=answering.model,
+        top_k=one.body.top_k,
+        source=source,
+        sureness=confidence(answer.decision, answering.temperature),
+        prompt_tokens=answer.prompt_tokens,
+        history_used=answer.history_used,
+        latency_s=one.age_s,
+    )
 
 
 def build_http(
@@ -461,7 +471,7 @@ def build_http(
 
 
 def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
-    statuses: tuple[int, ...] = (401, 404, 408, 413, 422, 429, 500, 503, 504)
+    statuses: tuple[int, ...] = (401, 404, 408, 413, 421, 422, 429, 500, 503, 504)
     errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
 
     async def recommend(body: RecommendRequest, request: Request) -> Response:
@@ -475,11 +485,11 @@ def _add_recommend(app: FastAPI, api: Api, keys: KeyRing) -> None:
     def is_kept(request: Request) -> bool:
         return KEPT.decode() in request.headers  # clients' headers of this name are dropped
 
-    async def put_item(item_id: str, body: ItemBody, request: Request) -> Response:
+    async def put_item(item_id: ItemId, body: ItemBody, request: Request) -> Response:
         """Offer an item of the catalogue from now on, or give it another text."""
         return await api.change_item(item_id, body, is_kept=is_kept(request))
 
-    async def delete_item(item_id: str, request: Request) -> Response:
+    async def delete_item(item_id: ItemId, request: Request) -> Response:
         """Offer an item of the catalogue no more."""
         return await api.change_item(item_id, None, is_kept=is_kept(request))
 

@@ -29,6 +29,8 @@ _NEEDS_ADMIN = (
 _LOOK_EVERY_S = 1.0
 """Seconds between looks at the file of keys."""
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -144,7 +146,7 @@ class KeyRing:
         """Refuse a request without a valid key, or beyond the key's rate.
 
         Raises:
-            HttpError: 401, 403, or 429 with Retry-After.
+            HttpError: 401, 403, 421, or 429 with Retry-After.
         """
         path = str(scope["path"])
         allowed = self._allowed(path)
@@ -154,6 +156,7 @@ class KeyRing:
                 raise HttpError(403, "forbidden", _NEEDS_ADMIN)
             if is_rollout or (path.startswith(_PROTECTED) and not self._keys.is_open):
                 _refuse_from_outside(scope)
+                _refuse_other_names(scope)
             if path.startswith(_PROTECTED):
                 _refuse_other_sites(scope)
             return
@@ -223,17 +226,43 @@ def _refuse_from_outside(scope: Scope) -> None:
     Serve's configuration files choose the host without this project's knowledge, so the address of
     each connection is looked at.
     """
-    host = (scope.get("server") or ("localhost",))[0]
-    try:
-        is_outside = not ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a socket's path
-        return
-    if is_outside:
+    address = _find_address(scope)
+    if address is not None and not address.is_loopback:
         message = (
             "this service has no API key and so answers its own machine alone; its operator sets "
             "MSRREC_API_KEY, or serve.listen_without_key"
         )
         raise HttpError(401, "unauthorized", message)
+
+
+def _find_address(scope: Scope) -> _Address | None:
+    """The address of this machine that a connection came in by; None for a socket's path."""
+    return _read_address((scope.get("server") or ("localhost",))[0])
+
+
+def _read_address(text: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _refuse_other_names(scope: Scope) -> None:
+    """Refuse a request for a name that is not this machine's own, as there is no key.
+
+    A page of another site may have the address of its own name changed to this machine's. A browser
+    then takes the answers for its site's own, and only the name tells them apart.
+    """
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    is_own = name.lower().rstrip(".") in ("", "localhost") or _read_address(name) is not None
+    if not is_own and _find_address(scope) is not None:
+        message = (
+            f"this service has no API key and so answers no requests for {host[:80]!r}; ask for "
+            "localhost or 127.0.0.1; its operator may set MSRREC_API_KEY, or "
+            "serve.listen_without_key"
+        )
+        raise HttpError(421, "misdirected", message)
 
 
 def _refuse_other_sites(scope: Scope) -> None:

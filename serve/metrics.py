@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
@@ -71,7 +72,7 @@ class Metrics:
         )
         self.answers = counter(
             "msrrec_answers",
-            "Answers: live, joined to an equal request's, cached, stored",
+            "Answers: live, joined to an equal request's, cached, stored; or renewed, unasked",
             ["source", "version"],
         )
         self.refusals = counter(
@@ -82,16 +83,18 @@ class Metrics:
             "msrrec_stream_errors", "Streams that ended in an error", ["status"]
         )
 
-    def count_answer(self, answer: FanOutResult, source: Source, version: str) -> None:
-        """Count an answered request; its tokens and agreement count once, when it is computed.
+    def count_answer(
+        self, answer: FanOutResult, source: Source | Literal["renewed"], version: str
+    ) -> None:
+        """Count an answer; its tokens and agreement count once, when it is computed.
 
         Args:
             answer: What was answered.
-            source: Where it came from.
+            source: Where it came from; ``renewed`` if it was made after a purchase, unasked.
             version: Of the model that computed it.
         """
         self.answers.labels(source, version).inc()
-        if source != "live":
+        if source not in ("live", "renewed"):
             return
         self.agreement.labels(answer.decision.agreement, version).inc()
         self.tokens.labels("prompt", version).inc(answer.prompt_tokens)

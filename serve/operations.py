@@ -68,5 +68,7 @@ def add_operations(
     app.get("/docs", include_in_schema=False)(docs)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
+    app.head("/healthz", include_in_schema=False)(healthz)  # some load balancers ask so
+    app.head("/readyz", include_in_schema=False)(readyz)
     app.get("/v1/models")(models)
     app.get("/metrics", response_class=Response)(metrics)

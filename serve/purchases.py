@@ -1,8 +1,9 @@
 """What users bought since their recommendations were made, kept where every replica reads it.
 
 Each writer appends lines to files of its own, in a folder beside the recommendations; on an object
-store each line is an object. The latest ones are kept. A rollout's next version reads the folder of
-the live one, also if its recommendations are others.
+store each line is an object. The latest ones are kept. A rollout's next version goes on with the
+folder of the live one, also if its recommendations are others, and copies it beside these, where a
+service that is started with them looks.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from msrrec import storage
+from msrrec.errors import DataError
 from msrrec.journal import Journal
 from serve.polling import Poll
 from serve.stored import StoredOffers
@@ -27,7 +29,7 @@ _POLL_S = 10.0
 _MAX_BYTES, _MAX_FILES = 8 << 20, 5_000
 """About 80,000 purchases, or 5,000 on an object store."""
 _PER_FILE = 1_000
-_READERS = 16
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class PurchaseLog:
     def __init__(
         self,
         folder: str,
+        copies: str | None = None,
         *,
         max_bytes: int = _MAX_BYTES,
         max_files: int = _MAX_FILES,
@@ -61,11 +64,12 @@ class PurchaseLog:
 
         Args:
             folder: Where the files are; made when it is needed.
+            copies: A folder that gets a copy of all files; None for none.
             max_bytes: Of all files. Beyond it the oldest are deleted.
             max_files: Likewise.
             per_file: Purchases in one file; so often it is looked whether there are too many.
         """
-        self.folder = folder
+        self.folder, self._copies = folder, copies
         self._max_bytes, self._max_files, self._per_file = max_bytes, max_files, per_file
         self._read: dict[str, int] = {}
         self._num_added = 0
@@ -76,12 +80,21 @@ class PurchaseLog:
         Raises:
             DataError, OSError: If the storage refuses.
         """
+        line = json.dumps(asdict(purchase)).encode() + b"\n"
         if self._num_added % self._per_file == 0:
-            storage.make_folder(self.folder)
-            self._prune()
-            self._journal = Journal(self.folder, _SUFFIX)
+            self._begin_file()
+        try:
+            self._journal.append(line)
+        except FileNotFoundError:  # somebody deleted the folder, as of an old version
+            self._begin_file()
+            self._journal.append(line)
         self._num_added += 1
-        self._journal.append(json.dumps(asdict(purchase)).encode() + b"\n")
+
+    def _begin_file(self) -> None:
+        storage.make_folder(self.folder)
+        for folder in filter(None, (self.folder, self._copies)):
+            self._prune(folder)
+        self._journal = Journal(self.folder, _SUFFIX)
 
     def read_new(self) -> list[Purchase]:
         """The purchases that were not read before, oldest first.
@@ -89,34 +102,58 @@ class PurchaseLog:
         Raises:
             DataError, OSError: If the storage refuses.
         """
-        entries = self._entries()
+        entries = _list_files(self.folder)
         changed = [one.name for one in entries if one.size != self._read.get(one.name, 0)]
-        with ThreadPoolExecutor(_READERS) as readers:
-            lines = [line for of_one in readers.map(self._read_file, changed) for line in of_one]
+        with ThreadPoolExecutor(_AT_ONCE) as readers:
+            found = list(readers.map(self._read_file, changed))
+        if self._copies is not None:
+            self._copy(entries, self._copies)
         present = {one.name for one in entries}
         self._read = {name: n for name, n in self._read.items() if name in present}
-        return sorted(map(_parse, lines), key=lambda one: one.time_ns)
+        self._read.update((name, end) for name, end, _ in found)
+        purchases = (_parse(line) for _, _, lines in found for line in lines)
+        return sorted(purchases, key=lambda one: one.time_ns)
 
-    def _read_file(self, name: str) -> list[bytes]:
-        """The whole lines of a file that were not read before."""
-        content = storage.read_bytes(storage.join(self.folder, name))
-        begin = self._read.get(name, 0)
+    def _read_file(self, name: str) -> tuple[str, int, list[bytes]]:
+        """Name and end of the whole lines of a file, and those that were not read before."""
+        path, begin = storage.join(self.folder, name), self._read.get(name, 0)
+        try:
+            content = storage.read_bytes(path)
+        except DataError:
+            if storage.exists(path):
+                raise
+            return name, begin, []  # deleted for its age since it was listed
         if begin > len(content):  # it was deleted, and its writer went on
             begin = 0
-        content = content[begin : content.rfind(b"\n") + 1]
-        self._read[name] = begin + len(content)
-        return content.splitlines()
+        end = content.rfind(b"\n") + 1
+        return name, max(begin, end), content[begin:end].splitlines()
 
-    def _entries(self) -> list[storage.Entry]:
-        return [one for one in storage.walk(self.folder) if one.name.endswith(_SUFFIX)]
+    def _copy(self, entries: Sequence[storage.Entry], target: str) -> None:
+        """Give another folder what it lacks; where it can't be written, this one has all."""
 
-    def _prune(self) -> None:
+        def copy(name: str) -> None:
+            content = storage.read_bytes(storage.join(self.folder, name))
+            storage.write_bytes(storage.join(target, name), content)
+
+        try:
+            there = {one.name: one.size for one in _list_files(target)}
+            lacking = [one.name for one in entries if one.size != there.get(one.name)]
+            with ThreadPoolExecutor(_AT_ONCE) as writers:
+                list(writers.map(copy, lacking))
+        except (DataError, OSError) as error:
+            logger.warning("%s: purchases can't be copied there (%s)", storage.shown(target), error)
+
+    def _prune(self, folder: str) -> None:
         """Delete the oldest files beyond the limits."""
         size = 0
-        for n, one in enumerate(reversed(self._entries())):  # names begin with times
+        for n, one in enumerate(reversed(_list_files(folder))):  # names begin with times
             size += one.size
             if size > self._max_bytes or n >= self._max_files:
-                storage.delete_file(storage.join(self.folder, one.name))
+                storage.delete_file(storage.join(folder, one.name))
+
+
+def _list_files(folder: str) -> list[storage.Entry]:
+    return [one for one in storage.walk(folder) if one.name.endswith(_SUFFIX)]
 
 
 def _parse(line: bytes) -> Purchase:
@@ -127,13 +164,18 @@ def _parse(line: bytes) -> Purchase:
 class ToldPurchases:
     """Recommendations made ahead of time, after all purchases that any replica was told of."""
 
-    def __init__(self, stored: StoredOffers, folder: str) -> None:
+    def __init__(self, stored: StoredOffers, folder: str, copies: str | None = None) -> None:
         """Read what is kept in a folder.
+
+        Args:
+            stored: The recommendations.
+            folder: Where purchases are kept.
+            copies: A folder that gets a copy of them; None for none.
 
         Raises:
             DataError: If the storage refuses.
         """
-        self._stored, self._log = stored, PurchaseLog(folder)
+        self._stored, self._log = stored, PurchaseLog(folder, copies)
         self._lock = asyncio.Lock()
         self._poll = Poll(self.catch_up, _POLL_S, "purchases")
         self._apply(self._log.read_new())

@@ -96,7 +96,7 @@ class Desk(Protocol):
 
 def add_rollout(app: FastAPI, desk: Desk) -> None:
     """Add the routes to an application."""
-    statuses: tuple[int, ...] = (401, 403, 409, 413, 422, 503)
+    statuses: tuple[int, ...] = (401, 403, 409, 413, 421, 422, 503)
     errors: dict[int | str, dict[str, Any]] = {s: {"model": ErrorResponse} for s in statuses}
     answers: dict[int | str, dict[str, Any]] = {**errors, 202: {"model": RolloutState}}
 

@@ -180,20 +180,21 @@ class Follower:
     def __init__(self, read: Callable[[], Routing | None] = read_routing) -> None:
         self.latest: Routing | None = None
         self._read = read
-        self._was_read = asyncio.Event()
+        self._may_go_on = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def current(self) -> Routing | None:
-        """The state; the first call waits until it was read."""
+        """The state; the first calls wait until it was read, for some seconds at most."""
         if self._task is None or self._task.done():
             work = self._follow()  # not cancelled with the request that begins it
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(work, context=contextvars.Context())
-        if not self._was_read.is_set():
+        if not self._may_go_on.is_set():
             try:
-                await asyncio.wait_for(self._was_read.wait(), _FIRST_S)
+                await asyncio.wait_for(self._may_go_on.wait(), _FIRST_S)
             except TimeoutError:
                 logger.warning("the state of rollouts can't be read; the first version answers")
+                self._may_go_on.set()  # nobody else waits for it
         return self.latest
 
     async def look(self) -> None:
@@ -205,7 +206,7 @@ class Follower:
         except (RayError, ValueError) as error:
             logger.warning("the state of rollouts can't be read (%s); it stays as it was", error)
             return
-        self._was_read.set()
+        self._may_go_on.set()
 
     async def _follow(self) -> None:
         while True:

@@ -29,12 +29,13 @@ from serve.storing import keeping
 
 @dataclass(frozen=True)
 class ShopArgs:
-    """Folders of what a service knows of its shop; None for what it lacks."""
+    """Folders of what a service knows of its shop, as of ``AppArgs``; None for what it lacks."""
 
     index: str | None = None
     recommendations: str | None = None
     settings: RecommendConfig = field(default_factory=RecommendConfig)
     purchases: str | None = None
+    copied_purchases: str | None = None
     changes: str | None = None
 
 
@@ -54,7 +55,9 @@ def open_shop(args: ShopArgs, max_candidates: int) -> "Shop":
     """The shop of a service."""
     catalogue = LiveCatalogue(args.index, args.settings, args.changes) if args.index else None
     stored = StoredOffers(args.recommendations) if args.recommendations else None
-    told = ToldPurchases(stored, args.purchases) if stored and args.purchases else None
+    told = None
+    if stored is not None and args.purchases:
+        told = ToldPurchases(stored, args.purchases, args.copied_purchases)
     return Shop(max_candidates, catalogue, stored, told)
 
 
@@ -267,7 +270,8 @@ class Shop:
                 storage refuses.
         """
         catalogue = self._require_catalogue()
-        item = Item(item_id, body.title, tuple(body.categories), body.brand)
+        # As prompts show it, so that a long one is not kept in full and read by every replica.
+        item = Item(item_id, clean_title(body.title), tuple(body.categories), body.brand)
         try:
             await catalogue.put(item)
         except DataError as error:

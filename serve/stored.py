@@ -11,6 +11,7 @@ import pyarrow as pa
 from msrrec import schema, storage
 from msrrec.fingerprint import hash_bytes
 from msrrec.recommendations.rows import Offer, read_offers, read_recommendations
+from msrrec.titles import normalize_title
 from serve.http_models import MAX_HISTORY
 
 logger = logging.getLogger(f"msrrec.{__name__}")
@@ -27,7 +28,7 @@ class ChangedUser:
 
     Attributes:
         history: Item ids or titles, oldest first.
-        bought: Item ids among them that were bought since.
+        bought: Those among them that were bought since.
         offers: What was recommended since; None while that is not done.
     """
 
@@ -74,7 +75,12 @@ class StoredOffers:
         offers = self._read(user_id)
         if offers is None or changed is None:
             return offers
-        left = [offer for offer in offers if offer.item_id not in changed.bought]
+        titles = set(map(normalize_title, changed.bought))
+        left = [
+            offer
+            for offer in offers
+            if offer.item_id not in changed.bought and normalize_title(offer.title) not in titles
+        ]
         return [replace(offer, rank=rank) for rank, offer in enumerate(left, 1)]
 
     def history(self, user_id: str) -> tuple[str, ...] | None:

@@ -1,5 +1,6 @@
 """Keys of the service: several, from a file that changes, each with a rate and a quota."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,10 @@ def test_a_clock_that_is_set_back_takes_nothing_from_a_key() -> None:
     ("headers", "expected"),
     [
         ({}, 200),
-        ({b"sec-fetch-site": b"same-origin", b"origin": b"http://here:8000"}, 200),
+        ({b"sec-fetch-site": b"same-origin", b"origin": b"http://localhost:8000"}, 200),
         ({b"sec-fetch-site": b"cross-site"}, 401),
         ({b"sec-fetch-site": b"same-site"}, 401),
-        ({b"origin": b"http://here:8000"}, 200),
+        ({b"origin": b"http://localhost:8000"}, 200),
         ({b"origin": b"https://elsewhere.example"}, 401),
         ({b"origin": b"null"}, 401),
     ],
@@ -168,7 +169,7 @@ def test_a_clock_that_is_set_back_takes_nothing_from_a_key() -> None:
 def test_without_a_key_no_page_of_another_site_can_ask(
     path: str, headers: dict[bytes, bytes], expected: int
 ) -> None:
-    asked = scope(path=path) | {"headers": [(b"host", b"here:8000"), *headers.items()]}
+    asked = scope(path=path) | {"headers": [(b"host", b"localhost:8000"), *headers.items()]}
     ring = KeyRing(Keys(), ServeConfig())
     try:
         ring.check(asked)
@@ -177,3 +178,46 @@ def test_without_a_key_no_page_of_another_site_can_ask(
         found = error.status
     assert found == expected
     ring.check({**asked, "method": "GET"})
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        (b"localhost:8000", 200),
+        (b"LOCALHOST.", 200),
+        (b"127.0.0.1:8000", 200),
+        (b"[::1]:8000", 200),
+        (b"10.0.0.7:8000", 200),  # through a tunnel; no page of another site has such a name
+        (b"", 200),
+        (b"rebound.example:8000", 421),
+        (b"localhost.rebound.example", 421),
+        (b"127.0.0.1.rebound.example", 421),
+        (b"[rebound.example", 421),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/recommend", "/v1/rollout", "/metrics"])
+def test_without_a_key_a_site_whose_name_leads_here_is_not_answered(
+    path: str, host: bytes, expected: int
+) -> None:
+    asked = scope(path=path) | {"method": "GET", "headers": [(b"host", host)]}
+    ring = KeyRing(Keys(), ServeConfig())
+    if expected == 200:
+        ring.check(asked)
+        return
+    with pytest.raises(HttpError, match="ask for localhost or 127") as refused:
+        ring.check(asked)
+    assert refused.value.status == expected
+    ring.check({**asked, "path": "/healthz"})
+    ring.check({**asked, "server": ("/run/msrrec.sock", None)})
+
+
+def test_with_a_key_or_where_it_is_wanted_any_name_is_answered() -> None:
+    digest = hashlib.sha256(b"secret").digest()
+    named = [(b"host", b"shop.example"), (b"authorization", b"Bearer secret")]
+    asked = scope() | {"headers": named}
+    KeyRing(Keys((digest,)), ServeConfig()).check(asked)
+    opened = KeyRing(Keys(is_open=True), ServeConfig())
+    opened.check(asked)
+    with pytest.raises(HttpError) as refused:  # whoever rolls out could have any code run
+        opened.check({**asked, "path": "/v1/rollout"})
+    assert refused.value.status == 421

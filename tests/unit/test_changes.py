@@ -11,10 +11,11 @@ import pytest
 
 from msrrec import storage
 from msrrec.config import RecommendConfig
+from msrrec.errors import DataError
 from msrrec.retrieval.folder import load_index, save_index
 from msrrec.schema import Item
 from serve.catalogue import LiveCatalogue
-from serve.changes import ChangeLog
+from serve.changes import ChangeLog, apply
 from serve.polling import Poll
 from serve.purchases import PurchaseLog, ToldPurchases
 from serve.routing import KEPT
@@ -124,6 +125,14 @@ def test_a_change_that_can_t_be_kept_is_refused(index: str, method: str) -> None
     assert "retry-after" in refused.headers
 
 
+def test_of_a_long_title_as_much_is_kept_as_prompts_show(index: str) -> None:
+    catalogue = open_catalogue(index)
+    body = {"title": "A <b>title</b> " * 10_000}
+    assert World(shop=Shop(10, catalogue)).call("PUT", "/v1/items/a", json=body).status_code == 200
+    (file,) = Path(catalogue.changes).iterdir()
+    assert file.stat().st_size < 1000
+
+
 def test_those_who_come_first_wait_for_one_look_together() -> None:
     looks = []
 
@@ -197,3 +206,109 @@ def test_a_change_that_the_live_version_has_kept_is_read_and_not_kept_twice(
         assert one.call("DELETE", "/v1/items/mug", headers=headers).status_code == 200
     assert offers_of(upcoming) == offers_of(live)
     assert len(list(Path(upcoming.changes).iterdir())) == 2
+
+
+def test_many_changes_are_packed_and_mean_the_same_to_whoever_starts_later(index: str) -> None:
+    version = load_index(index).version
+    told, running = (ChangeLog(index, version, max_files=4) for _ in range(2))
+    followed = load_index(index)
+    for n in range(20):
+        told.read_new()
+        told.put(Item(f"n{n % 3}", f"Text {n}"))
+        if n % 5 == 0:  # others look now and then
+            followed = apply(followed, running.read_new())
+    told.read_new()
+    told.delete("n0")
+    assert len(list(Path(told.folder).iterdir())) <= 5
+    followed = apply(followed, running.read_new())
+    later = ChangeLog(index, version)
+    started = apply(load_index(index), later.read_new())
+    assert later.latest == running.latest
+    for one in (followed, started):
+        known = one.catalogue
+        titles = [known.items[known.codes[f"n{n}"]].title for n in range(3)]
+        assert titles == ["Text 18", "Text 19", "Text 17"]
+        assert [bool(known.is_offered[known.codes[f"n{n}"]]) for n in range(3)] == [
+            False,
+            True,
+            True,
+        ]
+
+
+def test_what_is_packed_while_it_is_read_is_read_again(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = load_index(index).version
+    told, reading = (ChangeLog(index, version, max_files=2) for _ in range(2))
+    told.put(Item("a", "One"))
+    told.read_new()
+    told.put(Item("b", "Two"))
+    told.read_new()
+    listed, names = storage.list_files, []
+
+    def list_and_wait(folder: str) -> list[str]:
+        nonlocal names
+        before, names = names, listed(folder)
+        if not before:
+            with monkeypatch.context() as patch:
+                patch.setattr(storage, "list_files", listed)
+                told.put(Item("c", "Three"))  # which packs all of them
+        return sorted({*before, *names})  # its deletions go on
+
+    monkeypatch.setattr(storage, "list_files", list_and_wait)
+    assert [one.item_id for one in reading.read_new()] == ["a", "b", "c"]
+    assert len(list(Path(told.folder).iterdir())) == 1
+
+
+def test_of_two_changes_of_an_item_the_later_one_counts_in_whatever_order_they_are_read(
+    index: str,
+) -> None:
+    version = load_index(index).version
+    fast, slow, reader = (ChangeLog(index, version) for _ in range(3))
+    slow.put(Item("gas", "Earlier"))
+    (file,) = Path(slow.folder).iterdir()
+    earlier = file.read_bytes()
+    file.unlink()  # it is still on its way
+    fast.put(Item("gas", "Later"))
+    assert [one.item and one.item.title for one in reader.read_new()] == ["Later"]
+    file.write_bytes(earlier)
+    assert reader.read_new() == []
+
+
+def test_a_folder_that_can_t_be_packed_takes_changes_all_the_same(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ChangeLog(index, load_index(index).version, max_files=1)
+    told.put(Item("a", "One"))
+    told.read_new()
+
+    def refuse(path: str) -> None:
+        raise DataError(f"{path}: the store does not answer")
+
+    monkeypatch.setattr(storage, "read_object", refuse)
+    told.put(Item("b", "Two"))
+    assert len(list(Path(told.folder).iterdir())) == 2
+
+
+def test_the_next_version_takes_over_what_is_packed(index: str, tmp_path: Path) -> None:
+    live = ChangeLog(index, load_index(index).version, max_files=3)
+    live.put(Item("pan", "Frying pan"))
+    live.put(Item("pot", "Pot"))
+    written_ns = time.time_ns()
+    live.put(Item("pan", "Iron pan"))
+    live.read_new()
+    live.put(Item("cup", "Cup"))  # which packs them
+    assert len(list(Path(live.folder).iterdir())) == 1
+    other = write_later_index(index, tmp_path / "later", written_ns)
+    version = load_index(other).version
+    upcoming = ChangeLog(other, version, live.folder, max_files=2)
+    assert [one.item_id for one in upcoming.read_new()] == ["pan", "cup"]
+    upcoming.read_new()
+    upcoming.delete("cup")  # it packs its own
+    assert len(list(Path(upcoming.folder).iterdir())) == 1
+    started = ChangeLog(other, version, live.folder).read_new()
+    assert [(one.item_id, one.item is None) for one in started] == [
+        ("pan", False),
+        ("cup", False),
+        ("cup", True),
+    ]

@@ -387,6 +387,8 @@ def test_readiness_follows_the_engines_and_health_does_not(world: World) -> None
     assert (starting.status_code, starting.json()) == (503, {"status": "starting"})
     assert int(starting.headers["retry-after"]) >= 1
     assert world.call("GET", "/healthz").json() == {"status": "ok"}
+    assert world.call("HEAD", "/healthz").status_code == 200
+    assert world.call("HEAD", "/readyz").status_code == 503
 
 
 def test_the_figures_count_requests_by_status_tokens_and_agreement(world: World) -> None:

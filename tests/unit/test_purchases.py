@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from msrrec import storage
+from msrrec.errors import DataError
 from serve.purchases import Purchase, PurchaseLog, ToldPurchases
 from serve.routing import KEPT
 from serve.shop import Shop
@@ -33,9 +35,9 @@ def write(folder: Path, run: str = "first", history: tuple[str, ...] = ("tent",)
 class Replica:
     """A service that holds recommendations, whose engines fail, so that nothing is made anew."""
 
-    def __init__(self, recommendations: str, purchases: Path) -> None:
+    def __init__(self, recommendations: str, purchases: Path, copies: Path | None = None) -> None:
         self.stored = StoredOffers(recommendations)
-        told = ToldPurchases(self.stored, str(purchases))
+        told = ToldPurchases(self.stored, str(purchases), copies and str(copies))
         self.world = World(shop=Shop(10, stored=self.stored, told=told))
         self.world.user.deaths = self.world.item.deaths = 100
 
@@ -172,3 +174,62 @@ def test_the_oldest_are_deleted_beyond_the_limits(
     kept = [one.time_ns for one in PurchaseLog(str(folder)).read_new()]
     assert kept == list(range(kept[0], 20))
     assert 12 <= kept[0] <= 16
+
+
+def test_a_service_that_is_started_with_the_promoted_recommendations_knows_all_purchases(
+    tmp_path: Path, folder: Path
+) -> None:
+    old, new = (write(tmp_path / run, run) for run in ("old", "new"))
+    beside = tmp_path / "new.purchases"
+    told = Replica(old, folder)
+    told.tell()
+    promoted = [Replica(new, folder, beside) for _ in range(2)]
+    promoted[0].tell({"items": ["A title"]})
+    assert Replica(new, beside).history == ("tent", "Camping stove", "A title")
+    assert Replica(old, folder).history == ("tent", "Camping stove", "A title")
+
+
+def test_purchases_are_kept_where_they_can_t_be_copied(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "a file").write_text("no folder")
+    replica = Replica(write(tmp_path / "offers"), folder, tmp_path / "a file" / "purchases")
+    assert replica.tell().status_code == 202
+    assert Replica(write(tmp_path / "offers"), folder).history == replica.history
+
+
+def test_a_folder_that_was_deleted_is_made_anew_at_the_next_purchase(
+    tmp_path: Path, folder: Path
+) -> None:
+    replica = Replica(write(tmp_path / "offers"), folder)
+    replica.tell()
+    shutil.rmtree(folder)
+    assert replica.tell().json()["history"] == 3
+    assert Replica(write(tmp_path / "offers"), folder).history == ("tent", "Camping stove")
+
+
+def test_what_was_read_beside_a_file_that_could_not_be_read_is_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for time_ns in (1, 2):
+        PurchaseLog(str(folder)).add(purchase(time_ns))
+    reader, read = PurchaseLog(str(folder)), storage.read_bytes
+    refused = sorted(folder.iterdir())[1].name
+
+    def refuse(path: str) -> bytes:
+        if path.endswith(refused):
+            raise DataError("the store does not answer")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read_bytes", refuse)
+        with pytest.raises(DataError):
+            reader.read_new()
+    assert reader.read_new() == [purchase(1), purchase(2)]
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PurchaseLog(str(folder)).add(purchase(1))
+    listed = [*storage.walk(str(folder)), storage.Entry("0-gone.jsonl", 9, 0)]
+    monkeypatch.setattr(storage, "walk", lambda path: listed)
+    assert PurchaseLog(str(folder)).read_new() == [purchase(1)]

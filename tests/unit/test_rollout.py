@@ -270,7 +270,12 @@ def test_all_versions_keep_purchases_in_the_folder_of_the_first() -> None:
     third = second.change(RolloutRequest(model="m3"))
     kept = {one.told_purchases for one in (first, second.args, third.args)}
     assert kept == {"s3://b/offers.purchases?region=eu"}
+    copied = [one.copied_purchases for one in (first, second.args, third.args)]
+    assert copied == [None, "offers2.purchases", "offers2.purchases"]
     assert third.args.recommendations == "offers2"
+    named = AppArgs(model_dir="m", recommendations="offers", purchases="told")
+    changed = replace(BLUEPRINT, args=named).change(RolloutRequest(model="m", recommendations="n"))
+    assert (changed.args.told_purchases, changed.args.copied_purchases) == ("told", None)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve.proxy import ProxyGuard, safe_headers
 from serve.routing import KEPT, Follower, Routing, Version, key_of
+from tests.support.clock import run_at_once
 from tests.support.service import ASK, World, error_of
 
 
@@ -268,6 +269,21 @@ def test_a_state_that_can_not_be_read_stays_as_it_was() -> None:
 
     assert asyncio.run(go()) == BEGUN
     assert answers == []
+
+
+def test_only_the_first_requests_wait_for_a_state_that_can_not_be_read() -> None:
+    def refuse() -> Routing | None:
+        raise RaySystemError("the head restarts")
+
+    async def go() -> list[float]:
+        follower, waited = Follower(refuse), []
+        for _ in range(2):
+            began = asyncio.get_running_loop().time()
+            assert await follower.current() is None
+            waited.append(asyncio.get_running_loop().time() - began)
+        return waited
+
+    assert run_at_once(go()) == pytest.approx([5, 0], abs=0.01)
 
 
 def test_a_version_under_a_prefix_sees_the_paths_that_clients_asked_for() -> None:

@@ -225,6 +225,28 @@ def test_a_purchase_leaves_the_offers_at_once_and_is_reasoned_about(
     assert after.json()["model"] == {"name": "tiny", "version": "v1"}
     prompt = "".join(map(chr, world.user.requests[0].prompt_ids))
     assert "Two-person tent" in prompt.split("Candidates")[0]
+    metrics = world.call("GET", "/metrics").text  # nobody waited for what was made anew
+    assert "msrrec_request_seconds_count" not in metrics
+    assert 'msrrec_answers_total{source="renewed",version="v1"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("bought", [{"id": "stove", "title": "Camping stove"}, "CAMPING stove."])
+def test_a_purchase_leaves_the_offers_of_a_service_without_a_catalogue_too(
+    recommendations: str, bought: Any
+) -> None:
+    _, after = calls(
+        shop_world(recommendations=recommendations),
+        ("POST", "/v1/users/ann/purchases", {"items": [bought]}),
+        ("POST", ASK, {"user_id": "ann", "top_k": 3}),
+    )
+    assert ranked(after) == ["mug", "lamp"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_change_without_an_id_is_refused_by_its_name(index: str, method: str) -> None:
+    body = {"title": "Mug"} if method == "PUT" else None
+    refused = shop_world(index).call(method, "/v1/items/", json=body)
+    assert (refused.status_code, error_of(refused)["field"]) == (422, "item_id")
 
 
 def test_what_is_deleted_is_offered_to_nobody_any_more(index: str, recommendations: str) -> None:
