@@ -155,15 +155,22 @@ def _is_same_base(one: ModelSource, other: ModelSource) -> bool:
     return len(set(map(identify_model, bases))) == 1
 
 
-class AdapterClient:
+def adapt(clients: Mapping[str, EngineClient], adapter: str) -> dict[str, EngineClient]:
+    """Clients that ask for an adapter; sides that share one still do."""
+    made = {id(client): _AdapterClient(client, adapter) for client in clients.values()}
+    return {side: made[id(client)] for side, client in clients.items()}
+
+
+class _AdapterClient:
     """A client of an engine that asks for one of its adapters; see ``fan_out.EngineClient``."""
 
     def __init__(self, client: EngineClient, adapter: str) -> None:
         self._client, self._adapter = client, adapter
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        """The whole output."""
-        return await self._client.generate(replace(request, adapter=self._adapter))
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """The whole outputs."""
+        asked = [replace(one, adapter=self._adapter) for one in requests]
+        return await self._client.generate(asked)
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
         """Pieces, then the whole output."""

@@ -190,7 +190,7 @@ def _engine(
         health_check_period_s=2,
         logging_config={"enable_access_log": False},
         graceful_shutdown_timeout_s=shutdown_seconds(limits),
-        **replica_options(limits, sides),
+        **replica_options(limits),
     )
     engine = deployment(EngineReplica).options(**blueprint.options.get(name, {}))
     return engine.bind(load, as_json=limits.log_format == "json")

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from msrrec.config import InferenceConfig
@@ -13,6 +13,7 @@ from msrrec.engines.lora import Adapters
 from msrrec.errors import EngineError
 from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
+from serve.tasks import gather
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
@@ -68,12 +69,17 @@ class EngineReplica:
         self._logs_outputs = as_json
         self._engine = load()
 
-    async def generate(self, request: GenerationRequest, request_id: str = "") -> Generation:
-        """The whole output of one request, in one message; log lines carry the id."""
+    async def generate(
+        self, requests: Sequence[GenerationRequest], request_id: str = ""
+    ) -> list[Generation]:
+        """The whole outputs of some requests, in one message; log lines carry the id."""
         REQUEST_ID.set(request_id)
-        began = time.monotonic()
         async with self._guarded():
-            output = await self._engine.generate(request)
+            return await gather(map(self._generate, requests))
+
+    async def _generate(self, request: GenerationRequest) -> Generation:
+        began = time.monotonic()
+        output = await self._engine.generate(request)
         self._log(request, output, began)
         return output
 

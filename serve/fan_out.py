@@ -14,6 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from typing import Any, Literal, Protocol, TypeVar
 
 from msrrec.engines.base import Generation, GenerationRequest
@@ -30,6 +31,7 @@ from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
+from serve.tasks import end, gather
 from serve.text_work import count_chars, work_on_text
 
 logger = logging.getLogger(f"msrrec.{__name__}")
@@ -57,8 +59,8 @@ class EngineClient(Protocol):
     died, EngineError if it refuses, and HttpError if it takes no more requests.
     """
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        """The whole output."""
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """The whole outputs, which one engine writes at once."""
         ...
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
@@ -106,7 +108,7 @@ class FanOut:
         Args:
             recommender: A recommender without an engine.
             clients: Engine clients by side, ``user`` and ``item``; full and direct outputs use
-                ``user``.
+                ``user``. One client for both gets their requests in one message.
         """
         self.recommender, self._clients = recommender, clients
         self.on_retry: Callable[[Side], None] = lambda side: None
@@ -185,15 +187,19 @@ class FanOut:
         """The candidates by their likelihoods without any reasoning, see ``FastRequest``."""
         fast = await work_on_text(count_chars(query), lambda: self.recommender.build_fast(query))
         with self._timed("fast", "ranking"):
-            found = await _gather(self._generate("direct", one) for one in fast.scoring.requests)
+            found = await self._generate(("direct",), fast.scoring.requests)
         return self._decide("fast", {"direct": fast.prompt}, [fast.read(found)])
 
     async def _generate_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> FanOutResult:
         requests = await self._requests(asked.query, sides)
-        outputs = await _gather(self._answer(asked, s, r.request) for s, r in requests.items())
-        return self._decide(mode, requests, outputs)
+        groups = (tuple(group) for _, group in groupby(requests, lambda one: id(self._client(one))))
+        found = await gather(
+            self._answer(asked, {side: requests[side].request for side in group})
+            for group in groups
+        )
+        return self._decide(mode, requests, [output for of_group in found for output in of_group])
 
     async def _stream_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
@@ -201,7 +207,7 @@ class FanOut:
         requests = await self._requests(asked.query, sides)
         queue: asyncio.Queue[Delta | asyncio.Future[SideOutput]] = asyncio.Queue()
         tasks = [
-            asyncio.ensure_future(self._answer(asked, s, r.request, queue))
+            asyncio.ensure_future(self._answer_stream(asked, s, r.request, queue))
             for s, r in requests.items()
         ]
         for task in tasks:
@@ -216,36 +222,58 @@ class FanOut:
                     event.result()  # raises the side's error
                     running -= 1
         finally:
-            await _end(tasks)
+            await end(tasks)
         yield self._decide(mode, requests, [task.result() for task in tasks])
 
     async def _answer(
+        self, asked: "_Asked", requests: Mapping[Side, GenerationRequest]
+    ) -> list[SideOutput]:
+        """The outputs of sides that one engine writes."""
+        with self._timed(asked.mode, *requests):
+            found = await self._generate(tuple(requests), list(requests.values()))
+        return await self._read(asked, requests, found)
+
+    async def _answer_stream(
         self,
         asked: "_Asked",
         side: Side,
         request: GenerationRequest,
-        queue: "asyncio.Queue[Any] | None" = None,
+        queue: "asyncio.Queue[Any]",
     ) -> SideOutput:
-        """One side's output; its deltas are put into the queue meanwhile, if there is one."""
+        """One side's output; its deltas are put into the queue meanwhile."""
         with self._timed(asked.mode, side):
-            if queue is None:
-                generation = await self._generate(side, request)
-            else:
-                generation = await self._follow(side, request, queue)
-        output = self.recommender.read(asked.query, side, generation)
+            generation = await self._follow(side, request, queue)
+        (output,) = await self._read(asked, {side: request}, [generation])
+        return output
+
+    async def _read(
+        self,
+        asked: "_Asked",
+        requests: Mapping[Side, GenerationRequest],
+        generations: Sequence[Generation],
+    ) -> list[SideOutput]:
+        """What sides of one engine say, with the likelihoods of all candidates if that is asked."""
+        pairs = list(zip(requests.items(), generations, strict=True))
+        outputs = [self.recommender.read(asked.query, side, one) for (side, _), one in pairs]
         if not asked.ranked:
-            return output
-        scoring = self.recommender.build_scoring(asked.query, request, generation)
+            return outputs
+        build = self.recommender.build_scoring
+        scorings = [build(asked.query, request, one) for (_, request), one in pairs]
         with self._timed(asked.mode, "ranking"):
-            found = await _gather(self._generate(side, one) for one in scoring.requests)
-        return replace(output, candidate_logprobs=scoring.read(found))
+            wanted = [request for scoring in scorings for request in scoring.requests]
+            found = iter(await self._generate(tuple(requests), wanted))
+        return [
+            replace(output, candidate_logprobs=one.read(list(islice(found, len(one.requests)))))
+            for output, one in zip(outputs, scorings, strict=True)
+        ]
 
     @contextlib.contextmanager
-    def _timed(self, mode: RequestMode, phase: Phase) -> Iterator[None]:
+    def _timed(self, mode: RequestMode, *phases: Phase) -> Iterator[None]:
         """Tell how long the block took, if it succeeds."""
         began = time.monotonic()
         yield
-        self.on_phase(mode, phase, time.monotonic() - began)
+        for phase in phases:
+            self.on_phase(mode, phase, time.monotonic() - began)
 
     async def _requests(self, query: Query, sides: Iterable[Side]) -> dict[Side, SideRequest]:
         return await work_on_text(
@@ -255,8 +283,11 @@ class FanOut:
     def _client(self, side: Side) -> EngineClient:
         return self._clients[side if side == "item" else "user"]
 
-    async def _generate(self, side: Side, request: GenerationRequest) -> Generation:
-        return await self._retrying(side, lambda: self._client(side).generate(request))
+    async def _generate(
+        self, sides: Sequence[Side], requests: Sequence[GenerationRequest]
+    ) -> list[Generation]:
+        """Whole outputs for sides of one engine, in one message, as each costs about 1 ms."""
+        return await self._retrying(sides, lambda: self._client(sides[0]).generate(requests))
 
     async def _follow(
         self, side: Side, request: GenerationRequest, queue: "asyncio.Queue[Any]"
@@ -278,23 +309,23 @@ class FanOut:
                     return piece
             raise EngineLost("the stream ended before the output did")
 
-        return await self._retrying(side, attempt)
+        return await self._retrying((side,), attempt)
 
     def _text(self, token_ids: Iterable[int]) -> str:
         return str(self.recommender.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
-    async def _retrying(
-        self, side: Side, attempt: Callable[[], Awaitable[Generation]]
-    ) -> Generation:
+    async def _retrying(self, sides: Sequence[Side], attempt: Callable[[], Awaitable[T]]) -> T:
         """Try again if the engine died; the same seed gives the same output."""
         for n in range(MAX_ATTEMPTS):
             if n > 0:
-                self.on_retry(side)
+                for side in sides:
+                    self.on_retry(side)
                 await asyncio.sleep(_BACKOFF_S * 2 ** (n - 1))
             try:
                 return await attempt()
             except EngineLost as error:
-                logger.warning("%s side: %s (try %d of %d)", side, error, n + 1, MAX_ATTEMPTS)
+                told = " and ".join(sides), error, n + 1, MAX_ATTEMPTS
+                logger.warning("%s: %s (try %d of %d)", *told)
         raise overloaded("the engine was lost; try again shortly")
 
     def _decide(
@@ -349,20 +380,3 @@ def _common_prefix(one: str, other: str) -> int:
     """Length of the common prefix of two texts."""
     differing = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
-
-
-async def _gather(work: Iterable[Awaitable[T]]) -> list[T]:
-    """All results in order; if one fails or this call is cancelled, the others are cancelled."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        await _end(tasks)
-
-
-async def _end(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel running tasks, and wait for them to stop."""
-    pending = [task for task in tasks if not task.done()]
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)

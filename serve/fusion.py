@@ -26,7 +26,7 @@ from msrrec.errors import first_line
 from msrrec.inference.recommender import DEFAULT_DOMAIN, Recommender
 from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
-from serve.adapters import Adapter, AdapterClient, Answering
+from serve.adapters import Adapter, Answering, adapt
 from serve.fan_out import EngineClient, EngineLost, FanOut
 from serve.figures import Figures, ask_versions, find_routing
 from serve.ingress import Api, Settings, build_http
@@ -64,7 +64,10 @@ class Fusion:
         told = args.told_purchases, args.copied_purchases, args.changes
         shop = ShopArgs(args.index, args.recommendations, args.recommend, *told)
         setup(as_json=limits.log_format == "json")
-        clients = {"user": RemoteEngineClient(user), "item": RemoteEngineClient(item)}
+        self._engines = {user.deployment_name, item.deployment_name}
+        client = RemoteEngineClient(user)
+        is_shared = len(self._engines) == 1
+        clients = {"user": client, "item": client if is_shared else RemoteEngineClient(item)}
         fan_out = make_fan_out(source, inference, clients)
         settings = Settings(
             model,
@@ -82,7 +85,6 @@ class Fusion:
             [make_answering(one, inference, clients) for one in adapters],
         )
         self._desk = RayDesk(replace(blueprint, changes=self._api.shop.changes))
-        self._engines = {user.deployment_name, item.deployment_name}
         self._may_sleep = limits.min_replicas == 0
         if limits.fusion_replicas > 1:
             self._api.share = self._share
@@ -139,12 +141,12 @@ class RemoteEngineClient:
         self._generate = handle.generate
         self._stream = handle.options(stream=True).stream
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        """The whole output; see ``fan_out.EngineClient``."""
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """The whole outputs; see ``fan_out.EngineClient``."""
         with _translated():
-            response = self._generate.remote(request, REQUEST_ID.get())
+            response = self._generate.remote(requests, REQUEST_ID.get())
             try:
-                return cast(Generation, await response)
+                return cast(list[Generation], await response)
             except asyncio.CancelledError:
                 response.cancel()
                 raise
@@ -181,7 +183,7 @@ def make_answering(
 
     It gives no confidences, as their temperature was learned for the default model.
     """
-    asking = {side: AdapterClient(client, adapter.domain) for side, client in clients.items()}
+    asking = adapt(clients, adapter.domain)
     return Answering(
         adapter.model,
         adapter.source.domain or DEFAULT_DOMAIN,

@@ -49,7 +49,7 @@ class Metrics:
         )
         self.phase_seconds = seconds(
             "msrrec_phase_seconds",
-            "Seconds of the parts of a computation: queue, each side, ranking",
+            "Seconds of a computation's parts: queue, each side (or both asked at once), ranking",
             ["mode", "phase"],
         )
         self.first_token_seconds = seconds(

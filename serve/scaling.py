@@ -4,7 +4,9 @@ from msrrec.config import ServeConfig
 
 
 def count_places(limits: ServeConfig, sides: int) -> int:
-    """Requests of one engine deployment that may be under way: all that the ingress lets through.
+    """Messages to one engine deployment that may be under way: all that the ingress lets through.
+
+    A request is one message, and a streamed one is one for each side.
 
     Args:
         limits: Settings of the service.
@@ -13,25 +15,25 @@ def count_places(limits: ServeConfig, sides: int) -> int:
     return sides * limits.fusion_replicas * limits.max_ongoing_requests
 
 
-def target_ongoing(limits: ServeConfig, sides: int) -> int:
-    """Requests under way per engine at which autoscaling aims.
+def target_ongoing(limits: ServeConfig) -> int:
+    """Messages under way per engine at which autoscaling aims.
 
     Twice ``max_replicas`` would be wanted if all places were taken. So the maximum is reached even
     where admission control lets only half of them through, as deadlines are in danger.
     """
     if limits.target_ongoing_requests is not None:
         return limits.target_ongoing_requests
-    return max(1, count_places(limits, sides) // (2 * limits.max_replicas))
+    return max(1, count_places(limits, 1) // (2 * limits.max_replicas))
 
 
-def replica_options(limits: ServeConfig, sides: int) -> dict[str, object]:
+def replica_options(limits: ServeConfig) -> dict[str, object]:
     """Ray Serve's options for the number of one deployment's engines."""
     if limits.max_replicas == limits.min_replicas:
         return {"num_replicas": limits.min_replicas}
     scaling = {
         "min_replicas": limits.min_replicas,
         "max_replicas": limits.max_replicas,
-        "target_ongoing_requests": target_ongoing(limits, sides),
+        "target_ongoing_requests": target_ongoing(limits),
         "upscale_delay_s": limits.upscale_delay_s,
         "downscale_delay_s": limits.downscale_delay_s,
     }

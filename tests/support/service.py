@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from msrrec.config import InferenceConfig, PromptConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.inference.recommender import Recommender
-from serve.adapters import AdapterClient, Answering
+from serve.adapters import Answering, adapt
 from serve.fan_out import EngineLost, FanOut
 from serve.ingress import Api, Settings, build_http
 from serve.keys import Keys, read_variable
@@ -50,6 +50,7 @@ class Scripted:
     def __init__(self, choice: int, logprob: float) -> None:
         self.choice, self.logprob = choice, logprob
         self.requests: list[GenerationRequest] = []
+        self.num_messages = 0
         self.before: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.deaths = 0
         self.cancelled = 0
@@ -63,7 +64,11 @@ class Scripted:
         text = f"It is {title}.\n[reasoning_end]\n({self.choice}) {title}"
         return Generation(tuple(map(ord, text)), (self.logprob,) * len(text), "stop")
 
-    async def generate(self, request: GenerationRequest) -> Generation:
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        self.num_messages += 1
+        return [await self._generate(request) for request in requests]
+
+    async def _generate(self, request: GenerationRequest) -> Generation:
         self.requests.append(request)
         try:
             if self.before is not None:
@@ -80,7 +85,7 @@ class Scripted:
         whole = self._output(request)
         cut = len(whole.token_ids) // 2
         yield Generation(whole.token_ids[:cut], whole.token_logprobs[:cut], "")
-        final = await self.generate(request)
+        final = await self._generate(request)
         yield Generation(whole.token_ids[cut:], whole.token_logprobs[cut:], "")
         yield final
 
@@ -94,10 +99,12 @@ class World:
         shop: Shop | None = None,
         temperature: float | None = None,
         adapters: Mapping[str, str] | None = None,
+        share_engine: bool = False,
         **limits: Any,
     ) -> None:
         """Start it; ``adapters`` are by domain, with what their prompts call the shop."""
-        self.user, self.item = Scripted(2, -0.5), Scripted(2, -1.0)
+        self.user = Scripted(2, -0.5)
+        self.item = self.user if share_engine else Scripted(2, -1.0)
         recommender = Recommender(
             Characters(), max_model_len=8000, form=PromptConfig(), config=InferenceConfig()
         )
@@ -114,7 +121,7 @@ class World:
             Answering(
                 ServedModel(f"{name} model", f"v of {name}"),
                 called,
-                FanOut(recommender, {s: AdapterClient(c, name) for s, c in self._clients.items()}),
+                FanOut(recommender, adapt(self._clients, name)),
                 asked_as=name,
             )
             for name, called in (adapters or {}).items()

@@ -1,0 +1,69 @@
+"""Both sides on one engine: a request is one message, and a lost engine is asked for both again."""
+
+import asyncio
+
+import pytest
+
+from msrrec.engines.base import Generation, GenerationRequest
+from msrrec.errors import EngineError
+from serve.engine import EngineReplica
+from tests.support.service import World
+
+
+@pytest.fixture
+def world() -> World:
+    return World(share_engine=True)
+
+
+def test_both_sides_are_one_message_and_so_are_all_rankings(world: World) -> None:
+    apart = World()
+    apart.item.logprob = apart.user.logprob
+    assert world.ask().json()["sides"] == apart.ask().json()["sides"]
+    assert (world.user.num_messages, len(world.user.requests)) == (1, 2)
+    assert (apart.user.num_messages, apart.item.num_messages) == (1, 1)
+    world.user.num_messages = 0
+    assert world.ask(top_k=2).json()["ranking"] == apart.ask(top_k=2).json()["ranking"]
+    assert world.user.num_messages == 2
+
+
+def test_an_adapter_of_a_shared_engine_is_asked_in_one_message_too() -> None:
+    world = World(share_engine=True, adapters={"Toys": "Toys"})
+    assert world.ask(domain="Toys").status_code == 200
+    assert world.user.num_messages == 1
+    assert {one.adapter for one in world.user.requests} == {"Toys"}
+
+
+def test_a_lost_engine_is_asked_for_both_sides_again(world: World) -> None:
+    world.user.deaths = 1
+    assert world.ask().status_code == 200
+    assert world.user.num_messages == 2
+    figures = world.call("GET", "/metrics").text
+    for side in ("user", "item"):
+        assert f'msrrec_engine_retries_total{{side="{side}"}} 1.0' in figures
+
+
+def test_a_request_that_fails_in_an_engine_ends_those_of_its_message() -> None:
+    ended = []
+
+    class Half:
+        async def generate(self, request: GenerationRequest) -> Generation:
+            if request.seed == 1:
+                raise EngineError("refused")
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                ended.append(request.seed)
+                raise
+            raise AssertionError
+
+        async def check_health(self) -> None:
+            pass
+
+    async def go() -> None:
+        replica = EngineReplica(Half)  # type: ignore[arg-type]
+        requests = [GenerationRequest((1,), seed, 8, 0.7) for seed in (0, 1)]
+        await replica.generate(requests)
+
+    with pytest.raises(EngineError, match="refused"):
+        asyncio.run(go())
+    assert ended == [0]
