@@ -44,6 +44,11 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
         *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
         *("--order", "ours,peer", "--set", "serve.share_engine=false"),
     ),
+    "serving_two": (
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
+        *("--order", "ours,peer", "--set", "serve.min_replicas=2"),
+        *("--set", "serve.max_replicas=2"),
+    ),
     "serving_objects": (
         *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
         *("--order", "ours,peer", "--environment", "RAY_SERVE_USE_GRPC_BY_DEFAULT=0"),
