@@ -116,6 +116,8 @@ class ChangeLog:
                 self._pack()
             except (DataError, OSError) as error:  # the change itself is kept
                 logger.warning("%s: can't be packed now (%s)", storage.shown(self.folder), error)
+                # Where nothing may be deleted, every try adds a copy of all of them.
+                self._max_files = 2 * len(self._read[self.folder])
 
     def _write(self, change: Change) -> None:
         content = json.dumps(change.to_json()).encode()

@@ -255,7 +255,8 @@ def _refuse_other_names(scope: Scope) -> None:
     """
     host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    is_own = name.lower().rstrip(".") in ("", "localhost") or _read_address(name) is not None
+    name = name.lower().rstrip(".")  # a name that ends with a dot is the same
+    is_own = name in ("", "localhost") or _read_address(name) is not None
     if not is_own and _find_address(scope) is not None:
         message = (
             f"this service has no API key and so answers no requests for {host[:80]!r}; ask for "

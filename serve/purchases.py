@@ -7,10 +7,11 @@ service that is started with them looks.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -92,8 +93,10 @@ class PurchaseLog:
 
     def _begin_file(self) -> None:
         storage.make_folder(self.folder)
-        for folder in filter(None, (self.folder, self._copies)):
-            self._prune(folder)
+        self._prune(self.folder)
+        if self._copies is not None:
+            with _copying(self._copies):
+                self._prune(self._copies)
         self._journal = Journal(self.folder, _SUFFIX)
 
     def read_new(self) -> list[Purchase]:
@@ -129,19 +132,16 @@ class PurchaseLog:
         return name, max(begin, end), content[begin:end].splitlines()
 
     def _copy(self, entries: Sequence[storage.Entry], target: str) -> None:
-        """Give another folder what it lacks; where it can't be written, this one has all."""
+        """Give another folder what it lacks."""
 
         def copy(name: str) -> None:
             content = storage.read_bytes(storage.join(self.folder, name))
             storage.write_bytes(storage.join(target, name), content)
 
-        try:
+        with _copying(target), ThreadPoolExecutor(_AT_ONCE) as writers:
             there = {one.name: one.size for one in _list_files(target)}
             lacking = [one.name for one in entries if one.size != there.get(one.name)]
-            with ThreadPoolExecutor(_AT_ONCE) as writers:
-                list(writers.map(copy, lacking))
-        except (DataError, OSError) as error:
-            logger.warning("%s: purchases can't be copied there (%s)", storage.shown(target), error)
+            list(writers.map(copy, lacking))
 
     def _prune(self, folder: str) -> None:
         """Delete the oldest files beyond the limits."""
@@ -150,6 +150,15 @@ class PurchaseLog:
             size += one.size
             if size > self._max_bytes or n >= self._max_files:
                 storage.delete_file(storage.join(folder, one.name))
+
+
+@contextlib.contextmanager
+def _copying(target: str) -> Iterator[None]:
+    """Go on where the folder of copies refuses, as the one that is copied has all."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        logger.warning("%s: purchases can't be copied there (%s)", storage.shown(target), error)
 
 
 def _list_files(folder: str) -> list[storage.Entry]:

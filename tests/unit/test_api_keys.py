@@ -186,6 +186,7 @@ def test_without_a_key_no_page_of_another_site_can_ask(
         (b"localhost:8000", 200),
         (b"LOCALHOST.", 200),
         (b"127.0.0.1:8000", 200),
+        (b"127.0.0.1.:8000", 200),
         (b"[::1]:8000", 200),
         (b"10.0.0.7:8000", 200),  # through a tunnel; no page of another site has such a name
         (b"", 200),

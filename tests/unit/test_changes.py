@@ -290,6 +290,23 @@ def test_a_folder_that_can_t_be_packed_takes_changes_all_the_same(
     assert len(list(Path(told.folder).iterdir())) == 2
 
 
+def test_where_nothing_may_be_deleted_not_every_change_adds_a_copy_of_all(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise DataError(f"{path}: may not be deleted")
+
+    monkeypatch.setattr(storage, "delete_file", refuse)
+    told = ChangeLog(index, load_index(index).version, max_files=2)
+    for n in range(12):
+        told.put(Item(f"n{n}", "One"))
+        told.read_new()
+    assert len(list(Path(told.folder).iterdir())) <= 12 + 3
+    built = load_index(index)
+    started = apply(built, ChangeLog(index, built.version).read_new())
+    assert len(started.catalogue.items) == len(built.catalogue.items) + 12
+
+
 def test_the_next_version_takes_over_what_is_packed(index: str, tmp_path: Path) -> None:
     live = ChangeLog(index, load_index(index).version, max_files=3)
     live.put(Item("pan", "Frying pan"))

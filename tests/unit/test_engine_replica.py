@@ -30,7 +30,7 @@ class Counting:
 
 def test_a_whole_output_comes_without_pieces() -> None:
     engine = Counting()
-    output = asyncio.run(EngineReplica(lambda: engine).generate(REQUEST))
+    (output,) = asyncio.run(EngineReplica(lambda: engine).generate([REQUEST]))
     assert output.token_ids == (7,) * 100
     assert engine.num_pieces == 0
 

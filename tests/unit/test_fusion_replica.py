@@ -44,9 +44,9 @@ class Handle:
     def options(self, *, stream: bool) -> "Handle":
         return _Streaming(self.engine, self.requests)
 
-    def remote(self, request: GenerationRequest, request_id: str) -> Any:
-        self.requests.append(request)
-        return asyncio.ensure_future(self.engine.generate(request))
+    def remote(self, asked: Any, request_id: str) -> Any:
+        self.requests += asked
+        return asyncio.gather(*map(self.engine.generate, asked))
 
 
 class _Streaming(Handle):
@@ -54,9 +54,9 @@ class _Streaming(Handle):
         super().__init__(engine)
         self.requests = requests
 
-    def remote(self, request: GenerationRequest, request_id: str) -> AsyncIterator[Generation]:
-        self.requests.append(request)
-        return self.engine.stream(request)
+    def remote(self, asked: Any, request_id: str) -> AsyncIterator[Generation]:
+        self.requests.append(asked)
+        return self.engine.stream(asked)
 
 
 @pytest.fixture(scope="module")

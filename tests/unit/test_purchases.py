@@ -189,9 +189,12 @@ def test_a_service_that_is_started_with_the_promoted_recommendations_knows_all_p
     assert Replica(old, folder).history == ("tent", "Camping stove", "A title")
 
 
-def test_purchases_are_kept_where_they_can_t_be_copied(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("place", ["a file", "a file/purchases"])
+def test_purchases_are_kept_where_they_can_t_be_copied(
+    tmp_path: Path, folder: Path, place: str
+) -> None:
     (tmp_path / "a file").write_text("no folder")
-    replica = Replica(write(tmp_path / "offers"), folder, tmp_path / "a file" / "purchases")
+    replica = Replica(write(tmp_path / "offers"), folder, tmp_path / place)
     assert replica.tell().status_code == 202
     assert Replica(write(tmp_path / "offers"), folder).history == replica.history
 
