@@ -368,7 +368,8 @@ def _generation(output: Any, next_ids: Sequence[int] = ()) -> Generation:
     at_first = range(found.start_indices[0], found.end_indices[0]) if next_ids and ids else ()
     asked = {found.token_ids[i]: float(found.logprobs[i]) for i in at_first}
     scores = tuple(asked[token] for token in next_ids if ids)
-    logprobs = tuple(float(found.logprobs[i]) for i in found.start_indices)  # sampled ones lead
+    at = zip(ids, found.start_indices, strict=True)  # the sampled token leads its position
+    logprobs = tuple(float(found.logprobs[i]) for _, i in at)
     if output.finish_reason == "stop":
         return Generation(ids[:-1], logprobs[:-1], "stop", logprobs[-1], scores)
     return Generation(ids, logprobs, output.finish_reason or "", None, scores)

@@ -40,7 +40,7 @@ class _SoftmaxLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         grad_states, grad_table = torch.empty_like(states_ND), torch.zeros_like(table_VD)
         total = states_ND.new_zeros(())
-        size = min(max(1, CHUNK_VALUES // len(table_VD)), len(states_ND))
+        size = max(1, min(CHUNK_VALUES // len(table_VD), len(states_ND)))
         buffer = states_ND.new_empty(size, len(table_VD))
         least = torch.finfo(states_ND.dtype).tiny
         for chunk in range(0, len(states_ND), size):
