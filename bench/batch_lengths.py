@@ -85,9 +85,10 @@ class Build:
 class Contest:
     """The three contestants; each gives seconds and the number of generated tokens."""
 
-    def __init__(self, source: ModelSource, num_rows: int, folder: Path) -> None:
+    def __init__(self, source: ModelSource, num_rows: int, batch_size: int, folder: Path) -> None:
         self.source, self.folder = source, folder
-        self.config = InferenceConfig(max_new_tokens=LONGEST, max_model_len=2048)
+        limits = {"max_new_tokens": LONGEST, "max_model_len": 2048}
+        self.config = InferenceConfig(**limits, batch_size=batch_size)
         self.dataset, self.examples = make_questions(num_rows, 6)
         rows = QueryEncoder(self.dataset).encode(self.examples)
         self.queries = TitleTable.collect(self.dataset).read(rows)
@@ -177,13 +178,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=ROWS_AT_A_TIME, help="rows, of ours")
     add_option(parser)
     args = parser.parse_args()
     os.environ.update(ENVIRONMENT)  # before torch is imported, which reads it at import
     rates: dict[str, list[float]] = {"sync": [], "full": [], "ours": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        contest = Contest(make_model(folder / "model", SHAPE), args.rows, folder)
+        model = make_model(folder / "model", SHAPE)
+        contest = Contest(model, args.rows, args.batch_size, folder)
         with ray_session(num_cpus=2):
             for _ in range(args.rounds):
                 for name, found in rates.items():
