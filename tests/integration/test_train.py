@@ -208,4 +208,5 @@ def test_training_stops_when_validation_stalls_and_the_best_is_the_model(
     exported = tmp_path / "adapter" / "adapter_model.safetensors"
     assert exported.read_bytes() == kept[2].read_bytes()
     (tmp_path / "config.json").unlink()  # as if it was killed while it wrote the model
-    assert train(dataset, None, str(tmp_path), config) == summary
+    again = train(dataset, None, str(tmp_path), config)
+    assert again == {**summary, "steps_resumed": summary["steps"]}
