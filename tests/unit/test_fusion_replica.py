@@ -39,6 +39,7 @@ class Handle:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.requests: list[GenerationRequest] = []
+        self.num_messages = 0
         self.generate = self.stream = self
 
     def options(self, *, stream: bool) -> "Handle":
@@ -46,6 +47,7 @@ class Handle:
 
     def remote(self, asked: Any, request_id: str) -> Any:
         self.requests += asked
+        self.num_messages += 1
         return asyncio.gather(*map(self.engine.generate, asked))
 
 
@@ -103,6 +105,7 @@ def test_adapters_of_the_settings_reach_the_engine_and_the_answer(
             return [(await client.post(ASK, json=BODY | one)).text for one in asked]
 
     answers = asyncio.run(go())
+    assert handle.num_messages == 3  # both sides for Toys, both sides, all candidates
     assert [one.adapter for one in handle.requests] == ["Toys"] * 2 + ["Books"] * 2 + [None] * 4
     for text, name in zip(answers, ("toys", "books", "base"), strict=True):
         assert f'"name":"{name}"' in text.replace(": ", ":")

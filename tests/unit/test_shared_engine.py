@@ -62,8 +62,8 @@ def test_a_request_that_fails_in_an_engine_ends_those_of_its_message() -> None:
     async def go() -> None:
         replica = EngineReplica(Half)  # type: ignore[arg-type]
         requests = [GenerationRequest((1,), seed, 8, 0.7) for seed in (0, 1)]
-        await replica.generate(requests)
+        with pytest.raises(EngineError, match="refused"):
+            await replica.generate(requests)
+        assert ended == [0]  # now, and not only as the loop ends
 
-    with pytest.raises(EngineError, match="refused"):
-        asyncio.run(go())
-    assert ended == [0]
+    asyncio.run(go())
