@@ -24,6 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from bench.record import Aim, Result, Row, add_option, keep
 from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.data.dataset import Dataset
@@ -165,7 +167,7 @@ class Ways:
 
     def ours(self, name: str) -> int:
         """The stage of batch inference; returns the number of generated tokens."""
-        rows = self.stages[name].generate(self.rows)
+        rows = pa.concat_tables(self.stages[name].generate(self.rows))
         return int(sum(rows["num_tokens"].to_pylist()))
 
     def in_turn(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from msrrec.config import InferenceConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.engines.lora import Adapters, Loras, adapter_rank, fetch_adapters
+from msrrec.engines.stepping import Asked, EngineThread
 from msrrec.errors import ConfigError, EngineError, first_line
 from msrrec.loading import check_end_token, load_config, load_tokenizer
 from msrrec.log import REQUEST_ID
@@ -48,7 +49,7 @@ VllmOptions = dict[str, Any]
 
 
 class VllmEngine:
-    """vLLM for batches, in this process.
+    """vLLM for batches, in this process; several threads may ask it at once.
 
     Attributes:
         llm: vLLM's own object, for what this class leaves out, such as weights loaded anew.
@@ -78,24 +79,23 @@ class VllmEngine:
         self.max_model_len = int(options["max_model_len"])
         self._loras = Loras(source, adapters)
         with _starting(source):
-            self.llm = LLM(**options)
+            self._thread = EngineThread(lambda: LLM(**options))
+        self.llm = self._thread.llm
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """One output per request, in order; it does not depend on the batch.
+        """One output per request, in order; it does not depend on what else is asked.
 
         Raises:
             EngineError: If vLLM refuses a request or fails.
         """
-        if not requests:
-            return []
         from vllm.exceptions import VLLMError
 
         try:
-            outputs = self.llm.generate(
-                [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
-                [_sampling_params(request) for request in requests],
-                lora_request=[self._loras.find(request) for request in requests],
-                use_tqdm=False,
+            outputs = self._thread.generate(
+                [
+                    Asked(one.prompt_ids, _sampling_params(one), self._loras.find(one))
+                    for one in requests
+                ]
             )
         except (RuntimeError, ValueError, VLLMError) as error:
             raise EngineError(f"{self.model_name}: vLLM failed ({first_line(error)})") from error

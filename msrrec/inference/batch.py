@@ -1,7 +1,9 @@
 """Batch inference on Ray actors: one engine start for all examples and sides.
 
-Outputs are journaled batch by batch as they arrive, in any order, so a killed run can be resumed
-and lost engines cost their own batch alone. A second pass reads the journal back in the order of
+Lengths of outputs differ much, so an engine is never given one batch and then the next: it works on
+a constant number of examples, and begins another as soon as one is complete. What is complete is
+journaled in groups as it arrives, in any order, so a killed run can be resumed and a lost engine
+costs only what it had not sent. A second pass reads the journal back in the order of
 the examples, a partition at a time. One pass that yields partitions as they are complete would hold
 back what arrives early, without a bound. Ray is imported only where it is used.
 """
@@ -9,8 +11,9 @@ back what arrives early, without a bound. Ray is imported only where it is used.
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from msrrec.data.partitions import Partitions
 from msrrec.engines.placement import engine_resources
 from msrrec.errors import DataError, EngineError, MsrRecError
 from msrrec.inference.codec import request_seed
-from msrrec.inference.engine_pool import Deadly, EnginePool
+from msrrec.inference.engine_pool import MOST_BATCHES, Deadly, EnginePool
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.journal import OutputJournal
 from msrrec.inference.predictions import Prediction, from_row, to_row
@@ -100,6 +103,13 @@ Answered = tuple[Sequence[Example], list[Prediction]]
 """The examples of a partition, and their predictions."""
 
 
+_GROUPS_PER_BATCH = 4
+"""Groups in which the outputs of a batch are sent; each becomes a file of the journal."""
+
+MOST_AT_ONCE = 1024
+"""Examples that an engine works on at once, at most: each has a thread that waits for it."""
+
+
 class RecommendStage:
     """An engine that turns rows of queries into one row per sample and side.
 
@@ -118,9 +128,9 @@ class RecommendStage:
     ) -> None:
         """Start the engine, once per actor."""
         setup()
-        self._sides, self._seed = tuple(sides), config.seed
-        self._num_samples = config.num_samples
+        self._sides, self._config = tuple(sides), config
         self._titles, self._threshold = titles, route_threshold
+        self._threads = ThreadPoolExecutor(min(config.batch_size, MOST_AT_ONCE))
         self._recommender: Recommender | None = None
         self._failure = ""
         try:
@@ -134,31 +144,40 @@ class RecommendStage:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def generate(self, rows: pa.Table) -> pa.Table:
-        """The outputs of a batch; a refused example becomes rows with the reason."""
+    def generate(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """The outputs of a batch in groups, as they are complete.
+
+        An example's rows are in one group; a refused example becomes rows with the reason. Several
+        calls at once share the engine; an earlier one's examples begin first.
+        """
         if self._recommender is None:
-            return _failure(self._failure)
-        samples = [
-            (replace(query, key=query.key + _suffix(n)), n)
-            for query in self._titles.read(rows)
-            for n in range(self._num_samples)
-        ]
+            yield _failure(self._failure)
+            return
+        answer, queries = self._answer, self._titles.read(rows)
+        waiting = [self._threads.submit(answer, self._recommender, query) for query in queries]
         try:
-            results = self._generate(self._recommender, [query for query, _ in samples])
+            for group in _groups(waiting):
+                yield _table(group)
         except EngineError as error:
-            return _failure(str(error))
-        predictions = [
+            yield _failure(str(error))
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    def _answer(self, recommender: Recommender, query: Query) -> list[Prediction]:
+        """Every sample and side of a query."""
+        samples = [
+            replace(query, key=query.key + _suffix(n)) for n in range(self._config.num_samples)
+        ]
+        return [
             _prediction(
-                query.key.removesuffix(_suffix(sample)),
-                side,
-                output,
-                request_seed(self._seed, query.key, side),
-                sample,
+                query.key, side, output, request_seed(self._config.seed, sample.key, side), n
             )
-            for (query, sample), result in zip(samples, results, strict=True)
+            for n, (sample, result) in enumerate(
+                zip(samples, self._generate(recommender, samples), strict=True)
+            )
             for side, output in result.items()
         ]
-        return _table(predictions)
 
     def _generate(
         self, recommender: Recommender, queries: Sequence[Query]
@@ -166,6 +185,14 @@ class RecommendStage:
         if self._threshold is None:
             return recommender.generate_each(queries, self._sides)
         return recommender.generate_routed(queries, self._threshold)
+
+
+def _groups(waiting: Sequence[Future[list[Prediction]]]) -> Iterator[list[Prediction]]:
+    """The predictions of all examples in a few groups, as they are complete."""
+    size = math.ceil(len(waiting) / _GROUPS_PER_BATCH)
+    complete = as_completed(waiting)
+    while some := [one.result() for one in islice(complete, size)]:
+        yield list(chain.from_iterable(some))
 
 
 def _suffix(sample: int) -> str:
@@ -287,17 +314,18 @@ def _generate(
         start,
         lambda batch: encoder.encode(batch.examples),
         work,
-        config.num_engines,
+        config,
         request.source.name,
     )
     for found in pool.run():
+        batch = found.batch
         if isinstance(found, Deadly):
             num_deadly += 1
-            batch, table = found.batch, _given_up(request, found)
+            num_examples, table = 1, _given_up(request, found)
         else:
-            batch, table = found
+            num_examples, table = found.num_examples, found.table
         journal.append(table, range(batch.begin, batch.end))
-        progress.advance(len(batch.examples))
+        progress.advance(num_examples)
     if num_deadly:
         logger.warning("recommend: %d examples killed their engines and got no answer", num_deadly)
 
@@ -331,6 +359,7 @@ def _prepare_engines(request: _Request) -> Callable[[], Any]:
     engine_class = ray.remote(RecommendStage).options(
         max_restarts=0,
         max_task_retries=0,
+        max_concurrency=MOST_BATCHES,
         scheduling_strategy="DEFAULT",  # not in the room that a trial of Ray Tune has for itself
         **resources,
     )

@@ -353,8 +353,9 @@ def test_an_example_that_kills_its_engine_gets_an_error_and_the_others_their_ans
     lost = [p for p in found if p.example_id == "u5"]
     assert [p.output.side for p in lost] == ["user", "item"]
     assert all("two engines died while each held this example alone" in str(p.error) for p in lost)
-    # The batch of 20, its part of 2, then the example alone, twice.
-    assert (tmp_path / "deaths").read_text().splitlines() == ["20", "2", "1", "1"]
+    # At most: both batches together, that of 20, its part of 2, then the example alone, twice. What
+    # arrives before an engine dies leaves less to be tried again, which may save the first two.
+    assert 3 <= len((tmp_path / "deaths").read_text().splitlines()) <= 5
     assert "1 examples killed their engines" in caplog.text
 
 

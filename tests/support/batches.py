@@ -2,6 +2,9 @@
 
 import tempfile
 from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
 
 from msrrec.config import InferenceConfig
 from msrrec.data.dataset import Dataset
@@ -57,5 +60,12 @@ def predict_here(
 ) -> list[Prediction]:
     """The same predictions by the fake engine in this process, without Ray."""
     stage = RecommendStage(SOURCE, config, sides, TitleTable.collect(dataset), build_fake)
-    rows = stage.generate(QueryEncoder(dataset).encode(examples)).to_pylist()
+    rows = read_stage(stage, QueryEncoder(dataset).encode(examples))
     return [from_row(row) for row in rows]
+
+
+def read_stage(stage: RecommendStage, asked: pa.Table) -> list[dict[str, Any]]:
+    """The rows that a stage makes of a batch, in the order of its examples."""
+    places = {example_id: n for n, example_id in enumerate(asked["example_id"].to_pylist())}
+    rows = pa.concat_tables(stage.generate(asked)).to_pylist()
+    return sorted(rows, key=lambda row: places.get(row["example_id"], -1))

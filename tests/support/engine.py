@@ -115,7 +115,7 @@ def build_deadly(source: ModelSource, config: InferenceConfig) -> Recommender:
 def build_poisoned(
     word: str, deaths: str, source: ModelSource, config: InferenceConfig
 ) -> Recommender:
-    """An engine whose process ends at a prompt with a word; a line says how many examples died."""
+    """An engine whose process ends at a prompt with a word, and leaves a line of a file."""
     import os
 
     class Poisoned(FakeEngine):
@@ -123,7 +123,7 @@ def build_poisoned(
             prompts = [self.tokenizer.decode(request.prompt_ids) for request in requests]
             if any(word in prompt.split("Candidates:")[0] for prompt in prompts):
                 with open(deaths, "a", encoding="utf-8") as file:
-                    file.write(f"{len(requests) // 2}\n")
+                    file.write("died\n")
                 os._exit(1)
             return super().generate(requests)
 
@@ -151,18 +151,22 @@ def build_paced(
 
     Args:
         log: File for a line with the seed of each output.
-        pause_s: Seconds an output takes.
+        pause_s: Seconds an output takes; they take turns.
         poison: A word of a history, or nothing.
         source: The weights, which are not loaded.
         config: Settings of inference.
     """
     import os
+    import threading
     import time
+
+    turn = threading.Lock()
 
     def answer(prompt: str, seed: int) -> str:
         if poison and poison in prompt.split("Candidates:")[0]:
             os._exit(1)
-        time.sleep(pause_s)
+        with turn:
+            time.sleep(pause_s)
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{seed}\n")
         return answer_by_seed(prompt, seed)

@@ -14,6 +14,7 @@ from msrrec.inference.batch import (
 )
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
+from tests.support.batches import read_stage
 from tests.support.engine import SOURCE, build_broken, build_fake
 
 CANDIDATES = ["Green Tea", "Wool Hat", "Glass Vase"]
@@ -46,7 +47,7 @@ def test_queries_are_the_titles_of_their_rows() -> None:
 
 def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
     stage = RecommendStage(SOURCE, InferenceConfig(), ("user", "item"), TITLES, build_fake)
-    rows = stage.generate(ask(("Red Lamp",), ("blank",))).to_pylist()
+    rows = read_stage(stage, ask(("Red Lamp",), ("blank",)))
     assert [(row["example_id"], row["side"]) for row in rows] == [
         ("u0", "user"),
         ("u0", "item"),
@@ -62,16 +63,16 @@ def test_the_stage_writes_one_row_a_side_and_says_what_it_refused() -> None:
 def test_several_samples_of_a_side_have_seeds_of_their_own() -> None:
     config = InferenceConfig(num_samples=3)
     stage = RecommendStage(SOURCE, config, ("user",), TITLES, build_fake)
-    rows = stage.generate(ask(("Red Lamp",))).to_pylist()
+    rows = read_stage(stage, ask(("Red Lamp",)))
     assert [(row["example_id"], row["sample"]) for row in rows] == [("u0", 0), ("u0", 1), ("u0", 2)]
     assert len({row["seed"] for row in rows}) == 3
     alone = RecommendStage(SOURCE, InferenceConfig(), ("user",), TITLES, build_fake)
-    assert alone.generate(ask(("Red Lamp",))).to_pylist() == rows[:1]
+    assert read_stage(alone, ask(("Red Lamp",))) == rows[:1]
 
 
 def test_an_engine_that_cannot_start_is_told_in_a_row() -> None:
     stage = RecommendStage(SOURCE, InferenceConfig(), ("user",), TITLES, build_broken)
-    rows = stage.generate(ask(("Red Lamp",))).to_pylist()
+    rows = read_stage(stage, ask(("Red Lamp",)))
     assert [row["failure"] for row in rows] == ["fake: the weights are a picture of weights"]
 
 

@@ -15,6 +15,7 @@ from msrrec.models import ModelSource
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example, Item
+from tests.support.batches import read_stage
 from tests.support.engine import SOURCE, FakeEngine, listed_candidates, recommender
 
 ITEMS = ("Red Lamp", "Blue Shoe", "Oak Table")
@@ -191,7 +192,7 @@ def test_batch_inference_writes_rows_only_for_what_was_generated() -> None:
     sides: tuple[Side, ...] = ("direct", "user", "item")
     titles = TitleTable.collect(dataset)
     stage = RecommendStage(SOURCE, InferenceConfig(), sides, titles, build_router, 1e-30)
-    rows = stage.generate(QueryEncoder(dataset).encode(both)).to_pylist()
+    rows = read_stage(stage, QueryEncoder(dataset).encode(both))
     assert [(row["example_id"], row["side"]) for row in rows] == [
         ("u0", "direct"),
         ("u1", "direct"),
