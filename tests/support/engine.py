@@ -131,14 +131,18 @@ def build_poisoned(
 
 
 def build_slow(log: str, source: ModelSource, config: InferenceConfig) -> Recommender:
-    """An engine that takes a tenth of a second an output and logs its process and the seed."""
+    """An engine that takes a tenth of a second an output, one by one, and logs process and seed."""
     import os
+    import threading
     import time
 
+    turn = threading.Lock()
+
     def answer(prompt: str, seed: int) -> str:
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()} {seed}\n")
-        time.sleep(0.1)
+        with turn:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"{os.getpid()} {seed}\n")
+            time.sleep(0.1)
         return answer_by_seed(prompt, seed)
 
     return recommender(FakeEngine(answer), config)
