@@ -16,6 +16,10 @@ from bench.record import RESULTS
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "batch_lengths": ("bench.batch_lengths", "--rows", "400", "--rounds", "2"),
+    "batch_steps": (
+        *("bench.batch_lengths", "--rows", "64", "--rounds", "2"),
+        *("--layers", "24", "--width", "768", "--at-once", "8"),
+    ),
     "inference": ("bench.inference", "--users", "12", "--rounds", "2", "--pipeline-users", "0"),
     "inference_20": (
         *("bench.inference", "--users", "12", "--rounds", "2"),

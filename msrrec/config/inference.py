@@ -44,7 +44,10 @@ class InferenceConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Base seed; each request's seed is derived from it and the example."""
     batch_size: int = Field(default=256, ge=1)
-    """Number of examples handed to an engine at once in batch inference."""
+    """Number of examples that an engine works on at once in batch inference, at most 1,024, and
+    that it is handed together. It has the next ones before these are complete. Each takes as many
+    of the engine's sequences as it has sides; more examples than the engine has room for wait in
+    it, which keeps it full."""
     num_engines: int = Field(default=1, ge=1)
     """Number of vLLM engines in batch inference."""
     gpus_per_engine: int | None = Field(default=None, ge=0)
