@@ -15,7 +15,7 @@ from typing import Any
 from msrrec.config import PromptConfig
 from msrrec.engines.base import MAX_NEXT_IDS, Engine, Generation, GenerationRequest
 from msrrec.inference.perplexity import are_numbers, perplexity
-from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice
+from msrrec.reasoning.encoding import AnswerChoice, Query, encode_choice, encode_markup
 from msrrec.reasoning.prompts import OUTPUT_PREFIX
 
 
@@ -172,7 +172,7 @@ def _known_perplexity(generation: Generation) -> float | None:
 def _encode_beginning(tokenizer: Any) -> tuple[int, ...]:
     """Tokens before an output without a prompt: the beginning token and the start marker."""
     text = (tokenizer.bos_token or "") + OUTPUT_PREFIX
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return tuple(encode_markup(tokenizer, text))
 
 
 def dictate(prompt: tuple[int, ...], text: tuple[int, ...]) -> GenerationRequest:

@@ -4,6 +4,7 @@ These are pure functions of a tokenizer. Training, batch inference, the command 
 all encode prompts here, so they can't diverge.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,10 @@ from msrrec.reasoning.prompts import (
 )
 from msrrec.reasoning.template import split_template
 from msrrec.titles import clean_title, normalize_title, show_titles
+
+_ENCODING = threading.Lock()
+"""A tokenizer keeps as its own state whether special tokens count, and sets it before it encodes. A
+call of another thread in between would change what a text becomes."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +112,27 @@ def encode_prompt(
     """
     before, after = split_template(tokenizer, use_chat_template=use_chat_template)
     return [
-        *tokenizer.encode(before, add_special_tokens=False),
+        *encode_markup(tokenizer, before),
         *encode_text(tokenizer, prompt),
-        *tokenizer.encode(after + prefix, add_special_tokens=False),
+        *encode_markup(tokenizer, after + prefix),
     ]
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of plain text, in which nothing becomes a special token."""
-    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    """Token ids of plain text, in which nothing becomes a special token; from any thread."""
+    with _ENCODING:
+        return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+def encode_markup(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text of our own, which may name special tokens; from any thread."""
+    with _ENCODING:
+        return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def encode_closing(tokenizer: Any) -> list[int]:
     """Token ids of the end marker and of the text between it and the answer."""
-    return list(tokenizer.encode(render_recommendation(""), add_special_tokens=False))
+    return encode_markup(tokenizer, render_recommendation(""))
 
 
 def encode_choice(tokenizer: Any, candidates: Sequence[str], form: PromptConfig) -> AnswerChoice:
