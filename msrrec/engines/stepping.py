@@ -10,9 +10,13 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
+
+_LONGEST_END_S = 10.0
+"""Longest wait for the thread to end; a step may be under way, or the model still loads."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Asked:
 class EngineThread:
     """A ``vllm.LLM`` that any number of threads may ask at once.
 
-    The thread ends, and gives the model up, with the last reference to this object.
+    The thread ends with the last reference to this object, or with the interpreter; either waits
+    for it, so that the memory of the model is free then, and no step runs on.
 
     Attributes:
         llm: vLLM's own object, for what this class leaves out, while nothing is asked.
@@ -49,10 +54,11 @@ class EngineThread:
         """
         self._asked: SimpleQueue[Asked | None] = SimpleQueue()
         loaded: Future[Any] = Future()
-        threading.Thread(
+        thread = threading.Thread(
             target=_run, args=(build, loaded, self._asked), name="vllm", daemon=True
-        ).start()
-        weakref.finalize(self, self._asked.put, None)
+        )
+        thread.start()
+        weakref.finalize(self, _end, thread, self._asked)
         self.llm = loaded.result()
 
     def generate(self, requests: Sequence[Asked]) -> list[Any]:
@@ -64,6 +70,13 @@ class EngineThread:
         for request in requests:
             self._asked.put(request)
         return [request.output.result() for request in requests]
+
+
+def _end(thread: threading.Thread, asked: "SimpleQueue[Asked | None]") -> None:
+    """End the thread; garbage may be collected on it too, where there is nothing to wait for."""
+    asked.put(None)
+    if thread is not threading.current_thread():
+        thread.join(_LONGEST_END_S)
 
 
 def _run(build: Callable[[], Any], loaded: Future[Any], asked: "SimpleQueue[Asked | None]") -> None:
@@ -92,24 +105,24 @@ def _load(build: Callable[[], Any], loaded: Future[Any]) -> Any:
 
 
 def _admit(engine: Any, key: str, request: Asked, working: dict[str, Asked]) -> None:
-    prompt = {"prompt_token_ids": list(request.prompt_ids)}
     try:
+        prompt = {"prompt_token_ids": list(request.prompt_ids)}
         engine.add_request(key, prompt, request.params, lora_request=request.lora)
-    except Exception as error:  # it belongs to whoever asked
+    except BaseException as error:  # it belongs to whoever asked
         request.output.set_exception(error)
     else:
         working[key] = request
 
 
 def _step(engine: Any, working: dict[str, Asked]) -> None:
-    """One step; where it fails, everything that the engine worked on fails."""
+    """One step; where it fails, everything that the engine worked on fails and is taken from it."""
     try:
-        outputs = engine.step()
-    except Exception as error:  # it belongs to those who asked
+        for output in engine.step():
+            if output.finished and (request := working.pop(output.request_id, None)):
+                request.output.set_result(output)
+    except BaseException as error:  # it belongs to those who asked
+        with suppress(Exception):  # of an engine that may be broken
+            engine.abort_request(list(working))
         for request in working.values():
             request.output.set_exception(error)
         working.clear()
-        return
-    for output in outputs:
-        if output.finished:
-            working.pop(output.request_id).output.set_result(output)
