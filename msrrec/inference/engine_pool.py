@@ -153,17 +153,19 @@ class EnginePool:
                 self._starting[engine.actor.locate.remote()] = engine
 
     def _next_free(self) -> _Engine | None:
-        """The engine with the least left, if it should have another batch.
+        """Of the engines that should have another batch, one without any, else the emptiest."""
+        free = [engine for engine in self._ready if self._should_have_another(engine)]
+        return min(free, key=lambda one: (bool(one.held), one.num_left), default=None)
 
-        One that has a batch leaves those to others that are about to start.
-        """
-        engine = min(self._ready, key=lambda one: one.num_left, default=None)
-        if engine is None or not engine.held:
-            return engine
-        is_full = engine.num_left > self._enough_left or len(engine.held) >= MOST_BATCHES
-        num_starting = len(self._starting)
-        is_needed = self._work.count_waiting(num_starting + 1) <= num_starting
-        return None if is_full or is_needed or engine.has_suspect else engine
+    def _should_have_another(self, engine: _Engine) -> bool:
+        """Whether it has no batch, or too little left and as many wait for each that starts."""
+        num_held = len(engine.held)
+        if not num_held:
+            return True
+        if engine.has_suspect or engine.num_left > self._enough_left or num_held >= MOST_BATCHES:
+            return False
+        num_kept = num_held * len(self._starting)
+        return self._work.count_waiting(num_kept + 1) > num_kept
 
     def _collect(self) -> Iterator[Arrived | Deadly]:
         """Wait until something arrives, an engine may start or a line is due; what arrived."""
@@ -172,7 +174,7 @@ class EnginePool:
         pause_s = self._next_start_s - time.monotonic()
         timeout_s = min(pause_s, _POLL_S) if pause_s > 0 else _POLL_S
         busy = {task: engine for engine in self._ready for task in engine.held}
-        tasks = [*busy, *self._starting]
+        tasks = [*self._starting, *busy]  # of those that are ready, Ray names the first
         if not tasks:
             time.sleep(timeout_s)
             return
