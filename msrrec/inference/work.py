@@ -115,10 +115,13 @@ class Work:
         if node not in living:
             self.report_lost_engine(batches)
             return None
-        self._num_lost += 1
         if len(batches) > 1:
+            # It only says which batches to try alone. Where others wait for that already, engines
+            # may be dying whatever they hold.
+            self._num_lost += bool(self._suspects)
             self._try_again([replace(batch, is_suspect=True) for batch in batches])
             return None
+        self._num_lost += 1
         (batch,) = batches
         if len(batch.examples) > 1:
             self._try_again(batch.parts())

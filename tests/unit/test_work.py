@@ -127,3 +127,19 @@ def test_batches_are_drawn_only_as_they_are_counted_or_taken() -> None:
     assert drawn == [0, 1]
     assert [ids(waiting.take()) for _ in range(5)] == [["u1"], ["u2"], ["u3"], ["u4"], []]
     assert waiting.count_waiting(9) == 0
+
+
+def test_one_deadly_example_in_each_batch_of_an_engine_does_not_end_the_run() -> None:
+    waiting = work(batch(*range(20)), batch(*range(20, 40)), batch(*range(40, 60)))
+    assert waiting.report_death([take(waiting) for _ in range(3)], HERE, {HERE}) is None
+    for _ in range(3):
+        assert waiting.report_death([take(waiting)], HERE, {HERE}) is None
+        assert not waiting.is_hopeless
+
+
+def test_engines_that_die_whatever_they_hold_end_the_run() -> None:
+    waiting, num_deaths = work(*(batch(n) for n in range(99))), 0
+    while not waiting.is_hopeless:
+        waiting.report_death([take(waiting), take(waiting)], HERE, {HERE})
+        num_deaths += 1
+    assert num_deaths == 5
