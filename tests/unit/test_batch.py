@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,14 @@ from msrrec.inference.batch import (
 from msrrec.models import ModelSource
 from msrrec.schema import Example, Item
 from tests.support.batches import read_stage
-from tests.support.engine import SOURCE, build_broken, build_fake
+from tests.support.engine import (
+    SOURCE,
+    FakeEngine,
+    answer_by_seed,
+    build_broken,
+    build_fake,
+    recommender,
+)
 
 CANDIDATES = ["Green Tea", "Wool Hat", "Glass Vase"]
 
@@ -68,6 +76,25 @@ def test_several_samples_of_a_side_have_seeds_of_their_own() -> None:
     assert len({row["seed"] for row in rows}) == 3
     alone = RecommendStage(SOURCE, InferenceConfig(), ("user",), TITLES, build_fake)
     assert read_stage(alone, ask(("Red Lamp",))) == rows[:1]
+
+
+def test_what_is_complete_is_sent_while_another_example_is_still_written() -> None:
+    may_end = threading.Event()
+
+    def answer(prompt: str, seed: int) -> str:
+        if "Red Lamp" in prompt:
+            assert may_end.wait(10)
+        return answer_by_seed(prompt, seed)
+
+    stage = RecommendStage(
+        *(SOURCE, InferenceConfig(), ("user",), TITLES),
+        lambda _, config: recommender(FakeEngine(answer), config),
+    )
+    groups = stage.generate(ask(("Red Lamp",), *[("Blue Shoe",)] * 3))
+    early = [next(groups)["example_id"].to_pylist() for _ in range(3)]
+    may_end.set()
+    assert sorted(early) == [["u1"], ["u2"], ["u3"]]
+    assert [group["example_id"].to_pylist() for group in groups] == [["u0"]]
 
 
 def test_an_engine_that_cannot_start_is_told_in_a_row() -> None:

@@ -1,5 +1,7 @@
 """Which engines get batches, with actors and a Ray that do as they are told."""
 
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -68,3 +70,38 @@ def test_an_engine_that_starts_first_leaves_as_many_batches_for_each_of_the_othe
         i for f in found if isinstance(f, Arrived) for i in f.table["example_id"].to_pylist()
     ]
     assert sorted(arrived) == sorted(f"u{n}" for n in range(24))
+
+
+def test_a_lost_engine_costs_only_the_examples_that_it_had_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = InferenceConfig(num_engines=1, batch_size=4)
+    asked: list[list[str]] = []
+
+    def generate(rows: pa.Table) -> Iterator[Any]:
+        asked.append(rows["example_id"].to_pylist())
+        yield rows.slice(0, 3)
+        yield rows.slice(3) if len(asked) > 1 else None  # the first engine is lost here
+
+    def get(ref: Any) -> Any:
+        if ref is None:
+            raise ray.exceptions.ActorUnavailableError("lost", b"0" * 16)
+        return ref
+
+    def start() -> Any:
+        return SimpleNamespace(
+            locate=SimpleNamespace(remote=lambda: "node"),
+            generate=SimpleNamespace(remote=generate),
+        )
+
+    monkeypatch.setattr(ray, "wait", lambda tasks, **_: (tasks[:1], []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    monkeypatch.setattr(ray, "nodes", list)
+    slept_s = [0.0]
+    monkeypatch.setattr(time, "sleep", slept_s.append)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(slept_s))
+    work = Work(make_batches(4), config.num_engines, has_answers=False)
+    found = list(EnginePool(start, encode, work, config, "fake").run())
+    assert asked == [["u0", "u1", "u2", "u3"], ["u3"]]
+    assert [f.num_examples for f in found if isinstance(f, Arrived)][:2] == [3, 1]
