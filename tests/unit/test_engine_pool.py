@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,26 @@ def test_an_engine_that_starts_first_leaves_as_many_batches_for_each_of_the_othe
         i for f in found if isinstance(f, Arrived) for i in f.table["example_id"].to_pylist()
     ]
     assert sorted(arrived) == sorted(f"u{n}" for n in range(24))
+
+
+def test_an_engine_that_holds_a_suspect_gets_nothing_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = InferenceConfig(num_engines=1, batch_size=4)
+    actor = Actor()
+    waited: list[int] = []
+
+    def wait(tasks: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        waited.append(len(actor.sizes))
+        return tasks[:1], []
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", lambda ref: ref if isinstance(ref, pa.Table) else "node")
+    monkeypatch.setattr(ray, "kill", lambda _: None)
+    suspect, other = make_batches(4, 4)
+    work = Work([replace(suspect, is_suspect=True), other], config.num_engines, has_answers=False)
+    assert len(list(EnginePool(lambda: actor, encode, work, config, "fake").run())) == 2
+    assert waited == [0, 1, 1, 2, 2]  # its start, then each batch's table and its end
 
 
 def test_a_lost_engine_costs_only_the_examples_that_it_had_not_sent(
