@@ -9,6 +9,9 @@ from msrrec.errors import MsrRecError
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
+FIRST_LOOK_S = 5.0
+"""Seconds that requests wait at most for the first look; then they go on with what is known."""
+
 
 class Poll:
     """Looks at intervals, from the first time that somebody wants to know."""
@@ -26,13 +29,20 @@ class Poll:
         self._looked: asyncio.Event
 
     async def follow(self) -> None:
-        """Look from now on; return once it was looked for the first time."""
+        """Look from now on; return once the first look is done, or takes too long."""
         if self._task is None or self._task.done():
             self._looked = asyncio.Event()
+            loop = asyncio.get_running_loop()
             # Neither cancelled nor logged with the request that begins it.
             work, context = self._go_on(self._looked), contextvars.Context()
-            self._task = asyncio.get_running_loop().create_task(work, context=context)
+            self._task = loop.create_task(work, context=context)
+            loop.call_later(FIRST_LOOK_S, self._wait_no_more, self._looked)
         await self._looked.wait()
+
+    def _wait_no_more(self, looked: asyncio.Event) -> None:
+        if not looked.is_set():
+            logger.warning("%s: storage does not answer; what it holds comes late", self._what)
+            looked.set()
 
     async def _go_on(self, looked: asyncio.Event) -> None:
         try:

@@ -148,6 +148,32 @@ def test_those_who_come_first_wait_for_one_look_together() -> None:
     assert len(looks) == 1
 
 
+def test_storage_that_does_not_answer_holds_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serve.polling.FIRST_LOOK_S", 0.05)
+    answers = asyncio.Event()
+    looked = []
+
+    async def look() -> None:
+        await answers.wait()
+        looked.append(1)
+
+    async def go() -> None:
+        poll = Poll(look, 60.0, "something")
+        await asyncio.wait_for(asyncio.gather(*(poll.follow() for _ in range(20))), 5)
+        await asyncio.wait_for(poll.follow(), 0.04)  # known not to answer
+        assert not looked
+        answers.set()
+        await asyncio.sleep(0.01)
+        assert looked == [1]
+
+    asyncio.run(go())
+    assert [one.message for one in caplog.records] == [
+        "something: storage does not answer; what it holds comes late"
+    ]
+
+
 def write_later_index(index: str, folder: Path, written_ns: int) -> str:
     """Another index, of three users, that was written at a time."""
     some = dict(list(BOUGHT.items())[:3])
