@@ -7,6 +7,7 @@ machine was doing; its spread is the smallest and the largest of them.
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -155,4 +156,4 @@ def this_command() -> str:
     words = iter(sys.argv[1:])
     kept = [word for word in words if word != "--result" or not next(words)]
     module = Path(sys.argv[0]).relative_to(Path(__file__).parents[1]).with_suffix("")
-    return " ".join(["python", "-m", ".".join(module.parts), *kept])
+    return shlex.join(["python", "-m", ".".join(module.parts), *kept])

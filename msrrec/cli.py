@@ -434,6 +434,7 @@ def serve(
 
     shop = {"index": index and expand(index)}
     shop["recommendations"] = recommendations and expand(recommendations)
+    import_own("serve.own_ray").prepare_serve()  # before Ray Serve is imported, which reads it then
     adapters = import_own("serve.adapters").name_adapters([*map(expand, adapter or ())])
     import_own("serve.app").run(model, run, **shop, adapters=adapters)
 

@@ -18,8 +18,10 @@ from functools import partial
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from msrrec import storage
+from msrrec.balancing import LeastBusy
 from msrrec.cluster import is_local, ray_session
 from msrrec.config import RunConfig
 from msrrec.engines.placement import takes_gpu
@@ -190,6 +192,7 @@ def _engine(
         health_check_period_s=2,
         logging_config={"enable_access_log": False},
         graceful_shutdown_timeout_s=shutdown_seconds(limits),
+        request_router_config=RequestRouterConfig(request_router_class=LeastBusy),
         **replica_options(limits),
     )
     engine = deployment(EngineReplica).options(**blueprint.options.get(name, {}))

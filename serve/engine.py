@@ -17,7 +17,7 @@ from serve.tasks import gather
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
-_CHUNK_S = 0.04
+_CHUNK_S = 0.1
 """Seconds between messages with new tokens; each message between processes costs about 1 ms of each
 core."""
 

@@ -10,6 +10,9 @@ _TRACING = "RAY_SERVE_TRACING"
 def prepare_serve() -> None:
     """Have a Ray that this process will start do what the service needs of Serve.
 
+    It comes before the first import of ``ray.serve``, which reads the environment once: the handles
+    that Fusion gets of its engines are made in this process, and keep how they call.
+
     Its proxies load ``serve.proxy.middlewares``, and proxies, Fusion and engines call each other
     over gRPC: with Ray's objects a process that has answered one on a node that fell silent works
     on nothing else until the head has given that node up.

@@ -135,9 +135,9 @@ class AsyncVllmEngine:
         self._loras = Loras(source, adapters)
         with _starting(source):
             if reports:
-                from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+                from msrrec.engines.engine_metrics import EngineMetrics
 
-                loggers, options["disable_log_stats"] = [RayPrometheusStatLogger], False
+                loggers, options["disable_log_stats"] = [EngineMetrics], False
             else:
                 loggers = None
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options), stat_loggers=loggers)

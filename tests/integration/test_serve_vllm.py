@@ -170,11 +170,13 @@ def test_the_engines_figures_of_the_dashboard_are_exported(service: Service) -> 
     board = (ROOT / "cluster" / "monitoring" / "msrrec.json").read_text()
     named = set(re.findall(r"\bray_vllm_\w+", board))
     assert len(named) >= 5
+    named.add("ray_vllm_request_time_per_output_token_seconds")
     end, found = time.monotonic() + 60, ""
     while not all(name in found for name in named):
         assert time.monotonic() < end, named - set(re.findall(r"ray_vllm_\w+", found))
         time.sleep(0.5)  # Ray exports what its processes report every few seconds
         found = read_ray_metrics(service.process.pid)
+    assert "inter_token" not in found  # which would be a record for every token
 
 
 def test_a_clients_trace_goes_on_through_the_service(

@@ -45,6 +45,25 @@ def test_a_shell_completes_commands(typed: str, whole: str) -> None:
     assert (done.returncode, done.stdout.split()) == (0, [whole]), done.stderr
 
 
+def test_serve_is_imported_with_what_decides_how_its_processes_call_each_other(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "ray.serve":
+            print("over gRPC:", os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT"))
+sys.meta_path.insert(0, Watch())
+from msrrec.cli import main
+main()
+"""
+    command = [sys.executable, "-c", code, "serve", "--model", str(tmp_path / "none")]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_SERVE_")}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "over gRPC: 1\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "near"),
     [

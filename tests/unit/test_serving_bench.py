@@ -182,7 +182,7 @@ def test_a_result_sets_each_round_beside_the_peers() -> None:
     assert requests["met"] is False
     assert told["online answer at 70% of capacity, p50"]["met"] is True
     assert told["online answer at 70% of capacity, p50"]["ours"] == [550, 500]
-    assert told["the same, p99"]["met"] is False
+    assert told["online answer at 70% of capacity, p99"]["met"] is False
     assert (result.rounds, result.notes["same"]) == (2, 19)
     assert result.notes["others_cores_at_most"] == 0.1
     assert lesser_capacity({"rounds": capacity}) == 8.5
@@ -193,8 +193,9 @@ def test_a_result_holds_goodput_against_the_peak_in_time() -> None:
     flood |= {"deadline": "short", "deadline_s": 2.0, "load": 3.0, "of_peak": 0.9}
     flood |= {"peak_in_time": 9.0, "others_cores": 0.1}
     loads = {"service_s": 0.4, "full_line_s": 32.0, "loads": [flood]}
-    result = make_result({"overload": loads})
+    result = make_result({"overload": loads}, "two engines")
     assert [row.to_json()["met"] for row in result.rows] == [True]
+    assert [row.what.endswith("with short, two engines") for row in result.rows] == [True]
     (shown,) = result.tables["overload"].rows
     assert " | ".join(shown) == (
         "short, 2.00 s | 3 x | 0.25 | 9.00 | 1 of 2 | 20, 20 | 0 | 0 | 0 | 0.10"
