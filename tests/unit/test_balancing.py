@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest
 
 from msrrec import balancing
@@ -187,3 +188,8 @@ def test_equals_are_drawn(clock: list[float]) -> None:
             assert first == {"a", "b", "c"}
 
     run(test)
+
+
+def test_serve_imports_it_by_a_name_that_no_folder_of_a_user_has() -> None:
+    config = RequestRouterConfig(request_router_class=LeastBusy)
+    assert config.request_router_class == "msrrec.balancing.LeastBusy"
