@@ -5,8 +5,8 @@ whose working directory may hold another package of that name.
 """
 
 import random
-import time
 from collections import Counter, defaultdict, deque
+from time import monotonic
 from typing import Any
 
 from ray.serve.request_router import (
@@ -51,8 +51,8 @@ class LeastBusy(FIFOMixin, LocalityMixin, RequestRouter):  # type: ignore[misc]
         candidates = [one for one in candidate_replicas if one.replica_id in preferred]
         if not candidates:
             return []
-        now = time.monotonic()
-        self._forget(now, {one.replica_id for one in candidate_replicas})
+        now = monotonic()
+        self._forget(now)
 
         def rank(replica: RunningReplica) -> tuple[int, int, float]:
             name = replica.replica_id
@@ -67,13 +67,13 @@ class LeastBusy(FIFOMixin, LocalityMixin, RequestRouter):  # type: ignore[misc]
             return [ranked]
         return [[replica] for replica in ranked]
 
-    def _forget(self, now: float, present: set[ReplicaID]) -> None:
-        """Drop choices that no message followed, and replicas that are gone."""
+    def _forget(self, now: float) -> None:
+        """Drop choices that no message followed."""
         for name in list(self._chosen):
             chosen = self._chosen[name]
             while chosen and now - chosen[0] >= _SENT_WITHIN_S:
                 chosen.popleft()
-            if not chosen or name not in present:
+            if not chosen:
                 del self._chosen[name]
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
