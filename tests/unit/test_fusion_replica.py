@@ -14,6 +14,7 @@ from msrrec.config import InferenceConfig, ServeConfig
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.models import locate_model
 from msrrec.retrieval.folder import save_index
+from serve import app
 from serve.adapters import Adapter, locate_adapters
 from serve.app import build_next
 from serve.args import AppArgs
@@ -111,6 +112,25 @@ def test_adapters_of_the_settings_reach_the_engine_and_the_answer(
         assert f'"name":"{name}"' in text.replace(": ", ":")
     shop = handle.engine.tokenizer.decode(list(handle.requests[0].prompt_ids))
     assert "Toys and Games" in shop
+
+
+@pytest.mark.parametrize(("share", "engines"), [(True, 1), (False, 2)])
+def test_engines_are_chosen_by_what_is_under_way_to_them(
+    base: str, share: bool, engines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, deployment = [], app.serve.deployment
+
+    def keep(**options: Any) -> Any:
+        made.append(options)
+        return deployment(**options)
+
+    monkeypatch.setattr(app.serve, "deployment", keep)
+    args = AppArgs(model_dir=base, serve=ServeConfig(share_engine=share))
+    app.assemble(
+        Blueprint(args, Keys(), build_next), locate_model(base), lambda: FakeEngine("", "")
+    )
+    chosen = [one["request_router_config"] for one in made if "request_router_config" in one]
+    assert [one.request_router_class for one in chosen] == ["msrrec.balancing.LeastBusy"] * engines
 
 
 def test_the_next_version_is_told_where_the_changes_of_items_are(
