@@ -26,6 +26,8 @@ def make_result(found: Mapping[str, Found], label: str = "") -> Result:
     if "latency" in found:
         rows += _latency_rows(found["latency"])
         notes["latency_rate"] = round(found["latency"]["rate"], 2)
+        ours = found["latency"]["rounds"]["ours"]
+        notes["latency_requests"] = sum(row["requests"] for row in ours)
     if "overload" in found:
         tables["overload"] = _overload_table(found["overload"])
         rows += _overload_rows(found["overload"])

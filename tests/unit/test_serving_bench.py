@@ -168,7 +168,7 @@ def test_a_result_sets_each_round_beside_the_peers() -> None:
         requests_per_s=([9.0, 8.0], [10.0, 10.0]), pss_mib=([2.0, 2.0], [1.0, 1.0]), **costs, **used
     )
     seconds = {key: ([0.55, 0.5], [0.5, 0.5]) for key in ("p50_s", "first_p50_s", "first_p99_s")}
-    latency = rounds(p99_s=([2.2, 2.6], [2.0, 2.0]), **seconds, **costs)
+    latency = rounds(p99_s=([2.2, 2.6], [2.0, 2.0]), requests=([7, 9], [7, 9]), **seconds, **costs)
     agreement = {"checked": 20, "same": 19}
     result = make_result(
         {
@@ -183,7 +183,7 @@ def test_a_result_sets_each_round_beside_the_peers() -> None:
     assert told["online answer at 70% of capacity, p50"]["met"] is True
     assert told["online answer at 70% of capacity, p50"]["ours"] == [550, 500]
     assert told["online answer at 70% of capacity, p99"]["met"] is False
-    assert (result.rounds, result.notes["same"]) == (2, 19)
+    assert (result.rounds, result.notes["same"], result.notes["latency_requests"]) == (2, 19, 16)
     assert result.notes["others_cores_at_most"] == 0.1
     assert lesser_capacity({"rounds": capacity}) == 8.5
 
