@@ -60,6 +60,7 @@ class Plan:
         logs: Folder of the systems' logs.
         given: Further settings of ``msrrec serve``.
         environment: Variables that only ``msrrec serve`` has.
+        split: What is shared among the peer's servers: ``request`` or ``side``.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Plan:
     logs: Path
     given: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    split: str = "request"
 
     @property
     def num_rounds(self) -> int:
@@ -90,7 +92,7 @@ class Plan:
         log = self.logs / f"{name}.log"
         if name == "ours":
             return running_service(self.model, self.settings(), log, self.environment)
-        return running_peer(self.model, self.config, log)
+        return running_peer(self.model, self.config, self.split, log)
 
 
 class Pool:

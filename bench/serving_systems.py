@@ -111,12 +111,21 @@ class Service:
 
 
 class PlainVllm:
-    """Two ``vllm serve``, one a side."""
+    """Two ``vllm serve``.
+
+    Args:
+        urls: The two servers.
+        split: ``request``: both sides of a request go to the server with the fewest requests under
+            way, which computes once what their prompts begin with; ``side``: each server answers
+            one side of all requests.
+    """
 
     name = "peer"
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], split: str) -> None:
         self._urls = [f"{url}/v1/completions" for url in urls]
+        self._split = split
+        self._under_way = dict.fromkeys(self._urls, 0)
 
     async def ask(
         self,
@@ -128,11 +137,17 @@ class PlainVllm:
         stream: bool = False,
         deadline_s: float | None = None,
     ) -> Seen:
+        least = min(self._urls, key=self._under_way.__getitem__)
+        urls = self._urls if self._split == "side" else [least, least]
         calls = (
             self._complete(client, url, {**body, "stream": stream}, begin)
-            for url, body in zip(self._urls, question.sides, strict=True)
+            for url, body in zip(urls, question.sides, strict=True)
         )
-        found = await asyncio.gather(*calls)
+        self._under_way[least] += 1
+        try:
+            found = await asyncio.gather(*calls)
+        finally:
+            self._under_way[least] -= 1
         done = time.perf_counter() - begin
         status = next((status for status, _ in found if status != 200), 200)
         firsts = [first for _, first in found if first is not None]
@@ -264,7 +279,7 @@ def running_service(
 
 @contextmanager
 def running_peer(
-    model: str, config: InferenceConfig, log: Path
+    model: str, config: InferenceConfig, split: str, log: Path
 ) -> Iterator[tuple[PlainVllm, "Tree"]]:
     """Two plain servers of vLLM within the block."""
     ports = [_free_port() for _ in SIDES]
@@ -277,7 +292,7 @@ def running_peer(
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         for url in urls:
             _wait_for(tree, f"{url}/health", log)
-        yield PlainVllm(urls), tree
+        yield PlainVllm(urls, split), tree
 
 
 def to_flags(options: Mapping[str, Any]) -> list[str]:
