@@ -5,12 +5,12 @@
     python -m bench.serving --parts overload
 
 Ours is ``msrrec serve`` as a user starts it: Ray Serve and a vLLM engine. The peer is two plain
-servers of vLLM. The client asks the less busy one for the same two outputs: same token ids,
-sampling, bound answers, maximum lengths and options of vLLM. One system runs at a time, in the
-order A B B A, and each question is asked of it once, so no cache of answers can help. ``capacity``
-is a closed loop of clients; ``latency`` is an open loop at random times at 70% of the lesser
-capacity, which it takes from ``--out``; ``overload`` asks ours for more than it can do, with short
-deadlines.
+servers of vLLM, which the client asks for the same two outputs, one server each, or with ``--split
+request`` the less busy one for both: same token ids, sampling, bound answers, maximum lengths and
+options of vLLM. One system runs at a time, in the order A B B A, and each question is asked of it
+once, so no cache of answers can help. ``capacity`` is a closed loop of clients; ``latency`` is an
+open loop at random times at 70% of the lesser capacity, which it takes from ``--out``; ``overload``
+asks ours for more than it can do, with short deadlines.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--split",
         choices=("request", "side"),
-        default="request",
+        default="side",
         help="what the peer's servers share: a request's sides go to one of them, or one to each",
     )
     parser.add_argument("--label", default="", help="what rows of these settings are called")

@@ -72,7 +72,7 @@ class Plan:
     logs: Path
     given: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    split: str = "request"
+    split: str = "side"
 
     @property
     def num_rounds(self) -> int:

@@ -57,11 +57,23 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
         *("--set", "serve.min_replicas=2", "--set", "serve.max_replicas=2"),
         *("--label", "two engines"),
     ),
+    "serving_two_request": (
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "30"),
+        *("--set", "serve.min_replicas=2", "--set", "serve.max_replicas=2"),
+        *("--split", "request", "--label", "both sides to one of the peer's servers"),
+    ),
     "serving_real": (
         *("bench.serving", "--parts", "capacity,latency", "--seconds", "40"),
         *("--model", "smollm2-135m", "--clients", "16", "--max-new-tokens", "64"),
         *("--kv-cache-gib", "0.5", "--label", "SmolLM2-135M"),
         *("--set", "serve.min_replicas=2", "--set", "serve.max_replicas=2"),
+    ),
+    "serving_real_request": (
+        *("bench.serving", "--parts", "capacity,latency", "--seconds", "40"),
+        *("--model", "smollm2-135m", "--clients", "16", "--max-new-tokens", "64"),
+        *("--kv-cache-gib", "0.5", "--set", "serve.min_replicas=2"),
+        *("--set", "serve.max_replicas=2", "--split", "request"),
+        *("--label", "SmolLM2-135M, both sides to one of the peer's servers"),
     ),
     "serving_overload": ("bench.serving", "--parts", "overload", "--seconds", "15"),
     "rectools_speed": ("bench.rectools_speed", "--rounds", "2"),
