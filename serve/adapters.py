@@ -169,9 +169,13 @@ class _AdapterClient:
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """The whole outputs."""
-        asked = [replace(one, adapter=self._adapter) for one in requests]
-        return await self._client.generate(asked)
+        return await self._client.generate(self._adapted(requests))
 
-    def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces, then the whole output."""
-        return self._client.stream(replace(request, adapter=self._adapter))
+    def stream(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Generation]]]:
+        """Pieces, and the whole outputs."""
+        return self._client.stream(self._adapted(requests))
+
+    def _adapted(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        return [replace(one, adapter=self._adapter) for one in requests]

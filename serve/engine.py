@@ -13,7 +13,7 @@ from msrrec.engines.lora import Adapters
 from msrrec.errors import EngineError
 from msrrec.log import REQUEST_ID, setup
 from msrrec.models import ModelSource
-from serve.tasks import gather
+from serve.tasks import gather, merge
 
 logger = logging.getLogger(f"msrrec.{__name__}")
 
@@ -84,24 +84,25 @@ class EngineReplica:
         return output
 
     async def stream(
-        self, request: GenerationRequest, request_id: str = ""
-    ) -> AsyncIterator[Generation]:
-        """Pieces of the output, several tokens each, then the whole output; see ``generate``."""
+        self, requests: Sequence[GenerationRequest], request_id: str = ""
+    ) -> AsyncIterator[list[tuple[int, Generation]]]:
+        """Messages with all news of some requests: the number of each in ``requests``, and a piece.
+
+        A piece has several tokens and the finish reason ``""``; the last one is the whole output.
+        """
         REQUEST_ID.set(request_id)
-        ids: list[int] = []
-        logprobs: list[float] = []
+        news: dict[int, Generation] = {}
         began, sent = time.monotonic(), 0.0
         async with self._guarded():
-            async for generation in self._engine.stream(request):
-                if generation.finish_reason:
-                    self._log(request, generation, began)
-                    yield generation
-                    return
-                ids += generation.token_ids
-                logprobs += generation.token_logprobs
-                if time.monotonic() - sent >= _CHUNK_S:
-                    yield Generation(tuple(ids), tuple(logprobs), "")
-                    ids, logprobs, sent = [], [], time.monotonic()
+            async for number, piece in merge(map(self._engine.stream, requests)):
+                if piece.finish_reason:
+                    self._log(requests[number], piece, began)
+                    news[number] = piece
+                else:
+                    news[number] = _joined(news.get(number), piece)
+                if piece.finish_reason or time.monotonic() - sent >= _CHUNK_S:
+                    yield list(news.items())
+                    news, sent = {}, time.monotonic()
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds."""
@@ -122,6 +123,14 @@ class EngineReplica:
     def _log(self, request: GenerationRequest, output: Generation, began: float) -> None:
         if self._logs_outputs:
             _log_output(request, output, time.monotonic() - began)
+
+
+def _joined(before: Generation | None, piece: Generation) -> Generation:
+    """Two pieces of an output in one."""
+    if before is None:
+        return piece
+    ids = before.token_ids + piece.token_ids
+    return Generation(ids, before.token_logprobs + piece.token_logprobs, "")
 
 
 def _log_output(request: GenerationRequest, output: Generation, seconds: float) -> None:

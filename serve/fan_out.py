@@ -63,8 +63,13 @@ class EngineClient(Protocol):
         """The whole outputs, which one engine writes at once."""
         ...
 
-    def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces with finish reason ``""``, then the whole output with its finish reason."""
+    def stream(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Generation]]]:
+        """The same, with all news of a moment in one message: numbers of requests, and pieces.
+
+        Pieces have the finish reason ``""``; the last one of a request is its whole output.
+        """
         ...
 
 
@@ -194,21 +199,17 @@ class FanOut:
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> FanOutResult:
         requests = await self._requests(asked.query, sides)
-        groups = (tuple(group) for _, group in groupby(requests, lambda one: id(self._client(one))))
-        found = await gather(
-            self._answer(asked, {side: requests[side].request for side in group})
-            for group in groups
-        )
+        found = await gather(self._answer(asked, group) for group in self._by_engine(requests))
         return self._decide(mode, requests, [output for of_group in found for output in of_group])
 
     async def _stream_all(
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> AsyncIterator[Delta | FanOutResult]:
         requests = await self._requests(asked.query, sides)
-        queue: asyncio.Queue[Delta | asyncio.Future[SideOutput]] = asyncio.Queue()
+        queue: asyncio.Queue[Delta | asyncio.Future[list[SideOutput]]] = asyncio.Queue()
         tasks = [
-            asyncio.ensure_future(self._answer_stream(asked, s, r.request, queue))
-            for s, r in requests.items()
+            asyncio.ensure_future(self._answer_stream(asked, group, queue))
+            for group in self._by_engine(requests)
         ]
         for task in tasks:
             task.add_done_callback(queue.put_nowait)
@@ -219,11 +220,18 @@ class FanOut:
                 if isinstance(event, Delta):
                     yield event
                 else:
-                    event.result()  # raises the side's error
+                    event.result()  # raises the error of its sides
                     running -= 1
         finally:
             await end(tasks)
-        yield self._decide(mode, requests, [task.result() for task in tasks])
+        yield self._decide(mode, requests, [one for task in tasks for one in task.result()])
+
+    def _by_engine(
+        self, requests: Mapping[Side, SideRequest]
+    ) -> Iterator[dict[Side, GenerationRequest]]:
+        """The requests that one engine gets in one message."""
+        for _, sides in groupby(requests, lambda side: id(self._client(side))):
+            yield {side: requests[side].request for side in sides}
 
     async def _answer(
         self, asked: "_Asked", requests: Mapping[Side, GenerationRequest]
@@ -236,15 +244,13 @@ class FanOut:
     async def _answer_stream(
         self,
         asked: "_Asked",
-        side: Side,
-        request: GenerationRequest,
+        requests: Mapping[Side, GenerationRequest],
         queue: "asyncio.Queue[Any]",
-    ) -> SideOutput:
-        """One side's output; its deltas are put into the queue meanwhile."""
-        with self._timed(asked.mode, side):
-            generation = await self._follow(side, request, queue)
-        (output,) = await self._read(asked, {side: request}, [generation])
-        return output
+    ) -> list[SideOutput]:
+        """As ``_answer``; deltas are put into the queue meanwhile."""
+        with self._timed(asked.mode, *requests):
+            found = await self._follow(requests, queue)
+        return await self._read(asked, requests, found)
 
     async def _read(
         self,
@@ -290,26 +296,32 @@ class FanOut:
         return await self._retrying(sides, lambda: self._client(sides[0]).generate(requests))
 
     async def _follow(
-        self, side: Side, request: GenerationRequest, queue: "asyncio.Queue[Any]"
-    ) -> Generation:
-        """One side's whole output; its deltas are put into the queue meanwhile."""
-        sent = SentText(side)
+        self, requests: Mapping[Side, GenerationRequest], queue: "asyncio.Queue[Any]"
+    ) -> list[Generation]:
+        """Whole outputs of sides of one engine; their deltas are put into the queue meanwhile.
 
-        async def attempt() -> Generation:
-            ids: list[int] = []
-            async for piece in self._client(side).stream(request):
-                if piece.finish_reason:
-                    delta = sent.advance(self._text(piece.token_ids), is_final=True)
-                else:
-                    ids += piece.token_ids
-                    delta = sent.advance(self._text(ids))
-                if delta is not None:
-                    queue.put_nowait(delta)
-                if piece.finish_reason:
-                    return piece
-            raise EngineLost("the stream ended before the output did")
+        If the engine dies, another one is asked for those that are not whole yet.
+        """
+        sent = {side: SentText(side) for side in requests}
+        whole: dict[Side, Generation] = {}
 
-        return await self._retrying((side,), attempt)
+        async def attempt() -> list[Generation]:
+            left = [side for side in requests if side not in whole]
+            ids: dict[Side, list[int]] = {side: [] for side in left}
+            async for news in self._client(left[0]).stream([requests[side] for side in left]):
+                for number, piece in news:
+                    side, is_final = left[number], bool(piece.finish_reason)
+                    ids[side] = [*(() if is_final else ids[side]), *piece.token_ids]
+                    if is_final:
+                        whole[side] = piece
+                    delta = sent[side].advance(self._text(ids[side]), is_final)
+                    if delta is not None:
+                        queue.put_nowait(delta)
+                if len(whole) == len(requests):
+                    return [whole[side] for side in requests]
+            raise EngineLost("the stream ended before the outputs did")
+
+        return await self._retrying(tuple(requests), attempt)
 
     def _text(self, token_ids: Iterable[int]) -> str:
         return str(self.recommender.tokenizer.decode(list(token_ids), skip_special_tokens=True))

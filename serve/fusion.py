@@ -151,13 +151,15 @@ class RemoteEngineClient:
                 response.cancel()
                 raise
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        """Pieces, then the whole output; see ``fan_out.EngineClient``."""
+    async def stream(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Generation]]]:
+        """Pieces, and the whole outputs; see ``fan_out.EngineClient``."""
         with _translated():
-            response = self._stream.remote(request, REQUEST_ID.get())
+            response = self._stream.remote(requests, REQUEST_ID.get())
             try:
-                async for generation in response:
-                    yield generation
+                async for news in response:
+                    yield news
             except (asyncio.CancelledError, GeneratorExit):
                 response.cancel()
                 raise

@@ -5,6 +5,7 @@ import os
 _GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _GRPC = "RAY_SERVE_USE_GRPC_BY_DEFAULT"
 _TRACING = "RAY_SERVE_TRACING"
+_CONTROL = "RAY_SERVE_CONTROL_LOOP_INTERVAL_S"
 
 
 def prepare_serve() -> None:
@@ -15,10 +16,12 @@ def prepare_serve() -> None:
 
     Its proxies load ``serve.proxy.middlewares``, and proxies, Fusion and engines call each other
     over gRPC: with Ray's objects a process that has answered one on a node that fell silent works
-    on nothing else until the head has given that node up.
+    on nothing else until the head has given that node up. Serve's controller looks at its replicas
+    twice a second in place of ten times, as each look costs about 2 ms of a core.
     """
     os.environ.setdefault(_GUARD, "serve.proxy:middlewares")
     os.environ.setdefault(_GRPC, "1")
+    os.environ.setdefault(_CONTROL, "0.5")
 
 
 def trace_requests(share: float) -> None:

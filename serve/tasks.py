@@ -1,7 +1,7 @@
 """Work that goes on at once, and ends together."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -12,6 +12,33 @@ async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))
+    finally:
+        await end(tasks)
+
+
+async def merge(iterators: Iterable[AsyncIterable[T]]) -> AsyncIterator[tuple[int, T]]:
+    """What all iterators yield, as it comes, each with the number of its iterator.
+
+    If one fails its exception is raised, and the others are cancelled.
+    """
+    queue: asyncio.Queue[tuple[int, T] | asyncio.Future[None]] = asyncio.Queue()
+
+    async def follow(number: int, iterator: AsyncIterable[T]) -> None:
+        async for one in iterator:
+            queue.put_nowait((number, one))
+
+    tasks = [asyncio.ensure_future(follow(*one)) for one in enumerate(iterators)]
+    for task in tasks:
+        task.add_done_callback(queue.put_nowait)
+    try:
+        running = len(tasks)
+        while running:
+            found = await queue.get()
+            if isinstance(found, tuple):
+                yield found
+            else:
+                found.result()  # raises the exception that ended it
+                running -= 1
     finally:
         await end(tasks)
 

@@ -81,13 +81,22 @@ class Scripted:
             raise EngineLost("gone")
         return self._output(request)
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-        whole = self._output(request)
-        cut = len(whole.token_ids) // 2
-        yield Generation(whole.token_ids[:cut], whole.token_logprobs[:cut], "")
-        final = await self._generate(request)
-        yield Generation(whole.token_ids[cut:], whole.token_logprobs[cut:], "")
-        yield final
+    async def stream(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Generation]]]:
+        self.num_messages += 1
+        wholes = [self._output(request) for request in requests]
+        yield [(n, _cut(whole, 0, len(whole.token_ids) // 2)) for n, whole in enumerate(wholes)]
+        for number, request in enumerate(requests):
+            final = await self._generate(request)
+            count = len(final.token_ids)
+            yield [(number, _cut(final, count // 2, count))]
+            yield [(number, final)]
+
+
+def _cut(whole: Generation, begin: int, end: int) -> Generation:
+    """A piece of an output."""
+    return Generation(whole.token_ids[begin:end], whole.token_logprobs[begin:end], "")
 
 
 class World:

@@ -115,7 +115,7 @@ def test_an_engine_logs_each_output_with_the_id_of_its_request(
     async def go() -> None:
         replica = EngineReplica(OneToken, as_json=as_json)
         await replica.generate([GenerationRequest((1, 2, 3), 0, 8, 0.7)], "r-5")
-        async for _ in replica.stream(GenerationRequest((1, 2), 0, 8, 0.7), "r-6"):
+        async for _ in replica.stream([GenerationRequest((1, 2), 0, 8, 0.7)], "r-6"):
             pass
 
     asyncio.run(go())

@@ -18,6 +18,7 @@ from serve import app
 from serve.adapters import Adapter, locate_adapters
 from serve.app import build_next
 from serve.args import AppArgs
+from serve.engine import EngineReplica
 from serve.fusion import Fusion
 from serve.keys import Keys
 from serve.rollout_cluster import Blueprint
@@ -44,7 +45,7 @@ class Handle:
         self.generate = self.stream = self
 
     def options(self, *, stream: bool) -> "Handle":
-        return _Streaming(self.engine, self.requests)
+        return _Streaming(self)
 
     def remote(self, asked: Any, request_id: str) -> Any:
         self.requests += asked
@@ -52,14 +53,15 @@ class Handle:
         return asyncio.gather(*map(self.engine.generate, asked))
 
 
-class _Streaming(Handle):
-    def __init__(self, engine: FakeEngine, requests: list[GenerationRequest]) -> None:
-        super().__init__(engine)
-        self.requests = requests
+class _Streaming:
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.stream = self
 
-    def remote(self, asked: Any, request_id: str) -> AsyncIterator[Generation]:
-        self.requests.append(asked)
-        return self.engine.stream(asked)
+    def remote(self, asked: Any, request_id: str) -> AsyncIterator[list[tuple[int, Generation]]]:
+        self.handle.requests += asked
+        self.handle.num_messages += 1
+        return EngineReplica(lambda: self.handle.engine).stream(asked, request_id)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_adapters_of_the_settings_reach_the_engine_and_the_answer(
             return [(await client.post(ASK, json=BODY | one)).text for one in asked]
 
     answers = asyncio.run(go())
-    assert handle.num_messages == 3  # both sides for Toys, both sides, all candidates
+    assert handle.num_messages == 4  # both sides for each, then all candidates
     assert [one.adapter for one in handle.requests] == ["Toys"] * 2 + ["Books"] * 2 + [None] * 4
     for text, name in zip(answers, ("toys", "books", "base"), strict=True):
         assert f'"name":"{name}"' in text.replace(": ", ":")

@@ -7,7 +7,7 @@ import pytest
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import EngineError
 from serve.engine import EngineReplica
-from tests.support.service import World
+from tests.support.service import World, assembled, events_of
 
 
 @pytest.fixture
@@ -40,6 +40,33 @@ def test_a_lost_engine_is_asked_for_both_sides_again(world: World) -> None:
     figures = world.call("GET", "/metrics").text
     for side in ("user", "item"):
         assert f'msrrec_engine_retries_total{{side="{side}"}} 1.0' in figures
+
+
+def test_a_stream_is_one_message_too(world: World) -> None:
+    events = events_of(world.ask(stream=True))
+    assert (world.user.num_messages, len(world.user.requests)) == (1, 2)
+    for side in ("user", "item"):
+        assert assembled(events, side) == "It is Rope.\n[reasoning_end]\n(2) Rope"
+    assert {**events[-1][1], "latency_ms": 0} == {**world.ask().json(), "latency_ms": 0}
+
+
+def test_a_stream_whose_engine_is_lost_asks_only_for_what_is_not_whole(world: World) -> None:
+    whole = world.ask().json()
+    calls = 0
+
+    async def die_in_the_second_output() -> None:
+        nonlocal calls
+        calls += 1
+        world.user.deaths = int(calls == 2)
+
+    world.user.before = die_in_the_second_output
+    world.user.requests.clear()
+    events = events_of(world.ask(stream=True))
+    user, item, again = world.user.requests
+    assert (item, user != item) == (again, True)
+    assert {**events[-1][1], "latency_ms": 0} == {**whole, "latency_ms": 0}
+    for side in ("user", "item"):
+        assert assembled(events, side) == "It is Rope.\n[reasoning_end]\n(2) Rope"
 
 
 def test_a_request_that_fails_in_an_engine_ends_those_of_its_message() -> None:
