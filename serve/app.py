@@ -149,11 +149,9 @@ def assemble(
     args = blueprint.args
     limits = args.serve
     if limits.share_engine:
-        user = item = _engine("Engine", blueprint, load, sides=2)
+        user = item = _engine("Engine", blueprint, load)
     else:
-        user, item = (
-            _engine(name, blueprint, load, sides=1) for name in ("UserEngine", "ItemEngine")
-        )
+        user, item = (_engine(name, blueprint, load) for name in ("UserEngine", "ItemEngine"))
     model = _name(args, source, name_model(args.model_dir, limits.model_name))
     beside = [
         Adapter(domain, one, _name(args, one, name_model(args.adapters[domain])))
@@ -180,14 +178,12 @@ def _name(args: AppArgs, source: ModelSource, name: str) -> ServedModel:
     return model
 
 
-def _engine(
-    name: str, blueprint: Blueprint, load: Callable[[], AsyncEngine], sides: int
-) -> Application:
+def _engine(name: str, blueprint: Blueprint, load: Callable[[], AsyncEngine]) -> Application:
     args = blueprint.args
     limits = args.serve
     deployment = serve.deployment(
         name=name,
-        max_ongoing_requests=count_places(limits, sides),
+        max_ongoing_requests=count_places(limits),
         ray_actor_options=_resources(args),
         health_check_period_s=2,
         logging_config={"enable_access_log": False},

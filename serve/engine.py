@@ -93,14 +93,19 @@ class EngineReplica:
         REQUEST_ID.set(request_id)
         news: dict[int, Generation] = {}
         began, sent = time.monotonic(), 0.0
-        async with self._guarded():
-            async for number, piece in merge(map(self._engine.stream, requests)):
-                if piece.finish_reason:
-                    self._log(requests[number], piece, began)
-                    news[number] = piece
-                else:
-                    news[number] = _joined(news.get(number), piece)
-                if piece.finish_reason or time.monotonic() - sent >= _CHUNK_S:
+        async with (
+            self._guarded(),
+            contextlib.aclosing(merge(map(self._engine.stream, requests))) as merged,
+        ):
+            async for pieces in merged:
+                is_due = time.monotonic() - sent >= _CHUNK_S
+                for number, piece in pieces:
+                    if piece.finish_reason:
+                        self._log(requests[number], piece, began)
+                        news[number], is_due = piece, True
+                    else:
+                        news[number] = _joined(news.get(number), piece)
+                if is_due:
                     yield list(news.items())
                     news, sent = {}, time.monotonic()
 

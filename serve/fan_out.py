@@ -304,24 +304,26 @@ class FanOut:
         """
         sent = {side: SentText(side) for side in requests}
         whole: dict[Side, Generation] = {}
+        left = list(requests)
 
         async def attempt() -> list[Generation]:
-            left = [side for side in requests if side not in whole]
-            ids: dict[Side, list[int]] = {side: [] for side in left}
-            async for news in self._client(left[0]).stream([requests[side] for side in left]):
+            asked = tuple(left)
+            ids: dict[Side, list[int]] = {side: [] for side in asked}
+            async for news in self._client(asked[0]).stream([requests[side] for side in asked]):
                 for number, piece in news:
-                    side, is_final = left[number], bool(piece.finish_reason)
+                    side, is_final = asked[number], bool(piece.finish_reason)
                     ids[side] = [*(() if is_final else ids[side]), *piece.token_ids]
                     if is_final:
                         whole[side] = piece
+                        left.remove(side)
                     delta = sent[side].advance(self._text(ids[side]), is_final)
                     if delta is not None:
                         queue.put_nowait(delta)
-                if len(whole) == len(requests):
+                if not left:
                     return [whole[side] for side in requests]
             raise EngineLost("the stream ended before the outputs did")
 
-        return await self._retrying(tuple(requests), attempt)
+        return await self._retrying(left, attempt)
 
     def _text(self, token_ids: Iterable[int]) -> str:
         return str(self.recommender.tokenizer.decode(list(token_ids), skip_special_tokens=True))

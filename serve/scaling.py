@@ -3,16 +3,9 @@
 from msrrec.config import ServeConfig
 
 
-def count_places(limits: ServeConfig, sides: int) -> int:
-    """Messages to one engine deployment that may be under way: all that the ingress lets through.
-
-    A request is one message, and a streamed one is one for each side.
-
-    Args:
-        limits: Settings of the service.
-        sides: Number of sides that the deployment works for.
-    """
-    return sides * limits.fusion_replicas * limits.max_ongoing_requests
+def count_places(limits: ServeConfig) -> int:
+    """Messages to one engine deployment that may be under way: one for each request at work."""
+    return limits.fusion_replicas * limits.max_ongoing_requests
 
 
 def target_ongoing(limits: ServeConfig) -> int:
@@ -23,7 +16,7 @@ def target_ongoing(limits: ServeConfig) -> int:
     """
     if limits.target_ongoing_requests is not None:
         return limits.target_ongoing_requests
-    return max(1, count_places(limits, 1) // (2 * limits.max_replicas))
+    return max(1, count_places(limits) // (2 * limits.max_replicas))
 
 
 def replica_options(limits: ServeConfig) -> dict[str, object]:

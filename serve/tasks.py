@@ -1,7 +1,7 @@
 """Work that goes on at once, and ends together."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,10 +16,13 @@ async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
         await end(tasks)
 
 
-async def merge(iterators: Iterable[AsyncIterable[T]]) -> AsyncIterator[tuple[int, T]]:
+async def merge(
+    iterators: Iterable[AsyncIterable[T]],
+) -> AsyncGenerator[list[tuple[int, T]], None]:
     """What all iterators yield, as it comes, each with the number of its iterator.
 
-    If one fails its exception is raised, and the others are cancelled.
+    What comes at the same moment is one list. If an iterator fails its exception is raised, and the
+    others are cancelled.
     """
     queue: asyncio.Queue[tuple[int, T] | asyncio.Future[None]] = asyncio.Queue()
 
@@ -33,19 +36,22 @@ async def merge(iterators: Iterable[AsyncIterable[T]]) -> AsyncIterator[tuple[in
     try:
         running = len(tasks)
         while running:
-            found = await queue.get()
-            if isinstance(found, tuple):
-                yield found
-            else:
-                found.result()  # raises the exception that ended it
-                running -= 1
+            found = [await queue.get()]
+            while not queue.empty():
+                found.append(queue.get_nowait())
+            if pieces := [one for one in found if isinstance(one, tuple)]:
+                yield pieces
+            for one in found:
+                if not isinstance(one, tuple):
+                    one.result()  # raises the exception that ended it
+                    running -= 1
     finally:
         await end(tasks)
 
 
 async def end(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel running tasks, and wait for them to stop."""
-    pending = [task for task in tasks if not task.done()]
-    for task in pending:
+    """Cancel those that run, and wait for all to stop; their exceptions are dropped."""
+    all_tasks = list(tasks)
+    for task in all_tasks:
         task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
+    await asyncio.gather(*all_tasks, return_exceptions=True)

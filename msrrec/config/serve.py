@@ -46,8 +46,8 @@ class ServeConfig(Config):
     max_replicas: int = Field(default=1, ge=1)
     """Maximum number of engines, under load; of each side if share_engine is false."""
     target_ongoing_requests: int | None = Field(default=None, ge=1)
-    """Requests under way per engine beyond which another one is started; a streamed one counts for
-    each side. Unset: so many that the maximum is reached when half of all places are taken."""
+    """Requests under way per engine beyond which another one is started. Unset: so many that the
+    maximum is reached when half of all places are taken."""
     upscale_delay_s: float = Field(default=30.0, ge=0)
     """Seconds that the load must ask for more engines until they are started."""
     downscale_delay_s: float = Field(default=600.0, ge=0)

@@ -1,6 +1,7 @@
 """A replica asks its engine for pieces only where somebody reads them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -39,40 +40,61 @@ def test_a_whole_output_comes_without_pieces() -> None:
     assert engine.num_pieces == 0
 
 
+class Stepping(Counting):
+    """Each step writes a token of every output at the same moment, as vLLM does."""
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        super().__init__()
+        self._steps, self._seconds = steps, seconds
+        self._step = asyncio.Condition()
+        self.written = 0
+
+    async def run(self) -> None:
+        for _ in range(self._steps):
+            await asyncio.sleep(self._seconds)
+            async with self._step:
+                self.written += 1
+                self._step.notify_all()
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+        for n in range(self._steps):
+            async with self._step:
+                while self.written <= n:
+                    await self._step.wait()
+            yield Generation((request.seed + n,), (-1.0,), "")
+        ids = tuple(range(request.seed, request.seed + self._steps))
+        yield Generation(ids, (-1.0,) * self._steps, "stop")
+
+
+def read_two(engine: Stepping) -> list[tuple[int, list[tuple[int, Generation]]]]:
+    """The messages of two outputs, each with the tokens that were written when it came."""
+
+    async def go() -> list[tuple[int, list[tuple[int, Generation]]]]:
+        running = asyncio.create_task(engine.run())
+        asked = [replace(REQUEST, seed=seed) for seed in (100, 200)]
+        stream = EngineReplica(lambda: engine).stream(asked)
+        found = [(engine.written, news) async for news in stream]
+        await running
+        return found
+
+    return asyncio.run(go())
+
+
 def test_pieces_of_a_moment_are_one_message_and_the_whole_comes_last() -> None:
-    async def go() -> list[list[tuple[int, Generation]]]:
-        return [news async for news in EngineReplica(Counting).stream([REQUEST, REQUEST])]
-
-    first, *others = asyncio.run(go())
-    assert [(n, len(piece.token_ids)) for n, piece in first] == [(0, 1)]
-    whole = {n: piece for news in others for n, piece in news if piece.finish_reason}
-    assert [len(whole[n].token_ids) for n in (0, 1)] == [100, 100]
-    assert len(others) == 2  # the other pieces came within the moment
+    messages = [news for _, news in read_two(Stepping(20, 0.01))]
+    first, *_, last = messages
+    assert [(n, piece.token_ids) for n, piece in first] == [(0, (100,)), (1, (200,))]
+    assert {n: len(piece.token_ids) for n, piece in last if piece.finish_reason} == {0: 20, 1: 20}
+    assert len(messages) < 10
 
 
-def test_both_outputs_are_written_at_once_and_no_piece_is_lost() -> None:
-    class Slow(Counting):
-        """An output of numbers, each after a message's while."""
-
-        async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
-            for n in range(5):
-                await asyncio.sleep(0.03)
-                yield Generation((request.seed + n,), (-1.0,), "")
-            yield Generation((), (), "stop")
-
-    async def go() -> list[list[tuple[int, Generation]]]:
-        asked = [replace(REQUEST, seed=seed) for seed in (10, 20)]
-        return [news async for news in EngineReplica(Slow).stream(asked)]
-
-    messages = asyncio.run(go())
-    seen: dict[int, list[int]] = {0: [], 1: []}
-    for number, piece in (one for news in messages for one in news):
-        seen[number] += piece.token_ids
-    for number, ids in seen.items():  # the whole output comes in place of the last pieces
-        begin = 10 * (number + 1)
-        assert ids == list(range(begin, begin + len(ids)))
-    assert len(seen[0]) >= 3
-    assert any(len(news) == 2 for news in messages)
+def test_neither_output_is_behind_the_other_where_steps_are_slow() -> None:
+    seen = {0: 0, 1: 0}
+    for written, news in read_two(Stepping(4, 0.15)):
+        for number, piece in news:
+            count = len(piece.token_ids)
+            seen[number] = count if piece.finish_reason else seen[number] + count
+        assert seen == {0: written, 1: written}
 
 
 def test_an_output_that_fails_ends_the_others() -> None:
@@ -101,3 +123,41 @@ def test_an_output_that_fails_ends_the_others() -> None:
     with pytest.raises(EngineError, match="refused"):
         asyncio.run(go())
     assert engine.ended == 1
+
+
+def test_two_outputs_that_fail_at_once_are_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing(Counting):
+        async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+            await asyncio.sleep(0)
+            raise EngineError("refused")
+            yield
+
+    async def go() -> None:
+        with pytest.raises(EngineError, match="refused"):
+            await anext(EngineReplica(Refusing).stream([REQUEST, REQUEST]))
+        gc.collect()
+
+    asyncio.run(go())
+    assert "never retrieved" not in caplog.text
+
+
+def test_a_stream_that_is_closed_ends_its_outputs() -> None:
+    class Endless(Counting):
+        ended = 0
+
+        async def stream(self, request: GenerationRequest) -> AsyncIterator[Generation]:
+            try:
+                while True:
+                    await asyncio.sleep(0)
+                    yield Generation((7,), (-1.0,), "")
+            finally:
+                self.ended += 1
+
+    async def go() -> None:
+        engine = Endless()
+        stream = EngineReplica(lambda: engine).stream([REQUEST, REQUEST])
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert engine.ended == 2
+
+    asyncio.run(go())

@@ -16,9 +16,8 @@ def test_the_maximum_of_engines_is_reached_with_half_of_what_the_ingress_lets_th
     limits = ServeConfig(max_replicas=max_replicas, fusion_replicas=2, max_ongoing_requests=64)
     options: Any = replica_options(limits)
     scaling = options["autoscaling_config"]
-    half = count_places(limits, sides=1) / 2
+    half = count_places(limits) / 2
     assert half == 64
-    assert count_places(limits, sides=2) == 4 * half
     assert math.ceil(half / scaling["target_ongoing_requests"]) == max_replicas
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, max_replicas)
 

@@ -64,6 +64,9 @@ def test_a_stream_whose_engine_is_lost_asks_only_for_what_is_not_whole(world: Wo
     events = events_of(world.ask(stream=True))
     user, item, again = world.user.requests
     assert (item, user != item) == (again, True)
+    figures = world.call("GET", "/metrics").text
+    assert 'msrrec_engine_retries_total{side="item"} 1.0' in figures
+    assert 'msrrec_engine_retries_total{side="user"}' not in figures
     assert {**events[-1][1], "latency_ms": 0} == {**whole, "latency_ms": 0}
     for side in ("user", "item"):
         assert assembled(events, side) == "It is Rope.\n[reasoning_end]\n(2) Rope"
