@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from msrrec.engines.base import Generation, GenerationRequest
 from msrrec.errors import DataError
@@ -31,7 +31,7 @@ from msrrec.inference.routing import CHAINS, thinks
 from msrrec.reasoning.encoding import Query
 from msrrec.reasoning.prompts import Side
 from serve.limits import overloaded
-from serve.tasks import end, gather
+from serve.tasks import drain, gather
 from serve.text_work import count_chars, work_on_text
 
 logger = logging.getLogger(f"msrrec.{__name__}")
@@ -206,24 +206,15 @@ class FanOut:
         self, asked: "_Asked", mode: Mode, sides: Iterable[Side]
     ) -> AsyncIterator[Delta | FanOutResult]:
         requests = await self._requests(asked.query, sides)
-        queue: asyncio.Queue[Delta | asyncio.Future[list[SideOutput]]] = asyncio.Queue()
+        queue: asyncio.Queue[Delta] = asyncio.Queue()
         tasks = [
             asyncio.ensure_future(self._answer_stream(asked, group, queue))
             for group in self._by_engine(requests)
         ]
-        for task in tasks:
-            task.add_done_callback(queue.put_nowait)
-        try:
-            running = len(tasks)
-            while running:
-                event = await queue.get()
-                if isinstance(event, Delta):
-                    yield event
-                else:
-                    event.result()  # raises the error of its sides
-                    running -= 1
-        finally:
-            await end(tasks)
+        async with contextlib.aclosing(drain(queue, tasks)) as drained:
+            async for deltas in drained:
+                for delta in deltas:
+                    yield delta
         yield self._decide(mode, requests, [one for task in tasks for one in task.result()])
 
     def _by_engine(
@@ -245,7 +236,7 @@ class FanOut:
         self,
         asked: "_Asked",
         requests: Mapping[Side, GenerationRequest],
-        queue: "asyncio.Queue[Any]",
+        queue: asyncio.Queue[Delta],
     ) -> list[SideOutput]:
         """As ``_answer``; deltas are put into the queue meanwhile."""
         with self._timed(asked.mode, *requests):
@@ -296,7 +287,7 @@ class FanOut:
         return await self._retrying(sides, lambda: self._client(sides[0]).generate(requests))
 
     async def _follow(
-        self, requests: Mapping[Side, GenerationRequest], queue: "asyncio.Queue[Any]"
+        self, requests: Mapping[Side, GenerationRequest], queue: asyncio.Queue[Delta]
     ) -> list[Generation]:
         """Whole outputs of sides of one engine; their deltas are put into the queue meanwhile.
 
@@ -312,10 +303,10 @@ class FanOut:
             async for news in self._client(asked[0]).stream([requests[side] for side in asked]):
                 for number, piece in news:
                     side, is_final = asked[number], bool(piece.finish_reason)
-                    ids[side] = [*(() if is_final else ids[side]), *piece.token_ids]
                     if is_final:
-                        whole[side] = piece
+                        whole[side], ids[side] = piece, []
                         left.remove(side)
+                    ids[side] += piece.token_ids
                     delta = sent[side].advance(self._text(ids[side]), is_final)
                     if delta is not None:
                         queue.put_nowait(delta)

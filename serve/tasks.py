@@ -1,7 +1,8 @@
 """Work that goes on at once, and ends together."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,32 +20,41 @@ async def gather(work: Iterable[Awaitable[T]]) -> list[T]:
 async def merge(
     iterators: Iterable[AsyncIterable[T]],
 ) -> AsyncGenerator[list[tuple[int, T]], None]:
-    """What all iterators yield, as it comes, each with the number of its iterator.
-
-    What comes at the same moment is one list. If an iterator fails its exception is raised, and the
-    others are cancelled.
-    """
-    queue: asyncio.Queue[tuple[int, T] | asyncio.Future[None]] = asyncio.Queue()
+    """What all iterators yield, each with the number of its iterator; see ``drain``."""
+    queue: asyncio.Queue[tuple[int, T]] = asyncio.Queue()
 
     async def follow(number: int, iterator: AsyncIterable[T]) -> None:
         async for one in iterator:
             queue.put_nowait((number, one))
 
     tasks = [asyncio.ensure_future(follow(*one)) for one in enumerate(iterators)]
+    async with contextlib.aclosing(drain(queue, tasks)) as drained:
+        async for found in drained:
+            yield found
+
+
+async def drain(
+    queue: "asyncio.Queue[T]", tasks: Sequence["asyncio.Future[Any]"]
+) -> AsyncGenerator[list[T], None]:
+    """What tasks put into a queue, until all have ended; what comes at one moment is one list.
+
+    If a task fails its exception is raised, and the others are cancelled.
+    """
+    events: asyncio.Queue[Any] = queue
     for task in tasks:
-        task.add_done_callback(queue.put_nowait)
+        task.add_done_callback(events.put_nowait)
+    running = len(tasks)
     try:
-        running = len(tasks)
         while running:
-            found = [await queue.get()]
-            while not queue.empty():
-                found.append(queue.get_nowait())
-            if pieces := [one for one in found if isinstance(one, tuple)]:
-                yield pieces
-            for one in found:
-                if not isinstance(one, tuple):
-                    one.result()  # raises the exception that ended it
-                    running -= 1
+            found = [await events.get()]
+            while not events.empty():
+                found.append(events.get_nowait())
+            ended = [one for one in found if isinstance(one, asyncio.Future)]
+            if len(found) > len(ended):
+                yield [one for one in found if not isinstance(one, asyncio.Future)]
+            for task in ended:
+                task.result()  # raises the exception that ended it
+            running -= len(ended)
     finally:
         await end(tasks)
 
