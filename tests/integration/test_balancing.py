@@ -36,11 +36,14 @@ def handle() -> Iterator[Any]:
 
 def test_messages_that_come_in_waves_are_shared_about_evenly(handle: Any) -> None:
     async def wave() -> Counter[int]:
-        return Counter(await asyncio.gather(*(handle.remote(0.2) for _ in range(16))))
+        shares = Counter(await asyncio.gather(*(handle.remote(0.1) for _ in range(16))))
+        # Serve gives an answer to its caller before it tells the router that a message is over.
+        await asyncio.sleep(0.4)
+        return shares
 
     async def waves() -> list[Counter[int]]:
-        return [await wave() for _ in range(12)]
+        return [await wave() for _ in range(8)]
 
-    # Serve makes more choices than it needs, so that shares are not quite equal.
+    # One choice in some hundred is in vain, so that shares are not always equal.
     most = [max(one.values()) for one in asyncio.run(waves())]
-    assert sum(most) / len(most) <= 10
+    assert sum(most) / len(most) <= 10, most
