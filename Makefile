@@ -55,11 +55,13 @@ bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
 	$(BIN)/python -m bench.suite $(BENCH)
 
-# INTERACTIONS and ITEMS: the files that the table was made from; SYSTEMS: some of its rows.
-# make reproduce TABLE=tables/….md [INTERACTIONS=file ITEMS=file] [SYSTEMS=some,of,them]
+# INTERACTIONS and ITEMS: the files that the table was made from; SYSTEMS: some of its rows;
+# DATASET: a prepared folder, for the table of a study that has no command for it.
+# make reproduce TABLE=tables/….md [INTERACTIONS=file ITEMS=file | DATASET=dir] [SYSTEMS=some,of,them]
 reproduce: install
-	$(BIN)/python -m bench.reproduce $(TABLE) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) \
-	  $(if $(ITEMS),--items $(ITEMS)) $(if $(SYSTEMS),--systems $(SYSTEMS))
+	$(BIN)/python -m bench.reproduce $(or $(TABLE),$(error say which, as TABLE=tables/NAME.md)) \
+	  $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS)) \
+	  $(if $(DATASET),--dataset $(DATASET)) $(if $(SYSTEMS),--systems $(SYSTEMS))
 
 # Tests that kill what works mostly wait, so they run beside the other tests of processes, and the
 # unit tests take the processor time that both leave.

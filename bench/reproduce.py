@@ -3,11 +3,14 @@
     python -m bench.reproduce tables/amazon2014-toys.md --out runs/reproduce \
       --interactions interactions.csv.gz --items items.csv.gz --systems random,popularity,bm25-mean
 
-A row is the "same" if HitRatio@1 and ValidRatio are equal to four digits, as those of systems that
-train nothing should be, and "within" if the new HitRatio@1 lies in the 95% interval of the
-committed one. Anything else, a missing row included, is "outside", and the exit status is 1. What
-is finished under ``--out`` is not run again. ``--systems`` rebuilds some of the rows alone. A table
-may come from several ``msrrec compare`` commands, whose rows are put together.
+A row is the "same" if HitRatio@1 and ValidRatio have equal digits, as those of systems that train
+nothing should have, and "within" if each lies in the 95% interval of the committed one, as far as
+the table has one. In the table of a study that interval is for other users and other seeds, in
+others for other users. Anything else, a missing row included, is "outside", and the exit status is
+1. What is finished under ``--out`` is not run again. ``--systems`` rebuilds some of the rows alone.
+A table may come from several ``msrrec compare`` commands, whose rows are put together. Where the
+table names its data and they are others now, a line says so: the file is another, or this version
+draws the lists in another way.
 """
 
 import argparse
@@ -21,30 +24,55 @@ from pathlib import Path
 
 from msrrec.errors import DataError
 
-TABLE = "report/table.md"
+TABLES = {"compare": "compare/report/table.md", "study": "study/table.md"}
+"""Where a command that makes a table puts it."""
 _VALUE = re.compile(r"(\d\.\d+)(?: \[(\d\.\d+), (\d\.\d+)\])?")
+_DATA = re.compile(r"\bDat(?:aset|a:) ([\w, -]+);")
+_COLUMNS = ({"HitRatio@1"}, {"ValidRatio", "valid"})
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share with its interval; the interval is the share itself where the table has none."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def read(cls, cell: str) -> "Figure | None":
+        """The figure of a cell, such as ``0.5350 [0.486, 0.583]``; None if it holds none."""
+        match = _VALUE.fullmatch(cell)
+        return match and cls(*(float(group or match.group(1)) for group in match.groups()))
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies in the interval."""
+        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
 class Row:
-    """HitRatio@1 of one system with its interval, and its ValidRatio."""
+    """HitRatio@1 and ValidRatio of one system or arm."""
 
-    hit_ratio: float
-    low: float
-    high: float
-    valid_ratio: float
+    hit_ratio: Figure
+    valid_ratio: Figure
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as ``msrrec compare`` writes it: rows by label, and the commands that made it.
+    """A table as ``msrrec compare`` or ``msrrec study`` writes it.
 
-    ``failed`` names the systems that have no figures because they failed.
+    Attributes:
+        rows: By label.
+        commands: Those that made it.
+        failed: Systems that have no figures because they failed.
+        data: What it says of its data, the beginning of fingerprints; empty if nothing.
     """
 
     rows: Mapping[str, Row]
     commands: Sequence[Sequence[str]]
     failed: frozenset[str] = frozenset()
+    data: str = ""
 
 
 def read_table(text: str, name: str) -> Table:
@@ -57,24 +85,29 @@ def read_table(text: str, name: str) -> Table:
     Raises:
         DataError: If it has no rows, or no commands.
     """
-    rows, commands, failed = {}, [], set()
-    for line in text.splitlines():
-        if line.startswith("    msrrec "):
-            commands.append(shlex.split(line)[1:])
+    lines = text.splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("    msrrec ")]
+    rows, failed, columns = {}, set(), []
+    for line in lines:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        values = [_VALUE.fullmatch(cell) for cell in cells[1:3]]
-        if line.startswith("| ") and len(values) == 2 and all(values):
-            hit, valid = (match for match in values if match)
-            value, low, high = (float(group or hit.group(1)) for group in hit.groups())
-            rows[cells[0]] = Row(value, low, high, float(valid.group(1)))
-        elif len(cells) > 1 and cells[1].startswith("failed: "):
+        if not line.startswith("| "):
+            continue
+        if any(cell in _COLUMNS[0] for cell in cells):
+            columns = [n for names in _COLUMNS for n, cell in enumerate(cells) if cell in names]
+        elif cells[1].startswith("failed: "):
             failed.add(cells[0])
+        elif len(columns) == len(_COLUMNS) and max(columns) < len(cells):
+            figures = [Figure.read(cells[n]) for n in columns]
+            found = [figure for figure in figures if figure]
+            if len(found) == len(columns):
+                rows[cells[0]] = Row(*found)
     if not (rows or failed) or not commands:
         raise DataError(
             f"{name}: {len(rows)} rows and {len(commands)} commands found; expected a table that "
-            "msrrec compare wrote"
+            "msrrec compare or msrrec study wrote"
         )
-    return Table(rows, commands, frozenset(failed))
+    data = _DATA.search(text)
+    return Table(rows, commands, frozenset(failed), data.group(1) if data else "")
 
 
 def fill(
@@ -87,8 +120,13 @@ def fill(
     Raises:
         DataError: If a file is needed that is not given.
     """
-    places = {"DATASET": out / "dataset", "REASONING": out / "reasoning", "OUT": out / "compare"}
+    made = out / ("study" if command[0] == "study" else "compare")
+    places = {"DATASET": out / "dataset", "REASONING": out / "reasoning", "OUT": made}
     filled = [str(places.get(word, word)) for word in command]
+    for option, is_named in (("--dataset", command[0] == "study"), ("--out", True)):
+        for n, word in enumerate(command):
+            if word == option and is_named and command[n + 1] not in places:
+                filled[n + 1] = files["--dataset"] or str(out / command[n + 1])
     for option in ("--interactions", "--items"):
         if option in filled:
             given = files[option]
@@ -101,6 +139,26 @@ def fill(
     wanted = systems.split(",")
     filled[place] = ",".join(name for name in filled[place].split(",") if name in wanted)
     return filled if filled[place] else None
+
+
+def check_dataset(commands: Sequence[Sequence[str]], dataset: str | None) -> None:
+    """Check that each dataset of a study is given, or made by a command of the table.
+
+    Raises:
+        DataError: If one is not.
+    """
+    named = [
+        command[n + 1]
+        for command in commands
+        for n, word in enumerate(command)
+        if word == "--dataset" and command[0] == "study"
+    ]
+    made = [command[command.index("--out") + 1] for command in commands if command[0] == "prepare"]
+    if missing := [name for name in named if name not in made and not dataset]:
+        raise DataError(
+            f"--dataset: the table has no command for the dataset {missing[0]}; expected a folder "
+            "made by `msrrec prepare`"
+        )
 
 
 def check_wanted(old: Table, systems: str | None) -> None:
@@ -129,26 +187,30 @@ def rebuild(commands: Sequence[Sequence[str]], out: Path) -> Table:
     """
     rows: dict[str, Row] = {}
     failed: frozenset[str] = frozenset()
-    rebuilt = out / "compare" / TABLE
+    data = ""
     for command in commands:
         print(shlex.join(["msrrec", *command]), flush=True)
+        rebuilt = out / TABLES.get(command[0], "none")
         rebuilt.unlink(missing_ok=True)
         status = subprocess.run([sys.executable, "-m", "msrrec", *command], check=False).returncode
         if rebuilt.exists():  # the status is 1 if a system failed, which is a row of the table
             found = read_table(rebuilt.read_text(encoding="utf-8"), str(rebuilt))
-            rows, failed = {**rows, **found.rows}, failed | found.failed
-        elif status or command[0] == "compare":
+            rows, failed, data = {**rows, **found.rows}, failed | found.failed, found.data
+        elif status or command[0] in TABLES:
             sys.exit(status or 1)
-    return Table(rows, commands, failed)
+    return Table(rows, commands, failed, data)
 
 
 def judge(old: Row, new: Row | None) -> str:
-    """Whether a rebuilt row is the same, within the committed interval, or outside."""
+    """Whether a rebuilt row is the same, within the committed intervals, or outside."""
     if new is None:
         return "outside"
-    if (new.hit_ratio, new.valid_ratio) == (old.hit_ratio, old.valid_ratio):
+    hit, valid = new.hit_ratio.value, new.valid_ratio.value
+    if (hit, valid) == (old.hit_ratio.value, old.valid_ratio.value):
         return "same"
-    return "within" if old.low <= new.hit_ratio <= old.high else "outside"
+    has_range = old.valid_ratio.low < old.valid_ratio.high
+    is_valid = not has_range or old.valid_ratio.holds(valid)
+    return "within" if old.hit_ratio.holds(hit) and is_valid else "outside"
 
 
 def compare(old: Table, new: Table, *, whole: bool) -> list[tuple[str, str]]:
@@ -159,14 +221,20 @@ def compare(old: Table, new: Table, *, whole: bool) -> list[tuple[str, str]]:
 
 def show(old: Table, new: Table, verdicts: Sequence[tuple[str, str]]) -> str:
     """The verdicts as a Markdown table."""
-    lines = ["| system | committed | rebuilt | |", "|---|---|---|---|"]
+    lines = ["| system | committed | rebuilt | valid | rebuilt | |", "|---|---|---|---|---|---|"]
     for label, verdict in verdicts:
-        row, again = old.rows[label], new.rows.get(label)
-        rebuilt = f"{again.hit_ratio:.4f}" if again else "–"
-        lines.append(
-            f"| {label} | {row.hit_ratio:.4f} [{row.low:.3f}, {row.high:.3f}] | {rebuilt} | "
-            f"{verdict} |"
+        hit, valid = old.rows[label].hit_ratio, old.rows[label].valid_ratio
+        again = new.rows.get(label)
+        rebuilt = (
+            (f"{again.hit_ratio.value:.4f}", f"{again.valid_ratio.value:.4f}") if again else ()
         )
+        hit_again, valid_again = rebuilt or ("–", "–")
+        lines.append(
+            f"| {label} | {hit.value:.4f} [{hit.low:.3f}, {hit.high:.3f}] | {hit_again} | "
+            f"{valid.value:.4f} | {valid_again} | {verdict} |"
+        )
+    if old.data and new.data and old.data != new.data:
+        lines += ["", f"The data are others: {old.data} in the table, {new.data} here."]
     return "\n".join(lines)
 
 
@@ -177,12 +245,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--interactions")
     parser.add_argument("--items")
+    parser.add_argument("--dataset", help="a prepared folder, for a study that names no files")
     parser.add_argument("--systems", help="some of the table's systems, with commas between them")
     args = parser.parse_args()
     out = args.out / args.table.stem
-    files = {"--interactions": args.interactions, "--items": args.items}
+    files = {name: getattr(args, name[2:]) for name in ("--interactions", "--items", "--dataset")}
     try:
         old = read_table(args.table.read_text(encoding="utf-8"), str(args.table))
+        check_dataset(old.commands, args.dataset)
         check_wanted(old, args.systems)
         commands = [fill(command, files, out, args.systems) for command in old.commands]
     except (DataError, OSError) as error:

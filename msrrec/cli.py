@@ -356,6 +356,17 @@ def study(
     is written after each seed. --dry-run shows what is left to do, for how long, and what
     differences can be found. The default settings are those of --config study.
     """
+    if hits and (dataset or dry_run):
+        other = "--dataset" if dataset else "--dry-run"
+        raise ConfigError(
+            f"--hits: found {other} beside it; expected it alone, as files of hits are read and "
+            "nothing is run; leave one of the two out"
+        )
+    if reading and not hits:
+        raise ConfigError(
+            "--reading: found no --hits; expected files of hits, whose readings it chooses; set "
+            "study.reading for arms that are run"
+        )
     run = resolve("study", config or "study", overrides, False, _STUDY)
     from msrrec.lock import locked
     from msrrec.pipeline.study import run_study, tell_hits

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from msrrec import log, storage
 from msrrec.comparison.registry import Run, System, find_systems
 from msrrec.config import RunConfig, changed_settings
+from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError, MsrRecError, first_line
 from msrrec.report.load import load_result
 from msrrec.report.page import summarize_report, write_report
@@ -116,14 +117,25 @@ def read_records(results: Mapping[str, str]) -> dict[str, RunFacts]:
     }
 
 
-def _commands(names: Sequence[str], run: Run) -> list[str]:
-    """The commands that made dataset, reasoning and table."""
-    manifest, defaults = run.dataset.manifest, RunConfig()
-    prepare = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", "DATASET"]
+def prepare_command(dataset: Dataset, out: str) -> list[str]:
+    """The command that makes a dataset, with ``FILE`` in place of the files it was made from.
+
+    Args:
+        dataset: The dataset.
+        out: Name of its folder in the command.
+    """
+    manifest = dataset.manifest
+    prepare = ["msrrec", "prepare", "--source", str(manifest.get("source")), "--out", out]
     if manifest.get("inputs"):
         prepare += ["--interactions", "FILE", "--items", "FILE"]
     prepared = RunConfig.model_validate({"data": manifest.get("config", {})})
-    commands = [[*prepare, *changed_settings(prepared, defaults, ["data"])]]
+    return [*prepare, *changed_settings(prepared, RunConfig(), ["data"])]
+
+
+def _commands(names: Sequence[str], run: Run) -> list[str]:
+    """The commands that made dataset, reasoning and table."""
+    defaults = RunConfig()
+    commands = [prepare_command(run.dataset, "DATASET")]
     compare = ["msrrec", "compare", "--dataset", "DATASET", "--out", "OUT"]
     if run.reasoning:
         record = storage.join(run.reasoning, storage.RECORD)

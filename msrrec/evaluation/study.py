@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from msrrec.config import StudyConfig
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.errors import DataError
 from msrrec.evaluation.audit import VALID_BAR
@@ -49,14 +50,17 @@ _Key = TypeVar("_Key", str, int)
 """A user's id or a seed."""
 
 
-def plan_power(
-    num_users: int, num_seeds: int, discordant: float, spread: float, target: float
-) -> Power:
-    """The power of the primary contrasts."""
-    tests = len(PRIMARY)
+def plan_power(num_users: int, config: StudyConfig) -> Power | None:
+    """The power of the primary contrasts that a study's arms allow; None if they allow none."""
+    tests = sum(set(pair) <= set(config.arms) for pair in PRIMARY)
+    if not tests:
+        return None
+    num_seeds, discordant, target = len(config.seeds), config.discordance, config.target
+    spread = config.seed_spread if num_seeds > 1 else 0.0  # McNemar's test is over users alone
     return Power(
         num_users=num_users,
         num_seeds=num_seeds,
+        num_tests=tests,
         discordant=discordant,
         spread=spread,
         target=target,
@@ -319,8 +323,14 @@ def describe(found: Contrast, other: str = "") -> str:
     """
     over = f" over {other}" if other else ""
     low, high = 100 * found.low, 100 * found.high
-    p = "p < 0.001" if found.p_adjusted < 0.001 else f"p = {found.p_adjusted:.3f}"
+    p, alone = _name_p(found.p_adjusted), _name_p(found.p_value)
+    if p != alone:
+        p += f" after Holm's correction ({alone} and the interval before it)"
     return f"{100 * found.difference:+.1f} points{over} [{low:.1f}, {high:.1f}], {p}"
+
+
+def _name_p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 @dataclass(frozen=True)

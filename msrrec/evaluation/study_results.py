@@ -139,10 +139,15 @@ class Heterogeneity(Result):
 
 
 class Power(Result):
-    """What a study can find with probability 0.8 after Holm's correction, planned before it."""
+    """What a study can find with probability 0.8 after Holm's correction, planned before it.
+
+    One seed is compared over users alone, so ``spread`` counts with several.
+    """
 
     num_users: int
     num_seeds: int
+    num_tests: int
+    """Primary contrasts that the arms allow; they are corrected together."""
     discordant: float
     """Assumed share of users on whom exactly one of two arms is right."""
     spread: float
@@ -165,11 +170,14 @@ class Power(Result):
         else:
             need = f"{self.users_needed:,} users are needed"
         seeds = count_of(self.num_seeds, "seed")
+        after = f" after Holm's correction over {self.num_tests}" if self.num_tests > 1 else ""
+        spread = f"seeds spread by {100 * self.spread:g} points"
+        if self.num_seeds == 1:
+            spread = "one seed says nothing of others"
         return (
             f"With {self.num_users:,} users and {seeds}, {found} is found with "
-            f"probability 0.8 after Holm's correction over {len(PRIMARY)}; for "
-            f"{100 * self.target:g} points {need} (assumed: two arms differ in {self.discordant:g} "
-            f"of users, seeds spread by {100 * self.spread:g} points)."
+            f"probability 0.8{after}; for {100 * self.target:g} points {need} (assumed: two arms "
+            f"differ in {self.discordant:g} of users; {spread})."
         )
 
 

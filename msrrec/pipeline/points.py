@@ -104,14 +104,20 @@ def share_place(place: Place, keys: Mapping[str, str], overwrite: bool = False) 
     return Run(dataset, place.out, place.config, place.reasoning, keys, overwrite)
 
 
-def has_dataset(place: Place) -> bool:
-    """Whether a dataset is there."""
-    return storage.exists(storage.join(place.dataset, MANIFEST))
+def load_dataset(place: Place) -> Dataset | None:
+    """The dataset of a place; None for a world that is still to be made.
+
+    Raises:
+        DataError: If the folder of any other is not a dataset.
+    """
+    if place.is_world and not storage.exists(storage.join(place.dataset, MANIFEST)):
+        return None
+    return Dataset.load(place.dataset)
 
 
 def is_ready(place: Place) -> bool:
     """Whether a dataset and its reasoning are there."""
-    return has_dataset(place) and is_finished(place.reasoning)
+    return load_dataset(place) is not None and is_finished(place.reasoning)
 
 
 def find_system(point: Point, run: Run, config: RunConfig) -> System | None:

@@ -17,6 +17,7 @@ from msrrec.cluster import ray_session
 from msrrec.comparison.compare import (
     Comparison,
     evaluate_system,
+    prepare_command,
     read_records,
     system_folder,
 )
@@ -38,10 +39,9 @@ from msrrec.pipeline.points import (
     share_place,
 )
 from msrrec.pipeline.study_costs import measure_cost
-from msrrec.pipeline.study_plan import make_plan
+from msrrec.pipeline.study_plan import make_plan, tell_plan
 from msrrec.report.study import render_study
 from msrrec.report.study_table import render_study_table
-from msrrec.report.table import RunFacts
 from msrrec.stage import PREPARE, SYNTHESIZE, Summary
 
 logger = logging.getLogger(__name__)
@@ -91,10 +91,8 @@ def run_study(
     """
     places, done = find_places(datasets, out, config), Progress()
     points, plan = list(iter_points(places, config)), make_plan(places, config)
-    logger.info("study: %s", plan.sentence())
-    logger.info("study: %s", plan.power.sentence())
+    tell_plan(plan)
     summary: Summary = {}
-    command = _command(datasets, config)
     with ExitStack() as stack, log.Progress("study", len(points), "evaluations", 0.0) as progress:
         if overwrite or not plan.is_finished:
             stack.enter_context(ray_session(*config.ray.session))
@@ -105,7 +103,7 @@ def run_study(
             for point in (p for p in points if p.seed == seed):
                 run_point(point, shared[point.place.name], config, done)
                 progress.advance(note=point.name)
-            summary = write_study(shared, out, config, done, plan.power, command)
+            summary = write_study(shared, out, config, done, plan.power)
     return summary
 
 
@@ -150,8 +148,7 @@ def write_study(
     out: str,
     config: RunConfig,
     done: Progress,
-    power: Power,
-    command: str,
+    power: Power | None,
 ) -> Summary:
     """Write hits, JSON, page and table of what is finished.
 
@@ -160,8 +157,7 @@ def write_study(
         out: Folder to write.
         config: Settings of the study.
         done: What is finished.
-        power: The plan.
-        command: The command, for the table.
+        power: The plan; None where the arms allow no verdict.
 
     Raises:
         ConfigError: If nothing is; it has the first failure's reason.
@@ -176,16 +172,16 @@ def write_study(
     hits = group_hits(read_hits([path]))
     result = conclude(hits, (config.study.reading, DIRECT), power, beside, done.failures)
     runs = read_records({point.name: folder for point, folder in done.folders.items()})
-    return save_study(result, out, command, list(runs.values()))
+    fingerprints = {name: run.dataset.fingerprint for name, run in shared.items()}
+    commands = [shlex.join(command) for command in _commands(shared, done, config)]
+    text = render_study_table(result, commands, list(runs.values()), fingerprints)
+    return save_study(result, out, text)
 
 
-def save_study(
-    result: StudyResult, out: str, command: str, runs: Sequence[RunFacts] = ()
-) -> Summary:
-    """Write JSON, page and table; the figures that the command prints."""
+def save_study(result: StudyResult, out: str, text: str) -> Summary:
+    """Write JSON, page and the table's text; the figures that the command prints."""
     page, table = storage.join(out, PAGE), storage.join(out, TABLE)
     result.save(out)
-    text = render_study_table(result, command, runs)
     storage.write_bytes(table, text.encode("utf-8", errors="replace"))
     for found in result.datasets:
         logger.info("study: %s", found.verdict)
@@ -214,15 +210,20 @@ def tell_hits(paths: Sequence[str], out: str, readings: Sequence[str]) -> Summar
     hits = group_hits(read_hits(paths))
     given = [word for name in readings for word in ("--reading", name)]
     command = ["msrrec", "study", *["--hits", "FILE"] * len(paths), "--out", "OUT", *given]
-    return save_study(conclude(hits, tuple(readings) or READINGS), out, shlex.join(command))
+    result = conclude(hits, tuple(readings) or READINGS)
+    return save_study(result, out, render_study_table(result, [shlex.join(command)]))
 
 
-def _command(datasets: Sequence[str], config: RunConfig) -> str:
-    """The command of a study, with the settings that its preset does not have."""
-    given = [word for path in datasets for word in ("--dataset", path.rstrip("/").split("/")[-1])]
+def _commands(shared: Mapping[str, Run], done: Progress, config: RunConfig) -> Iterator[list[str]]:
+    """The commands of prepared datasets, and of the study, with settings that are no defaults."""
+    given = []
+    for place in dict.fromkeys(point.place for point in done.folders):
+        if not place.is_world:
+            given += ["--dataset", place.name]
+            yield prepare_command(shared[place.name].dataset, place.name)
     sections = [name for name in RunConfig.model_fields if name not in ("ray", "serve")]
     changed = changed_settings(config, load_config("study"), sections)
-    return shlex.join(["msrrec", "study", *given, "--out", "OUT", *changed])
+    yield ["msrrec", "study", *given, "--out", "OUT", *changed]
 
 
 def _tables(

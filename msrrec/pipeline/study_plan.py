@@ -8,7 +8,9 @@ from functools import cached_property
 from msrrec.comparison.compare import system_folder
 from msrrec.comparison.registry import System, find_systems
 from msrrec.config import RunConfig
-from msrrec.data.dataset import Dataset
+from msrrec.data.leave_one_out import MIN_EVENTS
+from msrrec.embedded.world import MAX_EVENTS as MOST_EVENTS
+from msrrec.embedded.world import MIN_EVENTS as FEWEST_EVENTS
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.study import plan_power
 from msrrec.evaluation.study_results import Power
@@ -17,9 +19,9 @@ from msrrec.pipeline.points import (
     Point,
     find_places,
     find_system,
-    has_dataset,
     is_ready,
     iter_points,
+    load_dataset,
     share_place,
 )
 from msrrec.pipeline.study_costs import evaluation_seconds, mean_known, read_training
@@ -59,7 +61,7 @@ class Plan:
         train_s: Seconds of one training, mean over the finished ones, or assumed.
         evaluate_s: Seconds of one evaluation, likewise.
         is_measured: Whether both are measured.
-        power: What can be found.
+        power: What can be found; None where the arms allow no verdict.
     """
 
     datasets: Count
@@ -71,7 +73,7 @@ class Plan:
     train_s: float
     evaluate_s: float
     is_measured: bool
-    power: Power
+    power: Power | None
 
     @property
     def is_finished(self) -> bool:
@@ -87,7 +89,7 @@ class Plan:
 
     def sentence(self) -> str:
         """The plan in words."""
-        how = "measured" if self.is_measured else "assumed"
+        how = "measured" if self.is_measured else "assumed, see study.train_tokens_per_s"
         more = (
             f" and up to {self.more_trainings} more, where direct is best at another learning rate "
             "than chain"
@@ -96,9 +98,16 @@ class Plan:
             f"datasets {self.datasets}, trainings {self.trainings}"
             f"{more if self.more_trainings else ''}, evaluations on validation "
             f"{self.validations}, evaluations {self.evaluations}, references {self.references}; "
-            f"about {self.seconds_left / 60:,.0f} minutes left, at {self.train_s:.0f} s a training "
-            f"and {self.evaluate_s:.0f} s an evaluation ({how})"
+            f"about {self.seconds_left / 60:,.0f} minutes left for trainings and evaluations of "
+            f"arms, at {self.train_s:.0f} s a training and {self.evaluate_s:.0f} s an evaluation "
+            f"({how})"
         )
+
+    def can_find(self) -> str:
+        """What the study can find, in words."""
+        if self.power:
+            return self.power.sentence()
+        return "nothing is decided, as no primary contrast has both arms; add none and chain"
 
     def summary(self) -> Summary:
         """The figures that ``--dry-run`` prints."""
@@ -111,7 +120,10 @@ class Plan:
             "evaluate_s": round(self.evaluate_s, 1),
             "is_measured": self.is_measured,
             "seconds_left": round(self.seconds_left),
-            "power": {**self.power.model_dump(mode="json"), "sentence": self.power.sentence()},
+            "power": {
+                **(self.power.model_dump(mode="json") if self.power else {}),
+                "sentence": self.can_find(),
+            },
         }
 
 
@@ -203,33 +215,37 @@ def make_plan(places: Sequence[Place], config: RunConfig) -> Plan:
         ),
         evaluations=Count(num_cells * len(wanted.arms) * len(wanted.seeds), len(known.evaluations)),
         references=Count(len(places) * len(wanted.references), len(list(known.references()))),
-        train_s=assume_training(config) if train_s is None else train_s,
+        train_s=assume_training(places, config) if train_s is None else train_s,
         evaluate_s=assume_evaluation(places, config) if evaluate_s is None else evaluate_s,
         is_measured=train_s is not None and evaluate_s is not None,
-        power=plan_power(
-            count_users(places, config),
-            len(wanted.seeds),
-            wanted.discordance,
-            wanted.seed_spread,
-            wanted.target,
-        ),
+        power=plan_power(count_users(places, config), wanted),
     )
 
 
 def plan_study(datasets: Sequence[str], out: str, config: RunConfig) -> Summary:
-    """The figures of a study's plan, which are also logged in words."""
+    """The figures of a study's plan, which are also logged in words.
+
+    Raises:
+        ConfigError: If two datasets have the same name.
+        DataError: If a dataset is not there.
+    """
     plan = make_plan(find_places(datasets, out, config), config)
-    for sentence in (plan.sentence(), plan.power.sentence()):
-        logger.info("study: %s", sentence)
+    tell_plan(plan)
     return plan.summary()
+
+
+def tell_plan(plan: Plan) -> None:
+    """Log a plan in words."""
+    for sentence in (plan.sentence(), plan.can_find()):
+        logger.info("study: %s", sentence)
 
 
 def count_users(places: Sequence[Place], config: RunConfig) -> int:
     """The least number of users that are evaluated on any dataset, as far as it is known."""
     found = [
-        Dataset.load(place.dataset).partitions(config.evaluate.split).num_examples
-        for place in places
-        if has_dataset(place)
+        dataset.partitions(config.evaluate.split).num_examples
+        for dataset in map(load_dataset, places)
+        if dataset
     ]
     if len(found) < len(places):
         found.append(config.data.num_users or config.data.demo_users)
@@ -249,13 +265,21 @@ def measure_evaluations(known: Known) -> float | None:
     return mean_known(map(evaluation_seconds, results))
 
 
-def assume_training(config: RunConfig) -> float:
-    """Seconds of one training at the assumed speed."""
-    num_users = config.data.num_users or config.data.demo_users
-    num_examples = num_users * (config.data.train_examples_per_user or 1)
+def assume_training(places: Sequence[Place], config: RunConfig) -> float:
+    """Seconds of one training at the assumed speed, mean over the datasets."""
+    num_examples = sum(count_examples(place) for place in places) / len(places)
     tokens = num_examples * len(config.train.sides) * config.train.num_epochs
     speed = config.study.train_tokens_per_s / config.study.example_tokens
     return config.study.start_s + tokens / speed
+
+
+def count_examples(place: Place) -> int:
+    """Purchases to learn from on a dataset; about how many in a world that is still to be made."""
+    if dataset := load_dataset(place):
+        return dataset.partitions("train").num_examples
+    data = place.config.data
+    most = (FEWEST_EVENTS + MOST_EVENTS) // 2 - MIN_EVENTS
+    return (data.num_users or data.demo_users) * min(data.train_examples_per_user or most, most)
 
 
 def assume_evaluation(places: Sequence[Place], config: RunConfig) -> float:

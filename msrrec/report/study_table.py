@@ -1,6 +1,6 @@
 """The tables of a study as Markdown, with the command and versions to reproduce them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from msrrec.evaluation.study_results import (
@@ -21,13 +21,19 @@ _ARMS = (
 _CONTRASTS = ("contrast", "points", "p", "p (Holm)", "users", "seeds", "one of the two right")
 
 
-def render_study_table(result: StudyResult, command: str, runs: Collection[RunFacts] = ()) -> str:
+def render_study_table(
+    result: StudyResult,
+    commands: Sequence[str],
+    runs: Collection[RunFacts] = (),
+    fingerprints: Mapping[str, str] | None = None,
+) -> str:
     """A study as Markdown: verdict, arms and contrasts of each dataset, and how it was made.
 
     Args:
         result: The study.
-        command: The command that made it.
+        commands: The commands that made it.
         runs: Facts about the run of each arm and seed; none for hits from elsewhere.
+        fingerprints: Those of the datasets, by name.
     """
     lines = [
         "# Does reasoning help?",
@@ -39,17 +45,19 @@ def render_study_table(result: StudyResult, command: str, runs: Collection[RunFa
         "",
         "Brackets: 95% for other users and, with several seeds, other seeds. Every arm has the "
         "same purchases, order of the prompt and steps. Holm's correction is over the primary "
-        "contrasts of a dataset, which are in bold; the others decide nothing.",
-        *("", f"    {command}", ""),
-        *(_foot(runs) if runs else ()),
+        "contrasts of a dataset, which are in bold; the others decide nothing. It is of p alone: "
+        "intervals are those of one contrast by itself.",
+        *("", *(f"    {command}" for command in commands), ""),
+        *(_foot(runs, fingerprints or {}) if runs else ()),
     ]
     return "\n".join(lines)
 
 
-def _foot(runs: Collection[RunFacts]) -> Iterable[str]:
+def _foot(runs: Collection[RunFacts], fingerprints: Mapping[str, str]) -> Iterable[str]:
     """What the evaluations took, their trainings included, and what they ran on."""
     effort = f"{describe_effort(runs)}, in the runs that finished the evaluations"
-    return f"{effort}; {describe_versions(runs)}.", ""
+    data = ", ".join(f"{one_line(name)} {print_[:16]}" for name, print_ in fingerprints.items())
+    return f"{effort}. Data: {data}; {describe_versions(runs)}.", ""
 
 
 def _dataset(found: DatasetResult) -> Iterator[str]:

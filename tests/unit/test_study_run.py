@@ -95,9 +95,10 @@ def test_a_study_trains_every_arm_with_every_seed_and_ends_in_a_verdict(bench: B
     for words in (summary["verdict"], "chain − none", "Bayes", "Planned before the run: With 12"):
         assert (words in page) == (words != "Bayes"), words  # no generated world, no ceiling
     table = Path(summary["table"]).read_text()
+    assert "\n    msrrec prepare --source None --out shop" in table
     assert "\n    msrrec study --dataset shop --out OUT " in table
     assert "study.arms=" in table
-    assert "cores, in the runs that finished the evaluations; python 3." in table
+    assert "cores, in the runs that finished the evaluations. Data: shop " in table
 
 
 def test_a_killed_study_goes_on_where_it_was(bench: Bench) -> None:
@@ -321,6 +322,53 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     assert ended.summary["seconds_left"] > 0
     assert "minutes left" in ended.err
     assert not out.exists()
+
+
+def test_a_dry_run_counts_the_purchases_of_a_dataset(bench: Bench) -> None:
+    config = {"train": {"sides": ["item"], "num_epochs": 1}, "study": {**SMALL["study"]}}
+    known = bench.plan(**config)["train_s"]
+    assert known == bench.plan(**config, data={"train_examples_per_user": 0})["train_s"]
+    slow = {"study": {**SMALL["study"], "train_tokens_per_s": 1, "example_tokens": 100}}
+    num_examples = pq.read_metadata(bench.folder / "shop" / "train.parquet").num_rows
+    assert bench.plan(**{**config, **slow})["train_s"] == 40 + 100 * num_examples
+
+
+def test_a_dry_run_says_that_no_verdict_is_to_come(bench: Bench) -> None:
+    found = bench.plan(study={**SMALL["study"], "arms": ["chain", "direct"]})
+    assert found["power"] == {
+        "sentence": "nothing is decided, as no primary contrast has both arms; add none and chain"
+    }
+
+
+def test_a_dataset_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    for run in (
+        lambda: plan_study([str(tmp_path / "none")], str(tmp_path / "out"), RunConfig()),
+        lambda: pipeline.run_study(
+            [str(tmp_path / "none")], str(tmp_path / "out"), RunConfig(), {}
+        ),
+    ):
+        with pytest.raises(DataError, match="expected a folder made by `msrrec prepare`"):
+            run()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--hits", "FILE", "--dry-run"), "--hits: found --dry-run beside it"),
+        (("--hits", "FILE", "--dataset", "shop"), "--hits: found --dataset beside it"),
+        (("--reading", "full", "--dry-run"), "--reading: found no --hits"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(
+    words: tuple[str, ...],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ended = Commands(monkeypatch, capsys)("study", "--out", str(tmp_path / "out"), *words)
+    assert ended.code == 2
+    assert sentence in ended.err
 
 
 def test_a_page_escapes_names_of_datasets() -> None:

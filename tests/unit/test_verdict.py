@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from statsmodels.stats import contingency_tables
 
+from msrrec.config import StudyConfig
 from msrrec.embedded.ceiling import Ceiling
 from msrrec.errors import DataError
 from msrrec.evaluation.hits import ArmHits, Cell, group_hits, read_hits
@@ -306,14 +307,14 @@ def test_the_ceiling_is_told_as_expected_and_as_it_came_out(tmp_path: Path) -> N
     result = conclude(load(tmp_path, CHAIN, NONE), READINGS, beside=beside)
     assert (
         "| Bayes ceiling of the generated world |  | 0.6600 (expected 0.7000) |"
-        in render_study_table(result, "msrrec study")
+        in render_study_table(result, ["msrrec study"])
     )
     assert b"<b>0.6600</b> <small>expected 0.7000</small>" in render_study(result)
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     hits = load(tmp_path, rows_of("chain", {0: "hhm"}), rows_of("none", {0: "mhm"}))
-    result = conclude(hits, READINGS, plan_power(2000, 5, 0.25, 0.01, 0.03))
+    result = conclude(hits, READINGS, plan_power(2000, StudyConfig()))
     result.save(str(tmp_path))
     assert StudyResult.load(str(tmp_path)) == result
 
@@ -321,11 +322,29 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_the_plan_says_what_can_be_found_and_what_is_needed() -> None:
     # at 5% / 3, 2.394 + .842 = 3.236 errors; 10 seeds of 1 point leave √(2/10) points of error,
     # and tell little enough of it that t asks for a twentieth of a point more
-    power = plan_power(2000, 10, 0.25, 0.01, 0.03)
+    power = plan_power(2000, StudyConfig(seeds=tuple(range(10))))
+    assert power is not None
     assert power.detectable == pytest.approx(3.236 * (0.25 / 2000 + 0.00002) ** 0.5, abs=6e-4)
     assert power.users_needed is not None
     assert "With 2,000 users and 10 seeds, a difference of 3.9 points" in power.sentence()
-    assert "no number of users is enough" in plan_power(2000, 5, 0.25, 0.02, 0.03).sentence()
+    assert "after Holm's correction over 3;" in power.sentence()
+    spread = plan_power(2000, StudyConfig(seed_spread=0.02))
+    assert spread is not None
+    assert "no number of users is enough" in spread.sentence()
+
+
+def test_the_plan_corrects_over_the_contrasts_that_the_arms_allow() -> None:
+    two = StudyConfig(arms=("none", "chain"))
+    power = plan_power(2000, two)
+    assert power is not None
+    assert power.num_tests == 1
+    assert "Holm" not in power.sentence()
+    # one seed is tested over users alone, at 1.960 + .842 = 2.802 errors, whatever seeds spread by
+    one = plan_power(2000, two.model_copy(update={"seeds": (0,)}))
+    assert one is not None
+    assert one.detectable == pytest.approx(2.802 * (0.25 / 2000) ** 0.5, abs=6e-4)
+    assert "one seed says nothing of others" in one.sentence()
+    assert plan_power(2000, StudyConfig(arms=("chain", "direct"))) is None
 
 
 def test_comparing_whole_arms_takes_arrays_of_any_order() -> None:
