@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from bench.inference import SIDES
@@ -45,19 +46,37 @@ def start(source: ModelSource, num_proposed: int, args: argparse.Namespace) -> V
     return VllmEngine(source, config)
 
 
-def run(
-    engine: VllmEngine, requests: list[GenerationRequest], in_flight: int
-) -> tuple[float, list[Generation]]:
-    """Processor seconds and outputs."""
+@dataclass(frozen=True)
+class Run:
+    """What an engine did: its outputs, processor seconds, and tokens proposed and accepted."""
+
+    outputs: list[Generation]
+    seconds: float
+    proposed: float
+    accepted: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that were written."""
+        return sum(len(output.token_ids) for output in self.outputs)
+
+
+def run(engine: VllmEngine, requests: list[GenerationRequest], in_flight: int) -> Run:
+    """Have an engine answer requests."""
     engine.llm.reset_prefix_cache()
-    begin, found = time.process_time(), []
+    outputs: list[Generation] = []
+    before, begin = count(engine), time.process_time()
     for n in range(0, len(requests), in_flight):
-        found += engine.generate(requests[n : n + in_flight])
-    return time.process_time() - begin, found
+        outputs += engine.generate(requests[n : n + in_flight])
+    seconds, after = time.process_time() - begin, count(engine)
+    return Run(outputs, seconds, after[0] - before[0], after[1] - before[1])
 
 
 def count(engine: VllmEngine) -> tuple[float, float]:
-    """Numbers of tokens proposed and accepted since the start."""
+    """Numbers of tokens proposed and accepted so far by all engines of this process.
+
+    vLLM's metrics are the process's, not an engine's.
+    """
     counts = {m.name: float(getattr(m, "value", 0)) for m in engine.llm.get_metrics()}
     names = ("num_draft_tokens", "num_accepted_tokens")
     proposed, accepted = (counts.get(f"vllm:spec_decode_{name}", 0.0) for name in names)
@@ -75,26 +94,24 @@ class Comparison:
     def add(self, requests: list[GenerationRequest], in_flight: int) -> None:
         """Measure with some requests in flight."""
         rates: dict[int, list[float]] = {number: [] for number in self.engines}
-        told: dict[int, list[Generation]] = {}
-        before = {number: count(engine) for number, engine in self.engines.items()}
+        last: dict[int, Run] = {}
         for n in range(self.rounds + 1):
             for number, engine in self.engines.items():
-                seconds, told[number] = run(engine, requests, in_flight)
+                last[number] = made = run(engine, requests, in_flight)
                 if n:  # the first round warms up
-                    rates[number].append(sum(len(g.token_ids) for g in told[number]) / seconds)
+                    rates[number].append(made.num_tokens / made.seconds)
         for number in PROPOSED:
-            pairs = zip(told[number], told[0], strict=True)
+            made = last[number]
+            pairs = zip(made.outputs, last[0].outputs, strict=True)
             same = sum(a.token_ids == b.token_ids for a, b in pairs)
-            counts = zip(count(self.engines[number]), before[number], strict=True)
-            proposed, accepted = (after - earlier for after, earlier in counts)
-            num_tokens = (self.rounds + 1) * sum(len(g.token_ids) + 1 for g in told[number])
+            num_tokens = made.num_tokens + len(requests)  # each ends with a token that is not kept
             self.body.append(
                 [
                     f"{in_flight}",
                     f"{number}",
                     f"{same} of {len(requests)}",
-                    f"{accepted / max(1.0, proposed):.0%}",
-                    f"{num_tokens / (num_tokens - accepted):.2f}",
+                    f"{made.accepted / max(1.0, made.proposed):.0%}",
+                    f"{num_tokens / (num_tokens - made.accepted):.2f}",
                 ]
             )
             self.rows.append(

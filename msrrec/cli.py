@@ -356,17 +356,7 @@ def study(
     is written after each seed. --dry-run shows what is left to do, for how long, and what
     differences can be found. The default settings are those of --config study.
     """
-    if hits and (dataset or dry_run):
-        other = "--dataset" if dataset else "--dry-run"
-        raise ConfigError(
-            f"--hits: found {other} beside it; expected it alone, as files of hits are read and "
-            "nothing is run; leave one of the two out"
-        )
-    if reading and not hits:
-        raise ConfigError(
-            "--reading: found no --hits; expected files of hits, whose readings it chooses; set "
-            "study.reading for arms that are run"
-        )
+    _check_hits(hits, reading, "--dataset" if dataset else "--dry-run" if dry_run else "")
     run = resolve("study", config or "study", overrides, False, _STUDY)
     from msrrec.lock import locked
     from msrrec.pipeline.study import run_study, tell_hits
@@ -386,6 +376,29 @@ def study(
     emit(summary)
     if summary["failures"]:
         raise typer.Exit(1)
+
+
+def _check_hits(hits: list[str] | None, reading: list[str] | None, other: str) -> None:
+    """Refuse options of ``msrrec study`` that do not go together.
+
+    Args:
+        hits: Values of ``--hits``.
+        reading: Values of ``--reading``.
+        other: An option that is given and means that something is run; empty for none.
+
+    Raises:
+        ConfigError: If they don't.
+    """
+    if hits and other:
+        raise ConfigError(
+            f"--hits: found {other} beside it; expected it alone, as files of hits are read and "
+            "nothing is run; leave one of the two out"
+        )
+    if reading and not hits:
+        raise ConfigError(
+            "--reading: found no --hits; expected files of hits, whose readings it chooses; set "
+            "study.reading for arms that are run"
+        )
 
 
 @app.command()
