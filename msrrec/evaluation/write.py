@@ -14,7 +14,7 @@ from msrrec import storage
 from msrrec.baselines.popularity import count_training_buyers
 from msrrec.config import EvaluateConfig, PromptConfig, RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.sources import tally_ceiling
+from msrrec.data.sources import find_followers, tally_ceiling
 from msrrec.evaluation.audit import ExampleAudit, OutputHash, audit_variants
 from msrrec.evaluation.results import (
     CalibrationResult,
@@ -190,7 +190,8 @@ class VariantTally:
     def __init__(self, evaluation: Evaluation, dataset: Dataset, buyers: Mapping[str, int]) -> None:
         self._dataset, self._max_chars = dataset, evaluation.form.max_title_chars
         self._ranks = RankTally(buyers, with_scores=True)
-        self._reasoning, self._hash = ReasoningTally(dataset.items), OutputHash()
+        self._reasoning = ReasoningTally(dataset.items, find_followers(dataset.manifest))
+        self._hash = OutputHash()
         self._lenient, self._rungs = LenientTally(), Counter[Rung]()
         self._reads_texts = evaluation.is_written
 

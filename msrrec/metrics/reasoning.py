@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, get_args
 
-from msrrec.metrics.claims import check_claims, narrowest_categories
+from msrrec.metrics.claims import Truth, check_claims
 from msrrec.metrics.distinct import DistinctCount
 from msrrec.metrics.statistics import Share, mean_interval, wilson
 from msrrec.reasoning.choice import parse_recommendation
@@ -63,6 +63,9 @@ class ReasoningMetrics:
         num_lists: Number of such lists over all users.
         true_labels: Share of labels such as ``(1) Tools`` that are their candidate's category.
         num_labels: Number of such labels over all users.
+        true_wants: Share of statements such as ``After Tools, customers mostly buy Baby``, or ``The
+            user mostly buys Tools``, that are true; None if there are none.
+        num_wants: Number of such statements over all users.
     """
 
     num_users: int
@@ -76,6 +79,8 @@ class ReasoningMetrics:
     num_lists: int = 0
     true_labels: Share | None = None
     num_labels: int = 0
+    true_wants: Share | None = None
+    num_wants: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,10 @@ class _Reading:
 
 
 def reasoning_metrics(
-    items: Mapping[str, Item], examples: Sequence[Example], outputs: Sequence[Reasoned]
+    items: Mapping[str, Item],
+    examples: Sequence[Example],
+    outputs: Sequence[Reasoned],
+    followers: Mapping[str, Sequence[str]] | None = None,
 ) -> ReasoningMetrics | None:
     """All metrics over the outputs that should have a chain; None if there are none.
 
@@ -99,8 +107,10 @@ def reasoning_metrics(
         items: The catalogue.
         examples: One example per user.
         outputs: One output per example, in their order.
+        followers: The categories that are wanted after each, most wanted first, where the rules of
+            a generated world say so.
     """
-    tally = ReasoningTally(items)
+    tally = ReasoningTally(items, followers)
     tally.add(examples, outputs)
     return tally.result()
 
@@ -111,13 +121,15 @@ class ReasoningTally:
     Users are added in partitions. Sentences are counted by a ``DistinctCount``.
     """
 
-    def __init__(self, items: Mapping[str, Item]) -> None:
-        self._items = items
-        self._categories = narrowest_categories(items)
-        self._known = set(self._categories.values())
+    def __init__(
+        self, items: Mapping[str, Item], followers: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """See ``reasoning_metrics``."""
+        self._items, self._truth = items, Truth.of(items, followers)
         self._num_users = self._num_complete = self._num_cited = 0
         self._grounded, self._num_words = array("d"), array("d")
         self._contradicted, self._lists, self._labels = (Counter[bool]() for _ in range(3))
+        self._wants = Counter[bool]()
         self._sentences, self._num_sentences = DistinctCount(), 0
 
     def add(self, examples: Sequence[Example], outputs: Sequence[Reasoned]) -> None:
@@ -125,11 +137,10 @@ class ReasoningTally:
         for example, output in zip(examples, outputs, strict=True):
             if side := _chain_side(output.side):
                 self._add(_read(self._items, example, output, side))
-                claims = check_claims(
-                    output.reasoning, example.candidates, self._categories, self._known
-                )
+                claims = check_claims(output.reasoning, example, self._truth)
                 self._lists.update(claims.lists)
                 self._labels.update(claims.labels)
+                self._wants.update(claims.wants)
 
     def _add(self, row: "_Reading") -> None:
         self._num_users += 1
@@ -160,6 +171,8 @@ class ReasoningTally:
             num_lists=self._lists.total(),
             true_labels=_share(self._labels),
             num_labels=self._labels.total(),
+            true_wants=_share(self._wants),
+            num_wants=self._wants.total(),
         )
 
 

@@ -110,6 +110,33 @@ def test_lists_and_labels_of_categories_are_held_against_the_catalogue() -> None
     assert metrics(row(*steps)).true_lists is None  # a catalogue without categories
 
 
+@pytest.mark.parametrize(
+    ("step", "is_true"),
+    [
+        ("The user mostly buys Audio.", True),
+        ("The user mostly buys Audio, then Moon. Favourite brand: Koda.", True),
+        ("The user mostly buys Books.", False),
+        ("The user mostly buys Moon.", None),  # nobody knows this category
+        ("After Audio, customers mostly buy Books, then Kitchen.", True),
+        ("After Audio, customers mostly buy Books.", True),
+        ("After Audio, customers mostly buy Kitchen, then Books.", False),
+        ("After Books, customers mostly buy Audio.", None),  # the rules say nothing
+        ("The user likes Audio.", None),
+    ],
+)
+def test_what_is_said_of_wants_is_held_against_history_and_rules(
+    step: str, is_true: bool | None
+) -> None:
+    kinds = {"h": "Audio", "a": "Lights", "b": "Kitchen", "c": "Books"}
+    items = {k: Item(k, v, ("Home", kinds[k])) for k, v in TITLES.items()}
+    rules = {"Audio": ("Books", "Kitchen")}
+    steps = (step, "(1) Lights.", "(1) Red Lamp, Large. It matches Lights.")
+    found = reasoning_metrics(items, [EXAMPLE], [row(*steps)], rules)
+    assert found is not None
+    share = None if found.true_wants is None else bool(found.true_wants.value)
+    assert (found.num_wants, share) == (int(is_true is not None), is_true)
+
+
 def test_outputs_without_a_chain_have_no_figures() -> None:
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="direct")]) is None
     assert reasoning_metrics(DATASET.items, [EXAMPLE], [row("x", side="none")]) is None

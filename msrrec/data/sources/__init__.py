@@ -6,12 +6,12 @@ To add a source, write a subclass of ``Source`` in a file here and add one line 
 from msrrec.config import DataConfig
 from msrrec.data.sources.amazon import Amazon
 from msrrec.data.sources.base import Inputs, Source
-from msrrec.data.sources.demo import Demo, tally_ceiling
+from msrrec.data.sources.demo import Demo, find_followers, tally_ceiling
 from msrrec.data.sources.movielens import MovieLens
 from msrrec.data.sources.table import Table
 from msrrec.errors import ConfigError
 
-__all__ = ["SOURCES", "Inputs", "Source", "make_source", "tally_ceiling"]
+__all__ = ["SOURCES", "Inputs", "Source", "find_followers", "make_source", "tally_ceiling"]
 
 SOURCES: dict[str, type[Source]] = {
     "table": Table,

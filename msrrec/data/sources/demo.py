@@ -10,7 +10,7 @@ import pyarrow as pa
 from msrrec.config import DataConfig
 from msrrec.data.sources.base import Inputs, Source
 from msrrec.embedded.ceiling import CeilingTally
-from msrrec.embedded.world import DOMAIN, make_world
+from msrrec.embedded.world import DOMAIN, make_catalogue, make_rules, make_world
 
 
 class Demo(Source):
@@ -46,6 +46,20 @@ def tally_ceiling(manifest: Mapping[str, Any]) -> CeilingTally | None:
         return None
     config = manifest["config"]
     return CeilingTally(config.get("demo_world", "mixture"), config["seed"])
+
+
+def find_followers(manifest: Mapping[str, Any]) -> Mapping[str, tuple[str, str]]:
+    """Which two categories are wanted after a purchase from each, most wanted first.
+
+    Empty unless the manifest is that of an embedded world where order matters.
+    """
+    if manifest.get("source") != Demo.__name__.lower():
+        return {}
+    config = manifest["config"]
+    rules = make_rules(
+        make_catalogue(config["seed"]), config.get("demo_world", "mixture"), config["seed"]
+    )
+    return rules.successors
 
 
 @lru_cache(1)
