@@ -4,6 +4,7 @@ A processor without instructions for bfloat16 imitates them, and is then far slo
 """
 
 import logging
+import platform
 from collections.abc import Set
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,24 @@ def processor_flags() -> frozenset[str]:
     named = (line.partition(":") for line in lines)
     found = (value for key, _, value in named if key.strip() in ("flags", "Features"))
     return frozenset(next(found, "").split())
+
+
+@lru_cache(1)
+def processor_name() -> str:
+    """This processor's model with its instructions for bfloat16, such as ``AMD EPYC avx512_bf16``.
+
+    Only the machine's kind, such as ``x86_64``, where /proc/cpuinfo names no model.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
+    return " ".join([*(sorted(models) or [platform.machine()]), *sorted(_native())])
+
+
+def _native() -> frozenset[str]:
+    return NATIVE_BFLOAT16 & processor_flags()
 
 
 def fast_dtype(flags: Set[str] | None = None) -> Literal["bfloat16", "float32"]:

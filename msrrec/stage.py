@@ -22,6 +22,7 @@ from msrrec.config import RunConfig, changed_settings
 from msrrec.errors import DataError
 from msrrec.fingerprint import FINGERPRINTS, fingerprint_setting
 from msrrec.lock import locked
+from msrrec.processor import processor_name
 from msrrec.storage import RECORD
 from msrrec.tracking import check_tracking, track
 from msrrec.versions import versions
@@ -215,6 +216,7 @@ def run_once(
             "summary": summary,
             "seconds": seconds,
             "cores": os.cpu_count(),
+            "processor": processor_name(),
             "versions": versions(),
         },
     )

@@ -112,7 +112,9 @@ def read_records(results: Mapping[str, str]) -> dict[str, RunFacts]:
         for name, folder in results.items()
     }
     return {
-        name: RunFacts(record["seconds"], record.get("cores"), record["versions"])
+        name: RunFacts(
+            record["seconds"], record.get("cores"), record["versions"], record.get("processor")
+        )
         for name, record in records.items()
     }
 
@@ -132,6 +134,12 @@ def prepare_command(dataset: Dataset, out: str) -> list[str]:
     return [*prepare, *changed_settings(prepared, RunConfig(), ["data"])]
 
 
+def _without_path(name: str) -> str:
+    """A system's name, with ``FILE`` in place of a path that its owner alone knows."""
+    label, is_file, _ = name.partition("=")
+    return f"{label}=FILE" if is_file else name
+
+
 def _commands(names: Sequence[str], run: Run) -> list[str]:
     """The commands that made dataset, reasoning and table."""
     defaults = RunConfig()
@@ -144,7 +152,7 @@ def _commands(names: Sequence[str], run: Run) -> list[str]:
             ["msrrec", "synthesize", "--dataset", "DATASET", "--out", "REASONING", *made]
         )
         compare += ["--reasoning", "REASONING"]
-    compare += ["--systems", ",".join(names)]
+    compare += ["--systems", ",".join(map(_without_path, names))]
     sections = [name for name in RunConfig.model_fields if name not in ("data", "ray", "serve")]
     commands.append([*compare, *changed_settings(run.config, defaults, sections)])
     return [shlex.join(command) for command in commands]

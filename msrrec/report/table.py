@@ -17,11 +17,13 @@ class RunFacts:
         seconds: Seconds of training and evaluation together, in the run that finished it.
         cores: Number of the machine's cores; None if unknown.
         versions: Versions of Python and of packages that affect results, and the commit.
+        processor: The machine's processor; None if unknown.
     """
 
     seconds: float
     cores: int | None
     versions: Mapping[str, str]
+    processor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def _foot(origin: Origin, runs: Mapping[str, RunFacts]) -> list[str]:
 def describe_effort(runs: Collection[RunFacts]) -> str:
     """The minutes that some runs took, and the cores that they had."""
     minutes = sum(run.seconds for run in runs) / 60
-    return f"{minutes:,.0f} minutes in all, with {_join(run.cores for run in runs)} cores"
+    named = _join(run.processor for run in runs if run.processor)
+    cores = f"{_join(run.cores for run in runs)} cores{f' ({one_line(named)})' if named else ''}"
+    return f"{minutes:,.0f} minutes in all, with {cores}"
 
 
 def describe_versions(runs: Collection[RunFacts]) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from msrrec.config import InferenceConfig
 from msrrec.engines.vllm import engine_options
-from msrrec.processor import fast_dtype, processor_flags, warn_if_imitated
+from msrrec.processor import fast_dtype, processor_flags, processor_name, warn_if_imitated
 from msrrec.training.model import weight_dtype
 from tests.support.models import source_of
 
@@ -100,3 +100,9 @@ def test_the_size_of_the_cache_can_be_set() -> None:
     assert options(kv_cache_gib=0.5)["kv_cache_memory_bytes"] == GIB // 2
     assert options(kv_cache_gib=2, on_gpu=True)["kv_cache_memory_bytes"] == 2 * GIB
     assert "kv_cache_memory_bytes" not in options(on_gpu=True)
+
+
+def test_the_processor_is_named_with_its_instructions_for_bfloat16() -> None:
+    name = processor_name()
+    assert name
+    assert ("bf16" in name) == (fast_dtype() == "bfloat16")

@@ -18,6 +18,7 @@ from msrrec.pipeline import study as pipeline
 from msrrec.pipeline.points import find_places
 from msrrec.pipeline.study_costs import measure_cost
 from msrrec.pipeline.study_plan import plan_study
+from msrrec.processor import processor_name
 from msrrec.report.load import load_results
 from msrrec.report.study import render_study
 from msrrec.stage import Call
@@ -98,7 +99,8 @@ def test_a_study_trains_every_arm_with_every_seed_and_ends_in_a_verdict(bench: B
     assert "\n    msrrec prepare --source None --out shop" in table
     assert "\n    msrrec study --dataset shop --out OUT " in table
     assert "study.arms=" in table
-    assert "cores, in the runs that finished the evaluations. Data: shop " in table
+    assert "), in the runs that finished the evaluations. Data: shop " in table
+    assert f"cores ({processor_name()})" in table
 
 
 def test_a_killed_study_goes_on_where_it_was(bench: Bench) -> None:
