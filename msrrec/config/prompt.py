@@ -24,7 +24,7 @@ class PromptConfig(Config):
     """How an answer names its item: title as in the paper, or number_title, which helps small
     models."""
     instruction: InstructionForm = "full"
-    """full describes every step; short names the steps only, in at most about 25 tokens."""
+    """full describes every step; short names the steps only, in at most 25 to 30 tokens."""
     use_chat_template: bool = True
     """Put prompts into the model's chat template; false gives its beginning token, the prompt and a
     line break. TALLRec and LLaRA have frames of their own, and APIs apply their own template."""
