@@ -73,9 +73,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / FILES[0]))
 
 
-@pytest.mark.parametrize(
-    "tokenizer", [*sorted(PACKAGES), "smollm2-135m", "embedded"], indirect=True
-)
+@pytest.mark.parametrize("tokenizer", EVERY, indirect=True)
 @pytest.mark.parametrize("answer_format", get_args(AnswerFormat))
 @pytest.mark.parametrize("order", ["history_first", "candidates_first"])
 def test_an_answers_tokens_are_those_of_its_line_in_the_list(
