@@ -34,6 +34,11 @@ print(json.dumps(lose_engines(sys.argv[1])))
 """
 
 
+def read_seeds(folder: str) -> list[list[str]]:
+    """Process and seed of every request that an engine was asked so far."""
+    return [line.split() for line in Path(folder, "seeds").read_text().splitlines()]
+
+
 def lose_engines(folder: str) -> Any:
     """One run whose two engines are lost: one with its node, one by a signal to its process."""
     import ray
@@ -43,19 +48,21 @@ def lose_engines(folder: str) -> Any:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
     nodes = [cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
     ray.init(address=cluster.address)
-    dataset, examples = make_dataset(40)
+    dataset, examples = make_dataset(100)
     config = InferenceConfig(batch_size=2, num_engines=2, gpus_per_engine=0)
     journal = open_journal(f"{folder}/journal", {}, config)
     asked: Any = (examples, dataset, ("user", "item"), config)
     with ThreadPoolExecutor() as threads:  # as Ray adds nodes in the main thread alone
         found = threads.submit(predict_all, *asked, partial(build_slow, f"{folder}/seeds"), journal)
         wait_until(lambda: len(list(Path(folder, "journal").glob("*.parquet"))) >= 4)
+        # Where other programs want the cores, one engine may be long at work before the other.
+        wait_until(lambda: found.done() or len({pid for pid, _ in read_seeds(folder)}) == 2)
         kill_node(cluster, nodes[1])
         wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
-        last = Path(folder, "seeds").read_text().splitlines()[-1].split()[0]
+        last, _ = read_seeds(folder)[-1]
         psutil.Process(int(last)).kill()
         predictions = found.result()
-    lines = [line.split() for line in Path(folder, "seeds").read_text().splitlines()]
+    lines = read_seeds(folder)
     repeated = [seed for seed, count in Counter(seed for _, seed in lines).items() if count > 1]
     ray.shutdown()
     cluster.shutdown()
