@@ -27,7 +27,7 @@ from msrrec.errors import DataError
 TABLES = {"compare": "compare/report/table.md", "study": "study/table.md"}
 """Where a command that makes a table puts it."""
 _VALUE = re.compile(r"(\d\.\d+)(?: \[(\d\.\d+), (\d\.\d+)\])?")
-_DATA = re.compile(r"\bDat(?:aset|a:) ([\w, -]+);")
+_DATA = re.compile(r"\b(?:Dataset|Data:) ([\w, -]+);")
 _COLUMNS = ({"HitRatio@1"}, {"ValidRatio", "valid"})
 
 
@@ -115,7 +115,7 @@ def fill(
 ) -> list[str] | None:
     """A command with folders and files in place of their names, and the wanted systems of its own.
 
-    None if it compares systems and none of them is wanted.
+    None if it compares systems and none of them is wanted, or makes a dataset that is given.
 
     Raises:
         DataError: If a file is needed that is not given.
@@ -123,10 +123,11 @@ def fill(
     made = out / ("study" if command[0] == "study" else "compare")
     places = {"DATASET": out / "dataset", "REASONING": out / "reasoning", "OUT": made}
     filled = [str(places.get(word, word)) for word in command]
-    for option, is_named in (("--dataset", command[0] == "study"), ("--out", True)):
-        for n, word in enumerate(command):
-            if word == option and is_named and command[n + 1] not in places:
-                filled[n + 1] = files["--dataset"] or str(out / command[n + 1])
+    named = [n for n, word in enumerate(command) if word in ("--dataset", "--out")]
+    for n in (place + 1 for place in named if command[place + 1] not in places):
+        filled[n] = files["--dataset"] or str(out / command[n])  # a dataset of a study
+        if command[0] == "prepare" and files["--dataset"]:
+            return None
     for option in ("--interactions", "--items"):
         if option in filled:
             given = files[option]
@@ -225,10 +226,8 @@ def show(old: Table, new: Table, verdicts: Sequence[tuple[str, str]]) -> str:
     for label, verdict in verdicts:
         hit, valid = old.rows[label].hit_ratio, old.rows[label].valid_ratio
         again = new.rows.get(label)
-        rebuilt = (
-            (f"{again.hit_ratio.value:.4f}", f"{again.valid_ratio.value:.4f}") if again else ()
-        )
-        hit_again, valid_again = rebuilt or ("–", "–")
+        hit_again = f"{again.hit_ratio.value:.4f}" if again else "–"
+        valid_again = f"{again.valid_ratio.value:.4f}" if again else "–"
         lines.append(
             f"| {label} | {hit.value:.4f} [{hit.low:.3f}, {hit.high:.3f}] | {hit_again} | "
             f"{valid.value:.4f} | {valid_again} | {verdict} |"

@@ -19,13 +19,18 @@ NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 @lru_cache(1)
 def processor_flags() -> frozenset[str]:
     """The names of this processor's instruction sets; none where /proc/cpuinfo does not exist."""
+    found = [*_cpuinfo("flags"), *_cpuinfo("Features")]
+    return frozenset(found[0].split() if found else ())
+
+
+def _cpuinfo(name: str) -> list[str]:
+    """The values of a field of /proc/cpuinfo, core by core."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return frozenset()
-    named = (line.partition(":") for line in lines)
-    found = (value for key, _, value in named if key.strip() in ("flags", "Features"))
-    return frozenset(next(found, "").split())
+        return []
+    fields = (line.partition(":") for line in lines)
+    return [value.strip() for key, _, value in fields if key.strip() == name]
 
 
 @lru_cache(1)
@@ -34,16 +39,8 @@ def processor_name() -> str:
 
     Only the machine's kind, such as ``x86_64``, where /proc/cpuinfo names no model.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return " ".join([*(sorted(models) or [platform.machine()]), *sorted(_native())])
-
-
-def _native() -> frozenset[str]:
-    return NATIVE_BFLOAT16 & processor_flags()
+    models = sorted(set(_cpuinfo("model name"))) or [platform.machine()]
+    return " ".join([*models, *sorted(NATIVE_BFLOAT16 & processor_flags())])
 
 
 def fast_dtype(flags: Set[str] | None = None) -> Literal["bfloat16", "float32"]:

@@ -123,6 +123,7 @@ def test_the_table_of_a_study_is_read_and_rebuilt_likewise() -> None:
     check_dataset(table.commands[1:], "mine")
     given = fill(table.commands[1], {**files, "--dataset": "mine"}, Path("o"), None)
     assert given == ["study", "--dataset", "mine", "--out", "o/study", "train.num_epochs=1"]
+    assert fill(table.commands[0], {**files, "--dataset": "mine"}, Path("o"), None) is None
 
 
 def test_a_system_that_the_table_lacks_is_refused() -> None:

@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from msrrec.config import DataConfig
+from msrrec.config.data import DemoWorld
 from msrrec.data.sources.base import Inputs, Source
 from msrrec.embedded.ceiling import CeilingTally
 from msrrec.embedded.world import DOMAIN, make_catalogue, make_rules, make_world
@@ -42,10 +43,8 @@ def tally_ceiling(manifest: Mapping[str, Any]) -> CeilingTally | None:
 
     None unless the manifest is that of an embedded world. Examples are added in partitions.
     """
-    if manifest.get("source") != Demo.__name__.lower():
-        return None
-    config = manifest["config"]
-    return CeilingTally(config.get("demo_world", "mixture"), config["seed"])
+    world = _find_world(manifest)
+    return CeilingTally(*world) if world else None
 
 
 def find_followers(manifest: Mapping[str, Any]) -> Mapping[str, tuple[str, str]]:
@@ -53,13 +52,16 @@ def find_followers(manifest: Mapping[str, Any]) -> Mapping[str, tuple[str, str]]
 
     Empty unless the manifest is that of an embedded world where order matters.
     """
+    world = _find_world(manifest)
+    return make_rules(make_catalogue(world[1]), *world).successors if world else {}
+
+
+def _find_world(manifest: Mapping[str, Any]) -> tuple[DemoWorld, int] | None:
+    """The kind and seed of an embedded world; None for the manifest of any other dataset."""
     if manifest.get("source") != Demo.__name__.lower():
-        return {}
+        return None
     config = manifest["config"]
-    rules = make_rules(
-        make_catalogue(config["seed"]), config.get("demo_world", "mixture"), config["seed"]
-    )
-    return rules.successors
+    return config.get("demo_world", "mixture"), config["seed"]
 
 
 @lru_cache(1)
