@@ -1,4 +1,4 @@
-"""The Ray Serve application: engines of both sides behind one fusion deployment.
+"""The Ray Serve application: one fusion deployment in front of the engines.
 
 ``serve run serve.app:build_app model_dir=runs/model`` and the files in ``configs/`` build the same
 application as ``msrrec serve``. Annotations must stay real objects in this file: if they were

@@ -1,4 +1,4 @@
-"""Sends both sides of a query to their engines at once, and retries if an engine dies."""
+"""Sends both sides of a query to one engine or to one each, and retries if an engine dies."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The fusion deployment: the ingress in front of the engines of both sides."""
+"""The fusion deployment: the ingress in front of the engines, by default one for both sides."""
 
 import asyncio
 import contextlib

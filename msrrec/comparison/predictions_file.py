@@ -297,13 +297,17 @@ def _check(given: PredictionsFile, found: _Problems, split: Split) -> list[Check
     """One line of the audit for each kind of problem."""
     name = storage.base_name(given.path)
     by_scores = given.read_by == "scores"
-    lost = "the example is a miss" if by_scores else "the example is not ranked"
+    lost = "a miss" if by_scores else "not ranked"
     texts: tuple[tuple[str, str, list[str]], ...] = (
         ("Rows", "has a row for every evaluated example, else it is a miss", found.missing),
         ("Ids", f"holds ids of the {split} split alone, others are left out", found.unknown),
         ("Repeated", "has one row per example, else the first counts", found.repeated),
         ("Items", "chooses candidates of the example, else it is a miss", found.foreign),
-        ("Scores", f"has one finite score per candidate, else {lost}", found.misshapen),
+        (
+            "Scores",
+            f"has one finite score per candidate, else the example is {lost}",
+            found.misshapen,
+        ),
     )
     read = f"choices are read by {given.read_by} from {name} ({len(given.ids):,} rows)"
     return [

@@ -45,8 +45,9 @@ class EvaluateConfig(Config):
     """Number of negatives when new ones are drawn. Unset: as many as the dataset has."""
     gate: str | None = None
     """Folder of the same model's evaluation on validation; a gate fitted there, and the rule that
-    was best there, are added to the study of fusion rules, and the variant routed takes its
-    threshold. Nothing is taken from another model's. Unset: none of these."""
+    was best there, are added to the study of fusion rules, the variant routed takes its threshold,
+    and confidences the temperatures learned there. Nothing is taken from another model's. Unset:
+    none of these."""
     interventions: tuple[Intervention, ...] = Field(default=INTERVENTIONS, min_length=1)
     """What ``msrrec faithfulness`` changes: the chain cut after each step, a mistake in the step
     that matches, other words, filler of the chain's length; the cited or random purchases left out,

@@ -18,6 +18,7 @@ from msrrec.data.partitions import Partitions
 from msrrec.data.prepare import prepare
 from msrrec.data.records import TITLE_KEY
 from msrrec.data.sequences import Sequences
+from msrrec.data.sources import find_followers
 from msrrec.data.split_files import SplitFiles
 from msrrec.data.touched import touched_items
 from msrrec.evaluation.examples import partition_examples
@@ -25,10 +26,10 @@ from msrrec.evaluation.fusion_study import Learned
 from msrrec.evaluation.model_tally import ModelTally, Reading
 from msrrec.evaluation.results import ModelFacts
 from msrrec.evaluation.systems import SystemId
-from msrrec.evaluation.write import Evaluation, write_evaluation
+from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
 from msrrec.inference.batch import Answered
 from msrrec.inference.engine_pool import DEADLY
-from msrrec.inference.fusion import Gate
+from msrrec.inference.fusion import Gate, SideOutput
 from msrrec.inference.predictions import Prediction
 from msrrec.inference.recommender import Mode
 from msrrec.metrics.distinct import DistinctCount
@@ -101,6 +102,35 @@ def test_partitions_of_any_size_give_the_same_figures_and_rows(
         )
         assert first == second
     assert storage.count_rows(str(tmp_path / "parts" / "predictions" / "samples.parquet")) == 90
+
+
+def test_what_chains_say_of_wants_is_held_against_the_rules_of_their_world(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    path, out = str(tmp_path / "dataset"), tmp_path / "out"
+    settings = DataConfig(demo_users=60, num_users=30, k_core=1, demo_world="transitions")
+    prepare("demo", None, None, path, settings)
+    dataset = Dataset.load(path)
+    examples = dataset.examples("test")
+    last = [dataset.items[example.history[-1]].categories[-1] for example in examples]
+    rules = find_followers(dataset.manifest)
+    wanted = [rules[category] for category in last]
+    # the last two users are told the wants in the wrong order
+    wanted[-2:] = [(second, first) for first, second in wanted[-2:]]
+    chains = [
+        f"After {category}, customers mostly buy {one}, then {two}."
+        for category, (one, two) in zip(last, wanted, strict=True)
+    ]
+    rows = [
+        Prediction(example.example_id, SideOutput("user", chain, chain, 0, 1.0, 9), 0)
+        for example, chain in zip(examples, chains, strict=True)
+    ]
+    part = EvaluatedPart(examples, {"user": rows})
+    write_evaluation(Evaluation(SYSTEM, [part]), dataset, str(out), config)
+    found = json.loads((out / "report" / "metrics.json").read_text())
+    reasoning = found["variants"]["user"]["reasoning"]
+    assert reasoning["num_wants"] == len(examples)
+    assert reasoning["true_wants"]["value"] == pytest.approx(1 - 2 / len(examples))
 
 
 def test_a_split_is_read_in_partitions_up_to_its_limit(dataset: Dataset) -> None:

@@ -1,1 +1,1 @@
-"""The embedded backbone: a Llama of two million parameters that stands in for Llama-3-8B."""
+"""The embedded backbone: a Llama of 2.6 million parameters that stands in for Llama-3-8B."""

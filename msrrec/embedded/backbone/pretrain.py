@@ -1,6 +1,6 @@
 """Builds the embedded backbone: tokenizer, model, and its pretraining on ``corpus``.
 
-It runs once, when the package is built; the weights ship with the package.
+``make backbone`` runs it; the weights that it writes ship with the package.
 """
 
 import copy
@@ -43,7 +43,7 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of about two million parameters, embeddings tied."""
+    """A Llama of about 2.6 million parameters, embeddings tied."""
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=192,
