@@ -3,14 +3,18 @@ from pathlib import Path
 
 import pytest
 
+from bench.reasons import render
 from msrrec.config import InferenceConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.errors import DataError, ModelError
 from msrrec.evaluation.faithfulness import measure_faithfulness
 from msrrec.evaluation.interventions import FaithfulnessResult, InterventionResult
+from msrrec.evaluation.results import AnchorScore, MetricScore, ReasoningScores
 from msrrec.inference.recommender import Recommender
+from msrrec.metrics.statistics import Share
 from msrrec.models import ModelSource
 from msrrec.reasoning.edits import find_steps, name_other, paraphrase
+from msrrec.report.load import load_result
 from msrrec.report.page import report_folder
 from tests.support.chains import (
     CHAIN,
@@ -133,6 +137,35 @@ def test_the_page_shows_how_often_choices_changed(
     assert "chain cut after step 2 of 5" in page
     assert "the cited purchases left out" in page
     assert "100.0% without the cited purchases (control 0.0%)" in page
+
+
+def test_the_tables_of_reasons_show_every_figure(
+    dataset: Dataset, evaluation: str, model: str
+) -> None:
+    measure(follow_chain, dataset, evaluation, model)
+    share = Share(0.4321, 0.4, 0.5)
+    ReasoningScores(
+        references="r",
+        num_references=3,
+        num_users=8,
+        notes={"meteor": "NLTK"},
+        judge=None,
+        variants={"user": {"meteor": MetricScore(all=share, correct=None, num_users=3)}},
+        cases={},
+        anchors={"another user's": {"meteor": AnchorScore(mean=None, num_pairs=0)}},
+    ).save(evaluation)
+    lines = render([("shop", load_result(evaluation))]).splitlines()
+    assert "## shop" in lines
+    assert "| user | 0.4321 [0.400, 0.500] |" in lines
+    assert "| another user's reference: right form, wrong content | – |" in lines
+    assert any(line.startswith("Against the 3 of 8 users") for line in lines)
+    (cited,) = [line for line in lines if line.startswith("| the cited purchases left out")]
+    # seven of seven choices change, none without purchases that are not cited
+    assert cited.count("1.0000 [0.646, 1.000]") == 1
+    assert cited.count("0.0000 [0.000, 0.354]") == 2  # the control, and HitRatio@1 afterwards
+    assert "| 0.172 |" in cited  # eleven times 2 / 2^7
+    (mistake,) = [line for line in lines if line.startswith("| another candidate named")]
+    assert mistake.count("1.0000 [0.646, 1.000]") == 2  # they change, and to what it names
 
 
 def test_an_evaluation_without_chains_or_of_another_dataset_is_refused(
