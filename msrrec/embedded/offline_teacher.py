@@ -29,6 +29,7 @@ from typing import Any
 
 from msrrec.embedded.followers import Followers, learn_followers, most_frequent
 from msrrec.engines.loopback import serve_on_loopback
+from msrrec.metrics.claims import UNLABELLED
 from msrrec.reasoning.parsing import (
     ParsedPrompt,
     parse_plain_prompt,
@@ -43,7 +44,6 @@ MODEL_NAME = "offline-teacher"
 
 _INCOMPLETE, _MALFORMED = 0.03, 0.03
 """Shares of completions that lack a step, and that are no chain at all."""
-_OTHER = "other"
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
 _BESIDE_WEIGHT = 20.0
@@ -187,7 +187,7 @@ class OfflineTeacher:
             liked = self._followers.ranked(last)[:2]
         elif self._has_categories:
             labels = tuple(map(_label, candidates))
-            liked = [label for label in most_frequent(map(_label, history)) if label != _OTHER]
+            liked = [label for label in most_frequent(map(_label, history)) if label != UNLABELLED]
         else:
             words = [found.word for found in evidence]
             labels = tuple(map(_spell, words, prompt.candidates))
@@ -203,7 +203,7 @@ class OfflineTeacher:
             for item, label, found in zip(candidates, labels, evidence, strict=True)
         )
         return Opinion(
-            tuple(liked[:2]) or (_OTHER,),
+            tuple(liked[:2]) or (UNLABELLED,),
             brand,
             labels,
             _tiers([found.score for found in evidence]),
@@ -260,8 +260,8 @@ class OfflineTeacher:
     def _learn_followers(self, histories: Iterable[Sequence[str]]) -> Followers | None:
         """What category is bought after what, where that foretells purchases."""
         by_id = {item.item_id: _label(item) for item in self._items.values()}
-        labels = ([by_id.get(item_id, _OTHER) for item_id in history] for history in histories)
-        return learn_followers([label for label in some if label != _OTHER] for some in labels)
+        labels = ([by_id.get(item_id, UNLABELLED) for item_id in history] for history in histories)
+        return learn_followers([label for label in some if label != UNLABELLED] for some in labels)
 
     def _words_of(self, item: Item) -> frozenset[str]:
         return self._words.get(normalize_title(item.title), frozenset())
@@ -302,7 +302,7 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
 
 
 def _matches(label: str, labels: Sequence[str]) -> str:
-    if label == _OTHER:
+    if label == UNLABELLED:
         return "none"
     numbers = [f"({n})" for n, other in enumerate(labels, 1) if _is_among(other, [label])]
     return ", ".join(numbers) or "none"
@@ -316,7 +316,7 @@ def _heaviest(weights: Mapping[str, float]) -> Callable[[str | None], tuple[floa
 def _spell(word: str | None, title: str) -> str:
     """A word as a title writes it, which is what a student can copy."""
     found = re.search(rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])", title, re.I) if word else None
-    return found[0] if found else word or _OTHER
+    return found[0] if found else word or UNLABELLED
 
 
 def _is_among(label: str, labels: Sequence[str]) -> bool:
@@ -339,12 +339,12 @@ def _reason(label: str | None, brand: str | None, found: Evidence) -> str:
 
 def _label(item: Item) -> str:
     """The narrowest category of an item."""
-    return clean_title(item.categories[-1]) if item.categories else _OTHER
+    return clean_title(item.categories[-1]) if item.categories else UNLABELLED
 
 
 def _count_purchases(label: str, history: Sequence[Item]) -> float:
     """Number of purchases from a category; the place of the latest one adds a little."""
-    places = [n for n, item in enumerate(history, 1) if _label(item) == label != _OTHER]
+    places = [n for n, item in enumerate(history, 1) if _label(item) == label != UNLABELLED]
     return len(places) + _LATEST_WEIGHT * places[-1] / len(history) if places else 0.0
 
 

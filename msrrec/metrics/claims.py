@@ -1,10 +1,11 @@
-"""Steps of a chain that can be checked: categories of candidates, and what the user wants.
+"""Steps of a chain that can be checked: what candidates are, and what the user wants.
 
-Read are the forms of the chains of generated worlds: lists such as ``From Tools: (2), (5)``, labels
+Read are the forms of the offline teacher's chains: lists such as ``From Tools: (2), (5)``, labels
 such as ``(1) Baby; (2) Tools``, and wants such as ``The user mostly buys Tools, then Baby`` or
 ``After Tools, customers mostly buy Baby``. A catalogue checks the first two, the history the third;
-the last needs the rules of the world. Prose that names categories otherwise is left unread, and so
-is a name that is no category of the catalogue.
+the last needs the rules of the world. Where the catalogue has no categories, lists and labels name
+words, and titles check them. Prose that names either otherwise is left unread, and so is a name
+that is no category of the catalogue, or no word of its titles.
 """
 
 import re
@@ -21,6 +22,10 @@ _AFTER = re.compile(
     r"After ([^,\n]{1,60}), customers mostly buy ([^,.\n]{1,60})(?:, then ([^,.\n]{1,60}))?\."
 )
 _LABEL = re.compile(r"\((\d+)\) ([^;.\n]{1,60})(?=[;.]|$)", re.MULTILINE)
+_WORD = re.compile(r"[^\W\d_]+")
+
+UNLABELLED = "other"
+"""The label of what has no category, or no word in common with the history; it is left unread."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,10 @@ class Claims:
     """Whether each claim of one reasoning is true.
 
     Attributes:
-        lists: Of every list, whether it names just the candidates of its category.
-        labels: Of every label, whether it is its candidate's narrowest category.
+        lists: Of every list, whether it names just the candidates of its category; of a word,
+            whether all that it names have the word in their titles, or none has.
+        labels: Of every label, whether it is its candidate's narrowest category; of a word, whether
+            the candidate's title has it, and a title of the history.
         wants: Of every want, whether its first category is (one of) the commonest of the history,
             or whether its categories are what follows the last one's, in that order.
     """
@@ -41,18 +48,20 @@ class Claims:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of categories, folded.
+    """What is known of categories, or else of words in titles; all folded.
 
     Attributes:
         categories: The narrowest category of every item that has one, by item id.
-        names: All categories of the catalogue.
+        names: All categories of the catalogue, or all words of its titles.
         followers: The categories that are wanted after each, most wanted first; empty unless the
             rules of a world say so.
+        words: The words of every item's title, by item id; empty where there are categories.
     """
 
     categories: Mapping[str, str]
     names: frozenset[str]
     followers: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, frozenset[str]]
 
     @classmethod
     def of(
@@ -61,7 +70,9 @@ class Truth:
         """What a catalogue and the rules of a world know."""
         found = {key: _fold(item.categories[-1]) for key, item in items.items() if item.categories}
         known = {_fold(key): tuple(map(_fold, names)) for key, names in (followers or {}).items()}
-        return cls(found, frozenset(found.values()), known)
+        words = {} if found else {key: _words(item.title) for key, item in items.items()}
+        names = frozenset(found.values()) or frozenset().union(*words.values())
+        return cls(found, names - {UNLABELLED}, known, words)
 
 
 def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
@@ -72,12 +83,27 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
         example: What the reasoning is about.
         truth: What is known.
     """
+    if truth.words:
+        return _check_words(reasoning, example, truth)
     shown = [truth.categories.get(item_id) for item_id in example.candidates]
     return Claims(
         tuple(_iter_lists(reasoning, shown, truth.names)),
         tuple(_iter_labels(reasoning, shown, truth.names)),
         tuple(_iter_wants(reasoning, example.history, truth)),
     )
+
+
+def _check_words(reasoning: str, example: Example, truth: Truth) -> Claims:
+    shown = [truth.words.get(item_id, frozenset()) for item_id in example.candidates]
+    bought = frozenset().union(*(truth.words.get(item_id, ()) for item_id in example.history))
+    lists, labels = [], []
+    for word, named in _iter_named(reasoning, truth.names):
+        having = {number for number, words in enumerate(shown, 1) if word in words}
+        lists.append(named <= having if named else not having)
+    for word, number in _iter_labelled(reasoning, truth.names):
+        is_there = 1 <= number <= len(shown) and word in shown[number - 1]
+        labels.append(is_there and word in bought)
+    return Claims(tuple(lists), tuple(labels), ())
 
 
 def _iter_wants(reasoning: str, history: Sequence[str], truth: Truth) -> Iterator[bool]:
@@ -95,20 +121,33 @@ def _iter_wants(reasoning: str, history: Sequence[str], truth: Truth) -> Iterato
 def _iter_lists(
     reasoning: str, truth: Sequence[str | None], known: frozenset[str]
 ) -> Iterator[bool]:
-    for found in _LIST.finditer(reasoning):
-        category = _fold(found[1])
-        if category in known:
-            named = {int(number) for number in re.findall(r"\d+", found[2])}
-            yield named == {n for n, other in enumerate(truth, 1) if other == category}
+    for category, named in _iter_named(reasoning, known):
+        yield named == {n for n, other in enumerate(truth, 1) if other == category}
 
 
 def _iter_labels(
     reasoning: str, truth: Sequence[str | None], known: frozenset[str]
 ) -> Iterator[bool]:
+    for category, number in _iter_labelled(reasoning, known):
+        yield 1 <= number <= len(truth) and truth[number - 1] == category
+
+
+def _iter_named(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, set[int]]]:
+    """The name and the numbers of every list of something known."""
+    for found in _LIST.finditer(reasoning):
+        if (name := _fold(found[1])) in known:
+            yield name, {int(number) for number in re.findall(r"\d+", found[2])}
+
+
+def _iter_labelled(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """The name and the number of every label that is something known."""
     for found in _LABEL.finditer(reasoning):
-        category, number = _fold(found[2]), int(found[1])
-        if category in known:
-            yield 1 <= number <= len(truth) and truth[number - 1] == category
+        if (name := _fold(found[2])) in known:
+            yield name, int(found[1])
+
+
+def _words(title: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(_fold(title)))
 
 
 def _fold(text: str) -> str:

@@ -59,9 +59,10 @@ class ReasoningMetrics:
             without sentences.
         num_words: Number of words per reasoning.
         true_lists: Share of lists such as ``From Tools: (2), (5)`` that name just the candidates of
-            their category; None if there are none.
+            their category, or of a word only candidates with it; None if there are none.
         num_lists: Number of such lists over all users.
-        true_labels: Share of labels such as ``(1) Tools`` that are their candidate's category.
+        true_labels: Share of labels such as ``(1) Tools`` that are their candidate's category, or
+            a word that its title shares with the history, see ``Claims``.
         num_labels: Number of such labels over all users.
         true_wants: Share of statements such as ``After Tools, customers mostly buy Baby``, or ``The
             user mostly buys Tools``, that are true; None if there are none.

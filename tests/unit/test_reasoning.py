@@ -2,6 +2,7 @@ import pytest
 
 from msrrec.data.dataset import Dataset
 from msrrec.inference.fusion import SideOutput
+from msrrec.metrics.claims import Truth, check_claims
 from msrrec.metrics.reasoning import (
     ReasoningMetrics,
     cited_titles,
@@ -108,6 +109,33 @@ def test_lists_and_labels_of_categories_are_held_against_the_catalogue() -> None
     assert found.true_lists is not None
     assert found.true_lists.value == pytest.approx(2 / 3)
     assert metrics(row(*steps)).true_lists is None  # a catalogue without categories
+
+
+@pytest.mark.parametrize(
+    ("step", "lists", "labels"),
+    [
+        ("From Lamp: (1), (3).", [True], []),
+        ("From Lamp: (1).", [True], []),  # the other one may go by a rarer word
+        ("From Lamp: (1), (2).", [False], []),
+        ("From Lamp: none.", [False], []),
+        ("From Tent: none. From Unheard: (1).", [True], []),  # no title has the latter
+        ("(1) Lamp; (2) Shoe; (3) lamp.", [], [True, False, True]),  # no history has a shoe
+        ("(2) Lamp; (7) Lamp; (3) other.", [], [False, False]),
+    ],
+)
+def test_words_are_held_against_titles_where_there_are_no_categories(
+    step: str, lists: list[bool], labels: list[bool]
+) -> None:
+    titles = {
+        "h": "Lamp-Shade, other",
+        "a": "Red Lamp",
+        "b": "Blue Shoe",
+        "c": "Oak lamp",
+        "d": "Tent",
+    }
+    truth = Truth.of({key: Item(key, title) for key, title in titles.items()})
+    found = check_claims(step, Example("u", "u", ("h",), "a", ("a", "b", "c")), truth)
+    assert (list(found.lists), list(found.labels), found.wants) == (lists, labels, ())
 
 
 @pytest.mark.parametrize(
