@@ -23,6 +23,8 @@ from msrrec.training.arms import encode_filler
 KEPT = "kept"
 """Name of the trial with the unchanged chain, whose choice is the reference of all others."""
 
+_MATCHED = re.compile(r"(?:matches|shares the word) ([^\W\d_]+)")
+
 _PROMPT_EDITS = ("cited_removed", "random_removed", "shuffled")
 _CONTINUED = ("continued", "mistake", "paraphrase")
 _SAMPLED = (*_CONTINUED, "regenerated", *_PROMPT_EDITS)
@@ -142,7 +144,8 @@ def find_cited(case: Case) -> list[int]:
     """0-based purchases that a chain cites, ascending.
 
     Those whose titles it mentions. Where it mentions none, those whose narrowest category or brand
-    the recommending step names outside of candidates' titles.
+    the recommending step names outside of candidates' titles, and of items without either those
+    whose title has the word that the step says is matched or shared.
     """
     titles = [clean_title(item.title) for item in case.purchases]
     mentioned = find_titles(case.reasoning, list(dict.fromkeys(titles)))
@@ -157,6 +160,9 @@ def find_cited(case: Case) -> list[int]:
 
 def _is_named(item: Item, folded: str) -> bool:
     names = [*item.categories[-1:], *([item.brand] if item.brand else [])]
+    if not names:
+        words = re.findall(r"[^\W\d_]+", fold_text(item.title))
+        return any(word in words for word in _MATCHED.findall(folded))
     forms = [fold_text(name).strip() for name in names]
     return any(form and re.search(rf"(?<!\w){re.escape(form)}(?!\w)", folded) for form in forms)
 

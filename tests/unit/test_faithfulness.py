@@ -10,12 +10,15 @@ from msrrec.errors import DataError, ModelError
 from msrrec.evaluation.faithfulness import measure_faithfulness
 from msrrec.evaluation.interventions import FaithfulnessResult, InterventionResult
 from msrrec.evaluation.results import AnchorScore, MetricScore, ReasoningScores
+from msrrec.evaluation.trials import Case, find_cited
 from msrrec.inference.recommender import Recommender
 from msrrec.metrics.statistics import Share
 from msrrec.models import ModelSource
-from msrrec.reasoning.edits import find_steps, name_other, paraphrase
+from msrrec.reasoning.edits import Span, find_steps, name_other, paraphrase
+from msrrec.reasoning.encoding import Query
 from msrrec.report.load import load_result
 from msrrec.report.page import report_folder
+from msrrec.schema import Item
 from tests.support.chains import (
     CHAIN,
     STEPS,
@@ -207,6 +210,33 @@ def test_a_reasoning_without_room_for_the_answer_is_cut(
     measure_faithfulness(dataset, evaluation, model, config, build=build)
     longest_answer = len("(3) Desk Lamp") + 1
     assert max(lengths) <= 1000 - longest_answer
+
+
+@pytest.mark.parametrize(
+    ("step", "cited"),
+    [
+        ("(1) Oak Lamp. It matches Doug.", [0, 2]),
+        ("(1) Oak Lamp. It shares the word pattern.", [2]),
+        ("(1) Oak Lamp. It matches doughnuts.", []),
+        ("(1) Oak Lamp. There is no clear match.", []),
+        ("(2) A tent that matches Doug. It matches Puzzle.", [1]),  # the former is a title
+    ],
+)
+def test_a_shared_word_cites_the_purchases_that_have_it_where_nothing_else_does(
+    step: str, cited: list[int]
+) -> None:
+    titles = ("Melissa & Doug Set", "Clear Puzzle", "Doug's Pattern Blocks")
+    shown = ("Oak Lamp", "A tent that matches Doug")
+    case = Case(
+        query=Query("u", "Toys", titles, shown),
+        shown=shown,
+        purchases=tuple(Item(str(n), title) for n, title in enumerate(titles)),
+        target=0,
+        reasoning=step,
+        steps=(Span(0, len(step)),),
+        index=0,
+    )
+    assert find_cited(case) == cited
 
 
 def test_steps_are_found_where_the_model_wrote_them() -> None:
