@@ -55,13 +55,14 @@ class Truth:
         names: All categories of the catalogue, or all words of its titles.
         followers: The categories that are wanted after each, most wanted first; empty unless the
             rules of a world say so.
-        words: The words of every item's title, by item id; empty where there are categories.
+        titled: The items, whose titles' words are read as they are needed: sets of words of a whole
+            catalogue would take a gigabyte a million items. Empty where there are categories.
     """
 
     categories: Mapping[str, str]
     names: frozenset[str]
     followers: Mapping[str, tuple[str, ...]]
-    words: Mapping[str, frozenset[str]]
+    titled: Mapping[str, Item]
 
     @classmethod
     def of(
@@ -70,9 +71,14 @@ class Truth:
         """What a catalogue and the rules of a world know."""
         found = {key: _fold(item.categories[-1]) for key, item in items.items() if item.categories}
         known = {_fold(key): tuple(map(_fold, names)) for key, names in (followers or {}).items()}
-        words = {} if found else {key: _words(item.title) for key, item in items.items()}
-        names = frozenset(found.values()) or frozenset().union(*words.values())
-        return cls(found, names - {UNLABELLED}, known, words)
+        titled = {} if found else items
+        words = {word for item in titled.values() for word in _words(item.title)}
+        return cls(found, frozenset({*found.values(), *words}) - {UNLABELLED}, known, titled)
+
+    def words(self, item_id: str) -> frozenset[str]:
+        """The words of an item's title; none of an item that is not in the catalogue."""
+        item = self.titled.get(item_id)
+        return _words(item.title) if item else frozenset()
 
 
 def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
@@ -83,7 +89,7 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
         example: What the reasoning is about.
         truth: What is known.
     """
-    if truth.words:
+    if truth.titled:
         return _check_words(reasoning, example, truth)
     shown = [truth.categories.get(item_id) for item_id in example.candidates]
     return Claims(
@@ -94,8 +100,8 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
 
 
 def _check_words(reasoning: str, example: Example, truth: Truth) -> Claims:
-    shown = [truth.words.get(item_id, frozenset()) for item_id in example.candidates]
-    bought = frozenset().union(*(truth.words.get(item_id, ()) for item_id in example.history))
+    shown = [truth.words(item_id) for item_id in example.candidates]
+    bought = frozenset().union(*map(truth.words, example.history))
     lists, labels = [], []
     for word, named in _iter_named(reasoning, truth.names):
         having = {number for number, words in enumerate(shown, 1) if word in words}
