@@ -100,7 +100,7 @@ def _interventions(found: FaithfulnessResult) -> list[str]:
     ]
 
 
-def _named(text: str) -> tuple[str, str]:
+def name_and_folder(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"found {text!r}; expected NAME=EVALUATION")
@@ -110,7 +110,7 @@ def _named(text: str) -> tuple[str, str]:
 def main() -> None:
     """Print the tables of the named evaluations."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("evaluations", nargs="+", type=_named, metavar="NAME=EVALUATION")
+    parser.add_argument("evaluations", nargs="+", type=name_and_folder, metavar="NAME=EVALUATION")
     args = parser.parse_args()
     print(render([(name, load_result(folder)) for name, folder in args.evaluations]), end="")
 

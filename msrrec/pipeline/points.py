@@ -127,23 +127,25 @@ def find_system(point: Point, run: Run, config: RunConfig) -> System | None:
     pilot = study_arm(point.arm, replace(run, config=config), config.study.reading)
     if point == first:
         return pilot
-    if config.baselines.arm_learning_rates:
+    rates = config.baselines.arm_learning_rates
+    if len(rates) == 1:  # nothing is chosen, so nothing is waited for
+        config = _with_rate(config, rates[0])
+    elif rates:
         folder = system_folder(run.out, pilot)
         if not is_finished(folder):
             return None
         trials = EvaluationResult.load(folder).rate_trials
-        config = _with_rate(config, best_trial(trials).learning_rate if trials else None)
+        config = _with_rate(config, best_trial(trials).learning_rate)
     config = seeded(config, point)
     return study_arm(point.arm, replace(run, config=config), config.study.reading)
 
 
-def _with_rate(config: RunConfig, rate: float | None) -> RunConfig:
-    """Settings with one learning rate, already chosen; None for the first of one."""
-    chosen = config.baselines.arm_learning_rates[0] if rate is None else rate
+def _with_rate(config: RunConfig, rate: float) -> RunConfig:
+    """Settings with one learning rate, already chosen."""
     return config.model_copy(
         update={
             "baselines": config.baselines.model_copy(update={"arm_learning_rates": ()}),
-            "train": config.train.model_copy(update={"learning_rate": chosen}),
+            "train": config.train.model_copy(update={"learning_rate": rate}),
         }
     )
 

@@ -176,6 +176,18 @@ def test_rates_are_chosen_once_with_the_first_seed(bench: Bench) -> None:
     assert after["is_measured"]
 
 
+def test_with_one_rate_a_seed_may_come_before_those_that_are_finished(bench: Bench) -> None:
+    rates = {"arm_learning_rates": [0.01]}
+    bench.run(baselines=rates, study={**SMALL["study"], "seeds": [2]})
+    further = {**SMALL["study"], "seeds": [1, 2]}
+    plan = bench.plan(baselines=rates, study=further)
+    assert plan["trainings"] == {"total": 4, "finished": 2}
+    bench.run(baselines=rates, study=further)
+    assert [(arm, seed) for arm, seed, _ in bench.trained] == [
+        *(("none", 2), ("chain", 2), ("none", 1), ("chain", 1))
+    ]
+
+
 def test_an_arm_answering_directly_shares_the_model_of_the_chains(bench: Bench) -> None:
     study = {**SMALL["study"], "arms": ["none", "chain", "direct"], "seeds": [0]}
     assert bench.plan(study=study)["trainings"]["total"] == 2

@@ -1,0 +1,200 @@
+"""What do several outputs for a user give, against a single one that is decoded greedily?
+
+Every folder holds an evaluation of the same users with `inference.num_samples` outputs each. For
+every number of outputs the table has the choice that most of them name (self-consistency,
+2203.11171), the choice after the chain of lowest perplexity, and that of the likeliest text,
+reasoning and answer together (PiCSAR, 2508.21787). Evaluations with the same name are of one
+model; single outputs of the first of them, which may be greedy, are compared with those of the
+others.
+
+    python -m bench.samples MODEL=EVALUATION MODEL=EVALUATION ...
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from bench.reasons import name_and_folder
+from msrrec.data.dataset import Dataset
+from msrrec.evaluation.examples import evaluated_examples
+from msrrec.evaluation.results import EvaluationResult
+from msrrec.evaluation.write import SAMPLES
+from msrrec.inference.fusion import SideOutput, joint_loglikelihood
+from msrrec.inference.predictions import from_row
+from msrrec.metrics.statistics import mean_interval, wilson
+from msrrec.report.markdown import interval, one_line, table_line
+
+Choose = Callable[[Sequence[SideOutput]], int | None]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The outputs of one evaluation, at least one for each user.
+
+    Attributes:
+        outputs: Each user's outputs in the order in which they were drawn, by example id.
+        targets: Index of each user's target in the frozen candidates, in the same order.
+    """
+
+    name: str
+    split: str
+    temperature: float
+    outputs: Mapping[str, Sequence[SideOutput]]
+    targets: Sequence[int]
+
+    @property
+    def num_samples(self) -> int:
+        """Number of outputs that every user has."""
+        return min(map(len, self.outputs.values()))
+
+    @property
+    def num_tokens(self) -> float:
+        """Mean number of tokens of an output."""
+        counts = [output.num_tokens for outputs in self.outputs.values() for output in outputs]
+        return sum(counts) / len(counts)
+
+    def hits(self, choose: Choose, number: int) -> list[bool]:
+        """Whether a rule hits each user, given so many of the user's outputs."""
+        users = zip(self.outputs.values(), self.targets, strict=True)
+        return [choose(outputs[:number]) == target for outputs, target in users]
+
+    def mean_hits(self, number: int) -> list[float]:
+        """The share of so many of a user's outputs that name the target, for each user."""
+        users = zip(self.outputs.values(), self.targets, strict=True)
+        return [
+            sum(output.index == target for output in outputs[:number]) / number
+            for outputs, target in users
+        ]
+
+
+def load_samples(name: str, folder: str) -> Sampled:
+    """The outputs of an evaluation of one variant.
+
+    Raises:
+        DataError: If the evaluation or its dataset can't be read.
+        ValueError: If it has several variants.
+    """
+    found = EvaluationResult.load(folder)
+    if len(found.variants) != 1:
+        given = ", ".join(found.variants)
+        raise ValueError(f"{folder}: found the variants {given}; expected one, by --variant")
+    (variant,) = found.variants
+    examples = evaluated_examples(Dataset.load(found.dataset.path), found.config.evaluate)
+    rows = pq.read_table(f"{folder}/predictions/{variant}.parquet").to_pylist()
+    if found.config.inference.num_samples > 1:
+        further = pq.read_table(f"{folder}/{SAMPLES}", filters=[("side", "=", variant)])
+        rows += further.to_pylist()
+    candidates = {example.example_id: example.candidates for example in examples}
+    outputs: dict[str, list[SideOutput]] = {example_id: [] for example_id in candidates}
+    for row in rows:
+        item_id, example_id = row["item_id"], row["example_id"]
+        index = None if item_id is None else candidates[example_id].index(item_id)
+        outputs[example_id].append(from_row({**row, "index": index}).output)
+    targets = [example.candidates.index(example.target) for example in examples]
+    temperature = found.config.inference.temperature
+    return Sampled(name, found.split, temperature, outputs, targets)
+
+
+def most_named(outputs: Sequence[SideOutput]) -> int | None:
+    """The candidate that most outputs name; among equals the one that was named first."""
+    votes = Counter(output.index for output in outputs if output.is_valid)
+    return max(votes, key=lambda index: votes[index]) if votes else None
+
+
+def after_lowest_perplexity(outputs: Sequence[SideOutput]) -> int | None:
+    """The candidate that follows the chain of lowest perplexity given the prompt."""
+    return _best(outputs, lambda output: -output.perplexity if output.perplexity else None)
+
+
+def of_likeliest_text(outputs: Sequence[SideOutput]) -> int | None:
+    """The candidate of the output with the highest likelihood of all its tokens."""
+    return _best(outputs, joint_loglikelihood)
+
+
+def _best(outputs: Sequence[SideOutput], score: Callable[[SideOutput], float | None]) -> int | None:
+    scored = [(score(output), output.index) for output in outputs if output.is_valid]
+    known = [(value, index) for value, index in scored if value is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+RULES: Mapping[str, Choose] = {
+    "named by most": most_named,
+    "after the chain of lowest perplexity": after_lowest_perplexity,
+    "likeliest text": of_likeliest_text,
+}
+
+
+def render(evaluations: Sequence[Sampled]) -> str:
+    """The table of every evaluation as Markdown, then the differences of single outputs.
+
+    Raises:
+        ValueError: If the evaluations have different users.
+    """
+    users = {tuple(found.outputs) for found in evaluations}
+    if len(users) != 1:
+        raise ValueError("the evaluations have different users; expected the same of all")
+    lines = ["# Several outputs for a user, and one that is decoded greedily", "", *_header()]
+    lines += [line for found in evaluations for line in _rows(found)]
+    firsts: dict[str, Sampled] = {}
+    for found in evaluations:
+        first = firsts.setdefault(found.name, found)
+        lines += ["", _compared(first, found)] if found is not first else []
+    splits = ", ".join(sorted({found.split for found in evaluations}))
+    brackets = "Brackets: 95%; Wilson's of shares, bootstrap over users of differences."
+    lines += ["", f"{len(evaluations[0].targets):,} users of {splits}. {brackets}"]
+    return "\n".join(lines) + "\n"
+
+
+def _header() -> list[str]:
+    names = ("model", "temperature", "outputs", "tokens", "one of them", *RULES, "any is right")
+    return [table_line(names), "|" + "---|" * len(names)]
+
+
+def _rows(found: Sampled) -> list[str]:
+    counts = range(1, found.num_samples + 1)
+    return [table_line(_cells(found, number)) for number in counts]
+
+
+def _cells(found: Sampled, number: int) -> tuple[str, ...]:
+    has_chains = any(o.perplexity for outputs in found.outputs.values() for o in outputs)
+    chosen = [
+        None if rule is after_lowest_perplexity and not has_chains else found.hits(rule, number)
+        for rule in RULES.values()
+    ]
+    means, num_users = found.mean_hits(number), len(found.targets)
+    return (
+        one_line(found.name),
+        f"{found.temperature:g}",
+        str(number),
+        f"{number * found.num_tokens:.0f}",
+        f"{sum(means) / num_users:.4f}",
+        *(interval(hits and wilson(sum(hits), len(hits))) for hits in chosen),
+        f"{sum(mean > 0 for mean in means) / num_users:.4f}",
+    )
+
+
+def _compared(first: Sampled, other: Sampled) -> str:
+    pairs = zip(first.mean_hits(first.num_samples), other.mean_hits(other.num_samples), strict=True)
+    found = mean_interval([100 * (mine - theirs) for mine, theirs in pairs])
+    assert found  # every evaluation has users
+    return (
+        f"{one_line(first.name)}, one output at temperature {first.temperature:g} minus one at "
+        f"{other.temperature:g}, mean over {other.num_samples}: {found.value:+.1f} points "
+        f"[{found.low:+.1f}, {found.high:+.1f}]."
+    )
+
+
+def main() -> None:
+    """Print the tables of the named evaluations."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("evaluations", nargs="+", type=name_and_folder, metavar="MODEL=EVALUATION")
+    args = parser.parse_args()
+    found = [load_samples(name, folder) for name, folder in args.evaluations]
+    print(render(found), end="")
+
+
+if __name__ == "__main__":
+    main()
