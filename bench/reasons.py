@@ -101,6 +101,11 @@ def _interventions(found: FaithfulnessResult) -> list[str]:
 
 
 def name_and_folder(text: str) -> tuple[str, str]:
+    """The two parts of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: If one is missing.
+    """
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"found {text!r}; expected NAME=EVALUATION")

@@ -36,7 +36,8 @@ class Sampled:
 
     Attributes:
         outputs: Each user's outputs in the order in which they were drawn, by example id.
-        targets: Index of each user's target in the frozen candidates, in the same order.
+        targets: Index of each user's target in the candidates, in the same order; -1 where
+            it is none of them.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Sampled:
     @property
     def num_samples(self) -> int:
         """Number of outputs that every user has."""
-        return min(map(len, self.outputs.values()))
+        return len(next(iter(self.outputs.values())))
 
     @property
     def num_tokens(self) -> float:
@@ -75,14 +76,18 @@ def load_samples(name: str, folder: str) -> Sampled:
 
     Raises:
         DataError: If the evaluation or its dataset can't be read.
-        ValueError: If it has several variants.
+        ValueError: If it has several variants, is of another dataset than lies in its place, or
+            has too few outputs for a user.
     """
     found = EvaluationResult.load(folder)
     if len(found.variants) != 1:
         given = ", ".join(found.variants)
         raise ValueError(f"{folder}: found the variants {given}; expected one, by --variant")
     (variant,) = found.variants
-    examples = evaluated_examples(Dataset.load(found.dataset.path), found.config.evaluate)
+    dataset = Dataset.load(found.dataset.path)
+    if dataset.fingerprint != found.dataset.fingerprint:
+        raise ValueError(f"{folder}: {dataset.path} is another dataset by now; evaluate again")
+    examples = evaluated_examples(dataset, found.config.evaluate)
     rows = pq.read_table(f"{folder}/predictions/{variant}.parquet").to_pylist()
     if found.config.inference.num_samples > 1:
         further = pq.read_table(f"{folder}/{SAMPLES}", filters=[("side", "=", variant)])
@@ -93,7 +98,12 @@ def load_samples(name: str, folder: str) -> Sampled:
         item_id, example_id = row["item_id"], row["example_id"]
         index = None if item_id is None else candidates[example_id].index(item_id)
         outputs[example_id].append(from_row({**row, "index": index}).output)
-    targets = [example.candidates.index(example.target) for example in examples]
+    asked = found.config.inference.num_samples
+    if any(len(drawn) != asked for drawn in outputs.values()):
+        raise ValueError(
+            f"{folder}: a user lacks outputs; expected {asked} for each; evaluate again"
+        )
+    targets = [example.target_slot for example in examples]
     temperature = found.config.inference.temperature
     return Sampled(name, found.split, temperature, outputs, targets)
 
@@ -105,12 +115,12 @@ def most_named(outputs: Sequence[SideOutput]) -> int | None:
 
 
 def after_lowest_perplexity(outputs: Sequence[SideOutput]) -> int | None:
-    """The candidate that follows the chain of lowest perplexity given the prompt."""
+    """The candidate after the chain of lowest perplexity given the prompt, the first of equals."""
     return _best(outputs, lambda output: -output.perplexity if output.perplexity else None)
 
 
 def of_likeliest_text(outputs: Sequence[SideOutput]) -> int | None:
-    """The candidate of the output with the highest likelihood of all its tokens."""
+    """The candidate of the output that is likeliest as a whole, the first of equals."""
     return _best(outputs, joint_loglikelihood)
 
 
@@ -180,10 +190,11 @@ def _compared(first: Sampled, other: Sampled) -> str:
     pairs = zip(first.mean_hits(first.num_samples), other.mean_hits(other.num_samples), strict=True)
     found = mean_interval([100 * (mine - theirs) for mine, theirs in pairs])
     assert found  # every evaluation has users
+    points = f"{found.value:+.1f} points [{found.low:+.1f}, {found.high:+.1f}]"
     return (
-        f"{one_line(first.name)}, one output at temperature {first.temperature:g} minus one at "
-        f"{other.temperature:g}, mean over {other.num_samples}: {found.value:+.1f} points "
-        f"[{found.low:+.1f}, {found.high:+.1f}]."
+        f"{one_line(first.name)}, one output at temperature {first.temperature:g} (mean over "
+        f"{first.num_samples}) minus one at {other.temperature:g} (mean over {other.num_samples}): "
+        f"{points}."
     )
 
 

@@ -127,10 +127,7 @@ def find_system(point: Point, run: Run, config: RunConfig) -> System | None:
     pilot = study_arm(point.arm, replace(run, config=config), config.study.reading)
     if point == first:
         return pilot
-    rates = config.baselines.arm_learning_rates
-    if len(rates) == 1:  # nothing is chosen, so nothing is waited for
-        config = _with_rate(config, rates[0])
-    elif rates:
+    if len(config.baselines.arm_learning_rates) > 1:  # one rate is not chosen, so not waited for
         folder = system_folder(run.out, pilot)
         if not is_finished(folder):
             return None

@@ -1,6 +1,9 @@
-from collections.abc import Sequence
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bench.samples import (
@@ -11,82 +14,112 @@ from bench.samples import (
     of_likeliest_text,
     render,
 )
+from msrrec.data.dataset import Dataset
 from msrrec.inference.fusion import SideOutput
 from msrrec.inference.predictions import Prediction, write_predictions
-from msrrec.schema import Example
-from tests.support.evaluation import NUM_USERS, write_evaluated_users
+from tests.support.evaluation import write_evaluated_users
 from tests.support.results import evaluation_result, system_id, variant_result
 
 
 def output(
-    index: int | None, perplexity: float = 2.0, of_output: float = 2.0, num_tokens: int = 10
+    index: int | None,
+    perplexity: float | None = 2.0,
+    of_output: float = 2.0,
+    num_tokens: int = 10,
 ) -> SideOutput:
     return SideOutput("item", "", "", index, perplexity, num_tokens, perplexity_output=of_output)
 
 
 def write_samples(
-    folder: Path, examples: Sequence[Example], path: str, *samples: Sequence[int | None]
+    folder: Path, dataset: Dataset, *samples: Callable[[int], SideOutput], temperature: float = 0.7
 ) -> str:
-    """An evaluation whose n-th sample chooses these slots, one for each user."""
+    """An evaluation whose n-th sample gives these outputs, by the slot of the target."""
+    examples = dataset.examples("test")
     drawn = [
-        [Prediction(e.example_id, output(i), n) for e, i in zip(examples, slots, strict=True)]
-        for n, slots in enumerate(samples)
+        [Prediction(e.example_id, sample(e.target_slot), 0, sample=n) for e in examples]
+        for n, sample in enumerate(samples)
     ]
     lists = {example.example_id: example.candidates for example in examples}
     write_predictions(f"{folder}/predictions/item.parquet", drawn[0], lists)
     if len(drawn) > 1:
-        # Further samples lie user by user, beside those of other sides.
-        rows = [p for users in zip(*drawn[1:], strict=True) for p in users]
-        other = Prediction(examples[0].example_id, SideOutput("user", "", "", 0, 2.0, 10), 0)
-        write_predictions(f"{folder}/predictions/samples.parquet", [*rows, other], lists)
+        # Further samples lie user by user, beside those of other sides, which choose the target.
+        right = [SideOutput("user", "", "", example.target_slot, 1.01, 1) for example in examples]
+        others = [Prediction(e.example_id, o, 0) for e, o in zip(examples, right, strict=True)]
+        rows = [p for users in zip(others, *drawn[1:], strict=True) for p in users]
+        write_predictions(f"{folder}/predictions/samples.parquet", rows, lists)
     result = evaluation_result(
         system_id("m", "trained"),
         {"item": variant_result()},
         num_users=len(examples),
-        inference={"num_samples": len(samples), "temperature": 0.7 if len(samples) > 1 else 0},
+        inference={"num_samples": len(samples), "temperature": temperature},
     )
-    placed = result.dataset.model_copy(update={"path": path})
+    placed = result.dataset.model_copy(update={"path": dataset.path})
     result.model_copy(update={"dataset": placed}).save(str(folder))
     return str(folder)
 
 
 def test_a_rule_chooses_by_votes_perplexity_or_likelihood() -> None:
-    outputs = [output(1, 1.5, 1.5, 10), output(2, 1.2, 1.6, 10), output(2, 3.0, 3.0, 3)]
-    assert most_named(outputs) == 2
-    assert most_named(outputs[:2]) == 1  # one vote each: the first
+    outputs = [output(1, 1.5, 1.5, 10), output(2, 1.2, 1.6, 10), output(0, 3.0, 3.0, 3)]
     assert after_lowest_perplexity(outputs) == 2
-    assert of_likeliest_text(outputs) == 2  # 3 tokens at 3 are likelier than 10 at 1.5
+    assert of_likeliest_text(outputs) == 0  # 3 tokens at 3 are likelier than 10 at 1.5
     assert of_likeliest_text(outputs[:2]) == 1
+    assert most_named([*outputs, output(2)]) == 2
     for rule in (most_named, after_lowest_perplexity, of_likeliest_text):
         assert rule([output(None, 1.0, 1.1), outputs[0]]) == 1  # an invalid answer has no vote
         assert rule([output(None)]) is None
+        assert rule([output(1), output(2)]) == 1  # the first of equals
+    assert after_lowest_perplexity([output(0, None), output(1, 9.0)]) == 1
 
 
-def test_several_chains_stand_beside_a_single_one(tmp_path: Path) -> None:
+def wrong(slot: int) -> int:
+    return (slot + 1) % 3
+
+
+def test_several_outputs_stand_beside_a_single_one(tmp_path: Path) -> None:
     dataset = write_evaluated_users(tmp_path / "dataset")
-    examples = dataset.examples("test")
-    right = [example.candidates.index("right") for example in examples]
-    wrong = [(slot + 1) % 3 for slot in right]
-    nobody: list[int | None] = [None] * NUM_USERS
-    greedy = write_samples(tmp_path / "greedy", examples, dataset.path, right)
-    sampled = write_samples(
-        tmp_path / "sampled", examples, dataset.path, [*wrong[:6], *right[6:]], right, nobody
+    greedy = write_samples(
+        tmp_path / "greedy", dataset, lambda slot: output(slot, None, 2.0, 4), temperature=0
     )
-    text = render([load_samples("m", greedy), load_samples("m", sampled)])
-    lines = text.splitlines()
-    (one,) = [line for line in lines if line.startswith("| m | 0 |")]
-    assert one.startswith("| m | 0 | 1 | 10 | 1.0000 | 1.0000 ")
-    cells = [line.split(" | ") for line in lines if line.startswith("| m | 0.7 |")]
-    assert [row[2:5] for row in cells] == [
-        ["1", "10", "0.5000"],
-        ["2", "20", "0.7500"],
-        ["3", "30", "0.5000"],
+    sampled = write_samples(
+        tmp_path / "sampled",
+        dataset,
+        lambda slot: output(wrong(slot), 2.0, 2.0, 10),
+        lambda slot: output(slot, 1.5, 3.0, 20),  # its chain is likelier, its text is not
+        lambda slot: output(None, 1.0, 1.0, 30),
+        lambda slot: output(wrong(slot), 2.0, 1.2, 40),
+    )
+    evaluations = [load_samples("m", greedy), load_samples("m", sampled)]
+    lines = render([*evaluations, replace(evaluations[0], name="n")]).splitlines()
+    none, every = "0.0000 [0.000, 0.242]", "1.0000 [0.758, 1.000]"
+    rows = [line for line in lines if line.startswith(("| m ", "| n "))]
+    assert rows == [
+        f"| m | 0 | 1 | 4 | 1.0000 | {every} | – | {every} | 1.0000 |",
+        f"| m | 0.7 | 1 | 25 | 0.0000 | {none} | {none} | {none} | 0.0000 |",
+        f"| m | 0.7 | 2 | 50 | 0.5000 | {none} | {every} | {none} | 1.0000 |",
+        f"| m | 0.7 | 3 | 75 | 0.3333 | {none} | {every} | {none} | 1.0000 |",
+        f"| m | 0.7 | 4 | 100 | 0.2500 | {none} | {every} | {none} | 1.0000 |",
+        f"| n | 0 | 1 | 4 | 1.0000 | {every} | – | {every} | 1.0000 |",
     ]
-    assert [row[5][:6] for row in cells] == ["0.5000"] * 3  # a tie goes to the first
-    assert [row[8] for row in cells] == ["0.5000 |", "1.0000 |", "1.0000 |"]
-    # One chain is always right; of three, two are for six users and one for the others.
-    assert "m, one output at temperature 0 minus one at 0.7, mean over 3: +50.0 points [" in text
-    assert text.splitlines()[-1].startswith("12 users of test.")
+    compared = [line for line in lines if "minus" in line]
+    # Every user has 1 of 1 right, and 1 of 4; no model is compared with another.
+    assert compared == [
+        "m, one output at temperature 0 (mean over 1) minus one at 0.7 (mean over 4): +75.0 points "
+        "[+75.0, +75.0]."
+    ]
+    assert lines[-1].startswith("12 users of test.")
+
+
+def test_outputs_that_are_missing_or_of_another_dataset_are_refused(tmp_path: Path) -> None:
+    dataset = write_evaluated_users(tmp_path / "dataset")
+    folder = write_samples(tmp_path / "sampled", dataset, output, output)
+    rows = pq.read_table(f"{folder}/predictions/samples.parquet")
+    pq.write_table(rows.slice(0, rows.num_rows - 1), f"{folder}/predictions/samples.parquet")
+    with pytest.raises(ValueError, match="a user lacks outputs; expected 2 for each"):
+        load_samples("m", folder)
+    manifest = {**dataset.manifest, "fingerprint": "other"}
+    (tmp_path / "dataset" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="is another dataset by now; evaluate again"):
+        load_samples("m", folder)
 
 
 def test_evaluations_of_other_users_or_several_variants_are_refused(tmp_path: Path) -> None:

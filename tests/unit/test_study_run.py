@@ -181,8 +181,9 @@ def test_with_one_rate_a_seed_may_come_before_those_that_are_finished(bench: Ben
     bench.run(baselines=rates, study={**SMALL["study"], "seeds": [2]})
     further = {**SMALL["study"], "seeds": [1, 2]}
     plan = bench.plan(baselines=rates, study=further)
-    assert plan["trainings"] == {"total": 4, "finished": 2}
+    assert plan["trainings"] == plan["evaluations"] == {"total": 4, "finished": 2}
     bench.run(baselines=rates, study=further)
+    assert len(list(bench.out.glob("shop/systems/*/report/metrics.json"))) == 5  # and a reference
     assert [(arm, seed) for arm, seed, _ in bench.trained] == [
         *(("none", 2), ("chain", 2), ("none", 1), ("chain", 1))
     ]
