@@ -107,6 +107,8 @@ def test_several_outputs_stand_beside_a_single_one(tmp_path: Path) -> None:
         "[+75.0, +75.0]."
     ]
     assert lines[-1].startswith("12 users of test.")
+    turned = render([evaluations[1], evaluations[0]])
+    assert "at 0 (mean over 1): -75.0 points [-75.0, -75.0]." in turned
 
 
 def test_outputs_that_are_missing_or_of_another_dataset_are_refused(tmp_path: Path) -> None:
