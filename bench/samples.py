@@ -5,7 +5,7 @@ every number of outputs the table has the choice that most of them name (self-co
 2203.11171), the choice after the chain of lowest perplexity, and that of the likeliest text,
 reasoning and answer together (PiCSAR, 2508.21787). Evaluations with the same name are of one
 model; single outputs of the first of them, which may be greedy, are compared with those of the
-others.
+others, and with what each rule chooses among all of these.
 
     python -m bench.samples MODEL=EVALUATION MODEL=EVALUATION ...
 """
@@ -151,7 +151,7 @@ def render(evaluations: Sequence[Sampled]) -> str:
     firsts: dict[str, Sampled] = {}
     for found in evaluations:
         first = firsts.setdefault(found.name, found)
-        lines += ["", _compared(first, found)] if found is not first else []
+        lines += ["", *_compared(first, found)] if found is not first else []
     splits = ", ".join(sorted({found.split for found in evaluations}))
     brackets = "Brackets: 95%; Wilson's of shares, bootstrap over users of differences."
     lines += ["", f"{len(evaluations[0].targets):,} users of {splits}. {brackets}"]
@@ -168,12 +168,18 @@ def _rows(found: Sampled) -> list[str]:
     return [table_line(_cells(found, number)) for number in counts]
 
 
-def _cells(found: Sampled, number: int) -> tuple[str, ...]:
+def _hits(found: Sampled, number: int) -> dict[str, list[bool] | None]:
+    """Whether each rule hits each user; None where no output has a chain to go by."""
     has_chains = any(o.perplexity for outputs in found.outputs.values() for o in outputs)
-    chosen = [
-        None if rule is after_lowest_perplexity and not has_chains else found.hits(rule, number)
-        for rule in RULES.values()
-    ]
+    return {
+        name: None
+        if rule is after_lowest_perplexity and not has_chains
+        else found.hits(rule, number)
+        for name, rule in RULES.items()
+    }
+
+
+def _cells(found: Sampled, number: int) -> tuple[str, ...]:
     means, num_users = found.mean_hits(number), len(found.targets)
     return (
         one_line(found.name),
@@ -181,21 +187,35 @@ def _cells(found: Sampled, number: int) -> tuple[str, ...]:
         str(number),
         f"{number * found.num_tokens:.0f}",
         f"{sum(means) / num_users:.4f}",
-        *(interval(hits and wilson(sum(hits), len(hits))) for hits in chosen),
+        *(
+            interval(hits and wilson(sum(hits), len(hits)))
+            for hits in _hits(found, number).values()
+        ),
         f"{sum(mean > 0 for mean in means) / num_users:.4f}",
     )
 
 
-def _compared(first: Sampled, other: Sampled) -> str:
-    pairs = zip(first.mean_hits(first.num_samples), other.mean_hits(other.num_samples), strict=True)
-    found = mean_interval([100 * (mine - theirs) for mine, theirs in pairs])
-    assert found  # every evaluation has users
-    points = f"{found.value:+.1f} points [{found.low:+.1f}, {found.high:+.1f}]"
-    return (
+def _compared(first: Sampled, other: Sampled) -> list[str]:
+    """Single outputs of the first minus those of the other, and minus what each rule chooses."""
+    singles = first.mean_hits(first.num_samples)
+    of_one = (
         f"{one_line(first.name)}, one output at temperature {first.temperature:g} (mean over "
-        f"{first.num_samples}) minus one at {other.temperature:g} (mean over {other.num_samples}): "
-        f"{points}."
+        f"{first.num_samples})"
     )
+    one = f"one at {other.temperature:g} (mean over {other.num_samples})"
+    against: dict[str, Sequence[float]] = {one: other.mean_hits(other.num_samples)}
+    for rule, hits in _hits(other, other.num_samples).items() if other.num_samples > 1 else ():
+        if hits:
+            against[f"the one of {other.num_samples} at {other.temperature:g} ({rule})"] = hits
+    points = [_points(singles, values) for values in against.values()]
+    names = zip(against, points, strict=True)
+    return [f"- {of_one} minus {name}: {found}." for name, found in names]
+
+
+def _points(mine: Sequence[float], theirs: Sequence[float]) -> str:
+    found = mean_interval([100 * (m - t) for m, t in zip(mine, theirs, strict=True)])
+    assert found  # every evaluation has users
+    return f"{found.value:+.1f} points [{found.low:+.1f}, {found.high:+.1f}]"
 
 
 def main() -> None:

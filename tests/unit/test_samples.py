@@ -102,13 +102,23 @@ def test_several_outputs_stand_beside_a_single_one(tmp_path: Path) -> None:
     ]
     compared = [line for line in lines if "minus" in line]
     # Every user has 1 of 1 right, and 1 of 4; no model is compared with another.
+    one = "- m, one output at temperature 0 (mean over 1) minus"
+    of_four = f"{one} the one of 4 at 0.7"
     assert compared == [
-        "m, one output at temperature 0 (mean over 1) minus one at 0.7 (mean over 4): +75.0 points "
-        "[+75.0, +75.0]."
+        f"{one} one at 0.7 (mean over 4): +75.0 points [+75.0, +75.0].",
+        f"{of_four} (named by most): +100.0 points [+100.0, +100.0].",
+        f"{of_four} (after the chain of lowest perplexity): +0.0 points [+0.0, +0.0].",
+        f"{of_four} (likeliest text): +100.0 points [+100.0, +100.0].",
     ]
     assert lines[-1].startswith("12 users of test.")
-    turned = render([evaluations[1], evaluations[0]])
-    assert "at 0 (mean over 1): -75.0 points [-75.0, -75.0]." in turned
+    turned = [
+        line for line in render([evaluations[1], evaluations[0]]).splitlines() if "minus" in line
+    ]
+    # A single output has no rules to choose by.
+    assert turned == [
+        "- m, one output at temperature 0.7 (mean over 4) minus one at 0 (mean over 1): -75.0 "
+        "points [-75.0, -75.0]."
+    ]
 
 
 def test_outputs_that_are_missing_or_of_another_dataset_are_refused(tmp_path: Path) -> None:
