@@ -153,8 +153,8 @@ README_ROWS = (
     (
         "training",
         "LoRA step, vocabulary 32,000 / packed transformers + PEFT, freed memory kept",
-        "a training step is {ratio} times as fast as a careful loop of transformers and PEFT with a "
-        "vocabulary of 32,000",
+        "a training step is {ratio} times as fast as a careful loop of transformers and PEFT with "
+        "a vocabulary of 32,000",
     ),
     (
         "training",
