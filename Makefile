@@ -1,6 +1,6 @@
 # make demo   the whole road on the embedded world, then a page to look at
 # make table  every system of the paper's tables on the embedded world, into tables/embedded.md
-# make bench [BENCH=prepare,synthesis]   the benchmarks of speed, and docs/benchmarks.md from them
+# make bench [BENCH=prepare,synthesis]   the benchmarks of speed, and docs/speed.md from them
 # make reproduce TABLE=tables/….md   a committed table once more, compared row by row
 # make test   every test;   make check   ruff, ruff format, mypy, who imports whom, dependencies
 # make test-cluster   the runbook's stages on nodes that share no files and are lost; needs root

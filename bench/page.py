@@ -1,8 +1,8 @@
-"""Write docs/benchmarks.md, and the README's figures of speed, from results and prose.
+"""Write docs/speed.md, and the README's figures of speed, from results and prose.
 
     python -m bench.page
 
-The prose is ``bench/benchmarks.md.j2``, the figures are ``bench/results``. In the template
+The prose is ``bench/speed.md.j2``, the figures are ``bench/results``. In the template
 ``{{ summary() }}`` is the table of all comparisons, ``{{ rows("prepare") }}`` that of one result,
 ``{{ table("prepare", "parts") }}`` a further table of it, ``{{ made("prepare") }}`` the line on its
 machine, and ``{{ notes("prepare").name }}`` a single figure.
@@ -20,8 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.record import RESULTS, Result
 
 ROOT = Path(__file__).parents[1]
-TEMPLATE = "benchmarks.md.j2"
-PAGE = ROOT / "docs" / "benchmarks.md"
+TEMPLATE = "speed.md.j2"
+PAGE = ROOT / "docs" / "speed.md"
 README = ROOT / "README.md"
 _HEADS = ("what", "ours", "peer", "ratio", "spread", "aim", "", "floor")
 BEGIN, END = "<!-- speed, by python -m bench.page -->", "<!-- end of speed -->"
