@@ -52,7 +52,7 @@ class Users:
             outputs = [both[side] for both in self.sides]
             if any(output.candidate_logprobs for output in outputs):
                 pairs = zip(self.examples, outputs, strict=True)
-                found[f"{side}_likeliest"] = [_likeliest(o) == _target(e) for e, o in pairs]
+                found[f"{side}_likeliest"] = [_likeliest(o) == e.target_slot for e, o in pairs]
         return found
 
 
@@ -249,10 +249,6 @@ def render(sets: Sequence[FusionSet]) -> str:
     ]
     routed = [one for one in sets if all("direct" in both for both in one.test.sides)]
     return "\n\n".join([*parts, *([show_routes(routed)] if routed else [])])
-
-
-def _target(example: Example) -> int:
-    return example.candidates.index(example.target)
 
 
 def _likeliest(output: SideOutput) -> int | None:

@@ -37,6 +37,7 @@ from msrrec.baselines.sequential.sasrec_official import GSasRec, SasRecOneBlock
 from msrrec.baselines.sequential.system import Sequential
 from msrrec.baselines.sequential.trainer import FitSettings, train_epoch
 from msrrec.data.leave_one_out import HeldOut, places_from_end, training_part
+from msrrec.errors import ModelError
 from msrrec.metrics.ranking import hr_at_k, ndcg_at_k
 from msrrec.retrieval.sequential.network import Network, encode_histories
 
@@ -187,7 +188,12 @@ def ranks_of(
         scores_BV: Scores of all items; column v has the item of code v + 1. It is overwritten.
         histories: The codes of each row's history.
         targets: The code of each row's target, which is not in its history.
+
+    Raises:
+        ModelError: If a score is not finite.
     """
+    if not scores_BV.isfinite().all():
+        raise ModelError("a score is not finite; expected finite ones, as others give no rank")
     own = scores_BV.gather(1, torch.tensor(targets)[:, None] - 1)
     lengths = torch.tensor([len(codes) for codes in histories])
     rows = torch.arange(len(histories)).repeat_interleave(lengths)

@@ -1,7 +1,7 @@
 """What the users of a run are asked, and how the answers are read, for ``bench.real_backbone``."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from bench.real_specs import REASONS, Answers, Spec
 from msrrec.config import InferenceConfig, PromptConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
+from msrrec.evaluation.hits import Cell, hits_of
 from msrrec.inference.codec import read_generation, reasoning_ids, request_seed
 from msrrec.inference.fusion import (
     ItemWins,
@@ -25,6 +26,7 @@ from msrrec.inference.fusion import (
     candidate_probabilities,
     fuse,
 )
+from msrrec.inference.predictions import Prediction
 from msrrec.reasoning.encoding import (
     Query,
     encode_choice,
@@ -219,24 +221,19 @@ class Asked:
 
     def rows(self, indices: Mapping[str, Sequence[int | None]]) -> list[dict[str, Any]]:
         """The rows of ``hits.parquet``."""
-        shared = {
-            "dataset": self.spec.dataset,
-            "arm": self.spec.kind,
-            "order": self.spec.order,
-            "seed": self.spec.seed,
-        }
-        return [
-            {
-                **shared,
-                "reading": reading,
-                "example_id": e.example_id,
-                "user_id": e.user_id,
-                "index": index,
-                "hit": index is not None and e.candidates[index] == e.target,
-            }
-            for reading, choices in indices.items()
-            for e, index in zip(self.examples, choices, strict=True)
-        ]
+        spec = self.spec
+        found: list[dict[str, Any]] = []
+        for reading, choices in indices.items():
+            cell = Cell(spec.dataset, spec.kind, spec.order, reading)
+            predictions = self.predictions(reading, choices)
+            found += hits_of(cell, spec.seed, self.examples, predictions)
+        return found
+
+    def predictions(self, reading: str, choices: Sequence[int | None]) -> Iterator[Prediction]:
+        """The choices of a reading, without the outputs that it is made of."""
+        for example, index in zip(self.examples, choices, strict=True):
+            output = SideOutput(reading, "", "", index, None, 0)
+            yield Prediction(example.example_id, output, self.spec.seed)
 
     def records(
         self,

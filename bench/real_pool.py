@@ -6,31 +6,22 @@ import os
 import queue
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.real_specs import REASONS, Answers, Place, Spec
+from msrrec import storage
+from msrrec.evaluation.hits import HITS
 
 _WRITE_EVERY_S = 8.0
 
-HITS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("arm", pa.string()),
-        ("order", pa.string()),
-        ("seed", pa.int32()),
-        ("reading", pa.string()),
-        ("example_id", pa.string()),
-        ("user_id", pa.string()),
-        ("index", pa.int32()),
-        ("hit", pa.bool_()),
-    ]
-)
 OUTPUTS = pa.schema(
     [
         ("run", pa.string()),
@@ -44,10 +35,16 @@ OUTPUTS = pa.schema(
         ("text", pa.string()),
     ]
 )
+SCHEMAS = {"hits": HITS, "outputs": OUTPUTS}
+"""By name of the file."""
 
 
 class Store:
     """The files of a folder; what is there already is kept.
+
+    A run takes the place of an earlier one with the same dataset, arm, order and seed, whose rows
+    may be there because a call was killed before it listed the run, or because other settings were
+    chosen since.
 
     Attributes:
         runs: The facts of finished runs, by name.
@@ -56,14 +53,15 @@ class Store:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._tables: dict[str, list[pa.Table]] = {"hits": [], "outputs": []}
+        self._tables: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
         self.runs: dict[str, dict[str, Any]] = {}
         if (folder / "runs.jsonl").exists():
             lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
             self.runs = {row["name"]: row for row in map(json.loads, lines)}
-            for name in self._tables:
-                if (folder / f"{name}.parquet").exists():
-                    self._tables[name].append(pq.read_table(folder / f"{name}.parquet"))
+            for name, schema in SCHEMAS.items():
+                file = folder / f"{name}.parquet"
+                if file.exists():
+                    self._tables[name].append(storage.read_table(str(file), schema))
         self._written = time.monotonic()
         self._pending: list[dict[str, Any]] = []
 
@@ -77,10 +75,21 @@ class Store:
         self.runs[spec.name] = facts
         self._pending.append(facts)
         if spec.split == "test":
-            self._tables["hits"].append(pa.Table.from_pylist(answers.rows, HITS))
-            self._tables["outputs"].append(pa.Table.from_pylist(answers.outputs, OUTPUTS))
+            names = {"dataset": spec.dataset, "arm": spec.kind, "order": spec.order}
+            self._replace("hits", {**names, "seed": spec.seed}, answers.rows)
+            self._replace("outputs", {"run": spec.name}, answers.outputs)
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self.write()
+
+    def _replace(
+        self, name: str, cell: Mapping[str, str | int], rows: list[dict[str, Any]]
+    ) -> None:
+        """Put rows in the place of those of a table that have these values."""
+        kept = []
+        for table in self._tables[name]:
+            equal = (pc.equal(table[column], value) for column, value in cell.items())
+            kept.append(table.filter(pc.invert(reduce(pc.and_, equal))))
+        self._tables[name] = [*kept, pa.Table.from_pylist(rows, SCHEMAS[name])]
 
     def write(self) -> None:
         """Write all that is finished; tables are renamed into place before the runs are listed."""

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from msrrec.evaluation.hits import ArmHits, group_hits, read_hits
+from msrrec.evaluation.study import compare_arms
 from msrrec.markup import REASONING_END
-from msrrec.metrics.crossed import crossed_mean, crossed_share
+from msrrec.metrics.crossed import crossed_share
 from msrrec.metrics.statistics import holm, mcnemar
 from msrrec.titles import fold_text
 
@@ -134,15 +135,15 @@ def contrast(
     seeds = sorted(set(ours.seeds) & set(theirs.seeds))
     if len(users) < 2 or not seeds:
         return []
-    first, second = (side.select(users, seeds).hits.astype(float) for side in (ours, theirs))
-    found = crossed_mean(first - second)
-    seeds_of_both = zip(first.T, second.T, strict=True)
-    tests = [mcnemar((a > 0).tolist(), (b > 0).tolist()) for a, b in seeds_of_both]
+    first, second = (side.select(users, seeds) for side in (ours, theirs))
+    found = compare_arms(pair[0][0], pair[1][0], None, [(first, second)])
+    seeds_of_both = zip(first.hits.T, second.hits.T, strict=True)
+    tests = [mcnemar(a.tolist(), b.tolist()) for a, b in seeds_of_both]
     cells = (
         name,
         " / ".join(key[1] for key in pair),
         str(len(seeds)),
-        f"{found.value:+.4f}",
+        f"{found.difference:+.4f}",
         f"[{found.low:+.3f}, {found.high:+.3f}]",
         " ".join(f"{test.difference:+.4f}" for test in tests),
         " ".join(f"{test.p_value:.4f}" for test in tests),

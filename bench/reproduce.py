@@ -8,9 +8,10 @@ nothing should have, and "within" if each lies in the 95% interval of the commit
 the table has one. In the table of a study that interval is for other users and other seeds, in
 others for other users. Anything else, a missing row included, is "outside", and the exit status is
 1. What is finished under ``--out`` is not run again. ``--systems`` rebuilds some of the rows alone.
-A table may come from several ``msrrec compare`` commands, whose rows are put together. Where the
-table names its data and they are others now, a line says so: the file is another, or this version
-draws the lists in another way.
+A table may come from several ``msrrec compare`` commands, whose rows are put together. In a table
+with the arms of several datasets, a row's label begins with its dataset. Where the table names its
+data and they are others now, a line says so: the file is another, or this version draws the lists
+in another way.
 """
 
 import argparse
@@ -63,7 +64,7 @@ class Table:
     """A table as ``msrrec compare`` or ``msrrec study`` writes it.
 
     Attributes:
-        rows: By label.
+        rows: By label, which begins with the heading if rows stand below several headings.
         commands: Those that made it.
         failed: Systems that have no figures because they failed.
         data: What it says of its data, the beginning of fingerprints; empty if nothing.
@@ -87,8 +88,11 @@ def read_table(text: str, name: str) -> Table:
     """
     lines = text.splitlines()
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("    msrrec ")]
-    rows, failed, columns = {}, set(), []
+    rows: dict[tuple[str, str], Row] = {}
+    failed, columns, section = set(), [], ""
     for line in lines:
+        if line.startswith("## "):
+            section = line.removeprefix("## ")
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("| "):
             continue
@@ -100,14 +104,16 @@ def read_table(text: str, name: str) -> Table:
             figures = [Figure.read(cells[n]) for n in columns]
             found = [figure for figure in figures if figure]
             if len(found) == len(columns):
-                rows[cells[0]] = Row(*found)
+                rows[section, cells[0]] = Row(*found)
     if not (rows or failed) or not commands:
         raise DataError(
             f"{name}: {len(rows)} rows and {len(commands)} commands found; expected a table that "
             "msrrec compare or msrrec study wrote"
         )
     data = _DATA.search(text)
-    return Table(rows, commands, frozenset(failed), data.group(1) if data else "")
+    has_several = len({section for section, _ in rows}) > 1
+    by_label = {f"{part}: {n}" if has_several else n: row for (part, n), row in rows.items()}
+    return Table(by_label, commands, frozenset(failed), data.group(1) if data else "")
 
 
 def fill(

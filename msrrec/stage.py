@@ -18,7 +18,7 @@ from typing import Any
 
 from msrrec import storage
 from msrrec.cluster import ray_session, submission_id
-from msrrec.config import RunConfig, changed_settings
+from msrrec.config import EXAMPLE_SETTINGS, RunConfig, changed_settings
 from msrrec.errors import DataError
 from msrrec.fingerprint import FINGERPRINTS, fingerprint_setting
 from msrrec.lock import locked
@@ -300,13 +300,7 @@ def resolve_function(place: str) -> Callable[[Call], Any]:
     return found
 
 
-_EXAMPLES = tuple(
-    f"evaluate.{key}"
-    for key in (
-        *("split", "num_users", "permutation", "negatives", "num_negatives"),
-        *("index", "num_retrieved"),
-    )
-)
+_EXAMPLES = tuple(f"evaluate.{name}" for name in EXAMPLE_SETTINGS)
 _WORK = "msrrec.pipeline.work"
 
 PREPARE = Stage(

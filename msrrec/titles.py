@@ -177,9 +177,6 @@ Rung = Literal["exact", "numbered", "number", "mention", "ambiguous", "none"]
 """How a text names a candidate: its title alone; after a list number; a list number alone; one
 mention in prose. Or why it names none: several could be meant, or no candidate is."""
 
-STRICT_RUNGS: frozenset[Rung] = frozenset(("exact", "numbered"))
-"""What counts as an answer of a system; the others are looked at in prose."""
-
 
 @dataclass(frozen=True)
 class TitleMatch:

@@ -1,7 +1,7 @@
 """Popularity: prefers the candidate that most training users bought."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from msrrec.baselines.interface import Facts
 from msrrec.baselines.purchases import iter_training_purchases
@@ -28,15 +28,9 @@ class Popularity:
         return [[float(self._buyers[item]) for item in e.candidates] for e in examples]
 
 
-def count_buyers(purchases: Mapping[str, Sequence[str]]) -> Counter[str]:
-    """Number of users who bought each item; repeated purchases count once."""
-    return _count(purchases.values())
-
-
 def count_training_buyers(dataset: Dataset) -> Counter[str]:
-    """The same of a dataset's training purchases, without holding all users."""
-    return _count(iter_training_purchases(dataset))
+    """Number of users who bought each item in training; repeated purchases count once.
 
-
-def _count(purchases: Iterable[Sequence[str]]) -> Counter[str]:
-    return Counter(item_id for items in purchases for item_id in set(items))
+    Users are read one after the other and not held.
+    """
+    return Counter(item_id for items in iter_training_purchases(dataset) for item_id in set(items))

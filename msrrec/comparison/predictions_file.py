@@ -25,9 +25,9 @@ from msrrec.data.dataset import Dataset
 from msrrec.data.json_lines import as_text
 from msrrec.data.partitions import Partitions
 from msrrec.data.places import Places
-from msrrec.errors import ConfigError, DataError
+from msrrec.errors import DataError
 from msrrec.evaluation.audit import check
-from msrrec.evaluation.examples import partition_examples
+from msrrec.evaluation.examples import check_frozen, partition_examples
 from msrrec.evaluation.results import Check, Details, FileFacts, ReadBy
 from msrrec.evaluation.systems import identify_file
 from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
@@ -209,12 +209,7 @@ def evaluate_file(
         ConfigError: If other candidates or another order than the dataset's are asked for.
         DataError: If no row is of an evaluated example.
     """
-    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
-        raise ConfigError(
-            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
-            f"{config.evaluate.negatives}: the choices in {given.path} were made among the "
-            "dataset's own candidates; expected 0 and frozen"
-        )
+    check_frozen(config, f"the choices in {given.path} were made among")
     examples = partition_examples(dataset, config.evaluate)
     found = _find_problems(dataset, examples, given, config.evaluate.split)
     parts = (

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msrrec.comparison.teacher import (
-    check_frozen,
+    ONLY_FROZEN,
     name_model,
     read_choice,
     settings_for,
@@ -19,6 +19,7 @@ from msrrec.comparison.teacher import (
 )
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
+from msrrec.evaluation.examples import check_frozen
 from msrrec.evaluation.results import ApiFacts, Details
 from msrrec.evaluation.systems import SystemId
 from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
@@ -59,7 +60,7 @@ def evaluate_verified(
     empty is verified by one more call; equal ones share the call. Arguments and errors are those of
     ``evaluate_teacher``.
     """
-    check_frozen(config)
+    check_frozen(config, ONLY_FROZEN)
     asked = settings_for(config, "plain")
     requests = build_requests(dataset, asked)
     found = collect(requests, dataset, answers, asked, keys, config.evaluate.recsaver_samples)
@@ -84,7 +85,7 @@ def evaluate_verified(
         samples=len(samples),
         verified=sum(s.check is not None and s.check.example_id in recovered for s in samples),
         recovered=sum(s.choice == s.recovered_choice(recovered) for s in samples),
-        unanswered=len(examples) - len(kept),
+        unanswered=len(examples) - len({example_id for example_id, _ in found}),
     )
     system = identify_verified(name_model(kept, asked))
     part = EvaluatedPart(examples, {"full": predictions})

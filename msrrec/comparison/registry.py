@@ -16,7 +16,7 @@ from msrrec.comparison.predictions_file import (
     evaluate_file,
     read_predictions_file,
 )
-from msrrec.config import Arm, RunConfig, StudyArm, did_you_mean, for_arm
+from msrrec.config import EXAMPLE_SETTINGS, Arm, RunConfig, StudyArm, did_you_mean, for_arm
 from msrrec.data.dataset import Dataset
 from msrrec.errors import ConfigError
 from msrrec.evaluation.evaluate import evaluate, evaluate_baseline
@@ -90,7 +90,7 @@ class Run:
             inputs: Fingerprints of its inputs besides the dataset.
             revision: Revision of its code.
         """
-        users = self.config.evaluate.model_dump(include=_USERS)
+        users = self.config.evaluate.model_dump(include=set(EXAMPLE_SETTINGS))
         users["index"] = users["index"] and fingerprint_setting(users["index"])
         found = {"dataset": identify_dataset(self.dataset), **(inputs or {})}
         return Identity(
@@ -100,13 +100,6 @@ class Run:
     def sections(self, *names: str) -> dict[str, Any]:
         """The settings of some sections that decide a result."""
         return {name: decisive_settings(self.config, name) for name in names}
-
-
-_USERS = {
-    *("split", "num_users", "permutation", "negatives", "num_negatives"),
-    *("index", "num_retrieved"),
-}
-"""Settings that define the evaluated users and their candidates."""
 
 
 def system_names() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msrrec.config import PromptConfig, RunConfig, for_references
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ConfigError
+from msrrec.evaluation.examples import check_frozen
 from msrrec.evaluation.results import ApiFacts, Details
 from msrrec.evaluation.systems import RECSAVER, TEACHER, SystemId
 from msrrec.evaluation.write import EvaluatedPart, Evaluation, write_evaluation
@@ -49,7 +49,7 @@ def evaluate_teacher(
         ConfigError: If other candidates or another order than the dataset's are asked for.
         EngineError: If every teacher refuses or can't be reached.
     """
-    check_frozen(config)
+    check_frozen(config, ONLY_FROZEN)
     asked = settings_for(config, prompt)
     synthesize(dataset, answers, asked, keys)
     found = first_answers(dataset, answers, asked)
@@ -71,18 +71,8 @@ def identify_teacher(prompt: Prompt, model: str) -> SystemId:
     return SystemId(id="teacher", kind="api", label=f"{model} zero-shot", paper_row=TEACHER)
 
 
-def check_frozen(config: RunConfig) -> None:
-    """Refuse other candidates than the dataset's own.
-
-    Raises:
-        ConfigError: If other candidates or another order than the dataset's are asked for.
-    """
-    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
-        raise ConfigError(
-            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
-            f"{config.evaluate.negatives}: the teacher is only asked about the dataset's own "
-            "candidates; expected 0 and frozen"
-        )
+ONLY_FROZEN = "the teacher is only asked about"
+"""Why other candidates are refused, see ``check_frozen``."""
 
 
 def settings_for(config: RunConfig, prompt: Prompt) -> RunConfig:

@@ -5,7 +5,7 @@ from msrrec.config.baselines import BaselinesConfig, LlaraConfig, TallrecConfig
 from msrrec.config.chat import ChatConfig
 from msrrec.config.data import DataConfig
 from msrrec.config.derived import for_arm, for_references
-from msrrec.config.evaluate import EvaluateConfig
+from msrrec.config.evaluate import EXAMPLE_SETTINGS, EvaluateConfig
 from msrrec.config.inference import InferenceConfig
 from msrrec.config.judge import JudgeConfig
 from msrrec.config.lora import LoraConfig
@@ -32,6 +32,7 @@ from msrrec.config.train import Arm, TrainConfig
 
 __all__ = [
     "EMBEDDED",
+    "EXAMPLE_SETTINGS",
     "PRESETS",
     "RETRIEVERS",
     "AnswerFormat",

@@ -17,6 +17,13 @@ NUM_RETRIEVED = 20
 """Number of candidates that are retrieved unless a setting says otherwise."""
 
 
+EXAMPLE_SETTINGS = (
+    *("split", "num_users", "permutation", "negatives", "num_negatives"),
+    *("index", "num_retrieved"),
+)
+"""Settings of ``evaluate`` that define the evaluated users and their candidates."""
+
+
 class EvaluateConfig(Config):
     """Settings of the evaluation."""
 

@@ -54,11 +54,6 @@ def later_items(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return later
 
 
-def later_titles(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """The titles of each user's validation and test items, by user id; see ``later_items``."""
-    return {user: tuple(dataset.titles(items)) for user, items in later_items(dataset).items()}
-
-
 def shows_later(shown: Iterable[str], later: Iterable[str]) -> bool:
     """Whether the titles of a prompt include a held-out title or one that equals it."""
     held_out = {normalize_title(title) for title in later}

@@ -197,8 +197,8 @@ class OutputHash:
         return self._digest.hexdigest()[:16]
 
 
-_ONE_MODEL = {"msrrec", "msrrec-direct"}
-"""Ids of two systems that are one model, read with and without its reasoning."""
+_ONE_MODEL = {"msrrec", "msrrec-direct", "msrrec-routed"}
+"""Ids of systems that are one model, read with its reasoning, without it, or by the route."""
 
 
 def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
@@ -210,7 +210,7 @@ def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
         f"{a.system.label} and {b.system.label}"
         for a, b in pairs
         if a.weights_hash and a.weights_hash == b.weights_hash and a.system != b.system
-        if {a.system.id, b.system.id} != _ONE_MODEL
+        if not _is_one_model(a, b)
     ]
     forms = [
         f"{a.system.label} and {b.system.label}"
@@ -236,6 +236,12 @@ def audit_systems(results: Sequence[EvaluationResult]) -> list[Check]:
         check("Outputs", "no two systems gave the same outputs for every user", outputs),
         check("Control", "control systems are evaluated beside trained ones", missing),
     ]
+
+
+def _is_one_model(first: EvaluationResult, second: EvaluationResult) -> bool:
+    """Whether both are readings of one model that have ids of their own."""
+    ids = {result.system.id.removesuffix("-constrained") for result in (first, second)}
+    return len(ids) == 2 and ids <= _ONE_MODEL
 
 
 def _same_users(first: EvaluationResult, second: EvaluationResult) -> bool:

@@ -7,12 +7,9 @@ import numpy as np
 
 from msrrec.evaluation.results import CalibrationResult
 from msrrec.inference.fusion import Recommendation
-from msrrec.inference.ranking import mean_probabilities
+from msrrec.inference.ranking import log_probabilities, mean_probabilities
 from msrrec.metrics.calibration import expected_calibration_error, fit_temperature, temper
 from msrrec.schema import Example
-
-_LEAST = 1e-300
-"""Probabilities below it count as this much, as no logarithm is left of 0."""
 
 
 class CalibrationTally:
@@ -23,10 +20,13 @@ class CalibrationTally:
         self._targets, self._chosen = array("q"), array("q")
 
     def add(self, examples: Sequence[Example], decisions: Sequence[Recommendation]) -> None:
-        """Add users; those without a recommendation or likelihoods are left out."""
+        """Add users; those without a recommendation or likelihoods are left out.
+
+        One whose target is no candidate, as retrieval missed it, is a recommendation that is wrong.
+        """
         for example, decision in zip(examples, decisions, strict=True):
             found = mean_probabilities(decision)
-            if not found or decision.index is None or example.target_slot < 0:
+            if not found or decision.index is None:
                 continue
             self._values.extend(found)
             self._lengths.append(len(found))
@@ -43,10 +43,14 @@ class CalibrationTally:
         if not self._lengths:
             return None
         ends = np.cumsum(self._lengths)[:-1]
-        logprobs = np.split(np.log(np.maximum(np.asarray(self._values), _LEAST)), ends)
-        is_chosen_here = temperature is None and is_validation
+        logprobs = [
+            log_probabilities(row.tolist()) for row in np.split(np.asarray(self._values), ends)
+        ]
+        found = [n for n, target in enumerate(self._targets) if target >= 0]
+        is_chosen_here = temperature is None and is_validation and bool(found)
         if is_chosen_here:
-            temperature = fit_temperature([row.tolist() for row in logprobs], self._targets)
+            targets = [self._targets[n] for n in found]
+            temperature = fit_temperature([logprobs[n] for n in found], targets)
         return CalibrationResult(
             num_users=len(self._lengths),
             mean_confidence=float(np.mean(self._confidences(logprobs, 1.0))),
@@ -56,10 +60,10 @@ class CalibrationTally:
             tempered_error=None if temperature is None else self._error(logprobs, temperature),
         )
 
-    def _confidences(self, logprobs: Sequence[np.ndarray], temperature: float) -> list[float]:
+    def _confidences(self, logprobs: Sequence[Sequence[float]], temperature: float) -> list[float]:
         rows = zip(logprobs, self._chosen, strict=True)
-        return [temper(row.tolist(), temperature)[chosen] for row, chosen in rows]
+        return [temper(row, temperature)[chosen] for row, chosen in rows]
 
-    def _error(self, logprobs: Sequence[np.ndarray], temperature: float) -> float:
+    def _error(self, logprobs: Sequence[Sequence[float]], temperature: float) -> float:
         hits = np.asarray(self._chosen) == np.asarray(self._targets)
         return expected_calibration_error(self._confidences(logprobs, temperature), hits)

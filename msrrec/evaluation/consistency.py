@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
-from msrrec import storage
 from msrrec.evaluation.document import Result
 from msrrec.evaluation.results import EvaluationResult
-from msrrec.inference.predictions import read_choices
+from msrrec.inference.predictions import predictions_path, read_choices
 from msrrec.metrics.statistics import Share, wilson
 
 Difference = Literal["order", "seed"]
@@ -87,5 +86,5 @@ def _identity(result: EvaluationResult) -> tuple[object, ...]:
 
 def _choices(path: str, variant: str) -> list[str | None]:
     """The chosen item ids, by example id."""
-    choices = read_choices(storage.join(path, "predictions", f"{variant}.parquet"))
+    choices = read_choices(predictions_path(path, variant))
     return [choices[example_id] for example_id in sorted(choices)]

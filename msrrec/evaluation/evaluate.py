@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from msrrec import storage
 from msrrec.baselines import build_baseline
 from msrrec.baselines.interface import Baseline, Facts, Savable, Writer, WrittenChoice, choose
-from msrrec.config import RunConfig
+from msrrec.config import EXAMPLE_SETTINGS, RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.errors import ConfigError
+from msrrec.errors import ConfigError, ModelError
 from msrrec.evaluation.examples import partition_examples
 from msrrec.evaluation.fusion_study import Learned, learn
 from msrrec.evaluation.model_tally import ModelTally, Reading
@@ -33,7 +35,8 @@ from msrrec.retrieval.folder import read_version
 from msrrec.schema import Example
 from msrrec.stage import Summary
 
-_DECIDES_EXAMPLES = {"split", "permutation", "negatives", "num_negatives"}
+_DECIDES_EXAMPLES = {*EXAMPLE_SETTINGS} - {"num_users", "index", "num_retrieved"}
+"""What a journal goes by: it may have more users, and it knows the index by its version."""
 
 
 def evaluate(
@@ -216,6 +219,12 @@ def _scored(
     seed: int,
 ) -> list[Prediction]:
     """The best candidate of each example."""
+    for example, found in zip(examples, scores, strict=True):
+        if not np.isfinite(found).all():
+            raise ModelError(
+                f"{name}: the scores of {example.example_id} are {list(found)}; expected finite "
+                "numbers; a training that diverged gives such, so lower its learning rate"
+            )
     rows = zip(examples, choose(examples, scores, seed), scores, strict=True)
     return [
         Prediction(

@@ -4,14 +4,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from msrrec.config import EvaluateConfig
+from msrrec.config import EvaluateConfig, RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.data.negatives import draw_candidates
 from msrrec.data.partitions import Partitions
-from msrrec.errors import DataError
+from msrrec.errors import ConfigError, DataError
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.retrieved import load_honest_index, retrieve_candidates
 from msrrec.schema import Example
+
+
+def check_frozen(config: RunConfig, who: str) -> None:
+    """Refuse other candidates than the dataset's own.
+
+    Args:
+        config: Section ``evaluate``.
+        who: The beginning of a sentence that goes on with "the dataset's own candidates".
+
+    Raises:
+        ConfigError: If other candidates or another order than the dataset's are asked for.
+    """
+    if config.evaluate.permutation or config.evaluate.negatives != "frozen":
+        raise ConfigError(
+            f"evaluate.permutation={config.evaluate.permutation} and evaluate.negatives="
+            f"{config.evaluate.negatives}: {who} the dataset's own candidates; expected 0 and "
+            "frozen"
+        )
 
 
 def load_evaluation(folder: str, dataset: Dataset) -> EvaluationResult:

@@ -8,7 +8,6 @@ too, so each intervention stands beside a control that is sampled in the same wa
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from msrrec import storage
 from msrrec.config import InferenceConfig, PromptConfig, RunConfig
 from msrrec.config.evaluate import Intervention
 from msrrec.data.dataset import Dataset
@@ -22,7 +21,7 @@ from msrrec.evaluation.trials import KEPT, Case, Trial, is_sampled, plan_trials,
 from msrrec.fingerprint import hash_weights
 from msrrec.inference.batch import BuildRecommender
 from msrrec.inference.fusion import SideOutput
-from msrrec.inference.predictions import iter_predictions
+from msrrec.inference.predictions import iter_predictions, predictions_path
 from msrrec.inference.recommender import Recommender
 from msrrec.log import Progress
 from msrrec.metrics.statistics import holm, mcnemar, wilson
@@ -163,7 +162,7 @@ def _iter_cases(
 ) -> Iterator[Case]:
     """The users with a whole chain and a valid choice, one by one."""
     examples = partition_examples(dataset, evaluated.config.evaluate)
-    file, num_whole = storage.join(folder, "predictions", f"{side}.parquet"), 0
+    file, num_whole = predictions_path(folder, side), 0
     pairs = zip(examples.read(), iter_predictions(file, examples), strict=True)
     for example, prediction in (pair for both in pairs for pair in zip(*both, strict=True)):
         case = _make_case(dataset, example, prediction.output, side, form)

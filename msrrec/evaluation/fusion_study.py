@@ -34,7 +34,7 @@ from msrrec.inference.fusion import (
     candidate_probabilities,
     fuse,
 )
-from msrrec.inference.predictions import iter_predictions
+from msrrec.inference.predictions import iter_predictions, predictions_path
 from msrrec.metrics.statistics import Share, mcnemar, wilson
 from msrrec.reasoning.prompts import Side
 from msrrec.schema import Example
@@ -324,8 +324,7 @@ def learn(folder: str, dataset: Dataset, weights_hash: str | None = None) -> Lea
     Raises:
         DataError: If the folder is not such an evaluation, or has another dataset.
     """
-    gate = load_gate(folder, dataset)
-    found = EvaluationResult.load(folder)
+    found = load_validation(folder, dataset)
     if weights_hash and found.weights_hash and weights_hash != found.weights_hash:
         logger.warning("%s: evaluates another model, so nothing is learned from it", folder)
         return Learned()
@@ -336,11 +335,11 @@ def learn(folder: str, dataset: Dataset, weights_hash: str | None = None) -> Lea
         for variant, one in found.calibration.items()
         if one.temperature is not None
     }
-    return Learned(gate, chosen, threshold, temperatures)
+    return Learned(_load_gate(folder, found, dataset), chosen, threshold, temperatures)
 
 
-def load_gate(folder: str, dataset: Dataset) -> Gate | None:
-    """A gate fitted on the same model's evaluation on validation, see ``fit_gate``.
+def load_validation(folder: str, dataset: Dataset) -> EvaluationResult:
+    """The figures of an evaluation on this dataset's validation users.
 
     Raises:
         DataError: If the folder is not such an evaluation, or has another dataset.
@@ -352,8 +351,16 @@ def load_gate(folder: str, dataset: Dataset) -> Gate | None:
             f"validation split of {dataset.path}; run `msrrec evaluate` with "
             "evaluate.split=validation and give that folder as evaluate.gate"
         )
+    return found
+
+
+def _load_gate(folder: str, found: EvaluationResult, dataset: Dataset) -> Gate | None:
+    """A gate fitted on an evaluation, see ``fit_gate``; None if it has not asked both sides."""
+    names: tuple[Side, Side] = ("user", "item")
+    if not all(storage.exists(predictions_path(folder, name)) for name in names):
+        return None
     examples = partition_examples(dataset, found.config.evaluate)
-    sides = iter_sides(folder, examples, ("user", "item"))
+    sides = iter_sides(folder, examples, names)
     parts = zip(sides, examples.read(), strict=True)
     return _fit_gate([user for both, part in parts for user in _iter_decisive(part, both)])
 
@@ -373,7 +380,7 @@ def iter_sides(
     folder: str, examples: Partitions, sides: Sequence[Side]
 ) -> Iterator[list[dict[str, SideOutput]]]:
     """The outputs for each partition of examples; see ``read_sides``."""
-    paths = [storage.join(folder, "predictions", f"{side}.parquet") for side in sides]
+    paths = [predictions_path(folder, side) for side in sides]
     files = (iter_predictions(path, examples) for path in paths)
     for parts in zip(*files, strict=True):
         yield [

@@ -5,6 +5,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 from msrrec.config import PromptConfig
 from msrrec.data.dataset import Dataset
@@ -98,11 +99,10 @@ class _SideTally:
             self.perplexities.append(output.perplexity)
 
     def result(self) -> SideMetrics:
-        ordered = sorted(self.perplexities)
         return SideMetrics(
             num_outputs=self.num_outputs,
             mean_tokens=self.num_tokens / self.num_outputs,
-            median_perplexity=ordered[len(ordered) // 2] if ordered else None,
+            median_perplexity=median(self.perplexities) if self.perplexities else None,
         )
 
 

@@ -15,7 +15,7 @@ from msrrec.errors import DataError
 from msrrec.evaluation.examples import load_evaluation, partition_examples
 from msrrec.evaluation.results import AnchorScore, Metric, MetricScore, ReasoningScores
 from msrrec.inference.fusion import SideOutput
-from msrrec.inference.predictions import Prediction, iter_predictions
+from msrrec.inference.predictions import Prediction, iter_predictions, predictions_path
 from msrrec.metrics.anchors import MAX_ANCHORED, Reference, TextAnchor, text_anchors
 from msrrec.metrics.judge import judge_pairs
 from msrrec.metrics.scores import JudgeFacts, Pair, Scores
@@ -112,7 +112,7 @@ def _scored(
     evaluation: str, variant: str, examples: Partitions, paths: Mapping[str, str]
 ) -> list[tuple[Pair, bool]]:
     """Text and reference of each user with one, and whether the variant chose the target."""
-    file = storage.join(evaluation, "predictions", f"{variant}.parquet")
+    file = predictions_path(evaluation, variant)
     return [
         (
             (scored_text(prediction.output), paths[example.example_id]),

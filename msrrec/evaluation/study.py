@@ -32,6 +32,7 @@ from msrrec.evaluation.study_results import (
     Reference,
     StudyResult,
     count_of,
+    name_order,
 )
 from msrrec.metrics.crossed import (
     crossed_mean,
@@ -41,7 +42,7 @@ from msrrec.metrics.crossed import (
     users_needed,
 )
 from msrrec.metrics.statistics import holm
-from msrrec.page import percent
+from msrrec.page import format_p, percent
 
 _DECIDING = PRIMARY[0]
 """The arms of the verdict."""
@@ -258,7 +259,7 @@ def tell_dataset(name: str, contrasts: Sequence[Contrast], arms: Sequence[ArmRes
     primary = [c for c in contrasts if c.is_primary and c.order is None]
     head = next((c for c in primary if c.second == "none"), None)
     if head is None:
-        return f"{name}: no verdict, as the arms chain and none are not both there."
+        return f"{name}: no verdict, as the arms chain and none are not both there in every order."
     sentence = (
         f"{name}: {_verdict(head)}: {describe(head, IN_WORDS['none'])}, "
         f"{head.num_users:,} users, {count_of(len(head.seeds), 'seed')}."
@@ -275,7 +276,7 @@ def tell_dataset(name: str, contrasts: Sequence[Contrast], arms: Sequence[ArmRes
 def _tell_invalid(arms: Sequence[ArmResult]) -> str:
     """A sentence about the arms of the verdict that often name no candidate; empty without any."""
     low = [
-        f"{arm.arm} for {percent(arm.valid_ratio)} ({arm.order.replace('_', ' ')})"
+        f"{arm.arm} for {percent(arm.valid_ratio)} ({name_order(arm.order)})"
         for arm in arms
         if arm.arm in _DECIDING and arm.valid_ratio < VALID_BAR
     ]
@@ -323,14 +324,10 @@ def describe(found: Contrast, other: str = "") -> str:
     """
     over = f" over {other}" if other else ""
     low, high = 100 * found.low, 100 * found.high
-    p, alone = _name_p(found.p_adjusted), _name_p(found.p_value)
+    p, alone = format_p(found.p_adjusted), format_p(found.p_value)
     if p != alone:
         p += f" after Holm's correction ({alone} and the interval before it)"
     return f"{100 * found.difference:+.1f} points{over} [{low:.1f}, {high:.1f}], {p}"
-
-
-def _name_p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 @dataclass(frozen=True)

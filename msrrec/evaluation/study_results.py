@@ -29,6 +29,11 @@ IN_WORDS = {
 """What an arm writes before its answer, in words."""
 
 
+def name_order(order: str) -> str:
+    """An order of the prompt's lists in words."""
+    return order.replace("_", " ")
+
+
 class ArmResult(Result):
     """One arm on one dataset in one order of the lists."""
 

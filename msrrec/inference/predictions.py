@@ -46,6 +46,11 @@ class Prediction:
         return None if index is None else candidates[index]
 
 
+def predictions_path(evaluation: str, variant: str) -> str:
+    """Where an evaluation's folder keeps the predictions of one variant or side."""
+    return storage.join(evaluation, "predictions", f"{variant}.parquet")
+
+
 Row = dict[str, Any]
 """One line of a Parquet file."""
 

@@ -1,6 +1,7 @@
 """All candidates in order: the recommended one, then the others by likelihood."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msrrec.inference.fusion import Recommendation, candidate_probabilities
@@ -31,6 +32,11 @@ def mean_probabilities(recommendation: Recommendation) -> tuple[float, ...]:
     return tuple(math.fsum(values) / len(measured) for values in zip(*measured, strict=True))
 
 
+def log_probabilities(probabilities: Sequence[float]) -> list[float]:
+    """The logarithm of each, of 0 a very small one."""
+    return [math.log(max(value, _LEAST)) for value in probabilities]
+
+
 def confidence(recommendation: Recommendation, temperature: float | None) -> float | None:
     """How likely the recommended item is to be right, from 0 to 1.
 
@@ -43,8 +49,7 @@ def confidence(recommendation: Recommendation, temperature: float | None) -> flo
     scores = mean_probabilities(recommendation)
     if temperature is None or recommendation.index is None or not scores:
         return None
-    logs = [math.log(max(score, _LEAST)) for score in scores]
-    return temper(logs, temperature)[recommendation.index]
+    return temper(log_probabilities(scores), temperature)[recommendation.index]
 
 
 def rank_candidates(recommendation: Recommendation) -> tuple[RankedCandidate, ...]:

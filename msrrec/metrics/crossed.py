@@ -152,9 +152,7 @@ def detectable_effect(
     from scipy.optimize import brentq  # a second to import
 
     if num_seeds == 1 or not spread:
-        of_seeds = 2 * spread**2 / num_seeds
-        found = detectable_difference(num_users, discordant + num_users * of_seeds, num_tests)
-        return found if found is not None and found <= discordant else None
+        return detectable_difference(num_users, discordant, num_tests)
 
     def lack(difference: float) -> float:
         return POWER - _power(difference, num_users, num_seeds, discordant, spread, num_tests)

@@ -28,9 +28,10 @@ from msrrec.metrics.statistics import (
 from msrrec.schema import Example
 
 CUTOFFS = (1, 3, 5, 10)
+"""Values of k for HR@k and NDCG@k."""
+
 NOT_FOUND = 1 << 62
 """The rank of a target that is no candidate, as retrieval did not find it: beyond any list."""
-"""Values of k for HR@k and NDCG@k."""
 
 Scores = Sequence[float] | None
 """One score per candidate, in the frozen order, higher is better; None without scores."""

@@ -22,7 +22,7 @@ _MANY = 20_000
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its 95% Wilson interval, all in [0, 1]."""
+    """A share or a mean with its 95% interval; what makes it says which interval and unit."""
 
     value: float
     low: float

@@ -29,7 +29,7 @@ from msrrec.evaluation.hits import HITS, Cell, group_hits, hits_of, read_hits
 from msrrec.evaluation.results import EvaluationResult
 from msrrec.evaluation.study import Beside, conclude
 from msrrec.evaluation.study_results import Power, Reference, StudyResult
-from msrrec.inference.predictions import iter_predictions
+from msrrec.inference.predictions import iter_predictions, predictions_path
 from msrrec.pipeline.points import (
     Place,
     Point,
@@ -233,7 +233,7 @@ def _tables(
     folder, dataset = done.folders[point], shared[point.place.name].dataset
     examples = partition_examples(dataset, config.evaluate)
     for variant in EvaluationResult.load(folder).variants:
-        path = storage.join(folder, "predictions", f"{variant}.parquet")
+        path = predictions_path(folder, variant)
         cell = Cell(point.place.name, point.arm, point.order, variant)
         for part, found in zip(examples.read(), iter_predictions(path, examples), strict=True):
             rows = list(hits_of(cell, point.seed, part, found))

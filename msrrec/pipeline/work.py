@@ -214,14 +214,14 @@ def check_evaluate(call: Call) -> None:
         DataError: If ``evaluate.gate`` names no evaluation on validation of this dataset, or
             ``evaluate.index`` no index.
     """
-    from msrrec.evaluation.fusion_study import load_gate
+    from msrrec.evaluation.fusion_study import load_validation
     from msrrec.models import locate_model
     from msrrec.retrieval.folder import read_version
     from msrrec.weights import check_source
 
     check_source(locate_model(call.inputs["model"], call.config.model))
     if call.config.evaluate.gate:
-        load_gate(call.config.evaluate.gate, _dataset(call))
+        load_validation(call.config.evaluate.gate, _dataset(call))
     if call.config.evaluate.index:
         read_version(call.config.evaluate.index)
 

@@ -27,7 +27,6 @@ from msrrec.reasoning.thinking import split_thinking, strip_marks
 from msrrec.titles import (
     REASONING_END,
     REASONING_START,
-    match_title,
 )
 
 Reason = Literal["empty", "malformed", "incomplete", "not_a_candidate", "ambiguous"]
@@ -109,12 +108,6 @@ def split_output(text: str) -> Output:
     head, start, body = reasoning.partition(REASONING_START)
     reasoning = (body if start else head).strip()
     return Output(reasoning, answer.strip() if marker else None)
-
-
-def parse_answer(answer: str, candidates: Sequence[str]) -> int | None:
-    """The 0-based index of the candidate that the first non-empty line names, or None."""
-    lines = [line for line in answer.splitlines() if line.strip()]
-    return match_title(lines[0], candidates) if lines else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The page of a study: verdict, contrasts with intervals, arms, and what was run."""
 
-from msrrec.evaluation.study_results import IN_WORDS, Contrast, StudyResult
+from msrrec.evaluation.study_results import IN_WORDS, Contrast, StudyResult, name_order
 from msrrec.page import render_page
 from msrrec.report.plots import Forest, ForestRow, forest
 
@@ -38,8 +38,3 @@ def name_contrast(found: Contrast) -> str:
     """A contrast such as ``chain − none, candidates first``."""
     order = f", {name_order(found.order)}" if found.order else ""
     return f"{found.first} − {found.second}{order}"
-
-
-def name_order(order: str) -> str:
-    """An order of the prompt's lists in words."""
-    return order.replace("_", " ")

@@ -10,6 +10,7 @@ from msrrec.evaluation.study_results import (
     DatasetResult,
     StudyResult,
     count_of,
+    name_order,
 )
 from msrrec.report.markdown import interval, one_line, plain_p, table_line
 from msrrec.report.table import RunFacts, describe_effort, describe_versions
@@ -88,7 +89,7 @@ def _head(names: tuple[str, ...]) -> Iterable[str]:
 
 
 def _arm(arm: ArmResult, has_orders: bool) -> str:
-    order = f", {arm.order.replace('_', ' ')}" if has_orders else ""
+    order = f", {name_order(arm.order)}" if has_orders else ""
     learned = rate = written = each = None
     if cost := arm.cost:
         rate, written = cost.learning_rate, cost.generated_per_user
@@ -113,7 +114,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _contrast(found: Contrast) -> str:
-    order = f", {found.order.replace('_', ' ')}" if found.order else ""
+    order = f", {name_order(found.order)}" if found.order else ""
     name = f"{one_line(found.first)} − {one_line(found.second)}{order}"
     points = [100 * value for value in (found.difference, found.low, found.high)]
     return table_line(

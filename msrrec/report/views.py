@@ -8,6 +8,7 @@ import pyarrow as pa
 from msrrec import schema, storage
 from msrrec.data.partitions import PARTITION_SIZE
 from msrrec.evaluation.results import Case, EvaluationResult, Metric, RuleResult, VariantResult
+from msrrec.inference.predictions import predictions_path
 from msrrec.metrics.anchors import TextAnchor
 from msrrec.metrics.ranking import Group, Groups, Slots
 from msrrec.metrics.statistics import Share, holm
@@ -191,7 +192,7 @@ def show_cases(main: Evaluated, results: Sequence[Evaluated]) -> list[ShownCase]
 def _backbone_texts(base: Evaluated, wanted: Collection[str]) -> dict[str, BackboneText]:
     """What the backbone wrote for some users, by example id."""
     variant = next(iter(base.result.variants))
-    path = storage.join(base.path, "predictions", f"{variant}.parquet")
+    path = predictions_path(base.path, variant)
     if not storage.exists(path):
         return {}
     return {

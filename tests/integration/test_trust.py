@@ -12,7 +12,7 @@ import pytest
 from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
-from msrrec.data.leakage import later_titles
+from msrrec.data.leakage import later_items
 from msrrec.embedded.world import make_world
 from msrrec.schema import SPLITS
 from msrrec.synthesis.journal import JournalEntry, hash_prompt
@@ -75,7 +75,7 @@ def test_no_prompt_or_path_holds_what_its_user_bought_later(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     summary = synthesize(dataset, str(tmp_path), RunConfig())
-    later = later_titles(dataset)
+    later = {user: dataset.titles(items) for user, items in later_items(dataset).items()}
     user_of = {e.example_id: e.user_id for e in dataset.examples("train")}
     questions = build_requests(dataset, RunConfig())
     assert summary["left_out"] == NUM_USERS - len(questions)

@@ -143,10 +143,15 @@ def test_the_weights_hash_changes_with_any_byte_of_model_and_adapter(tmp_path: P
 
 
 def metrics(
-    label: str, kind: SystemKind, weights: str | None, outputs: str, seed: int = 0
+    label: str,
+    kind: SystemKind,
+    weights: str | None,
+    outputs: str,
+    seed: int = 0,
+    name: str | None = None,
 ) -> EvaluationResult:
     return evaluation_result(
-        system_id(label, kind),
+        system_id(label, kind, name=name),
         {"full": variant_result(outputs_hash=outputs)},
         weights=weights,
         inference={"seed": seed},
@@ -160,6 +165,12 @@ def test_systems_that_loaded_the_same_weights_or_said_the_same_are_found() -> No
     mixed = failed(audit_systems([random, base, trained, metrics("other", "trained", "w1", "o1")]))
     assert mixed["Weights"].endswith("not so for MSR-Rec and other")
     assert mixed["Outputs"].endswith("not so for MSR-Rec full and other full")
+    readings = [
+        metrics("MSR-Rec", "trained", "w1", "o1", name="msrrec-constrained"),
+        metrics("MSR-Rec direct", "trained", "w1", "o2", name="msrrec-direct-constrained"),
+        metrics("MSR-Rec routed", "trained", "w1", "o3", name="msrrec-routed"),
+    ]
+    assert failed(audit_systems([random, base, *readings])) == {}
     another_seed = metrics("MSR-Rec", "trained", "w1", "o2", seed=1)
     assert failed(audit_systems([random, base, trained, another_seed])) == {}
 

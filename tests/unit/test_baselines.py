@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, T5Config, T5Model
 from msrrec.baselines import build_baseline
 from msrrec.baselines import embedding as embedding_module
 from msrrec.baselines.interface import choose, mean_reciprocal_rank
-from msrrec.baselines.popularity import count_buyers
+from msrrec.baselines.popularity import count_training_buyers
 from msrrec.baselines.purchases import training_purchases
 from msrrec.config import ModelConfig, RunConfig
 from msrrec.data.dataset import Dataset
@@ -80,9 +80,10 @@ def scores(name: str, dataset: Dataset, asked: list[Example], seed: int = 0) -> 
 
 
 def test_buyers_count_once_in_histories_and_targets() -> None:
-    purchases = training_purchases(InMemory("memory", {}, {}, TRAIN))
-    assert count_buyers(purchases) == Counter({"a": 3, "c": 2, "b": 1, "d": 1})
-    assert count_buyers({"u1": ("a", "a"), "u2": ("a",)}) == Counter({"a": 2})
+    counts = count_training_buyers(InMemory("memory", {}, {}, TRAIN))
+    assert counts == Counter({"a": 3, "c": 2, "b": 1, "d": 1})
+    twice = InMemory("memory", {}, {}, [Example("e", "u", ("a", "a"), "a", ("a", "b"))])
+    assert count_training_buyers(twice) == Counter({"a": 1})
 
 
 def test_the_most_bought_candidate_has_the_highest_score() -> None:

@@ -44,16 +44,27 @@ def test_validation_chooses_the_temperature_and_a_test_takes_it() -> None:
     assert taken.tempered_error == pytest.approx(0.0)
 
 
-def test_users_without_a_recommendation_or_target_or_likelihoods_do_not_count() -> None:
+def test_a_target_that_retrieval_missed_is_a_wrong_recommendation_and_chooses_no_temperature() -> (
+    None
+):
+    right, missed = (Example("e", "u", ("h",), target, ("a", "b")) for target in "az")
+    tally, alone = CalibrationTally(), CalibrationTally()
+    sure = choose_valid(side("full", 0, 0.9))
+    tally.add([right, right, right, EXAMPLE, missed], [sure] * 5)
+    alone.add([missed], [sure])
+    found, of_missed = (one.result(None, is_validation=True) for one in (tally, alone))
+    assert found is not None
+    assert (found.num_users, found.error) == (5, pytest.approx(0.3))  # right for three of five
+    assert found.temperature == pytest.approx(2.0, rel=1e-3)  # as without the missed one
+    assert of_missed is not None
+    assert (of_missed.temperature, of_missed.is_chosen_here) == (None, False)
+
+
+def test_users_without_a_recommendation_or_likelihoods_do_not_count() -> None:
     tally = CalibrationTally()
-    missed = Example("e", "u", ("h",), "z", ("a", "b"))
     bare = SideOutput("full", "", "", 0, 2.0, 10)
     tally.add(
-        [EXAMPLE, missed, EXAMPLE],
-        [
-            choose_valid(side("full", None, 0.5)),
-            choose_valid(side("full", 0, 0.5)),
-            choose_valid(bare),
-        ],
+        [EXAMPLE, EXAMPLE],
+        [choose_valid(side("full", None, 0.5)), choose_valid(bare)],
     )
     assert tally.result(1.0, is_validation=True) is None

@@ -13,8 +13,9 @@ from msrrec.embedded.backbone.corpus import iter_documents, make_words
 from msrrec.embedded.backbone.tokenizer import train_tokenizer
 from msrrec.errors import DataError
 from msrrec.reasoning.encoding import Query, fit_prompt
-from msrrec.reasoning.parsing import Chain, parse_answer, parse_chain, split_output
+from msrrec.reasoning.parsing import Chain, parse_chain, split_output
 from msrrec.reasoning.prompts import OUTPUT_PREFIX, render_answer, render_output, render_reasoning
+from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Item
 from msrrec.training.examples import (
     Encoded,
@@ -62,7 +63,7 @@ def test_the_output_decodes_to_what_the_parsers_read(tokenizer: Any, index: int)
     assert isinstance(chain, Chain)
     assert chain.steps == tuple(" ".join(step.split()) for step in STEPS)
     assert output.answer is not None
-    assert parse_answer(output.answer, TITLES) == index
+    assert read_strict(OUTPUT_PREFIX + written, TITLES) == index
 
 
 def test_segments_are_prompt_then_reasoning_then_recommendation(tokenizer: Any) -> None:

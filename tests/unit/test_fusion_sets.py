@@ -117,6 +117,13 @@ def test_the_mean_probability_may_choose_what_no_side_names() -> None:
     assert Users(examples, silent).hits()["pool"] == [False]
 
 
+def test_a_target_that_retrieval_missed_is_a_miss_of_the_likeliest_candidate() -> None:
+    examples = [Example("a", "a", ("h",), target, ITEMS) for target in ("right", "elsewhere")]
+    scored = replace(output("user", 0, 1.5), candidate_logprobs=(0.0, -1.0, -2.0))
+    sides = [{"user": scored, "item": replace(scored, side="item")}] * 2
+    assert Users(examples, sides).hits()["user_likeliest"] == [True, False]
+
+
 @pytest.mark.parametrize("rule", ["pool", "pool_all", "margin"])
 def test_rules_without_their_inputs_are_left_out(rule: str) -> None:
     assert rule not in users("v", (0, 1.5, 1, 2.5)).hits()

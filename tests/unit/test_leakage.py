@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrrec.data.dataset import Dataset
-from msrrec.data.leakage import find_leak, later_titles, shows_later
+from msrrec.data.leakage import find_leak, later_items, shows_later
 from msrrec.schema import Item
 
 TITLES = ["Red Lamp", "Blue Kettle", "Tent"]
@@ -80,7 +80,7 @@ def test_a_prompt_shows_a_later_item_by_any_title_that_counts_as_equal() -> None
 
 
 def test_a_dataset_without_held_out_splits_has_nothing_later(tmp_path: Path) -> None:
-    assert later_titles(Dataset(str(tmp_path), {}, {"a": Item("a", "A")})) == {}
+    assert later_items(Dataset(str(tmp_path), {}, {"a": Item("a", "A")})) == {}
 
 
 @given(st.lists(st.text(max_size=80), max_size=5), st.lists(st.text(max_size=30), max_size=3))

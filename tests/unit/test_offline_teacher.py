@@ -8,14 +8,13 @@ from msrrec.config import PromptConfig
 from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, complete
 from msrrec.reasoning.parsing import (
     Chain,
-    parse_answer,
     parse_chain,
     parse_plain_prompt,
     parse_prompt,
     parse_recovery_prompt,
-    split_output,
 )
 from msrrec.reasoning.prompts import render_plain_prompt, render_prompt, render_recovery_prompt
+from msrrec.reasoning.reading import read_strict
 from msrrec.schema import Example, Item
 
 TEA = ("Home", "Tea")
@@ -173,7 +172,7 @@ def test_about_six_in_a_hundred_answers_are_incomplete_or_malformed() -> None:
         chain = parse_chain(answer[0])
         outcomes["whole" if isinstance(chain, Chain) else chain.reason] += 1
         if isinstance(chain, Chain):
-            assert parse_answer(split_output(answer[0]).answer or "", candidates) == 0
+            assert read_strict(answer[0], candidates) == 0
     # 3% each of 2,000, some 4 standard deviations around; half chains read as incomplete
     assert 1820 <= outcomes["whole"] <= 1930
     assert outcomes["incomplete"] >= 40
@@ -209,7 +208,7 @@ def test_the_same_prompt_and_seed_give_the_same_answer_and_another_seed_another_
 def test_hostile_titles_are_recommended_like_others(title: str) -> None:
     items = CATALOGUE | {"h": Item("h", title, TEA)}
     text = good_answer(make_teacher(items), ["Acme Kettle"], ["Zeta Tent", title, "Omni Leash"])
-    assert parse_answer(split_output(text).answer or "", ["Zeta Tent", title, "Omni Leash"]) == 1
+    assert read_strict(text, ["Zeta Tent", title, "Omni Leash"]) == 1
 
 
 def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
@@ -247,7 +246,7 @@ def test_a_plain_prompt_is_answered_without_steps_and_reads_back() -> None:
     items = {i: Item(i, item.title, categories[i]) for i, item in items.items()}
     answer = OfflineTeacher(items.values()).answer(prompt)
     assert answer is not None
-    assert parse_answer(split_output(answer[0]).answer, parsed.candidates) == 0
+    assert read_strict(answer[0], parsed.candidates) == 0
     assert "Step" not in answer[0]
 
 
@@ -263,7 +262,7 @@ def test_a_masked_rationale_brings_back_what_it_speaks_for() -> None:
             prompt = render_recovery_prompt("Shop", rationale, titles, form)
             answer = teacher.answer(prompt)
             assert answer is not None
-            assert parse_answer(answer[0], titles) == expected
+            assert read_strict(answer[0], titles) == expected
     by_words = OfflineTeacher(bare(CATALOGUE).values())
     titles = ["Acme Mug", "Omni Leash"]
     answer = by_words.answer(

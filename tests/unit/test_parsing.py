@@ -15,7 +15,6 @@ from msrrec.reasoning.choice import NamedChoice, parse_recommendation, read_reco
 from msrrec.reasoning.parsing import (
     Chain,
     ParseFailure,
-    parse_answer,
     parse_chain,
     split_output,
 )
@@ -27,6 +26,7 @@ from msrrec.reasoning.prompts import (
     render_reasoning,
     sanitize_step,
 )
+from msrrec.reasoning.reading import read_strict
 from msrrec.titles import (
     REASONING_START,
     clean_title,
@@ -122,9 +122,9 @@ def test_a_rendered_answer_is_read_back(titles: list[str], answer_format: Answer
     for index, title in enumerate(titles):
         answer = render_answer(title, index, answer_format)
         others = {normalize_title(t) for i, t in enumerate(titles) if i != index}
-        output = split_output(render_output("Step 1. x\n", answer))
-        assert output.answer == answer.strip()
-        found = parse_answer(output.answer, titles)
+        written = render_output("Step 1. x\n", answer)
+        assert split_output(written).answer == answer.strip()
+        found = read_strict(written, titles)
         read_as = {normalize_title(answer), normalize_title(strip_number(answer))}
         # a title that is another one with a list number before it can't be told apart
         assert found == index or (found is None and read_as & others)
@@ -360,7 +360,7 @@ def test_no_text_raises(text: str) -> None:
     for side in get_args(Side):
         chain = parse_chain(text, side)
         assert isinstance(chain, Chain | ParseFailure)
-    parse_answer(text, LAMPS)
+    read_strict(text, LAMPS)
     assert isinstance(parse_recommendation(text, LAMPS), int | ParseFailure)
 
 
@@ -393,7 +393,7 @@ def test_hostile_texts_and_titles_of_400000_characters_take_no_longer_than_their
     for text in TRAPS:
         assert isinstance(parse_chain(text), ParseFailure)
         parse_recommendation(text, titles)
-        parse_answer(text, titles)
+        read_strict(text, titles)
         match_title(text, titles)
         assert REASONING_START not in sanitize_step(text)
 

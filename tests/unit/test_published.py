@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from bench import published  # noqa: E402
 from bench.published import Plan, Training, main, ranks_of, result_of, verdict  # noqa: E402
 from bench.sequential import read_events  # noqa: E402
+from msrrec.errors import ModelError  # noqa: E402
 
 
 def test_a_rank_is_among_all_items_but_those_of_the_history() -> None:
@@ -18,6 +19,15 @@ def test_a_rank_is_among_all_items_but_those_of_the_history() -> None:
     # first: items 1 and 2 were bought, item 3 alone is above; second: the equal item 3 counts
     # as above, item 4 was bought
     assert ranks_of(scores, [[1, 2], [4]], [4, 2]) == [2, 2]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [(0, 3), (1, 0)], ids=["of the target", "of another item"])
+def test_a_score_that_is_not_finite_gives_no_rank(wrong: float, place: tuple[int, int]) -> None:
+    scores = torch.ones(2, 4)
+    scores[place] = wrong
+    with pytest.raises(ModelError, match="a score is not finite"):
+        ranks_of(scores, [[1, 2], [4]], [4, 2])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,15 @@ def test_a_resumed_training_ends_with_the_figures_of_an_uninterrupted_one(tmp_pa
     assert replace(second.result(), seconds=0.0) == replace(whole.result(), seconds=0.0)
     for name, weights in whole.network.state_dict().items():
         torch.testing.assert_close(second.network.state_dict()[name], weights, rtol=0, atol=0)
+
+
+def test_a_training_that_diverged_ends_and_gives_no_figure(tmp_path: Path) -> None:
+    training = Training(replace(PLAN, every=3), SEQUENCES)
+    with torch.no_grad():
+        training.network.items.weight.fill_(math.inf)
+    with pytest.raises(ModelError, match=r"learning rate 0\.001: the loss is nan; expected"):
+        training.advance()
+    assert training.best == -1.0
 
 
 def test_no_epoch_begins_after_the_deadline(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_rationales_are_masked_and_each_that_says_something_is_verified_once(
     assert not any(title in prompt for title in dataset.titles(first.history))
     found = EvaluationResult.load(out)
     assert found.api == ApiFacts(
-        calls=7, samples=5, verified=3, recovered=1, unanswered=found.num_users - 2
+        calls=7, samples=5, verified=3, recovered=1, unanswered=found.num_users - 3
     )
     rows = pq.read_table(storage.join(out, "predictions/full.parquet")).to_pylist()
     chosen = {row["example_id"]: row["item_id"] for row in rows}

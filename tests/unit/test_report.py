@@ -1,6 +1,8 @@
 import json
+import math
 import re
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from msrrec import schema, storage
 from msrrec.config import RunConfig
 from msrrec.data.dataset import Dataset
 from msrrec.engines.base import Generation
-from msrrec.errors import ConfigError, DataError, EngineError
+from msrrec.errors import ConfigError, DataError, EngineError, ModelError
 from msrrec.evaluation import evaluate as evaluation
 from msrrec.evaluation.results import (
     AnchorScore,
@@ -27,6 +29,7 @@ from msrrec.page import format_p
 from msrrec.report.load import load_results, load_statistics
 from msrrec.report.page import build_report, report_folder, summarize_report
 from msrrec.report.results import PointVariant, ReportResult, SweepPoint, SweepResult
+from msrrec.schema import Example
 from tests.support.evaluation import (
     NASTY,
     NUM_USERS,
@@ -173,6 +176,25 @@ def test_unknown_baselines_and_no_variants_are_refused(
         evaluation.evaluate_baseline(dataset, "best", out, RunConfig())
     with pytest.raises(ConfigError, match="variants: found none"):
         evaluation.evaluate(dataset, model_dir, out, RunConfig(), ())
+
+
+class Diverged:
+    """A baseline whose training diverged."""
+
+    def fit(self, dataset: Dataset, folder: str) -> None:
+        """Learn nothing."""
+
+    def score(self, examples: Sequence[Example]) -> list[list[float]]:
+        return [[math.nan, 1.0, 2.0, 0.5][: len(example.candidates)] for example in examples]
+
+
+def test_scores_that_are_no_numbers_are_refused_and_choose_nothing(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "build_baseline", lambda *_: Diverged())
+    with pytest.raises(ModelError, match=r"gru4rec: the scores of e00 are .*expected finite"):
+        evaluation.evaluate_baseline(dataset, "gru4rec", str(tmp_path / "out"), RunConfig())
+    assert not (tmp_path / "out").exists()
 
 
 class Page(HTMLParser):

@@ -127,6 +127,25 @@ def test_the_table_of_a_study_is_read_and_rebuilt_likewise() -> None:
     assert fill(table.commands[0], {**files, "--dataset": "mine"}, Path("o"), None) is None
 
 
+def study_of(hit_ratios: dict[str, str]) -> str:
+    """The table of a study with one arm on each of these datasets."""
+    head = "| arm | HitRatio@1 | valid |\n|---|---|---|\n"
+    parts = [f"## {name}\n\n{head}| none | {hit} | 0.984 |" for name, hit in hit_ratios.items()]
+    return "\n\n".join(["# Does reasoning help?", *parts, "    msrrec study --out OUT\n"])
+
+
+def test_an_arm_is_compared_on_each_dataset_of_a_study() -> None:
+    old = read_table(study_of({"shop": "0.3000 [0.280, 0.320]", "toys": "0.2000"}), "s.md")
+    assert list(old.rows) == ["shop: none", "toys: none"]
+    new = read_table(study_of({"shop": "0.5000 [0.480, 0.520]", "toys": "0.2000"}), "s.md")
+    assert compare(old, new, whole=True) == [("shop: none", "outside"), ("toys: none", "same")]
+
+
+def test_the_dataset_of_a_study_of_one_may_have_another_name() -> None:
+    old, new = (read_table(study_of({name: "0.3000"}), "s.md") for name in ("shop", "mine"))
+    assert compare(old, new, whole=True) == [("none", "same")]
+
+
 def test_a_system_that_the_table_lacks_is_refused() -> None:
     table = read_table(TEXT, "t.md")
     check_wanted(table, "msrrec,random")

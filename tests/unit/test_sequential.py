@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, relu
 
 from bench.sequential import compare_seeds, judge_mean
+from msrrec.baselines.choosing import draw_settings
 from msrrec.baselines.sequential import loss as losses
 from msrrec.baselines.sequential.caser import Caser, CaserNetwork
 from msrrec.baselines.sequential.esasrec import ESasRec, LigrBlock
@@ -32,11 +33,7 @@ from msrrec.baselines.sequential.sasrec_official import (
     SasRecOfficial,
     SasRecOneBlock,
 )
-from msrrec.baselines.sequential.system import (
-    TrialJob,
-    draw_trials,
-    read_checkpoint,
-)
+from msrrec.baselines.sequential.system import SPACE, TrialJob, read_checkpoint
 from msrrec.baselines.sequential.trainer import (
     FitSettings,
     Fitted,
@@ -46,6 +43,7 @@ from msrrec.baselines.sequential.trainer import (
     train_epoch,
     train_trial,
 )
+from msrrec.errors import ModelError
 from msrrec.retrieval.sequential.network import Network, encode_histories, pad_right
 from msrrec.schema import Example
 
@@ -306,6 +304,14 @@ def test_a_trial_ends_after_its_patience_and_keeps_its_best_epoch() -> None:
     torch.testing.assert_close(fitted.state["items.weight"], kept[1])
 
 
+def test_a_trial_that_diverged_ends_with_its_loss() -> None:
+    network = build(Gru4Rec)
+    torch.nn.init.constant_(network.items.weight, math.inf)
+    settings = FitSettings(LENGTH, 4, max_epochs=2, patience=3, seed=0)
+    with pytest.raises(ModelError, match=r"with the learning rate 0\.01: the loss is nan"):
+        train_trial(network, Purchases([[1, 2, 3], [4, 5]]), TRIAL, settings, lambda _: 0.0)
+
+
 def test_the_same_seed_trains_the_same_weights() -> None:
     settings = FitSettings(LENGTH, 8, max_epochs=2, patience=9, seed=5)
     purchases = Purchases([list(range(1, 12)), [3, 2, 1]])
@@ -319,7 +325,7 @@ def test_the_same_seed_trains_the_same_weights() -> None:
 @given(st.integers(1, 20), st.integers(0, 99))
 def test_every_system_gets_as_many_trials_the_usual_one_first(count: int, seed: int) -> None:
     for system in SYSTEMS:
-        trials = draw_trials(system.usual, count, seed)
+        trials = draw_settings(system.usual, SPACE, count, seed)
         assert trials[0] == system.usual
         assert len(trials) == len(set(trials)) == count
 

@@ -15,9 +15,10 @@ from msrrec.evaluation.fusion_study import (
     fit_gate,
     fusion_study,
     learn,
-    load_gate,
+    load_validation,
     read_sides,
 )
+from msrrec.evaluation.results import CalibrationResult, EvaluationResult
 from msrrec.inference.fusion import Gate, SideOutput, certainty, fuse, joint_loglikelihood
 from msrrec.inference.predictions import Prediction, write_predictions
 from msrrec.schema import Example
@@ -155,17 +156,17 @@ def write_evaluation(folder: Path, split: str, fingerprint: str = "f00") -> Data
 
 def test_the_gate_comes_from_an_evaluation_on_validation(tmp_path: Path) -> None:
     dataset = write_evaluation(tmp_path, "validation")
-    gate = load_gate(str(tmp_path / "evaluation"), dataset)
+    gate = learn(str(tmp_path / "evaluation"), dataset).gate
     assert gate == fit_gate([example(n) for n in range(40)], outputs(40))
 
 
 def test_a_gate_fitted_on_test_or_on_another_dataset_is_refused(tmp_path: Path) -> None:
     dataset = write_evaluation(tmp_path, "test")
     with pytest.raises(DataError, match="evaluates the test split"):
-        load_gate(str(tmp_path / "evaluation"), dataset)
+        load_validation(str(tmp_path / "evaluation"), dataset)
     dataset = write_evaluation(tmp_path, "validation", "other")
     with pytest.raises(DataError, match="expected the validation split of"):
-        load_gate(str(tmp_path / "evaluation"), dataset)
+        load_validation(str(tmp_path / "evaluation"), dataset)
 
 
 def test_outputs_of_other_examples_are_refused(tmp_path: Path) -> None:
@@ -247,6 +248,24 @@ def test_an_evaluation_without_fusion_teaches_a_gate_and_no_rule(tmp_path: Path)
     learned = learn(str(tmp_path / "evaluation"), dataset)
     assert learned.gate == fit_gate([example(n) for n in range(40)], outputs(40))
     assert learned.chosen is None
+
+
+def test_an_evaluation_without_both_sides_teaches_temperatures_and_no_gate(tmp_path: Path) -> None:
+    dataset = write_evaluation(tmp_path, "validation")
+    folder = tmp_path / "evaluation"
+    calibrated = CalibrationResult(
+        num_users=40,
+        mean_confidence=0.9,
+        error=0.2,
+        temperature=2.5,
+        is_chosen_here=True,
+        tempered_error=0.1,
+    )
+    found = EvaluationResult.load(str(folder))
+    found.model_copy(update={"calibration": {"full": calibrated}}).save(str(folder))
+    (folder / "predictions" / "user.parquet").unlink()
+    learned = learn(str(folder), dataset)
+    assert (learned.gate, learned.temperatures) == (None, {"full": 2.5})
 
 
 def test_decisive_conflicts_are_counted_where_exactly_one_of_two_different_items_is_right() -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from msrrec.baselines.language.generation import OutputSpec
-from msrrec.baselines.language.tuning import Tuned, drop_unfit, encode_beginning
+from msrrec.baselines.language.tuning import TIED, Tuned, drop_unfit, encode_beginning
 from msrrec.config import RunConfig
 from msrrec.reasoning.encoding import Query, encode_text, shorten
 from msrrec.reasoning.prompts import render_heading, render_line
@@ -33,7 +33,7 @@ class Likelihood(Tuned):
         room = self.max_tokens - max(map(len, lines.values()), default=0)
         heads: dict[int, list[int]] = {}
         for place, query in enumerate(queries):
-            with drop_unfit():
+            with drop_unfit(TIED):
                 heads[place], _ = self.prompt(query, room)
         asked = [(head, t) for place, head in heads.items() for t in queries[place].candidates]
         after = iter(self._score_lines(asked, lines))

@@ -10,7 +10,7 @@ from typing import Any
 
 from msrrec.baselines.language.alpaca import encode_frame, quote
 from msrrec.baselines.language.generation import OutputSpec
-from msrrec.baselines.language.tuning import Tuned, drop_unfit, join
+from msrrec.baselines.language.tuning import TIED, Tuned, drop_unfit, join
 from msrrec.config import RunConfig
 from msrrec.errors import ModelError
 from msrrec.reasoning.encoding import Query, encode_text, shorten
@@ -62,7 +62,7 @@ class TallrecPointwise(Tuned):
         room = self.max_tokens - len(before) - 1
         prompts: dict[int, list[list[int]]] = {}
         for place, query in enumerate(map(self.query, examples)):
-            with drop_unfit():
+            with drop_unfit(TIED):
                 count = range(len(query.candidates))
                 prompts[place] = [[*self.prompt(query, n, room)[0], *before] for n in count]
         flat = [prompt for some in prompts.values() for prompt in some]

@@ -27,6 +27,9 @@ from msrrec.training.worker import TrainingJob
 
 logger = logging.getLogger(__name__)
 
+TIED = "its candidates count as tied"
+"""What becomes of an example that does not fit where candidates are scored."""
+
 _SLACK = 8
 """Tokens allowed beyond the longest candidate, so that the end of an answer is seen."""
 
@@ -161,7 +164,7 @@ class TitleTuned(Tuned):
         lengths = [self._answer_tokens(example) for example in examples]
         prompts: dict[int, list[int]] = {}
         for n, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-            with drop_unfit():
+            with drop_unfit("the example counts as invalid"):
                 prompts[n], _ = self.prompt(example, self.max_tokens - length)
         longest = max((lengths[n] for n in prompts), default=0)
         generated = self.generate(
@@ -183,12 +186,16 @@ class TitleTuned(Tuned):
 
 
 @contextlib.contextmanager
-def drop_unfit() -> Iterator[None]:
-    """Skip an example that does not fit, with a warning, and continue with the others."""
+def drop_unfit(consequence: str) -> Iterator[None]:
+    """Skip an example that does not fit, with a warning, and continue with the others.
+
+    Args:
+        consequence: What becomes of it, for the warning.
+    """
     try:
         yield
     except DataError as error:
-        logger.warning("%s; the example counts as invalid", error)
+        logger.warning("%s; %s", error, consequence)
 
 
 def encode_beginning(tokenizer: Any) -> list[int]:

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ import torch
 from ray.train.torch import TorchTrainer
 
 from msrrec import log
+from msrrec.baselines.choosing import draw_settings
 from msrrec.baselines.interface import Facts, mean_reciprocal_rank
 from msrrec.baselines.purchases import training_purchases
 from msrrec.baselines.sequential.loss import LossName
@@ -43,18 +43,6 @@ SPACE: dict[str, tuple[float, ...]] = {
     "size": (32, 64, 128),
 }
 """What trials after the first draw from, the same for all systems."""
-
-
-def draw_trials(usual: Trial, count: int, seed: int) -> list[Trial]:
-    """The usual settings, then random ones, all different as far as possible."""
-    rng, trials = random.Random(seed), [usual]
-    for _ in range(1000):
-        if len(trials) >= count:
-            break
-        trial = Trial(**{name: rng.choice(values) for name, values in SPACE.items()})  # type: ignore[arg-type]
-        if trial not in trials:
-            trials.append(trial)
-    return trials
 
 
 @dataclass(frozen=True)
@@ -164,7 +152,7 @@ class Sequential:
         return TrialJob(
             f"{type(self).__name__}{'' if self._loss == 'softmax' else f', {self._loss} loss'}",
             self.network,
-            draw_trials(self.usual, config.trials, self._seed),
+            draw_settings(self.usual, SPACE, config.trials, self._seed),
             settings,
             purchases,
             dataset.examples("validation"),

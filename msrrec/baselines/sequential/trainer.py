@@ -101,11 +101,6 @@ def train_trial(
         begin = time.perf_counter()
         loss = train_epoch(network, purchases, settings, optimizer, rng)
         fitted.epoch_s.append(time.perf_counter() - begin)
-        if not np.isfinite(loss):
-            raise ModelError(
-                f"{type(network).__name__} with {trial}: the loss is {loss} in epoch {epoch}; "
-                "expected a finite one"
-            )
         figure = validate(network)
         if figure > fitted.figure:
             state = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -123,7 +118,11 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> float:
-    """One pass over all events; the mean loss per supervised position."""
+    """One pass over all events; the mean loss per supervised position.
+
+    Raises:
+        ModelError: If the loss is not finite.
+    """
     network.train()
     rows = purchases.rows(settings.length, rng)
     total, device = 0.0, network.items.weight.device
@@ -142,6 +141,12 @@ def train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += float(loss.detach()) * len(targets)
+    if not np.isfinite(total):
+        rate = optimizer.param_groups[0]["lr"]
+        raise ModelError(
+            f"{type(network).__name__} with the learning rate {rate:g}: the loss is {total}; "
+            "expected a finite one"
+        )
     return total / purchases.num_targets
 
 
