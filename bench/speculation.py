@@ -52,8 +52,8 @@ class Run:
 
     outputs: list[Generation]
     seconds: float
-    proposed: float
-    accepted: float
+    proposed: int
+    accepted: int
 
     @property
     def num_tokens(self) -> int:
@@ -61,26 +61,37 @@ class Run:
         return sum(len(output.token_ids) for output in self.outputs)
 
 
-def run(engine: VllmEngine, requests: list[GenerationRequest], in_flight: int) -> Run:
+class Proposals:
+    """The numbers of tokens that one engine has proposed and accepted so far.
+
+    They are taken from what the engine tells its loggers, as vLLM's metrics are the process's and
+    only those of the engine that was started last can be read.
+    """
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self.proposed = self.accepted = 0
+        manager = engine.llm.llm_engine.logger_manager
+        self._record, manager.record = manager.record, self.record
+
+    def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
+        """Add what a step proposed and accepted, and pass it on."""
+        if scheduler_stats is not None and (found := scheduler_stats.spec_decoding_stats):
+            self.proposed += found.num_draft_tokens
+            self.accepted += found.num_accepted_tokens
+        self._record(scheduler_stats, *args, **kwargs)
+
+
+def run(
+    engine: VllmEngine, counts: Proposals, requests: list[GenerationRequest], in_flight: int
+) -> Run:
     """Have an engine answer requests."""
     engine.llm.reset_prefix_cache()
     outputs: list[Generation] = []
-    before, begin = count(engine), time.process_time()
+    before, begin = (counts.proposed, counts.accepted), time.process_time()
     for n in range(0, len(requests), in_flight):
         outputs += engine.generate(requests[n : n + in_flight])
-    seconds, after = time.process_time() - begin, count(engine)
-    return Run(outputs, seconds, after[0] - before[0], after[1] - before[1])
-
-
-def count(engine: VllmEngine) -> tuple[float, float]:
-    """Numbers of tokens proposed and accepted so far by all engines of this process.
-
-    vLLM's metrics are the process's, not an engine's.
-    """
-    counts = {m.name: float(getattr(m, "value", 0)) for m in engine.llm.get_metrics()}
-    names = ("num_draft_tokens", "num_accepted_tokens")
-    proposed, accepted = (counts.get(f"vllm:spec_decode_{name}", 0.0) for name in names)
-    return proposed, accepted
+    seconds = time.process_time() - begin
+    return Run(outputs, seconds, counts.proposed - before[0], counts.accepted - before[1])
 
 
 class Comparison:
@@ -88,6 +99,7 @@ class Comparison:
 
     def __init__(self, engines: dict[int, VllmEngine], rounds: int) -> None:
         self.engines, self.rounds = engines, rounds
+        self.counts = {number: Proposals(engine) for number, engine in engines.items()}
         self.rows: list[Row] = []
         self.body: list[list[str]] = []
 
@@ -97,7 +109,7 @@ class Comparison:
         last: dict[int, Run] = {}
         for n in range(self.rounds + 1):
             for number, engine in self.engines.items():
-                last[number] = made = run(engine, requests, in_flight)
+                last[number] = made = run(engine, self.counts[number], requests, in_flight)
                 if n:  # the first round warms up
                     rates[number].append(made.num_tokens / made.seconds)
         for number in PROPOSED:
@@ -110,7 +122,7 @@ class Comparison:
                     f"{in_flight}",
                     f"{number}",
                     f"{same} of {len(requests)}",
-                    f"{made.accepted / max(1.0, made.proposed):.0%}",
+                    f"{made.accepted / max(1, made.proposed):.0%}",
                     f"{num_tokens / (num_tokens - made.accepted):.2f}",
                 ]
             )

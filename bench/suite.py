@@ -27,7 +27,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     ),
     "speculation": (
         *("bench.speculation", "--model", "runs/demo/model"),
-        *("--dataset", "runs/demo/dataset", "--rounds", "2"),
+        *("--dataset", "runs/demo/dataset", "--rounds", "6"),
     ),
     "prepare": ("bench.prepare", "--rounds", "3", "--folder", "runs/reviews"),
     "prepare_small": ("bench.prepare_small", "--rounds", "3"),
