@@ -171,6 +171,8 @@ def test_systems_that_loaded_the_same_weights_or_said_the_same_are_found() -> No
         metrics("MSR-Rec routed", "trained", "w1", "o3", name="msrrec-routed"),
     ]
     assert failed(audit_systems([random, base, *readings])) == {}
+    again = [metrics(label, "trained", "w1", label, name="msrrec") for label in ("first", "second")]
+    assert failed(audit_systems([random, base, *again]))["Weights"].endswith("first and second")
     another_seed = metrics("MSR-Rec", "trained", "w1", "o2", seed=1)
     assert failed(audit_systems([random, base, trained, another_seed])) == {}
 

@@ -60,10 +60,13 @@ def test_the_gain_subtracts_the_likelihood_without_a_history(tmp_path: Path) -> 
     assert len(system.asked) == 3  # each title alone is asked about once
 
 
-def test_an_example_that_does_not_fit_ties_all_its_candidates(tmp_path: Path) -> None:
+def test_an_example_that_does_not_fit_ties_all_its_candidates(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     system, examples = make(tmp_path, Tight, gain=False)
     assert system.score(examples) == [[0.0, 0.0, 0.0]]
     assert system.asked == []
+    assert "its candidates count as tied" in caplog.text
 
 
 def test_the_text_of_a_title_never_becomes_a_special_token(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,20 @@ def test_unknown_baselines_and_no_variants_are_refused(
         evaluation.evaluate(dataset, model_dir, out, RunConfig(), ())
 
 
+def test_the_median_perplexity_of_twelve_outputs_lies_between_the_middle_two(
+    tmp_path: Path, dataset: Dataset, model_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(*given: Any, **more: Any) -> Iterator[Any]:
+        for part, made in predict_here(*given, **more):
+            sure = (replace(p.output, perplexity=n + 1.0) for n, p in enumerate(made))
+            yield part, [replace(p, output=output) for p, output in zip(made, sure, strict=True)]
+
+    monkeypatch.setattr(evaluation, "predict", predict)
+    evaluation.evaluate(dataset, model_dir, str(tmp_path / "out"), RunConfig(), ("user",))
+    found = read_metrics(tmp_path / "out").sides["user"]
+    assert (found.num_outputs, found.median_perplexity) == (12, 6.5)
+
+
 class Diverged:
     """A baseline whose training diverged."""
 
@@ -239,7 +254,15 @@ def test_the_report_shows_every_system_and_compares_each_with_fusion(folder: Pat
     # 12 against 0 of 12 users, the smallest of four p-values: four times 2 / 2**12
     assert by_label["model · item"]["paired"]["p_adjusted"] == pytest.approx(8 / 2**12)
     page = Page((folder / "report" / "index.html").read_text())
-    for text in ("random", "popularity", "model · fused", "1.0000", "Training of model", "e01"):
+    for text in (
+        "random",
+        "popularity",
+        "model · fused",
+        "1.0000",
+        "Training of model",
+        "e01",
+        "(negatives: frozen)",
+    ):
         assert text in page.text
     assert re.search(r"it is better than [^.]*model · item", page.text)
     assert re.search(r"no difference is shown from [^.]*popularity", page.text)
