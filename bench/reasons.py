@@ -22,6 +22,7 @@ CLAIMS = {
     "chain and answer differ": "contradicted",
     "true lists": "true_lists",
     "true labels": "true_labels",
+    "candidates that a true label names": "named_labels",
     "true wants": "true_wants",
 }
 """Columns of the table of claims, and the figure of ``ReasoningMetrics`` in each."""

@@ -55,6 +55,8 @@ _CACHED = 8192
 _CACHED_LISTS = 64
 """Number of titles whose forms are kept, as one title is looked for in many texts in a row."""
 _MIN_CUT_CHARS = 8
+_MIN_CONTENT_LETTERS = 3
+_EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
 _FEW_PASSES = 4
 """Texts of catalogues need fewer."""
 _MANY_PASSES = 8
@@ -282,6 +284,11 @@ def _main(form: str) -> str:
 def fold_text(text: str) -> str:
     """Prose in the form in which normalised titles are searched for."""
     return _fold(_drop_invisible(text))
+
+
+def is_content_word(word: str) -> bool:
+    """Whether two titles that share a word, in lower case, have something in common by that."""
+    return len(word) >= _MIN_CONTENT_LETTERS and word not in _EMPTY_WORDS
 
 
 @dataclass(frozen=True)

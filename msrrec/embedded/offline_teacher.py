@@ -38,14 +38,13 @@ from msrrec.reasoning.parsing import (
 )
 from msrrec.reasoning.prompts import render_answer, render_output, render_reasoning
 from msrrec.schema import Example, Item
-from msrrec.titles import clean_title, normalize_title
+from msrrec.titles import clean_title, is_content_word, normalize_title
 
 MODEL_NAME = "offline-teacher"
 
 _INCOMPLETE, _MALFORMED = 0.03, 0.03
 """Shares of completions that lack a step, and that are no chain at all."""
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_EMPTY_WORDS = {"and", "are", "for", "from", "new", "our", "the", "this", "that", "with", "your"}
+_WORD = re.compile(r"[^\W\d_]+")
 _BESIDE_WEIGHT = 20.0
 """Weight of having been bought together, on the scale of words: about that of a word that occurs in
 one of a hundred titles."""
@@ -248,7 +247,7 @@ class OfflineTeacher:
         documents: Counter[str] = Counter()
         for key, item in self._items.items():
             words = _WORD.findall(f"{clean_title(item.title)} {_brand(item)}".lower())
-            self._words[key] = frozenset(words) - _EMPTY_WORDS
+            self._words[key] = frozenset(filter(is_content_word, words))
             documents.update(self._words[key])
         self._rarity = {w: math.log(len(self._items) / n) ** 2 for w, n in documents.items()}
 

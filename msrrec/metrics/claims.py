@@ -5,7 +5,8 @@ such as ``(1) Baby; (2) Tools``, and wants such as ``The user mostly buys Tools,
 ``After Tools, customers mostly buy Baby``. A catalogue checks the first two, the history the third;
 the last needs the rules of the world. Where the catalogue has no categories, lists and labels name
 words, and titles check them. Prose that names either otherwise is left unread, and so is a name
-that is no category of the catalogue, or no word of its titles.
+that is no category of the catalogue, or no word of its titles. Labels are also held against what
+they should have named: a chain that labels every candidate ``other`` is never wrong, and blind.
 """
 
 import re
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msrrec.schema import Example, Item
-from msrrec.titles import fold_text
+from msrrec.titles import fold_text, is_content_word
 
 _LIST = re.compile(r"From ([^:\n]{1,60}): (none|\(\d+\)(?:, \(\d+\))*)")
 _MOSTLY = re.compile(r"The user mostly buys ([^,.\n]{1,60})(?:, then ([^,.\n]{1,60}))?\.")
@@ -25,7 +26,8 @@ _LABEL = re.compile(r"\((\d+)\) ([^;.\n]{1,60})(?=[;.]|$)", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]+")
 
 UNLABELLED = "other"
-"""The label of what has no category, or no word in common with the history; it is left unread."""
+"""The label of what has no category, or no word in common with the history. It is no claim, but
+misses what could have been named."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class Claims:
             whether all that it names have the word in their titles, or none has.
         labels: Of every label, whether it is its candidate's narrowest category; of a word, whether
             the candidate's title has it, and a title of the history.
+        named: Of every candidate with a category, or with a word in common with the history that is
+            no article or the like: whether a true label names it. Empty for a chain that labels
+            none, not even as ``other``.
         wants: Of every want, whether its first category is (one of) the commonest of the history,
             or whether its categories are what follows the last one's, in that order.
     """
 
     lists: tuple[bool, ...]
     labels: tuple[bool, ...]
+    named: tuple[bool, ...]
     wants: tuple[bool, ...]
 
 
@@ -92,9 +98,12 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
     if truth.titled:
         return _check_words(reasoning, example, truth)
     shown = [truth.categories.get(item_id) for item_id in example.candidates]
+    labels = list(_iter_labelled(reasoning, truth.names))
+    true = [1 <= n <= len(shown) and shown[n - 1] == name for name, n in labels]
     return Claims(
         tuple(_iter_lists(reasoning, shown, truth.names)),
-        tuple(_iter_labels(reasoning, shown, truth.names)),
+        tuple(true),
+        _find_named(reasoning, labels, true, [category is not None for category in shown]),
         tuple(_iter_wants(reasoning, example.history, truth)),
     )
 
@@ -102,14 +111,27 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
 def _check_words(reasoning: str, example: Example, truth: Truth) -> Claims:
     shown = [truth.words(item_id) for item_id in example.candidates]
     bought = frozenset().union(*map(truth.words, example.history))
-    lists, labels = [], []
+    lists = []
     for word, named in _iter_named(reasoning, truth.names):
         having = {number for number, words in enumerate(shown, 1) if word in words}
         lists.append(named <= having if named else not having)
-    for word, number in _iter_labelled(reasoning, truth.names):
-        is_there = 1 <= number <= len(shown) and word in shown[number - 1]
-        labels.append(is_there and word in bought)
-    return Claims(tuple(lists), tuple(labels), ())
+    labels = list(_iter_labelled(reasoning, truth.names))
+    true = [1 <= n <= len(shown) and word in shown[n - 1] & bought for word, n in labels]
+    has_word = [any(map(is_content_word, words & bought)) for words in shown]
+    return Claims(tuple(lists), tuple(true), _find_named(reasoning, labels, true, has_word), ())
+
+
+def _find_named(
+    reasoning: str,
+    labels: Sequence[tuple[str, int]],
+    true: Sequence[bool],
+    expected: Sequence[bool],
+) -> tuple[bool, ...]:
+    """Of every candidate that is expected to be named, whether a true label names it."""
+    if not labels and next(_iter_labelled(reasoning, frozenset({UNLABELLED})), None) is None:
+        return ()
+    named = {n for (_, n), is_true in zip(labels, true, strict=True) if is_true}
+    return tuple(n in named for n, is_expected in enumerate(expected, 1) if is_expected)
 
 
 def _iter_wants(reasoning: str, history: Sequence[str], truth: Truth) -> Iterator[bool]:
@@ -129,13 +151,6 @@ def _iter_lists(
 ) -> Iterator[bool]:
     for category, named in _iter_named(reasoning, known):
         yield named == {n for n, other in enumerate(truth, 1) if other == category}
-
-
-def _iter_labels(
-    reasoning: str, truth: Sequence[str | None], known: frozenset[str]
-) -> Iterator[bool]:
-    for category, number in _iter_labelled(reasoning, known):
-        yield 1 <= number <= len(truth) and truth[number - 1] == category
 
 
 def _iter_named(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, set[int]]]:

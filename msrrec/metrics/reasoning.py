@@ -64,6 +64,10 @@ class ReasoningMetrics:
         true_labels: Share of labels such as ``(1) Tools`` that are their candidate's category, or
             a word that its title shares with the history, see ``Claims``.
         num_labels: Number of such labels over all users.
+        named_labels: Share of the candidates with a category, or with a word that they share with
+            the history, that a true label names, where chains label candidates; None if there are
+            none. ``true_labels`` is their precision, this their recall.
+        num_to_label: Number of such candidates over all users.
         true_wants: Share of statements such as ``After Tools, customers mostly buy Baby``, or ``The
             user mostly buys Tools``, that are true; None if there are none.
         num_wants: Number of such statements over all users.
@@ -80,6 +84,8 @@ class ReasoningMetrics:
     num_lists: int = 0
     true_labels: Share | None = None
     num_labels: int = 0
+    named_labels: Share | None = None
+    num_to_label: int = 0
     true_wants: Share | None = None
     num_wants: int = 0
 
@@ -130,7 +136,7 @@ class ReasoningTally:
         self._num_users = self._num_complete = self._num_cited = 0
         self._grounded, self._num_words = array("d"), array("d")
         self._contradicted, self._lists, self._labels = (Counter[bool]() for _ in range(3))
-        self._wants = Counter[bool]()
+        self._named, self._wants = Counter[bool](), Counter[bool]()
         self._sentences, self._num_sentences = DistinctCount(), 0
 
     def add(self, examples: Sequence[Example], outputs: Sequence[Reasoned]) -> None:
@@ -141,6 +147,7 @@ class ReasoningTally:
                 claims = check_claims(output.reasoning, example, self._truth)
                 self._lists.update(claims.lists)
                 self._labels.update(claims.labels)
+                self._named.update(claims.named)
                 self._wants.update(claims.wants)
 
     def _add(self, row: "_Reading") -> None:
@@ -172,6 +179,8 @@ class ReasoningTally:
             num_lists=self._lists.total(),
             true_labels=_share(self._labels),
             num_labels=self._labels.total(),
+            named_labels=_share(self._named),
+            num_to_label=self._named.total(),
             true_wants=_share(self._wants),
             num_wants=self._wants.total(),
         )

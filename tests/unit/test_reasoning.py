@@ -9,6 +9,7 @@ from msrrec.metrics.reasoning import (
     is_grounded,
     reasoning_metrics,
 )
+from msrrec.metrics.statistics import wilson
 from msrrec.reasoning.prompts import render_reasoning
 from msrrec.schema import Example, Item
 
@@ -106,36 +107,42 @@ def test_lists_and_labels_of_categories_are_held_against_the_catalogue() -> None
     assert (found.num_labels, found.num_lists) == (3, 3)  # nobody knows the category Moon
     assert found.true_labels is not None
     assert found.true_labels.value == pytest.approx(2 / 3)
+    assert (found.named_labels, found.num_to_label) == (wilson(2, 3), 3)  # the kitchen is missed
     assert found.true_lists is not None
     assert found.true_lists.value == pytest.approx(2 / 3)
     assert metrics(row(*steps)).true_lists is None  # a catalogue without categories
 
 
 @pytest.mark.parametrize(
-    ("step", "lists", "labels"),
+    ("step", "lists", "labels", "named"),
     [
-        ("From Lamp: (1), (3).", [True], []),
-        ("From Lamp: (1).", [True], []),  # the other one may go by a rarer word
-        ("From Lamp: (1), (2).", [False], []),
-        ("From Lamp: none.", [False], []),
-        ("From Tent: none. From Unheard: (1).", [True], []),  # no title has the latter
-        ("(1) Lamp; (2) Shoe; (3) lamp.", [], [True, False, True]),  # no history has a shoe
-        ("(2) Lamp; (7) Lamp; (3) other.", [], [False, False]),
+        ("From Lamp: (1), (3).", [True], [], []),
+        ("From Lamp: (1).", [True], [], []),  # the other one may go by a rarer word
+        ("From Lamp: (1), (2).", [False], [], []),
+        ("From Lamp: none.", [False], [], []),
+        ("From Tent: none. From Unheard: (1).", [True], [], []),  # no title has the latter
+        # No history has a shoe, so only the two lamps should be named.
+        ("(1) Lamp; (2) Shoe; (3) lamp.", [], [True, False, True], [True, True]),
+        ("(2) Lamp; (7) Lamp; (3) other.", [], [False, False], [False, False]),
+        ("(1) other; (2) other; (3) Lamp.", [], [True], [False, True]),
+        ("(1) other; (2) other; (3) other.", [], [], [False, False]),
+        ("(1) fits best.", [], [], []),  # which labels nothing
     ],
 )
 def test_words_are_held_against_titles_where_there_are_no_categories(
-    step: str, lists: list[bool], labels: list[bool]
+    step: str, lists: list[bool], labels: list[bool], named: list[bool]
 ) -> None:
     titles = {
-        "h": "Lamp-Shade, other",
+        "h": "The Lamp-Shade, other",
         "a": "Red Lamp",
-        "b": "Blue Shoe",
+        "b": "The Blue Shoe",  # shares an article alone
         "c": "Oak lamp",
         "d": "Tent",
     }
     truth = Truth.of({key: Item(key, title) for key, title in titles.items()})
     found = check_claims(step, Example("u", "u", ("h",), "a", ("a", "b", "c")), truth)
     assert (list(found.lists), list(found.labels), found.wants) == (lists, labels, ())
+    assert list(found.named) == named
 
 
 @pytest.mark.parametrize(
