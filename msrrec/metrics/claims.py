@@ -1,12 +1,13 @@
 """Steps of a chain that can be checked: what candidates are, and what the user wants.
 
 Read are the forms of the offline teacher's chains: lists such as ``From Tools: (2), (5)``, labels
-such as ``(1) Baby; (2) Tools``, and wants such as ``The user mostly buys Tools, then Baby`` or
-``After Tools, customers mostly buy Baby``. A catalogue checks the first two, the history the third;
-the last needs the rules of the world. Where the catalogue has no categories, lists and labels name
-words, and titles check them. Prose that names either otherwise is left unread, and so is a name
-that is no category of the catalogue, or no word of its titles. Labels are also held against what
-they should have named: a chain that labels every candidate ``other`` is never wrong, and blind.
+such as ``(1) Baby; (2) Tools``, which titles may precede, ``(1) Red Lamp: Lamp; (2) Shoe: other``,
+and wants such as ``The user mostly buys Tools, then Baby`` or ``After Tools, customers mostly buy
+Baby``. A catalogue checks the first two, the history the third; the last needs the rules of the
+world. Where the catalogue has no categories, lists and labels name words, and titles check them.
+Prose that names either otherwise is left unread, and so is a name that is no category of the
+catalogue, or no word of its titles. Labels are also held against what they should have named: a
+chain that labels every candidate ``other`` is never wrong, and blind.
 """
 
 import re
@@ -22,7 +23,8 @@ _MOSTLY = re.compile(r"The user mostly buys ([^,.\n]{1,60})(?:, then ([^,.\n]{1,
 _AFTER = re.compile(
     r"After ([^,\n]{1,60}), customers mostly buy ([^,.\n]{1,60})(?:, then ([^,.\n]{1,60}))?\."
 )
-_LABEL = re.compile(r"\((\d+)\) ([^;.\n]{1,60})(?=[;.]|$)", re.MULTILINE)
+_ENTRY = re.compile(r"\((\d+)\) ((?:(?!; \(\d+\) ).)+)")
+_LABEL = re.compile(r"(?:.*: )?([^;.]{1,60})(?=[;.]|$)")
 _WORD = re.compile(r"[^\W\d_]+")
 
 UNLABELLED = "other"
@@ -161,10 +163,15 @@ def _iter_named(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, se
 
 
 def _iter_labelled(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """The name and the number of every label that is something known."""
-    for found in _LABEL.finditer(reasoning):
-        if (name := _fold(found[2])) in known:
-            yield name, int(found[1])
+    """The name and the number of every label that is something known.
+
+    A line that speaks of a single candidate labels none, as its title may look like a label.
+    """
+    for line in reasoning.split("\n"):
+        entries = list(_ENTRY.finditer(line))
+        for entry in entries if len(entries) > 1 else []:
+            if (found := _LABEL.match(entry[2])) and (name := _fold(found[1])) in known:
+                yield name, int(entry[1])
 
 
 def _words(title: str) -> frozenset[str]:

@@ -127,6 +127,14 @@ def test_lists_and_labels_of_categories_are_held_against_the_catalogue() -> None
         ("(1) other; (2) other; (3) Lamp.", [], [True], [False, True]),
         ("(1) other; (2) other; (3) other.", [], [], [False, False]),
         ("(1) fits best.", [], [], []),  # which labels nothing
+        ("(1) Red Oak: Lamp. It matches Lamp.", [], [], []),  # a title alone
+        (
+            "(1) Red Lamp: Lamp; (2) The No. 1; Shoe: other; (3) A: Oak lamp: other.",
+            [],
+            [True],
+            [True, False],
+        ),
+        ("(1) Red Lamp (2 pcs.): other; (3) Lamp (3) set: Lamp.", [], [True], [False, True]),
     ],
 )
 def test_words_are_held_against_titles_where_there_are_no_categories(
