@@ -79,14 +79,8 @@ def load_samples(name: str, folder: str) -> Sampled:
         ValueError: If it has several variants, is of another dataset than lies in its place, or
             has too few outputs for a user.
     """
-    found = EvaluationResult.load(folder)
-    if len(found.variants) != 1:
-        given = ", ".join(found.variants)
-        raise ValueError(f"{folder}: found the variants {given}; expected one, by --variant")
+    found, dataset = load_evaluation(folder)
     (variant,) = found.variants
-    dataset = Dataset.load(found.dataset.path)
-    if dataset.fingerprint != found.dataset.fingerprint:
-        raise ValueError(f"{folder}: {dataset.path} is another dataset by now; evaluate again")
     examples = evaluated_examples(dataset, found.config.evaluate)
     rows = pq.read_table(f"{folder}/predictions/{variant}.parquet").to_pylist()
     if found.config.inference.num_samples > 1:
@@ -106,6 +100,23 @@ def load_samples(name: str, folder: str) -> Sampled:
     targets = [example.target_slot for example in examples]
     temperature = found.config.inference.temperature
     return Sampled(name, found.split, temperature, outputs, targets)
+
+
+def load_evaluation(folder: str) -> tuple[EvaluationResult, Dataset]:
+    """An evaluation of one variant, and its dataset.
+
+    Raises:
+        DataError: If either can't be read.
+        ValueError: If it has several variants, or is of another dataset than lies in its place.
+    """
+    found = EvaluationResult.load(folder)
+    if len(found.variants) != 1:
+        given = ", ".join(found.variants)
+        raise ValueError(f"{folder}: found the variants {given}; expected one, by --variant")
+    dataset = Dataset.load(found.dataset.path)
+    if dataset.fingerprint != found.dataset.fingerprint:
+        raise ValueError(f"{folder}: {dataset.path} is another dataset by now; evaluate again")
+    return found, dataset
 
 
 def most_named(outputs: Sequence[SideOutput]) -> int | None:
