@@ -12,7 +12,8 @@ latest purchase (``msrrec.embedded.followers``). Candidates with equal sums are 
 hash of the prompt, so that no position in the list is preferred.
 
 Its style is terse and refers to candidates by list number, which very small students can learn. If
-the catalogue has no categories, the rarest word that history and candidate share stands in.
+the catalogue has no categories, the rarest word that history and candidate share stands in, and
+follows the candidate's title: a small student finds a word sooner in what it has just written.
 """
 
 import contextlib
@@ -285,7 +286,10 @@ def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[s
     second = f", then {liked[1]}" if len(liked) > 1 else ""
     brand = f" Favourite brand: {opinion.brand}." if opinion.brand else ""
     bought = f"{', '.join(opinion.bought)}. " if opinion.bought else ""
-    labels = "; ".join(f"({n}) {label}" for n, label in enumerate(opinion.labels, 1))
+    shown = opinion.labels
+    if not opinion.bought:  # the labels are words
+        shown = tuple(f"{title}: {label}" for title, label in zip(titles, shown, strict=True))
+    labels = "; ".join(f"({n}) {label}" for n, label in enumerate(shown, 1))
     wanted, reminder = "The user mostly buys", ""
     if opinion.last:
         # The chain of the item side lacks the first step, so the third says what matching goes by.

@@ -130,7 +130,7 @@ def test_without_categories_the_strongest_shared_word_stands_in() -> None:
     assert isinstance(chain, Chain)
     assert chain.steps == (
         "The user mostly buys Leash, then Acme.",
-        "(1) Acme; (2) Leash; (3) other.",
+        "(1) Acme Mug: Acme; (2) Acme Leash: Leash; (3) Zeta Tent: other.",
         "From Leash: (2). From Acme: (1).",
         "(2) fits best.",
         "(2) Acme Leash. It matches Leash.",
