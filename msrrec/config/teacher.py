@@ -29,7 +29,10 @@ class EndpointConfig(ChatConfig):
     """Base URL of the API, such as https://api.deepseek.com/v1. Unset: the offline teacher, started
     on this machine."""
     model: str = "deepseek-reasoner"
-    """Name of the model at the API; for vllm a folder, a hub name or ``embedded``."""
+    """Name of the model at the API; for vllm a folder, a hub name or ``embedded``. The offline
+    teacher has two: offline-teacher, which stands for any other name too, and
+    offline-teacher-titles, which writes each candidate's title before its word where the catalogue
+    has no categories."""
     api_key_env: str | None = "TEACHER_API_KEY"
     """Name of the environment variable that holds the API key, in the process that runs the
     command; null where the server takes none. A server on loopback needs none."""

@@ -2,7 +2,8 @@
 
 It is served on loopback as OpenAI chat completions, so the real client code runs. It knows the
 catalogue and the training histories, and reads the rest from its prompt. It does not know the
-target and is often wrong. Its completions carry the model name ``MODEL_NAME``.
+target and is often wrong. Its completions carry the model name that was asked for, ``MODEL_NAME``
+or ``WITH_TITLES``.
 
 What speaks for a candidate is the sum of three things: its category, by how often it was bought;
 the words that its title and brand share with the history, by their rarity; and how often it was
@@ -12,8 +13,8 @@ latest purchase (``msrrec.embedded.followers``). Candidates with equal sums are 
 hash of the prompt, so that no position in the list is preferred.
 
 Its style is terse and refers to candidates by list number, which very small students can learn. If
-the catalogue has no categories, the rarest word that history and candidate share stands in, and
-follows the candidate's title: a small student finds a word sooner in what it has just written.
+the catalogue has no categories, the rarest word that history and candidate share stands in; the
+model ``WITH_TITLES`` writes it behind the candidate's title, from which a student can copy it.
 """
 
 import contextlib
@@ -41,7 +42,8 @@ from msrrec.reasoning.prompts import render_answer, render_output, render_reason
 from msrrec.schema import Example, Item
 from msrrec.titles import clean_title, is_content_word, normalize_title
 
-MODEL_NAME = "offline-teacher"
+MODEL_NAME, WITH_TITLES = "offline-teacher", "offline-teacher-titles"
+MODEL_NAMES = (MODEL_NAME, WITH_TITLES)
 
 _INCOMPLETE, _MALFORMED = 0.03, 0.03
 """Shares of completions that lack a step, and that are no chain at all."""
@@ -118,7 +120,7 @@ class OfflineTeacher:
         self._learn_together(histories)
         self._followers = self._learn_followers(histories)
 
-    def answer(self, prompt: str, seed: int = 0) -> tuple[str, str] | None:
+    def answer(self, prompt: str, seed: int = 0, model: str = MODEL_NAME) -> tuple[str, str] | None:
         """The completion and its finish reason; the same for the same prompt and seed.
 
         Another seed picks another of the equally good candidates, and makes other mistakes.
@@ -138,7 +140,8 @@ class OfflineTeacher:
         opinion = self._opinion(parsed)
         best = sorted(opinion.ranking[0], key=lambda n: _hash(f"{parsed.candidates[n]}\n{prompt}"))
         choice = best[seed % len(best)]
-        steps = write_steps(parsed.candidates, opinion, choice)
+        titled = model == WITH_TITLES and not self._has_categories
+        steps = write_steps(parsed.candidates, opinion, choice, labels_with_titles=titled)
         if plain:
             reasoning = f"{steps[0]} {steps[2]} {opinion.reasons[choice]}\n"
             answer = _write_answer(parsed, choice)
@@ -280,16 +283,16 @@ def _write_answer(prompt: ParsedPrompt, choice: int) -> str:
     return render_answer(prompt.candidates[choice], choice, prompt.form.answer_format).strip()
 
 
-def write_steps(titles: Sequence[str], opinion: Opinion, choice: int) -> tuple[str, ...]:
-    """The five steps around a choice (0-based)."""
+def write_steps(
+    titles: Sequence[str], opinion: Opinion, choice: int, *, labels_with_titles: bool = False
+) -> tuple[str, ...]:
+    """The five steps around a choice (0-based); each label follows its title if so wanted."""
     liked = opinion.preferences
     second = f", then {liked[1]}" if len(liked) > 1 else ""
     brand = f" Favourite brand: {opinion.brand}." if opinion.brand else ""
     bought = f"{', '.join(opinion.bought)}. " if opinion.bought else ""
-    shown = opinion.labels
-    if not opinion.bought:  # the labels are words
-        shown = tuple(f"{title}: {label}" for title, label in zip(titles, shown, strict=True))
-    labels = "; ".join(f"({n}) {label}" for n, label in enumerate(shown, 1))
+    before = [f"{title}: " if labels_with_titles else "" for title in titles]
+    labels = "; ".join(f"({n}) {before[n - 1]}{v}" for n, v in enumerate(opinion.labels, 1))
     wanted, reminder = "The user mostly buys", ""
     if opinion.last:
         # The chain of the item side lacks the first step, so the third says what matching goes by.
@@ -401,8 +404,9 @@ def build_app(teacher: OfflineTeacher) -> Any:
 
     @app.get("/v1/models")
     async def models() -> JSONResponse:
-        card = {"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "msrrec"}
-        return JSONResponse({"object": "list", "data": [card]})
+        card = {"object": "model", "created": 0, "owned_by": "msrrec"}
+        cards = [{"id": name, **card} for name in MODEL_NAMES]
+        return JSONResponse({"object": "list", "data": cards})
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> JSONResponse:
@@ -416,9 +420,11 @@ def build_app(teacher: OfflineTeacher) -> Any:
 def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dict[str, object]]:
     """HTTP status and body of a chat completion."""
     prompt = "".join(str(m.get("content")) for m in body.get("messages", []))
-    answer = teacher.answer(prompt, int(body.get("seed") or 0))
-    if body.get("model") != MODEL_NAME or answer is None or body.get("stream"):
-        message = f"expected model {MODEL_NAME!r}, no stream, and one prompt of the full chain"
+    model = str(body.get("model"))
+    answer = teacher.answer(prompt, int(body.get("seed") or 0), model)
+    if model not in MODEL_NAMES or answer is None or body.get("stream"):
+        names = " or ".join(map(repr, MODEL_NAMES))
+        message = f"expected model {names}, no stream, and one prompt of the full chain"
         return 400, {"error": {"message": message, "type": "invalid_request_error"}}
     text, finish_reason = answer
     asked, written = len(prompt.split()), len(text.split())
@@ -427,7 +433,7 @@ def complete(teacher: OfflineTeacher, body: Mapping[str, Any]) -> tuple[int, dic
         "id": "chatcmpl-" + hashlib.sha256(text.encode()).hexdigest()[:12],
         "object": "chat.completion",
         "created": 0,
-        "model": MODEL_NAME,
+        "model": model,
         "choices": [{"index": 0, "message": message_row, "finish_reason": finish_reason}],
         "usage": {  # words are counted, as the program has no tokens
             "prompt_tokens": asked,

@@ -12,7 +12,7 @@ chain that labels every candidate ``other`` is never wrong, and blind.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from msrrec.schema import Example, Item
@@ -23,8 +23,9 @@ _MOSTLY = re.compile(r"The user mostly buys ([^,.\n]{1,60})(?:, then ([^,.\n]{1,
 _AFTER = re.compile(
     r"After ([^,\n]{1,60}), customers mostly buy ([^,.\n]{1,60})(?:, then ([^,.\n]{1,60}))?\."
 )
-_ENTRY = re.compile(r"\((\d+)\) ((?:(?!; \(\d+\) ).)+)")
-_LABEL = re.compile(r"(?:.*: )?([^;.]{1,60})(?=[;.]|$)")
+_LABEL = re.compile(r"\((\d{1,9})\) ([^;.\n]{1,60})(?=[;.]|$)", re.MULTILINE)
+_ENTRY = re.compile(r"\((\d{1,9})\) ((?:(?!; \(\d+\) ).)+)")
+_WORD_OF_ENTRY = re.compile(r"(?:.*: )?([^;.]{1,60})(?=[;.]|$)")
 _WORD = re.compile(r"[^\W\d_]+")
 
 UNLABELLED = "other"
@@ -42,8 +43,8 @@ class Claims:
         labels: Of every label, whether it is its candidate's narrowest category; of a word, whether
             the candidate's title has it, and a title of the history.
         named: Of every candidate with a category, or with a word in common with the history that is
-            no article or the like: whether a true label names it. Empty for a chain that labels
-            none, not even as ``other``.
+            no article or the like: whether a true label names it. Empty for a chain without any
+            label that is read, be it ``other``.
         wants: Of every want, whether its first category is (one of) the commonest of the history,
             or whether its categories are what follows the last one's, in that order.
     """
@@ -100,14 +101,11 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
     if truth.titled:
         return _check_words(reasoning, example, truth)
     shown = [truth.categories.get(item_id) for item_id in example.candidates]
-    labels = list(_iter_labelled(reasoning, truth.names))
-    true = [1 <= n <= len(shown) and shown[n - 1] == name for name, n in labels]
-    return Claims(
-        tuple(_iter_lists(reasoning, shown, truth.names)),
-        tuple(true),
-        _find_named(reasoning, labels, true, [category is not None for category in shown]),
-        tuple(_iter_wants(reasoning, example.history, truth)),
-    )
+    lists = tuple(_iter_lists(reasoning, shown, truth.names))
+    wants = tuple(_iter_wants(reasoning, example.history, truth))
+    read = list(_iter_labelled(reasoning, truth.names | {UNLABELLED}))
+    real = [{category} - {None, UNLABELLED} for category in shown]
+    return Claims(lists, *_judge_labels(read, real, real), wants)
 
 
 def _check_words(reasoning: str, example: Example, truth: Truth) -> Claims:
@@ -117,23 +115,29 @@ def _check_words(reasoning: str, example: Example, truth: Truth) -> Claims:
     for word, named in _iter_named(reasoning, truth.names):
         having = {number for number, words in enumerate(shown, 1) if word in words}
         lists.append(named <= having if named else not having)
-    labels = list(_iter_labelled(reasoning, truth.names))
-    true = [1 <= n <= len(shown) and word in shown[n - 1] & bought for word, n in labels]
-    has_word = [any(map(is_content_word, words & bought)) for words in shown]
-    return Claims(tuple(lists), tuple(true), _find_named(reasoning, labels, true, has_word), ())
+    read = list(_iter_entries(reasoning, truth.names | {UNLABELLED}))
+    shared = [(words & bought) - {UNLABELLED} for words in shown]
+    telling = [set(filter(is_content_word, words)) for words in shared]
+    return Claims(tuple(lists), *_judge_labels(read, shared, telling), ())
 
 
-def _find_named(
-    reasoning: str,
-    labels: Sequence[tuple[str, int]],
-    true: Sequence[bool],
-    expected: Sequence[bool],
-) -> tuple[bool, ...]:
-    """Of every candidate that is expected to be named, whether a true label names it."""
-    if not labels and next(_iter_labelled(reasoning, frozenset({UNLABELLED})), None) is None:
-        return ()
+def _judge_labels(
+    read: Sequence[tuple[str, int]],
+    right: Sequence[Set[str | None]],
+    expected: Sequence[Set[str | None]],
+) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Whether each label is true, and whether each candidate that should be named has a true one.
+
+    Args:
+        read: The name, which may be ``other``, and the 1-based number of every label.
+        right: The names that are true of each candidate.
+        expected: Those of which it should have one; none where it may stay without.
+    """
+    labels = [(name, n) for name, n in read if name != UNLABELLED]
+    true = [1 <= n <= len(right) and name in right[n - 1] for name, n in labels]
     named = {n for (_, n), is_true in zip(labels, true, strict=True) if is_true}
-    return tuple(n in named for n, is_expected in enumerate(expected, 1) if is_expected)
+    found = (n in named for n, names in enumerate(expected, 1) if names)
+    return tuple(true), tuple(found) if read else ()
 
 
 def _iter_wants(reasoning: str, history: Sequence[str], truth: Truth) -> Iterator[bool]:
@@ -163,14 +167,22 @@ def _iter_named(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, se
 
 
 def _iter_labelled(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """The name and the number of every label that is something known.
+    """The name and the number of every label that is something known."""
+    for found in _LABEL.finditer(reasoning):
+        if (name := _fold(found[2])) in known:
+            yield name, int(found[1])
 
-    A line that speaks of a single candidate labels none, as its title may look like a label.
+
+def _iter_entries(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """The known word and the number of every entry of a list, be there a title before the word.
+
+    A line with a single entry is left unread, as it may recommend a title that is one word.
     """
     for line in reasoning.split("\n"):
         entries = list(_ENTRY.finditer(line))
         for entry in entries if len(entries) > 1 else []:
-            if (found := _LABEL.match(entry[2])) and (name := _fold(found[1])) in known:
+            found = _WORD_OF_ENTRY.match(entry[2])
+            if found and (name := _fold(found[1])) in known:
                 yield name, int(entry[1])
 
 

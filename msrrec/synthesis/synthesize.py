@@ -16,7 +16,12 @@ from msrrec import storage
 from msrrec.chat.keys import find_key, require_key
 from msrrec.config import RunConfig, TeacherConfig
 from msrrec.data.dataset import Dataset
-from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, serve_offline_teacher
+from msrrec.embedded.offline_teacher import (
+    MODEL_NAME,
+    MODEL_NAMES,
+    OfflineTeacher,
+    serve_offline_teacher,
+)
 from msrrec.errors import DataError
 from msrrec.hub import find_token
 from msrrec.nodes import check_shared
@@ -139,7 +144,8 @@ def _with_named_teachers(config: RunConfig) -> RunConfig:
     """The settings with teacher names as in the journal, and folders as absolute paths."""
     teacher = config.teacher
     if teacher.engine == "api" and teacher.base_url is None:
-        teacher = teacher.model_copy(update={"model": MODEL_NAME})
+        offline = teacher.model if teacher.model in MODEL_NAMES else MODEL_NAME
+        teacher = teacher.model_copy(update={"model": offline})
     if teacher.engine == "vllm" and Path(teacher.model).is_dir():
         teacher = teacher.model_copy(update={"model": str(Path(teacher.model).absolute())})
     return config.model_copy(update={"teacher": teacher})

@@ -16,7 +16,7 @@ from msrrec import storage
 from msrrec.chat.completions import Completion, Usage, estimate_tokens
 from msrrec.chat.failures import CallFailed, TryAgain
 from msrrec.config import EndpointConfig
-from msrrec.embedded.offline_teacher import MODEL_NAME
+from msrrec.embedded.offline_teacher import MODEL_NAMES
 from msrrec.errors import EngineError
 from msrrec.prices import token_cost
 from msrrec.synthesis.journal import Sampling, sampling_of
@@ -102,8 +102,8 @@ def count_tokens(usage: Usage) -> int:
 
 def teacher_name(endpoint: EndpointConfig) -> str:
     """A teacher's model and address, without any password in the address."""
-    if endpoint.model == MODEL_NAME:
-        return MODEL_NAME
+    if endpoint.model in MODEL_NAMES:
+        return endpoint.model
     if endpoint.engine == "vllm":
         return f"{storage.shown(endpoint.model)} on vllm"
     parts = urlsplit(endpoint.base_url or "")

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from msrrec.config import PromptConfig
-from msrrec.embedded.offline_teacher import MODEL_NAME, OfflineTeacher, complete
+from msrrec.embedded.offline_teacher import MODEL_NAME, WITH_TITLES, OfflineTeacher, complete
 from msrrec.reasoning.parsing import (
     Chain,
     parse_chain,
@@ -35,10 +35,12 @@ def make_teacher(items: dict[str, Item]) -> OfflineTeacher:
     return OfflineTeacher(items.values())
 
 
-def good_answer(teacher: OfflineTeacher, history: list[str], candidates: list[str]) -> str:
+def good_answer(
+    teacher: OfflineTeacher, history: list[str], candidates: list[str], model: str = MODEL_NAME
+) -> str:
     """The answer of the first seed that is drawn to be a whole chain."""
     prompt = render_prompt("full", "Shop", history, candidates, PromptConfig())
-    answers = (teacher.answer(prompt, seed) for seed in range(20))
+    answers = (teacher.answer(prompt, seed, model) for seed in range(20))
     return next(a[0] for a in answers if a and isinstance(parse_chain(a[0]), Chain))
 
 
@@ -121,20 +123,38 @@ def bare(items: dict[str, Item]) -> dict[str, Item]:
     return {i: Item(i, item.title) for i, item in items.items()}
 
 
-def test_without_categories_the_strongest_shared_word_stands_in() -> None:
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        (MODEL_NAME, "(1) Acme; (2) Leash; (3) other."),
+        (WITH_TITLES, "(1) Acme Mug: Acme; (2) Acme Leash: Leash; (3) Zeta Tent: other."),
+    ],
+)
+def test_without_categories_the_strongest_shared_word_stands_in(model: str, labels: str) -> None:
     teacher = OfflineTeacher(bare(CATALOGUE).values())
     # of 8 titles "zeta", "tea", "pot" and "leash" are in 2, "acme" in 5: ln(8/2) against ln(8/5)
     chain = parse_chain(
-        good_answer(teacher, ["Omni Leash", "Acme Kettle"], ["Acme Mug", "Acme Leash", "Zeta Tent"])
+        good_answer(
+            teacher,
+            ["Omni Leash", "Acme Kettle"],
+            ["Acme Mug", "Acme Leash", "Zeta Tent"],
+            model,
+        )
     )
     assert isinstance(chain, Chain)
     assert chain.steps == (
         "The user mostly buys Leash, then Acme.",
-        "(1) Acme Mug: Acme; (2) Acme Leash: Leash; (3) Zeta Tent: other.",
+        labels,
         "From Leash: (2). From Acme: (1).",
         "(2) fits best.",
         "(2) Acme Leash. It matches Leash.",
     )
+
+
+def test_categories_never_follow_titles() -> None:
+    asked = (["Acme Kettle"], ["Omni Leash", "Zeta Tea Pot"])
+    teacher = OfflineTeacher(ITEMS)
+    assert good_answer(teacher, *asked, model=WITH_TITLES) == good_answer(teacher, *asked)
 
 
 def test_items_bought_together_in_training_histories_count_where_no_word_is_shared() -> None:
@@ -223,6 +243,7 @@ def test_other_prompts_and_models_are_refused_in_the_form_of_the_api() -> None:
     good = {"model": MODEL_NAME, "messages": [{"role": "user", "content": prompt}]}
     status, body = complete(teacher, good)
     assert (status, body["model"], body["choices"][0]["finish_reason"]) == (200, MODEL_NAME, "stop")
+    assert complete(teacher, good | {"model": WITH_TITLES})[1]["model"] == WITH_TITLES
     assert body["usage"]["prompt_tokens"] == len(prompt.split())
     for bad in (
         {"model": "gpt"},

@@ -114,6 +114,25 @@ def test_lists_and_labels_of_categories_are_held_against_the_catalogue() -> None
 
 
 @pytest.mark.parametrize(
+    ("step", "labels", "named"),
+    [
+        ("(1) Books: Fiction; (2) Lamps; (3) Other.", [True, True], [True, True]),
+        ("(1) Books: Fiction.\n(2) Lamps.", [True, True], [True, True]),
+        ("(1) other; (2) Books: Fiction.", [False], [False, False]),
+        ("(1) Sun; (2) Moon.", [], []),  # of which nothing is a category
+        (f"({'1' * 5000}) Lamps; (2) Lamps.", [True], [False, True]),
+    ],
+)
+def test_a_category_is_read_whole_and_what_is_none_is_not_missed(
+    step: str, labels: list[bool], named: list[bool]
+) -> None:
+    kinds = {"a": "Books: Fiction", "b": "Lamps", "c": "Other"}
+    truth = Truth.of({key: Item(key, key, (name,)) for key, name in kinds.items()})
+    found = check_claims(step, Example("u", "u", ("a",), "a", ("a", "b", "c", "gone")), truth)
+    assert (list(found.labels), list(found.named)) == (labels, named)
+
+
+@pytest.mark.parametrize(
     ("step", "lists", "labels", "named"),
     [
         ("From Lamp: (1), (3).", [True], [], []),
