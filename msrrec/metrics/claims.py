@@ -103,7 +103,7 @@ def check_claims(reasoning: str, example: Example, truth: Truth) -> Claims:
     shown = [truth.categories.get(item_id) for item_id in example.candidates]
     lists = tuple(_iter_lists(reasoning, shown, truth.names))
     wants = tuple(_iter_wants(reasoning, example.history, truth))
-    read = list(_iter_labelled(reasoning, truth.names | {UNLABELLED}))
+    read = list(_iter_labelled(reasoning, truth.names))
     real = [{category} - {None, UNLABELLED} for category in shown]
     return Claims(lists, *_judge_labels(read, real, real), wants)
 
@@ -115,7 +115,7 @@ def _check_words(reasoning: str, example: Example, truth: Truth) -> Claims:
     for word, named in _iter_named(reasoning, truth.names):
         having = {number for number, words in enumerate(shown, 1) if word in words}
         lists.append(named <= having if named else not having)
-    read = list(_iter_entries(reasoning, truth.names | {UNLABELLED}))
+    read = list(_iter_entries(reasoning, truth.names))
     shared = [(words & bought) - {UNLABELLED} for words in shown]
     telling = [set(filter(is_content_word, words)) for words in shared]
     return Claims(tuple(lists), *_judge_labels(read, shared, telling), ())
@@ -167,14 +167,14 @@ def _iter_named(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, se
 
 
 def _iter_labelled(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """The name and the number of every label that is something known."""
+    """The name and the number of every label that is something known, or ``other``."""
     for found in _LABEL.finditer(reasoning):
-        if (name := _fold(found[2])) in known:
+        if (name := _fold(found[2])) in known or name == UNLABELLED:
             yield name, int(found[1])
 
 
 def _iter_entries(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """The known word and the number of every entry of a list, be there a title before the word.
+    """The known word, or ``other``, and the number of every entry of a list, titles before or not.
 
     A line with a single entry is left unread, as it may recommend a title that is one word.
     """
@@ -182,7 +182,8 @@ def _iter_entries(reasoning: str, known: frozenset[str]) -> Iterator[tuple[str, 
         entries = list(_ENTRY.finditer(line))
         for entry in entries if len(entries) > 1 else []:
             found = _WORD_OF_ENTRY.match(entry[2])
-            if found and (name := _fold(found[1])) in known:
+            name = _fold(found[1]) if found else ""
+            if name in known or name == UNLABELLED:
                 yield name, int(entry[1])
 
 
